@@ -1,0 +1,369 @@
+"""What a training run is made of: frozen dataclasses, one docstring a field.
+
+The command line, the run directory's config.json, the sweeps' dotted paths and the MLflow parameters are
+all made from these. A recipe (`cm_ray.presets`) is a function that returns a complete `TrainConfig`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from cm_ray.errors import UserError, closest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """The images."""
+
+    path: str = ""
+    """A folder of shards (jobs/make_shards.py), of Hugging Face Parquet files or of image files; or the
+    name of a data set: digits, cifar10. What is not yet sharded is sharded into the cache first.
+    Short: --data."""
+    size: int = 0
+    """Crop to a square and resize to this many pixels when sharding; 0 takes images as they are."""
+    cache: Literal["auto", "memory", "stream"] = "auto"
+    """memory: every worker keeps all images; stream: Ray Data reads shards as they are needed;
+    auto: memory up to 1 GiB of raw pixels."""
+    horizontal_flip: bool = True
+    """Mirror every second image, at random."""
+    on_bad_image: Literal["raise", "skip"] = "raise"
+    """What to do with an image file that cannot be decoded; skipped ones are counted in the manifest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """The U-Net F_theta (Dhariwal & Nichol 2021). Image size, channels and classes come from the data."""
+
+    channels: int = 128
+    """Channels of the first level; a multiple of `norm_groups`."""
+    channel_mult: tuple[int, ...] = (2, 2, 2)
+    """Channels of each level over `channels`; every further level halves the resolution."""
+    blocks: int = 4
+    """Residual blocks per level."""
+    attention_resolutions: tuple[int, ...] = (16,)
+    """Pixels per side at which attention is used."""
+    head_channels: int = 64
+    """Channels per attention head."""
+    norm_groups: int = 32
+    """Groups of every group normalisation."""
+    scale_shift: bool = True
+    """Let the time modulate the scale of the normalised features, not only their mean."""
+    resample_blocks: bool = True
+    """Change the resolution inside residual blocks; else by strided and upsampling convolutions."""
+    dropout: float = 0.0
+    """Probability of dropout in residual blocks."""
+    conditional: bool = False
+    """Condition on the class labels of the data."""
+    gradient_checkpointing: bool = False
+    """Recompute residual blocks in the backward pass: less memory, about a third more time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffusionConfig:
+    """The noise and the preconditioning."""
+
+    t_min: float = 0.002
+    """epsilon, the smallest noise standard deviation (data in [-1, 1])."""
+    t_max: float = 80.0
+    """T, the largest noise standard deviation."""
+    sigma_data: float = 0.5
+    """Standard deviation of the data in [-1, 1]."""
+    time_scale: float = 1000.0
+    """The network sees time_scale · ln(t)/4: 1000 as in OpenAI's PyTorch code, 1 as in EDM."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleConfig:
+    """N(k), mu(k), which pairs of times, and their weights."""
+
+    scales: Literal["adaptive", "doubling", "constant"] = "adaptive"
+    """adaptive: N grows as in Algorithm 3; doubling: as in iCT; constant: N = s1 + 1 throughout."""
+    s0: int = 2
+    """Scales at the start."""
+    s1: int = 150
+    """Scales at the end."""
+    target: Literal["adaptive", "constant"] = "adaptive"
+    """adaptive: mu(k) = exp(s0 ln mu0 / N(k)); constant: mu = mu0."""
+    mu0: float = 0.9
+    """Decay of the target network at the start; with target=constant, 0 takes the student as target."""
+    rho: float = 7.0
+    """Curvature of the Karras time grid."""
+    proposal: Literal["uniform", "lognormal"] = "uniform"
+    """Which neighbours on the grid to train on: all alike, or lognormal in t as in iCT."""
+    p_mean: float = -1.1
+    """Mean of ln t of the lognormal proposal."""
+    p_std: float = 2.0
+    """Standard deviation of ln t of the lognormal proposal."""
+    weight: Literal["uniform", "inverse-gap"] = "uniform"
+    """lambda: 1, or 1/(t - s) as in iCT."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistanceConfig:
+    """d, the distance between f(x_t, t) and f(x_s, s)."""
+
+    name: Literal["l1", "l2", "pseudo-huber", "lpips"] = "lpips"
+    """Which distance. lpips needs the VGG16 weights; they are downloaded once and SHA-256 checked."""
+    c: float = 0.0
+    """pseudo-huber's c; 0 stands for 0.00054 sqrt(D)."""
+    lpips_net: Literal["vgg", "squeeze", "alex"] = "vgg"
+    """The trunk of LPIPS."""
+    lpips_size: int = 224
+    """LPIPS sees images resized to this many pixels if they are smaller (OpenAI's 224); 0 keeps them."""
+    lpips_weights: str = ""
+    """File of the trunk's weights; empty: the cache, else its public address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig:
+    """Rectified Adam, as in the paper."""
+
+    learning_rate: float = 4e-4
+    """Step size."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    gradient_clip: float = 0.0
+    """Largest gradient norm; 0 does not clip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig:
+    """What is kept to go on from."""
+
+    every: int = 1000
+    """Steps between checkpoints; one is always written at the end."""
+    keep: int = 2
+    """How many of the last checkpoints to keep, beside the best."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """Samples and scores."""
+
+    every: int = 0
+    """Steps between sample grids (and scores, where there is an extractor); 0 only at the end."""
+    extractor: Literal["none", "digits"] = "none"
+    """Features for the Fréchet distance: digits is a small classifier of the embedded data."""
+    samples: int = 0
+    """Samples to score; 0 takes as many as there are images in the data."""
+    grid: int = 10
+    """Samples per side of a grid picture."""
+    taus: tuple[float, ...] = (0.821,)
+    """Time points of multistep sampling beyond t_max, descending; scored beside one-step samples."""
+    batch_size: int = 256
+    """Images per network evaluation when sampling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """Where it runs."""
+
+    num_workers: int = 1
+    """Training workers; each takes batch_size / num_workers images a step. Short: --num-workers."""
+    use_gpu: Literal["auto", "yes", "no"] = "auto"
+    """One GPU per worker; auto: if the cluster has one for each."""
+    cpus_per_worker: float = 0.0
+    """CPUs reserved per worker; 0: what is left when Ray Data has its share, at most 1 (GPU: 4)."""
+    threads: int = 0
+    """PyTorch threads per worker on CPU; 0: the node's cores over its workers. Part of bit-equality."""
+    max_failures: int = 3
+    """How often a dead worker is replaced, and training goes on from the last checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingConfig:
+    """MLflow."""
+
+    uri: str = ""
+    """Tracking server (http://host:5000) or store (sqlite:////path/mlflow.db); empty: mlflow.db beside
+    the run directory; none: do not track."""
+    experiment: str = "cm_ray"
+    """MLflow experiment."""
+    model_name: str = ""
+    """Name to register the model under; empty: do not register."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """A complete training run."""
+
+    name: str = "run"
+    """Name of the run: of its default run directory and in MLflow."""
+    run_dir: str = ""
+    """Where everything of the run goes, on storage that all nodes see; the same command goes on from
+    there. Empty: $CM_RAY_RUNS or ./runs, and `name`."""
+    steps: int = 800_000
+    """K, training steps."""
+    batch_size: int = 512
+    """Images per step, over all workers."""
+    accumulate: int = 1
+    """Forward and backward passes per step and worker, each with its part of the batch."""
+    seed: int = 0
+    """Seed of weights, noise, times and data order."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the networks' arithmetic (autocast); weights and averages stay float32."""
+    ema_decays: tuple[float, ...] = (0.9999,)
+    """Decays of the averages of the student's weights; the first is the one to sample from."""
+    log_every: int = 100
+    """Steps between rows of metrics.jsonl."""
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    distance: DistanceConfig = field(default_factory=DistanceConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+ALIASES = {"--data": "--data.path", "--num-workers": "--cluster.num-workers"}
+"""Short options of the command line, for the two that every first command needs."""
+
+OPERATIONAL = (
+    "name",
+    "run_dir",
+    "log_every",
+    "data.path",
+    "data.cache",
+    "data.on_bad_image",
+    "network.gradient_checkpointing",
+    "distance.lpips_weights",
+    "checkpoint",
+    "evaluation",
+    "cluster",
+    "tracking",
+)
+"""Dotted paths (and all below them) that may change between a run and its continuation."""
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a config by dotted path, in order."""
+    leaves: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        nested = dataclasses.is_dataclass(value)
+        leaves.update(flatten(value, f"{prefix}{item.name}.") if nested else {prefix + item.name: value})
+    return leaves
+
+
+def override(config: T, changes: Mapping[str, Any]) -> T:
+    """Return `config` with values put at dotted paths (``distance.name``, ``schedule.s0``).
+
+    Raises UserError on an unknown path, with the nearest known one, or on a value of another type.
+    """
+    known = list(flatten(config))
+    for path, value in changes.items():
+        if path not in known:
+            raise UserError(f"There is no setting {path!r}: {closest(path, known)}")
+        config = _put(config, path.split("."), value, path)
+    return config
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config as nested dicts of JSON values."""
+    return {
+        item.name: to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
+        for item in dataclasses.fields(config)
+        for value in [getattr(config, item.name)]
+    }
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Return a config of type `kind` from what `to_dict` made; missing fields take their defaults.
+
+    Raises UserError on an unknown field or a value of another type.
+    """
+    return override(kind(), _dotted(values))
+
+
+def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
+    """Return the settings, beside operational ones, in which a run and its continuation differ."""
+    before, after = flatten(old), flatten(new)
+    return [
+        f"{path} ({before[path]} there, {after[path]} here)"
+        for path in before
+        if before[path] != after[path]
+        and not any(path == free or path.startswith(free + ".") for free in OPERATIONAL)
+    ]
+
+
+def check(config: TrainConfig) -> None:
+    """Raise UserError, naming the setting, when a config cannot be trained."""
+    schedule, diffusion, parts = config.schedule, config.diffusion, config.cluster.num_workers
+    rules = [
+        (config.steps >= 1, f"--steps must be at least 1, not {config.steps}"),
+        (parts >= 1, f"--num-workers must be at least 1, not {parts}"),
+        (config.accumulate >= 1, f"--accumulate must be at least 1, not {config.accumulate}"),
+        (
+            parts < 1 or config.accumulate < 1 or config.batch_size % (parts * config.accumulate) == 0,
+            f"--batch-size {config.batch_size} does not split into {parts} workers x "
+            f"{config.accumulate} parts; choose a multiple of {parts * config.accumulate}",
+        ),
+        (config.batch_size >= 1, f"--batch-size must be at least 1, not {config.batch_size}"),
+        (0 <= config.seed < 2**63, f"--seed must be in [0, 2^63), not {config.seed}"),
+        (bool(config.ema_decays), "--ema-decays needs at least one decay"),
+        (all(0 <= d < 1 for d in config.ema_decays), f"--ema-decays must be in [0, 1): {config.ema_decays}"),
+        (1 <= schedule.s0 <= schedule.s1, f"--schedule.s0 {schedule.s0} must be in [1, s1 = {schedule.s1}]"),
+        (
+            0 <= schedule.mu0 < 1 and (schedule.mu0 > 0 or schedule.target == "constant"),
+            f"--schedule.mu0 {schedule.mu0} must be in (0, 1), or 0 with --schedule.target constant",
+        ),
+        (0 < diffusion.t_min < diffusion.t_max, "--diffusion.t-min must be in (0, t_max)"),
+        (config.log_every >= 1, f"--log-every must be at least 1, not {config.log_every}"),
+        (config.checkpoint.every >= 1, "--checkpoint.every must be at least 1"),
+        (config.checkpoint.keep >= 1, "--checkpoint.keep must be at least 1"),
+        (
+            list(config.evaluation.taus) == sorted(set(config.evaluation.taus), reverse=True)
+            and all(diffusion.t_min < tau < diffusion.t_max for tau in config.evaluation.taus),
+            f"--evaluation.taus must descend between t_max and t_min, not {config.evaluation.taus}",
+        ),
+    ]
+    for holds, sentence in rules:
+        if not holds:
+            raise UserError(sentence + ".")
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = isinstance(value, Mapping)
+        leaves.update(_dotted(value, f"{prefix}{name}.") if nested else {prefix + name: value})
+    return leaves
+
+
+def _put(config: Any, names: list[str], value: Any, path: str) -> Any:
+    name, *rest = names
+    if rest:
+        return dataclasses.replace(config, **{name: _put(getattr(config, name), rest, value, path)})
+    hint = typing.get_type_hints(type(config))[name]
+    return dataclasses.replace(config, **{name: _cast(value, hint, path)})
+
+
+def _cast(value: Any, hint: Any, path: str) -> Any:
+    """Return `value` as the field's type; JSON's lists become tuples and its integers floats."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in arguments:
+            raise UserError(f"{path} cannot be {value!r}: {closest(str(value), [str(a) for a in arguments])}")
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_cast(item, arguments[0], path) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin is None and type(value) is hint:
+        return value
+    wanted = hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else hint
+    raise UserError(f"{path} must be {wanted}, not {value!r}.")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

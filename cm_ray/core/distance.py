@@ -1,0 +1,44 @@
+"""How far two images are apart. (LPIPS has weights and lives in `cm_ray.networks.perceptual`.)"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from cm_ray.core.types import Images, Times, check_same_shape
+
+
+@dataclass(frozen=True)
+class L1:
+    """Mean absolute difference per sample."""
+
+    def __call__(self, a: Images, b: Images, /) -> Times:
+        """Return the distances (b,). Raises ValueError on unequal shapes."""
+        check_same_shape(a, b)
+        return (a - b).abs().flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class L2:
+    """Mean squared difference per sample, the paper's squared l2 up to the constant 1/D."""
+
+    def __call__(self, a: Images, b: Images, /) -> Times:
+        """Return the distances (b,). Raises ValueError on unequal shapes."""
+        check_same_shape(a, b)
+        return (a - b).square().flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class PseudoHuber:
+    """sqrt(|a - b|^2 + c^2) - c, the norm over all pixels of a sample.  Song & Dhariwal 2023, Eq. 8.
+
+    c = 0 stands for the paper's c = 0.00054 sqrt(D), with D pixels times channels in a sample.
+    """
+
+    c: float = 0.0
+
+    def __call__(self, a: Images, b: Images, /) -> Times:
+        """Return the distances (b,). Raises ValueError on unequal shapes."""
+        check_same_shape(a, b)
+        c = self.c or 0.00054 * math.sqrt(a[0].numel())
+        return ((a - b).square().flatten(1).sum(1) + c**2).sqrt() - c

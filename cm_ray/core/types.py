@@ -1,0 +1,43 @@
+"""The words that the signatures of `core` are written in."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+from torch import Tensor
+
+Images: TypeAlias = Tensor
+"""Images, float, shape (b, c, h, w), clean ones in [-1, 1]."""
+
+Times: TypeAlias = Tensor
+"""One number per sample, float, shape (b,): noise standard deviations, weights or losses."""
+
+Labels: TypeAlias = Tensor
+"""Class indices, int64, shape (b,)."""
+
+
+class Distance(Protocol):
+    """d(a, b): how far two batches of images (b, c, h, w) are apart, per sample (b,); 0 iff equal."""
+
+    def __call__(self, a: Images, b: Images, /) -> Times:
+        """Return the distances (b,)."""
+        ...
+
+
+class Denoise(Protocol):
+    """A map from noisy images (b, c, h, w) and their times (b,) to clean images: f_theta, or a teacher."""
+
+    def __call__(self, x_t: Images, t: Times, /) -> Images:
+        """Return the clean images."""
+        ...
+
+
+def per_sample(values: Times, images: Images) -> Tensor:
+    """Reshape (b,) to (b, 1, 1, 1), so that it multiplies images."""
+    return values.reshape(-1, *(1,) * (images.ndim - 1))
+
+
+def check_same_shape(a: Tensor, b: Tensor) -> None:
+    """Raise ValueError when two tensors differ in shape: broadcasting would hide a mistake."""
+    if a.shape != b.shape:
+        raise ValueError(f"shapes differ: {tuple(a.shape)} and {tuple(b.shape)}")

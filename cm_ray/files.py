@@ -1,0 +1,150 @@
+"""Files written aside and renamed, hashed, downloaded: nothing is ever half there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cm_ray.errors import UserError
+
+_CHUNK = 1 << 20
+
+
+def cache_root() -> Path:
+    """Return the folder for downloads and derived data: $CM_RAY_CACHE, else ~/.cache/cm_ray."""
+    return Path(os.environ.get("CM_RAY_CACHE") or Path.home() / ".cache" / "cm_ray")
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; on success it is synced and renamed to `path`.
+
+    Whatever happens, `path` holds the old content or the new, never a part. On failure the part is
+    removed, and a full disk becomes one sentence.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield aside
+        sync(aside)
+        aside.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            raise UserError(f"The disk is full: {path} was not written; free some space there.") from error
+        raise
+    finally:
+        remove(aside)
+
+
+@contextlib.contextmanager
+def folder_written_aside(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success it is synced and renamed to `path`.
+
+    An older folder at `path` is replaced.
+    """
+    with written_aside(path) as aside:
+        remove(aside)
+        aside.mkdir()
+        yield aside
+        for file in aside.rglob("*"):
+            sync(file)
+        if path.is_dir():  # a folder cannot be renamed onto a full one
+            remove(path)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, aside and renamed."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises UserError when it is not JSON, FileNotFoundError when it is not there."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); restore it or remove it.") from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def download(
+    url: str, path: Path, *, sha256: str, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Fetch `url` to `path`, resuming an interrupted download, and check its SHA-256.
+
+    Returns `path`; one that is there already is only checked. `progress` is called with bytes done and
+    bytes in all (0 if the server does not say). Raises UserError when the address cannot be reached or
+    the content is another one, naming the address, the digest and where to put the file by hand.
+    """
+    by_hand = f"fetch {url} (SHA-256 {sha256}) by hand and put it at {path}"
+    if path.is_file():
+        if sha256_of(path) != sha256:
+            raise UserError(f"{path} has another SHA-256 than {sha256}; remove it, or {by_hand}.")
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".download")
+    try:
+        _fetch(url, part, progress)
+    except (urllib.error.URLError, OSError) as error:
+        raise UserError(f"Could not download {url} ({error}); try again, or {by_hand}.") from error
+    if sha256_of(part) != sha256:
+        remove(part)
+        raise UserError(f"{url} sent a file with another SHA-256; {by_hand}.")
+    sync(part)
+    part.replace(path)
+    return path
+
+
+def _fetch(url: str, part: Path, progress: Callable[[int, int], None] | None) -> None:
+    done = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and done:  # nothing is left to send: the part is whole
+            return
+        raise
+    with response:
+        if response.status != 206:  # the server does not resume
+            done = 0
+        left = int(response.headers.get("Content-Length") or 0)
+        total = done + left if left else 0
+        with part.open("ab" if done else "wb") as file:
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                if progress:
+                    progress(done, total)
+    if total and done < total:
+        raise OSError(f"the connection ended after {done} of {total} bytes")

@@ -1,0 +1,93 @@
+"""LPIPS as a distance (Zhang et al. 2018), from the lpips package, with checked weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from cm_ray.config import DistanceConfig
+from cm_ray.core.types import Images, Times, check_same_shape
+from cm_ray.errors import UserError
+from cm_ray.files import cache_root, download, sha256_of
+from cm_ray.networks.vision import torchvision
+
+_TRUNKS = {  # public address, SHA-256 (torchvision prints its first eight digits in the file's name)
+    "vgg": (
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    ),
+    "squeeze": (
+        "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
+        "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+    ),
+}
+
+
+class LPIPS(nn.Module):
+    """Learned perceptual distance of images in [-1, 1]; grey ones are repeated to three channels.
+
+    size: smaller images are resized to this many pixels, bilinearly, as OpenAI does to 224; 0 keeps them.
+    """
+
+    def __init__(self, metric: nn.Module, size: int) -> None:
+        super().__init__()
+        self.metric, self.size = metric.eval().requires_grad_(False), size
+
+    def forward(self, a: Images, b: Images) -> Times:
+        """Return the distances (b,). Raises ValueError on unequal shapes."""
+        check_same_shape(a, b)
+        distances: Times = self.metric(self._prepare(a), self._prepare(b)).flatten()
+        return distances
+
+    def _prepare(self, x: Images) -> Images:
+        if x.shape[1] == 1:
+            x = x.expand(-1, 3, -1, -1)
+        if x.shape[-1] < self.size:
+            x = functional.interpolate(x, size=(self.size, self.size), mode="bilinear")
+        return x
+
+
+def lpips_distance(config: DistanceConfig, *, random_trunk: bool = False) -> LPIPS:
+    """Build the LPIPS distance of a config.
+
+    random_trunk: leave the trunk's weights random; for tests of the plumbing only.
+    Raises UserError when the trunk's weights are not to be had or are others.
+    """
+    torchvision()
+    import lpips
+
+    metric = lpips.LPIPS(net=config.lpips_net, pnet_rand=True, verbose=False)
+    if not random_trunk:
+        _load_trunk(metric.net, config)
+    return LPIPS(metric, config.lpips_size)
+
+
+def _load_trunk(trunk: nn.Module, config: DistanceConfig) -> None:
+    """Fill the trunk, whose slices hold the published ``features.N`` under their numbers N."""
+    state = torch.load(_weights_file(config), map_location="cpu", weights_only=True)
+    renamed = {
+        name: state["features." + name.split(".", 1)[1]]  # slice1.0.weight <- features.0.weight
+        for name in trunk.state_dict()
+    }
+    trunk.load_state_dict(renamed)
+
+
+def _weights_file(config: DistanceConfig) -> Path:
+    if config.lpips_net not in _TRUNKS:
+        raise UserError(
+            f"The SHA-256 of the weights of LPIPS's {config.lpips_net} trunk is not known here, "
+            "so they are not trusted; take --distance.lpips-net vgg or squeeze."
+        )
+    url, sha256 = _TRUNKS[config.lpips_net]
+    if not config.lpips_weights:
+        return download(url, cache_root() / "weights" / url.rsplit("/", 1)[1], sha256=sha256)
+    path = Path(config.lpips_weights)
+    if not path.is_file() or sha256_of(path) != sha256:
+        raise UserError(
+            f"--distance.lpips-weights {path} is not the file from {url} "
+            f"with SHA-256 {sha256}; fetch that one."
+        )
+    return path
