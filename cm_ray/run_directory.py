@@ -50,6 +50,11 @@ class RunDirectory:
         return self.root / "result.json"
 
     @property
+    def error_file(self) -> Path:
+        """Why a worker gave up; there only while that is being told."""
+        return self.root / "error.json"
+
+    @property
     def tracking_file(self) -> Path:
         """The MLflow run and how far it has been told."""
         return self.root / "tracking.json"

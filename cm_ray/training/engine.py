@@ -164,7 +164,7 @@ class Engine:
             tensors.update({f"{group}/{name}": tensor for name, tensor in weights.items()})
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer/{index}/{name}": value for name, value in state.items()})
-        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        copies = {name: _contiguous_copy(tensor) for name, tensor in tensors.items()}
         return Checkpoint(self.step, copies, {"scaler": self.scaler.state_dict()})
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -178,14 +178,22 @@ class Engine:
             else:
                 for name, tensor in weights.items():
                     tensor.copy_(saved[name])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in checkpoint.group("optimizer").items():
-            index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self._restore_optimizer(checkpoint.group("optimizer"))
         self.scaler.load_state_dict(checkpoint.extra["scaler"])
         self.step = checkpoint.step
+
+    def _restore_optimizer(self, saved: dict[str, Tensor]) -> None:
+        """Fill the optimizer's state, each moment laid out in memory as its parameter is."""
+        parameters = list(self.student.parameters())
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in saved.items():
+            number, key = name.split("/")
+            index = int(number)
+            moment = tensor.shape == parameters[index].shape
+            value = torch.empty_like(parameters[index]).copy_(tensor) if moment else tensor
+            state.setdefault(index, {})[key] = value.detach()
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def _loss(self, batch: Batch, part: int, rows: int) -> Tensor:
         """Return the mean loss of one part of this worker's share."""
@@ -267,6 +275,11 @@ def build_student(spec: ModelSpec, seed: int) -> ConsistencyModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
         return ConsistencyModel(spec)
+
+
+def _contiguous_copy(tensor: Tensor) -> Tensor:
+    """Copy to the CPU, in the plain layout that files have (weights live with their channels last)."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _frozen_copy(student: ConsistencyModel, device: torch.device) -> ConsistencyModel:

@@ -1,0 +1,75 @@
+"""Generation on Ray: warm actors that sample units of work, whoever does which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+import torch
+from torch import Tensor
+
+from cm_ray.metrics.extractors import open_extractor
+from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.networks.model import load_model
+from cm_ray.training.sampling import Request, sample_unit
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Samples in the order of their indices, and their features' statistics if an extractor was named."""
+
+    images: Tensor
+    """uint8 (n, c, h, w)."""
+    statistics: FeatureStatistics | None
+
+
+@ray.remote(max_restarts=2, max_task_retries=2)
+class Sampler:
+    """A model kept warm. A unit's noise belongs to its indices, so it does not matter who does it."""
+
+    def __init__(self, model_folder: str, extractor: str, device: str) -> None:
+        torch.set_num_threads(1)
+        self.model = load_model(Path(model_folder), device)
+        self.extractor = None if extractor == "none" else open_extractor(extractor)
+
+    def unit(self, request: Request, first: int, count: int) -> tuple[Tensor, FeatureStatistics | None]:
+        """Sample one unit and sum its features."""
+        images = sample_unit(self.model, request, first, count)
+        if self.extractor is None:
+            return images, None
+        return images, FeatureStatistics.of(self.extractor.features(images))
+
+
+class SamplerPool:
+    """One actor per CPU of the cluster, or per GPU if it has any."""
+
+    def __init__(self, model_folder: Path, extractor: str) -> None:
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        count = gpus or max(1, int(resources.get("CPU", 1)))
+        options = {"num_gpus": 1} if gpus else {"num_cpus": 0.5}
+        device = "cuda" if gpus else "cpu"
+        self.actors = [
+            Sampler.options(**options).remote(str(model_folder), extractor, device)  # type: ignore[attr-defined]
+            for _ in range(count)
+        ]
+
+    def generate(self, request: Request, progress: Callable[[int], None] | None = None) -> Generated:
+        """Sample all units and add up their statistics in the units' order: the sum is repeatable."""
+        pool = ray.util.ActorPool(self.actors)
+        units = request.units()
+        images, total = [], None
+        for unit_images, statistics in pool.map(lambda actor, unit: actor.unit.remote(request, *unit), units):
+            images.append(unit_images)
+            if statistics is not None:
+                total = statistics if total is None else total + statistics
+            if progress:
+                progress(len(unit_images))
+        return Generated(torch.cat(images), total)
+
+    def close(self) -> None:
+        """End the actors."""
+        for actor in self.actors:
+            ray.kill(actor)

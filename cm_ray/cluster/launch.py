@@ -1,0 +1,122 @@
+"""Into the cluster: connect to it or start one, and plan what runs where."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ray
+
+from cm_ray.command_line import DEBUG_VARIABLE
+from cm_ray.config import ClusterConfig
+from cm_ray.errors import UserError
+
+DATA_CPUS = 0.25
+"""CPUs of a Ray Data read task: reading shards is mostly waiting."""
+
+_ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else every report waits for a poll of 2 s
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """Use the cluster that this process runs in (``RAY_ADDRESS``, as in a submitted job), else a local one.
+
+    A local cluster that was started here ends here. A connection that was there already is left alone.
+    Raises UserError when RAY_ADDRESS cannot be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    debug = bool(os.environ.get(DEBUG_VARIABLE))
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=debug,
+            logging_level=logging.INFO if debug else logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"No Ray cluster answers at RAY_ADDRESS={address} ({error}); start it, or unset RAY_ADDRESS "
+            "to train on this machine alone."
+        ) from error
+    quiet_ray(debug)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def quiet_ray(debug: bool = False) -> None:
+    """Keep Ray Data and Ray Train from writing over the progress of a job."""
+    level = logging.INFO if debug else logging.ERROR
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(level)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = debug
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a training run takes of the cluster."""
+
+    num_workers: int
+    gpus_per_worker: float
+    cpus_per_worker: float
+    threads: int
+    """PyTorch threads per worker."""
+
+    @property
+    def use_gpu(self) -> bool:
+        """Whether workers train on GPUs."""
+        return self.gpus_per_worker > 0
+
+    def __str__(self) -> str:
+        """Say the plan in a line."""
+        device = "a GPU each" if self.use_gpu else f"CPU, {self.threads} threads each"
+        workers = "1 worker" if self.num_workers == 1 else f"{self.num_workers} workers"
+        return f"{workers} ({device}; {self.cpus_per_worker:g} CPU reserved per worker)"
+
+
+def plan(config: ClusterConfig, resources: dict[str, float]) -> Plan:
+    """Divide the cluster among the training workers and Ray Data.
+
+    resources: the cluster's totals, ``{"CPU": 8, "GPU": 1}``. Workers that held every CPU would starve
+    Ray Data, which hangs without a word; so up to one CPU is left for it, and a worker's CPU is a
+    fraction where cores are few. Raises UserError when the workers do not fit.
+    """
+    cpus, gpus, workers = resources.get("CPU", 0.0), resources.get("GPU", 0.0), config.num_workers
+    use_gpu = config.use_gpu == "yes" or (config.use_gpu == "auto" and gpus >= workers)
+    if use_gpu and gpus < workers:
+        raise UserError(
+            f"{workers} workers need a GPU each and the cluster has {gpus:g}; lower --num-workers "
+            "or give --cluster.use-gpu no."
+        )
+    if workers > cpus:
+        raise UserError(
+            f"{workers} workers need a CPU core each and the cluster has {cpus:g}; lower --num-workers."
+        )
+    left_for_data = min(1.0, cpus / 2)
+    fair = min(4.0 if use_gpu else 1.0, (cpus - left_for_data) / workers)
+    per_worker = config.cpus_per_worker or round(fair - 5e-4, 3)  # rounded down: it must fit
+    if workers * per_worker + DATA_CPUS > cpus:
+        raise UserError(
+            f"{workers} workers with {per_worker:g} CPUs each leave nothing of the cluster's {cpus:g} "
+            f"to Ray Data, which needs {DATA_CPUS}; lower --cluster.cpus-per-worker."
+        )
+    threads = config.threads or max(1, int(cpus // workers))
+    return Plan(
+        num_workers=workers,
+        gpus_per_worker=1.0 if use_gpu else 0.0,
+        cpus_per_worker=per_worker,
+        threads=threads,
+    )

@@ -1,0 +1,198 @@
+"""A training run from data to registered model: what every training job calls."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from cm_ray.cluster.generate import Generated, SamplerPool
+from cm_ray.cluster.launch import connected, plan
+from cm_ray.cluster.prepare import lineage, model_spec, prepare_shards
+from cm_ray.cluster.progress import Progress, followed
+from cm_ray.cluster.trainer import Task, fit
+from cm_ray.config import TrainConfig
+from cm_ray.errors import UserError
+from cm_ray.files import read_json, write_json
+from cm_ray.metrics.extractors import open_extractor
+from cm_ray.metrics.score import Score
+from cm_ray.networks.model import save_model
+from cm_ray.run_directory import RunDirectory, default_run_dir
+from cm_ray.tracking import Tracker, open_tracker
+from cm_ray.training.checkpoint import CheckpointStore
+from cm_ray.training.evaluate import reference_statistics, sampler_steps, score_samples
+from cm_ray.training.pictures import save_arrays, save_grid
+from cm_ray.training.sampling import Request
+
+FINAL_SEED = 1
+"""Added to the run's seed for the final scores: the best checkpoint was chosen on other noise."""
+
+
+def train(config: TrainConfig) -> None:
+    """Train, sample, score, track and register, in the run directory; the same call goes on after a kill.
+
+    Raises UserError on bad input, an impossible plan or a training that cannot go on.
+    """
+    run = RunDirectory(Path(config.run_dir).absolute() if config.run_dir else default_run_dir(config))
+    with run.locked():
+        run.claim(config)
+        with connected():
+            Run(config, run).finish()
+
+
+class Run:
+    """One run on a connected cluster."""
+
+    def __init__(self, config: TrainConfig, run: RunDirectory) -> None:
+        self.config, self.run = config, run
+        workers = plan(config.cluster, ray.cluster_resources())
+        self.shards, self.manifest = prepare_shards(config)
+        spec = model_spec(config, self.manifest)
+        self._remember_lineage()
+        self.task = Task(config=config, spec=spec, plan=workers, run=run, shards=self.shards)
+        say(f"{run.root}: {self.manifest.count} images of {self.manifest.source}, {workers}")
+
+    def finish(self) -> None:
+        """Do what is left to do: train, export, score, register."""
+        tracker = open_tracker(self.config, self.run)
+        try:
+            self._train(tracker)
+            if not self.run.result_file.exists():
+                self._conclude()
+            tracker.sync()
+            self._register(tracker)
+        except BaseException:
+            tracker.finish("FAILED")
+            raise
+        tracker.finish("FINISHED")
+        say(_summary(self.run))
+
+    def _train(self, tracker: Tracker) -> None:
+        steps = CheckpointStore(self.run.checkpoints, self.config.checkpoint.keep).steps()
+        if steps and steps[-1] >= self.config.steps and self._last_row_is_there():
+            return
+        if steps:
+            say(f"going on from step {steps[-1]}")
+        progress = Progress(self.config.steps)
+        try:
+            with followed(self.run, progress.show, lambda row: tracker.sync()):
+                fit(self.task)
+        finally:
+            progress.close()
+
+    def _last_row_is_there(self) -> bool:
+        return any(row["step"] == self.config.steps and "scores" in row for row in self.run.read_metrics())
+
+    def _conclude(self) -> None:
+        """Export the best averaged weights, sample and score them, and write result.json last."""
+        started = time.perf_counter()
+        step = self._export()
+        pool = SamplerPool(self.run.model, self.config.evaluation.extractor)
+        try:
+            samples = [self._sample(pool, taus) for taus in sampler_steps(self.config.evaluation)]
+        finally:
+            pool.close()
+        rows = [row for row in self.run.read_metrics() if "seconds" in row]
+        write_json(
+            self.run.result_file,
+            {
+                "name": self.config.name,
+                "steps": self.config.steps,
+                "model_step": step,
+                "scores": [sampled.score.to_row() for sampled in samples if sampled.score],
+                "class_shares": samples[0].class_shares,
+                "timings": {
+                    "training_s": rows[-1]["seconds"] if rows else None,
+                    "images_per_s": rows[-1]["images_per_s"] if rows else None,
+                    "sampling_and_scoring_s": round(time.perf_counter() - started, 3),
+                },
+                "paths": {"model": str(self.run.model), "samples": [str(s.grid) for s in samples]},
+            },
+        )
+
+    def _export(self) -> int:
+        """Write the averaged weights of the best checkpoint, or of the last; return its step."""
+        store = CheckpointStore(self.run.checkpoints, self.config.checkpoint.keep)
+        step = store.best_step() or store.steps()[-1]
+        checkpoint = store.load(step)
+        save_model(self.run.model, self.task.spec, checkpoint.group("ema0"))
+        return step
+
+    def _sample(self, pool: SamplerPool, taus: tuple[float, ...]) -> Sampled:
+        evaluation = self.config.evaluation
+        scored = evaluation.extractor != "none"
+        request = Request(
+            count=evaluation.samples or (self.manifest.count if scored else evaluation.grid**2),
+            seed=self.config.seed + FINAL_SEED,
+            taus=taus,
+            unit=evaluation.batch_size,
+        )
+        generated = pool.generate(request)
+        stem = self.run.samples / f"final-{len(taus) + 1}-step"
+        grid = stem.with_suffix(".png")
+        save_grid(generated.images[: evaluation.grid**2], grid, columns=evaluation.grid)
+        save_arrays(generated.images, stem.with_suffix(".npz"))
+        if not scored:
+            return Sampled(grid)
+        return self._score(generated, request, grid)
+
+    def _score(self, generated: Generated, request: Request, grid: Path) -> Sampled:
+        extractor = open_extractor(self.config.evaluation.extractor)
+        assert generated.statistics is not None
+        reference = reference_statistics(self.shards, extractor)
+        score = score_samples(generated.statistics, reference, extractor, request, self.manifest)
+        return Sampled(grid, score, class_shares(extractor, generated.images))
+
+    def _register(self, tracker: Tracker) -> None:
+        scores = read_json(self.run.result_file)["scores"]
+        if self.config.tracking.model_name:
+            tracker.register(Score.from_row(scores[0]) if scores else None)
+
+    def _remember_lineage(self) -> None:
+        """Write where the run comes from; refuse to go on with other images."""
+        found = lineage(self.manifest)
+        if self.run.lineage_file.exists():
+            before = read_json(self.run.lineage_file)["data.fingerprint"]
+            if before != self.manifest.fingerprint:
+                raise UserError(
+                    f"{self.run.root} was begun on other images than {self.shards} holds; give the same "
+                    "--data, or choose another --run-dir."
+                )
+        write_json(self.run.lineage_file, found)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What was made of one sampler."""
+
+    grid: Path
+    score: Score | None = None
+    class_shares: list[float] | None = None
+
+
+def class_shares(extractor: Any, images: torch.Tensor) -> list[float] | None:
+    """Return the share of each class among the samples, if the extractor is a classifier."""
+    if not hasattr(extractor, "predict"):
+        return None
+    counts = torch.bincount(extractor.predict(images), minlength=10).double()
+    return [round(share, 4) for share in (counts / len(images)).tolist()]
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _summary(run: RunDirectory) -> str:
+    result = read_json(run.result_file)
+    lines = [f"finished: {run.result_file}"]
+    for row in result["scores"]:
+        lines.append(f"  {row['name']}, {row['key']['steps']} step(s): {row['value']:.4g}")
+    lines += [f"  samples: {path}" for path in result["paths"]["samples"]]
+    lines.append(f"  try: python jobs/sample.py {run.root} --samples 25 --steps 2")
+    return "\n".join(lines)

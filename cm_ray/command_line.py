@@ -1,0 +1,96 @@
+"""Jobs as commands: options made from dataclasses, one-sentence errors, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from cm_ray.config import ALIASES, TrainConfig, check, from_dict
+from cm_ray.errors import UserError
+from cm_ray.files import read_json
+
+T = TypeVar("T")
+
+DEBUG_VARIABLE = "CM_RAY_DEBUG"
+"""Set to 1 by --debug: tracebacks of user errors, and Ray's logs on the terminal."""
+
+_EPILOGUE = "--debug shows tracebacks and Ray's logs."
+_TRAINING_EPILOGUE = f"--config FILE takes its settings from a file, such as a run's config.json. {_EPILOGUE}"
+
+
+def run_job(settings: type[T] | T, run: Callable[[T], None], description: str = "") -> None:
+    """Parse the command line into `settings`, run a job on them, and exit with its code.
+
+    settings: a dataclass, or an instance of one whose values are the defaults. Exit codes: 0 done; 2 bad
+    input or environment, said in one sentence on stderr; 130 interrupted. What else is raised is a defect
+    and keeps its traceback.
+    """
+    arguments = _arguments()
+    sys.exit(_guarded(lambda: run(_parse(settings, arguments, description, _EPILOGUE))))
+
+
+def run_training(default: TrainConfig, run: Callable[[TrainConfig], None], description: str = "") -> None:
+    """As `run_job`, for a training config: ``--config FILE`` replaces the preset, options change it."""
+    arguments = _arguments()
+
+    def parse_and_run() -> None:
+        config = _parse(_from_file(default, arguments), arguments, description, _TRAINING_EPILOGUE)
+        check(config)
+        run(config)
+
+    sys.exit(_guarded(parse_and_run))
+
+
+def _parse(settings: type[T] | T, arguments: list[str], description: str, epilogue: str) -> T:
+    text = f"{description.strip()}\n\n{epilogue}"
+    if isinstance(settings, type):
+        return tyro.cli(settings, args=arguments, description=text)
+    kind: Any = type(settings)
+    parsed: T = tyro.cli(kind, default=settings, args=arguments, description=text)
+    return parsed
+
+
+def _arguments() -> list[str]:
+    """Return the command line with short options spelt out and --debug taken."""
+    arguments = []
+    for argument in sys.argv[1:]:
+        name, *value = argument.split("=", 1)
+        arguments.append("=".join([ALIASES.get(name.replace("_", "-"), name), *value]))
+    if "--debug" in arguments:
+        arguments.remove("--debug")
+        os.environ[DEBUG_VARIABLE] = "1"
+    return arguments
+
+
+def _from_file(default: TrainConfig, arguments: list[str]) -> TrainConfig:
+    """Take ``--config FILE`` off the arguments and return its settings, else the default."""
+    for place, argument in enumerate(arguments):
+        name, *value = argument.split("=", 1)
+        if name == "--config":
+            file = value[0] if value else (arguments[place + 1 : place + 2] or [""])[0]
+            del arguments[place : place + (1 if value else 2)]
+            if not Path(file).is_file():
+                raise UserError(f"--config {file} is not there; give a run's config.json.")
+            return from_dict(TrainConfig, read_json(Path(file)))
+    return default
+
+
+def _guarded(action: Callable[[], None]) -> int:
+    """Run `action` and return the exit code; a UserError becomes its sentence."""
+    try:
+        action()
+    except UserError as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,64 @@
+"""scikit-learn's digits: 1,797 grey images of 8x8, always at hand; for tests and first tries."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cm_ray.data.images import pixel_batches
+from cm_ray.data.part import Batch, ReadOptions
+from cm_ray.errors import UserError
+
+_COUNT = 1797
+
+
+@dataclass(frozen=True, slots=True)
+class DigitsPart:
+    """Images start to stop."""
+
+    start: int
+    stop: int
+
+    def read(self, options: ReadOptions) -> Iterator[Batch]:
+        """Yield (n, 8, 8, 1) images, the grey levels 0..16 spread over 0..255."""
+        from sklearn.datasets import load_digits
+
+        table = load_digits()
+        levels = table.images[self.start : self.stop]
+        pixels = np.round(levels * (255 / 16)).astype(np.uint8)[..., None]
+        yield from pixel_batches(pixels, table.target[self.start : self.stop], "a digit", options)
+
+
+@dataclass(frozen=True, slots=True)
+class DigitsSource:
+    """The whole of the digits. Raises UserError for a split other than train: there is none."""
+
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        if self.split != "train":
+            raise UserError(f"digits has no split {self.split!r}; its only one is 'train'.")
+
+    @property
+    def name(self) -> str:
+        """The name of the source."""
+        return "digits"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The ten digits."""
+        return tuple("0123456789")
+
+    @property
+    def identity(self) -> str:
+        """Constant: the data set never changes."""
+        return hashlib.sha256(b"digits 1797").hexdigest()
+
+    def parts(self, rows_per_part: int) -> list[DigitsPart]:
+        """Split into runs of images."""
+        return [
+            DigitsPart(start, min(_COUNT, start + rows_per_part)) for start in range(0, _COUNT, rows_per_part)
+        ]

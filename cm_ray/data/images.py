@@ -1,0 +1,126 @@
+"""Image bytes to pixels, and pixels to batches of one shape."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from cm_ray.data.part import Batch, MixedChannelsError, Pixels, ReadOptions
+from cm_ray.errors import UserError
+
+BATCH_ROWS = 1024
+_GREY = ("1", "L", "LA", "La")
+_PLAIN = ("L", "RGB")
+
+
+class BadImageError(Exception):
+    """The bytes are not an image that can be read; says why."""
+
+
+def decode(data: bytes, options: ReadOptions) -> Pixels:
+    """Decode an image file's bytes to uint8 (h, w, c).
+
+    Grey images give c=1 (c=3 with `options.channels`), all others c=3: palettes and CMYK are converted,
+    16-bit grey keeps its upper byte, transparency is dropped, a camera's orientation is applied, of an
+    animation the first frame is taken. Raises BadImageError.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image) if image.format in ("JPEG", "WEBP", "MPO") else image
+            return fitted(_eight_bit(upright), options)
+    except (BadImageError, MemoryError):
+        raise
+    except Exception as error:  # on damaged bytes Pillow's readers raise whatever they stumble over
+        raise BadImageError(f"{error or type(error).__name__}".splitlines()[0]) from error
+
+
+def fitted(image: Image.Image, options: ReadOptions) -> Pixels:
+    """Return an L or RGB image as uint8 (h, w, c), cropped, resized and widened as the options say."""
+    if options.channels == 3 and image.mode == "L":
+        image = image.convert("RGB")
+    if options.size and image.size != (options.size, options.size):
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        # Pillow widens the filter when it shrinks, so nothing aliases; cropped first, as the filter would
+        # otherwise reach over the edge of the square.
+        square = image.crop((left, top, left + side, top + side))
+        image = square.resize((options.size, options.size), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Convert any mode to L or RGB."""
+    if image.mode in _PLAIN:
+        return image
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise BadImageError(f"pixels of mode {image.mode} have no 8-bit scale")
+    if image.mode == "P":  # through RGBA, as a palette may hold transparency
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("L" if image.mode in _GREY else "RGB")
+
+
+def batches(items: Iterable[tuple[str, bytes, int]], options: ReadOptions) -> Iterator[Batch]:
+    """Decode (name, bytes, label) items into batches of one shape; see `Part.read` for the errors."""
+    images: list[Pixels] = []
+    labels: list[int] = []
+    first, origin, shape, skipped = "", "", None, 0
+    for name, data, label in items:
+        try:
+            pixels = decode(data, options)
+        except BadImageError as error:
+            if options.on_bad_image == "raise":
+                raise UserError(
+                    f"{name} is not a readable image ({error}); repair or remove it, or pass "
+                    "--on-bad-image skip."
+                ) from error
+            skipped += 1
+            continue
+        if shape is None:
+            shape, origin = pixels.shape, name
+        elif pixels.shape != shape:
+            check_same_shape(origin, shape, name, pixels.shape)
+        first = first or name
+        images.append(pixels)
+        labels.append(label)
+        if len(images) == BATCH_ROWS:
+            yield _batch(images, labels, skipped, first)
+            images, labels, skipped, first = [], [], 0, ""
+    if images or skipped:
+        yield _batch(images, labels, skipped, first)
+
+
+def pixel_batches(pixels: Pixels, labels: Iterable[int], name: str, options: ReadOptions) -> Iterator[Batch]:
+    """Cut decoded images (n, h, w, c) into batches, fitted as the options say."""
+    table = np.asarray(labels, dtype=np.int64)
+    for start in range(0, len(pixels), BATCH_ROWS):
+        chunk = pixels[start : start + BATCH_ROWS]
+        if options.size or options.channels:
+            squeezed = chunk[..., 0] if chunk.shape[-1] == 1 else chunk
+            chunk = np.stack([fitted(Image.fromarray(one), options) for one in squeezed])
+        yield Batch(images=chunk, labels=table[start : start + BATCH_ROWS], first=name)
+
+
+def check_same_shape(name: str, shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]) -> None:
+    """Compare two images' shapes (h, w, c).
+
+    Raises UserError when the sizes differ, MixedChannelsError when only the channels do.
+    """
+    if shape[:2] != other_shape[:2]:
+        raise UserError(
+            f"The images have different sizes: {name} is {shape[1]}x{shape[0]} and {other} is "
+            f"{other_shape[1]}x{other_shape[0]}; pass --size to crop and resize them all."
+        )
+    if shape != other_shape:
+        raise MixedChannelsError(f"{name} has {shape[2]} channels, {other} has {other_shape[2]}")
+
+
+def _batch(images: list[Pixels], labels: list[int], skipped: int, first: str) -> Batch:
+    stacked = np.stack(images) if images else np.empty((0, 0, 0, 0), np.uint8)
+    return Batch(images=stacked, labels=np.array(labels, dtype=np.int64), skipped=skipped, first=first)

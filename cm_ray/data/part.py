@@ -1,0 +1,97 @@
+"""What a source of images is: independent parts that can be read anywhere, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+OnBadImage = Literal["raise", "skip"]
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How images are read."""
+
+    size: int = 0
+    """Crop the centre to a square and resize it to this many pixels; 0 takes images as they are."""
+    on_bad_image: OnBadImage = "raise"
+    """What to do with an image that cannot be decoded."""
+    channels: Literal[0, 3] = 0
+    """3 reads grey images as RGB too; 0 keeps grey images at one channel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Some images of a part, in the order of the source."""
+
+    images: Pixels
+    """(n, h, w, c), c is 1 or 3; n may be 0 in the last batch of a part."""
+    labels: Labels
+    """(n,), -1 where there is no label."""
+    skipped: int = 0
+    """Bad images left out since the batch before."""
+    first: str = ""
+    """What the first image is called in messages."""
+
+
+class MixedChannelsError(Exception):
+    """A part holds grey and colour images: it must be read again with `channels=3`."""
+
+
+class Part(Protocol):
+    """A piece of a source: small, picklable, read without the others."""
+
+    def read(self, options: ReadOptions) -> Iterator[Batch]:
+        """Yield the images in batches of at most 1,024.
+
+        Raises UserError on a bad image (unless skipped) and on images of different sizes, and
+        MixedChannelsError when grey and colour images meet.
+        """
+
+
+class Source(Protocol):
+    """A data set in its original form."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages and manifests."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 0, 1, …; empty when there are none or they are not known."""
+
+    @property
+    def identity(self) -> str:
+        """Hex digest that changes when the content does (by names, sizes and times of files)."""
+
+    def parts(self, rows_per_part: int) -> Sequence[Part]:
+        """Split into parts of `rows_per_part` images each; the last may be shorter."""
+
+
+def cut_pieces(
+    files: Sequence[tuple[str, int]], rows_per_piece: int
+) -> list[tuple[tuple[str, int, int], ...]]:
+    """Cut the concatenation of files, given as (name, rows), into equal runs of rows.
+
+    Returns for every run its pieces (name, first row, row after the last).
+    """
+    runs: list[tuple[tuple[str, int, int], ...]] = []
+    run: list[tuple[str, int, int]] = []
+    room = rows_per_piece
+    for name, rows in files:
+        start = 0
+        while start < rows:
+            stop = min(rows, start + room)
+            run.append((name, start, stop))
+            room -= stop - start
+            start = stop
+            if not room:
+                runs.append(tuple(run))
+                run, room = [], rows_per_piece
+    return [*runs, tuple(run)] if run else runs

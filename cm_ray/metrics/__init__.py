@@ -1,0 +1,1 @@
+"""Scores of samples: features, their statistics, the Fréchet distance, and keys that say what they mean."""

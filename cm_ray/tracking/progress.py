@@ -1,0 +1,119 @@
+"""How far a server has been told: tracking.json, and what of the run directory is new beyond it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cm_ray.files import read_json, write_json
+from cm_ray.metrics.score import Score
+from cm_ray.run_directory import RunDirectory
+
+
+@dataclass(slots=True, kw_only=True)
+class Told:
+    """What the server at `uri` knows."""
+
+    uri: str
+    """The server or store; another one is told from the start."""
+    key: str
+    """A tag of the MLflow run, chosen before it is made: a kill in between makes no second run."""
+    run_id: str = ""
+    """The MLflow run; empty before it is made."""
+    started_ms: int = 0
+    """When the MLflow run was made: the zero of the rows' times, so that a row sent twice is the same."""
+    described: bool = False
+    """Whether the parameters were sent."""
+    step: int = -1
+    """All metrics of the steps before this one were sent..."""
+    names: list[str] = field(default_factory=list)
+    """...and these of this step."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Artifacts that were sent, by path in the run directory: size and time of change."""
+    version: dict[str, Any] = field(default_factory=dict)
+    """The registered version: fields of `Registered`, and `content`, the digest of the model."""
+
+    @classmethod
+    def fresh(cls, uri: str) -> Told:
+        """Return that nothing was told."""
+        return cls(uri=uri, key=uuid.uuid4().hex)
+
+    @classmethod
+    def read(cls, file: Path, uri: str) -> Told:
+        """Return what `write` wrote, or a fresh one when there is none for this server."""
+        values = read_json(file) if file.is_file() else {}
+        return cls(**values) if values.get("uri") == uri else cls.fresh(uri)
+
+    def write(self, file: Path) -> None:
+        """Write to tracking.json, aside and renamed."""
+        write_json(file, dataclasses.asdict(self))
+
+
+class Value(NamedTuple):
+    """One number of the log."""
+
+    step: int
+    name: str
+    value: float
+    time_ms: int
+
+
+def new_values(rows: list[dict[str, Any]], told: Told) -> list[Value]:
+    """Return the numbers of the log that were not sent, in order, each (step, name) once.
+
+    A row's time is its "time" (Unix seconds), else its "seconds" since the start of the run, or those of
+    the row before it: the same whenever it is sent, as MLflow drops only what is repeated in full.
+    """
+    seen = {(told.step, name) for name in told.names}
+    values, elapsed = [], 0.0
+    for row in rows:
+        step = int(row["step"])
+        elapsed = float(row.get("seconds", elapsed))
+        time_ms = int(1000 * row["time"]) if "time" in row else told.started_ms + int(1000 * elapsed)
+        for name, value in _numbers(row):
+            if step >= told.step and (step, name) not in seen:
+                seen.add((step, name))
+                values.append(Value(step, name, value, time_ms))
+    return values
+
+
+def advance(told: Told, sent: list[Value]) -> None:
+    """Remember that these, the next of the log, were sent."""
+    last = sent[-1].step
+    names = [value.name for value in sent if value.step == last]
+    told.names = [*told.names, *names] if told.step == last else names
+    told.step = last
+
+
+def new_files(run: RunDirectory, told: Told) -> Iterator[tuple[Path, str, str]]:
+    """Yield (file, path in the run directory, stamp) of artifacts that are new or changed."""
+    described = [run.config_file, run.lineage_file, run.result_file]
+    for file in [*described, *sorted(run.samples.glob("*.png"))]:
+        if not file.is_file():
+            continue
+        status = file.stat()
+        path, stamp = file.relative_to(run.root).as_posix(), f"{status.st_size}-{status.st_mtime_ns}"
+        if told.files.get(path) != stamp:
+            yield file, path, stamp
+
+
+def clean_name(name: str) -> str:
+    """Return a name that MLflow takes, for a metric, a parameter or a tag."""
+    return re.sub(r"[^\w\-. :/]", "_", name)[:250]
+
+
+def _numbers(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in row.items():
+        if name in ("step", "time", "scores") or isinstance(value, bool):
+            continue
+        if isinstance(value, int | float):
+            yield clean_name(name), float(value)
+    for score in row.get("scores", ()):
+        if math.isfinite(score["value"]):
+            yield Score.from_row(score).metric, float(score["value"])

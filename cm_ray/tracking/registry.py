@@ -1,0 +1,162 @@
+"""The model registry: one version per finished model, and the alias `champion` on the best of one key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cm_ray
+from cm_ray.errors import UserError
+from cm_ray.files import read_json, sha256_of
+from cm_ray.metrics.score import Score, better, comparable, key_differences
+from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
+from cm_ray.tracking.store import is_missing
+from cm_ray.tracking.tracker import Registered
+
+CHAMPION = "champion"
+CONTENT_TAG, SCORE_TAG = "cm_ray.model_sha256", "score"
+MODEL_ARTIFACT = "model"
+"""Name of the model's folder among the artifacts of the pyfunc model."""
+
+
+def register_model(
+    client: Any,
+    name: str,
+    model: Path,
+    *,
+    run_id: str,
+    score: Score | None,
+    lineage: dict[str, Any],
+) -> Registered:
+    """Log the folder `model` to the MLflow run and register it as a version of `name`.
+
+    Called again with the same run and the same model it finds the version that is there. The version's
+    tags hold the score, its key, and the lineage. Raises UserError when `model` holds no model.
+    """
+    content = model_digest(model)
+    _make_registered_model(client, name)
+    version = _find_version(client, name, run_id, content)
+    if version is None:
+        source = _log_model(client, model, run_id, content)
+        tags = {**_tags(score, lineage), CONTENT_TAG: content}
+        version = client.create_model_version(name, source, run_id, tags=tags).version
+    champion, reason = crown(client, name, str(version), score)
+    return Registered(name=name, version=str(version), champion=champion, reason=reason)
+
+
+def crown(client: Any, name: str, version: str, score: Score | None) -> tuple[bool, str]:
+    """Move the alias to `version` if there is no champion yet or its score, of the same key, is worse.
+
+    Returns whether the version is the champion now, and why, in one sentence.
+    """
+    present = _champion(client, name)
+    if present is None:
+        client.set_registered_model_alias(name, CHAMPION, version)
+        return True, f"{name} version {version} is the champion: it is the first."
+    if str(present.version) == version:
+        return True, f"{name} version {version} is the champion already."
+    stays = f"{name} version {present.version} stays champion: "
+    theirs = _score_of(present)
+    if score is None or theirs is None:
+        return False, f"{stays}version {version if score is None else present.version} has no score."
+    if not comparable(score, theirs):
+        return False, f"{stays}the scores do not compare ({key_differences(score, theirs)})."
+    figures = f"{score.metric} is {score.value:.4g} against {theirs.value:.4g}"
+    if not better(score, theirs):
+        return False, f"{stays}version {version} is no better, {figures}."
+    client.set_registered_model_alias(name, CHAMPION, version)
+    return True, f"{name} version {version} is the new champion: {figures}."
+
+
+def model_digest(model: Path) -> str:
+    """Return the SHA-256 of a model folder's two files. Raises UserError when they are not there."""
+    if not (model / SPEC).is_file() or not (model / WEIGHTS).is_file():
+        raise UserError(f"{model} holds no model to register: {SPEC} and {WEIGHTS} are expected there.")
+    both = sha256_of(model / SPEC) + sha256_of(model / WEIGHTS)
+    return hashlib.sha256(both.encode()).hexdigest()
+
+
+def save_pyfunc(model: Path, folder: Path) -> None:
+    """Write an MLflow model to a new `folder`: the two plain files, and code that loads them; no pickle.
+
+    It needs cm_ray where it is loaded or served, which its requirements say.
+    """
+    import mlflow.pyfunc
+
+    example = ({"index": [0, 1]}, {"seed": 0, "steps": 1, "label": -1})
+    mlflow.pyfunc.save_model(
+        folder,
+        python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+        artifacts={MODEL_ARTIFACT: str(model)},
+        signature=_signature(model),
+        input_example=example,
+        pip_requirements=[f"cm_ray=={cm_ray.__version__}", f"mlflow=={mlflow.__version__}"],
+    )
+
+
+def _signature(model: Path) -> Any:
+    """Return: a column `index`, and seed, steps and label, to uint8 images (n, h, w, c)."""
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    c, h, w = spec_from_dict(read_json(model / SPEC)).shape
+    defaults = {"seed": 0, "steps": 1, "label": -1}
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.long, "index")]),
+        outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, h, w, c))]),
+        params=ParamSchema([ParamSpec(name, DataType.long, value) for name, value in defaults.items()]),
+    )
+
+
+def _log_model(client: Any, model: Path, run_id: str, content: str) -> str:
+    """Put the model among the run's artifacts, under a name that tells its content; return its address."""
+    place = f"model-{content[:12]}"
+    with tempfile.TemporaryDirectory() as scratch:
+        save_pyfunc(model, Path(scratch) / "model")
+        client.log_artifacts(run_id, str(Path(scratch) / "model"), place)
+    return f"{client.get_run(run_id).info.artifact_uri}/{place}"
+
+
+def _make_registered_model(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _find_version(client: Any, name: str, run_id: str, content: str) -> Any:
+    for version in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+        if version.tags.get(CONTENT_TAG) == content:
+            return version.version
+    return None
+
+
+def _champion(client: Any, name: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        if is_missing(error):
+            return None
+        raise
+
+
+def _tags(score: Score | None, lineage: dict[str, Any]) -> dict[str, str]:
+    tags = {name: str(value) for name, value in lineage.items()}
+    if score is not None:
+        tags |= {SCORE_TAG: json.dumps(score.to_row()), "score.name": score.metric}
+        tags |= {"score.value": f"{score.value:.6g}"}
+    return tags
+
+
+def _score_of(version: Any) -> Score | None:
+    row = version.tags.get(SCORE_TAG)
+    return Score.from_row(json.loads(row)) if row else None

@@ -1,0 +1,112 @@
+"""Where MLflow keeps things, and how it is called: short waits, no chatter, no global settings."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cm_ray.errors import UserError
+
+_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def default_uri(folder: Path) -> str:
+    """Return the store beside the runs in `folder`: mlflow.db."""
+    return f"sqlite:///{(folder / 'mlflow.db').absolute()}"
+
+
+def artifact_root(uri: str, folder: Path) -> str | None:
+    """Return the address of artifacts of new experiments: mlartifacts beside the store, or in `folder`.
+
+    None for a server, which knows where it keeps them. Without an absolute address MLflow would write
+    into the working directory.
+    """
+    if uri.startswith(("http:", "https:")):
+        return None
+    file = database_file(uri)
+    return ((file.parent if file else folder) / "mlartifacts").absolute().as_uri()
+
+
+def database_file(uri: str) -> Path | None:
+    """Return the file of an SQLite store, None for another one."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def check_uri(uri: str) -> None:
+    """Raise UserError when MLflow has no store of this kind."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or not rest or scheme.partition("+")[0] not in _SCHEMES:
+        raise UserError(
+            f"--tracking.uri {uri!r} is no address of an MLflow store: give http://HOST:PORT, "
+            "sqlite:////ABSOLUTE/PATH.db, or none."
+        )
+    if scheme.startswith("http") and "@" in rest:
+        raise UserError(
+            "--tracking.uri would be logged with its password; put the two into "
+            "$MLFLOW_TRACKING_USERNAME and $MLFLOW_TRACKING_PASSWORD instead."
+        )
+
+
+def check_model_name(name: str) -> None:
+    """Raise UserError when a model cannot be registered under this name; an empty one registers none."""
+    if name and not re.fullmatch(r"[\w.-]+", name):
+        raise UserError(f"--tracking.model-name {name!r} may hold letters, digits, '_', '.' and '-' only.")
+
+
+@contextlib.contextmanager
+def calling_mlflow(timeout_s: int) -> Iterator[None]:
+    """Call MLflow with this timeout for each request, without retries, chatter or telemetry."""
+    settings = {**_SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s)}
+    before = {name: os.environ.get(name) for name in settings}
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    os.environ.update(settings)
+    import mlflow  # noqa: F401  (reads some of the settings, and sets up its loggers)
+
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def open_client(uri: str) -> Any:
+    """Return an MlflowClient of this store and its registry; MLflow's own current store stays."""
+    from mlflow import MlflowClient
+
+    if file := database_file(uri):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def is_missing(error: Exception) -> bool:
+    """Tell whether MLflow says that a thing does not exist (an alias that is not set is "invalid")."""
+    code = getattr(error, "error_code", "")
+    return code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and "alias" in str(error))
+
+
+def brief(error: Exception) -> str:
+    """Return an error's message up to its first line break, at most 200 characters, without a full stop."""
+    if "ConnectionPool(" in str(error):  # urllib3 says it in many words
+        return "it does not answer"
+    lines = str(error).splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")

@@ -1,0 +1,105 @@
+"""What a run sees of tracking.
+
+A tracker is a consumer of the run directory: training appends rows to metrics.jsonl and writes pictures
+and results, and the tracker tells MLflow what is new whenever `sync` is called. So a server that cannot
+be reached never hurts the training, and everything can be sent later by the same code (`resend`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from cm_ray.config import TrainConfig
+from cm_ray.errors import UserError
+from cm_ray.files import read_json
+from cm_ray.metrics.score import Score
+from cm_ray.run_directory import RunDirectory
+from cm_ray.tracking.store import check_model_name, check_uri, default_uri
+
+Status = Literal["FINISHED", "FAILED"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A version of a model in the registry."""
+
+    name: str
+    """The registered model's name."""
+    version: str
+    """Its version, a number."""
+    champion: bool
+    """Whether the alias `champion` is on this version now."""
+    reason: str
+    """One sentence: why the alias moved, or did not."""
+
+    @property
+    def uri(self) -> str:
+        """``models:/NAME/VERSION``, for `fetch_model`, and for MLflow's own tools."""
+        return f"models:/{self.name}/{self.version}"
+
+
+class Tracker(Protocol):
+    """Tells a tracking server about one run directory."""
+
+    def sync(self) -> None:
+        """Send what is new in the run directory; never raises because of the server."""
+        ...
+
+    def register(self, score: Score | None) -> Registered | None:
+        """Register the run's model, once; None when that is not asked for or the server is away."""
+        ...
+
+    def finish(self, status: Status) -> None:
+        """Send what is new and close the run."""
+        ...
+
+
+class NullTracker:
+    """Tells nobody."""
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+    def register(self, score: Score | None) -> Registered | None:
+        """Register nothing."""
+        return None
+
+    def finish(self, status: Status) -> None:
+        """Do nothing."""
+
+
+def open_tracker(config: TrainConfig, run: RunDirectory, *, strict: bool = False) -> Tracker:
+    """Return the tracker of a run; nothing is contacted before its first `sync`.
+
+    strict: raise UserError when the server is away, instead of one sentence on stderr. Raises UserError
+    on a tracking uri or a model name that MLflow does not take.
+    """
+    if config.tracking.uri == "none":
+        return NullTracker()
+    uri = config.tracking.uri or default_uri(run.root.parent)
+    check_uri(uri)
+    check_model_name(config.tracking.model_name)
+    from cm_ray.tracking.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(config, run, uri, strict=strict)
+
+
+def resend(run: RunDirectory) -> Registered | None:
+    """Send everything of a run that was not sent when it trained; register its model if it is finished.
+
+    The model is registered with the first score of result.json ("scores"). Raises UserError when this is
+    no run directory, its run is not tracked or still training, or the server is away.
+    """
+    config = run.config()
+    if config.tracking.uri == "none":
+        raise UserError(f"{run.root} is not tracked: its tracking.uri is none; edit its config.json.")
+    with run.locked():
+        tracker = open_tracker(config, run, strict=True)
+        if not run.result_file.is_file():
+            tracker.finish("FAILED")
+            return None
+        scores = read_json(run.result_file).get("scores") or [None]
+        registered = tracker.register(Score.from_row(scores[0]) if scores[0] else None)
+        tracker.finish("FINISHED")
+        return registered

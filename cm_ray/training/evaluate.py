@@ -1,0 +1,81 @@
+"""What a model is worth while it trains: a sample grid, and scores against the training data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cm_ray.config import EvaluationConfig, TrainConfig
+from cm_ray.data.shards import Manifest, load_all
+from cm_ray.metrics.extractors import Extractor, open_extractor, statistics_of
+from cm_ray.metrics.frechet import frechet_distance
+from cm_ray.metrics.score import Score, frechet_score
+from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.networks.model import ConsistencyModel
+from cm_ray.training.pictures import save_grid
+from cm_ray.training.sampling import Request, sample_units
+
+
+def sampler_steps(evaluation: EvaluationConfig) -> list[tuple[float, ...]]:
+    """Return the time points of the samplers to score: one step, and all the taus."""
+    return [()] + ([evaluation.taus] if evaluation.taus else [])
+
+
+def reference_statistics(shards: Path, extractor: Extractor) -> FeatureStatistics:
+    """Return the statistics of the features of all images of a folder of shards."""
+    images, _ = load_all(shards)
+    return statistics_of(extractor, torch.from_numpy(images))
+
+
+class Evaluator:
+    """Samples and scores a model on one device, against the training data."""
+
+    def __init__(self, config: TrainConfig, shards: Path, device: torch.device) -> None:
+        self.evaluation, self.seed, self.device = config.evaluation, config.seed, device
+        self.manifest = Manifest.load(shards)
+        self.extractor: Extractor | None = None
+        if self.evaluation.extractor != "none":
+            self.extractor = open_extractor(self.evaluation.extractor)
+            self.reference = reference_statistics(shards, self.extractor)
+
+    def evaluate(self, model: ConsistencyModel, step: int, folder: Path) -> list[Score]:
+        """Write the one-step grid of a training step to `folder`; return the scores, one-step first."""
+        self._grid(model, folder / f"step-{step:08d}.png")
+        if self.extractor is None:
+            return []
+        return [self._score(model, self.extractor, taus) for taus in sampler_steps(self.evaluation)]
+
+    def _grid(self, model: ConsistencyModel, path: Path) -> None:
+        request = Request(count=self.evaluation.grid**2, seed=self.seed, unit=self.evaluation.batch_size)
+        save_grid(torch.cat(list(sample_units(model, request))), path, columns=self.evaluation.grid)
+
+    def _score(self, model: ConsistencyModel, extractor: Extractor, taus: tuple[float, ...]) -> Score:
+        request = Request(
+            count=self.evaluation.samples or self.manifest.count,
+            seed=self.seed,
+            taus=taus,
+            unit=self.evaluation.batch_size,
+        )
+        statistics = FeatureStatistics.zero(extractor.dim)
+        for images in sample_units(model, request):
+            statistics = statistics + FeatureStatistics.of(extractor.features(images))
+        return score_samples(statistics, self.reference, extractor, request, self.manifest)
+
+
+def score_samples(
+    samples: FeatureStatistics,
+    reference: FeatureStatistics,
+    extractor: Extractor,
+    request: Request,
+    manifest: Manifest,
+) -> Score:
+    """Return the Fréchet distance of the requested samples to the images of a manifest, with its key."""
+    return frechet_score(
+        frechet_distance(samples, reference),
+        extractor,
+        n=samples.n,
+        seed=request.seed,
+        reference=manifest.fingerprint,
+        taus=request.taus,
+    )

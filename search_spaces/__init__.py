@@ -1,0 +1,1 @@
+"""Search spaces for hyperparameter sweeps: one module a question."""

@@ -1,0 +1,66 @@
+"""What the tests share: one Ray cluster, a cache of their own, the data beside the checkout."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: pytest --slow runs it"))
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs CUDA"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tests are repeatable and leave the other core to Ray."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def test_cache(tmp_path_factory):
+    """A cache for the test run: the classifier of digits is trained once, nothing of the user's is used."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("CM_RAY_CACHE")
+    os.environ["CM_RAY_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["CM_RAY_CACHE"]
+    else:
+        os.environ["CM_RAY_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A Ray cluster of two CPUs in this process's hands, with a short temporary folder of its own."""
+    ray = pytest.importorskip("ray")
+    from cm_ray.cluster.launch import connected
+
+    folder = tempfile.mkdtemp(prefix="cmr", dir="/tmp")
+    os.environ["RAY_TMPDIR"] = folder
+    os.environ.pop("RAY_ADDRESS", None)
+    with connected():
+        yield ray
+    os.environ.pop("RAY_TMPDIR")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cifar10():
+    """The folder of the real CIFAR-10, in the Parquet layout of the Hugging Face hub."""
+    folder = SHARED / "data" / "cifar10"
+    if not folder.is_dir():
+        pytest.skip("the real CIFAR-10 is not beside this checkout")
+    return folder

@@ -1,0 +1,86 @@
+"""A finished run without training (a tiny model, a few rows of a log, a picture), and real servers."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from tracked_runs import log, tiny_model
+
+from cm_ray.config import TrackingConfig, TrainConfig
+from cm_ray.files import write_json
+from cm_ray.networks.model import save_model
+from cm_ray.run_directory import RunDirectory
+from cm_ray.tracking.store import calling_mlflow, open_client
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """An MLflow store without runs: making one takes seconds, so the tests copy it."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    with calling_mlflow(5):
+        open_client(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def make_run(tmp_path, empty_store):
+    """Make the run directory of a run called `name`, with a log of `rows` rows and a model."""
+
+    def make(name="one", rows=5, uri="", model_name="tiny", model=None):
+        config = TrainConfig(name=name, tracking=TrackingConfig(uri=uri, model_name=model_name))
+        run = RunDirectory(tmp_path / "runs" / name)
+        run.root.mkdir(parents=True)
+        if not (store := tmp_path / "runs" / "mlflow.db").exists():
+            shutil.copyfile(empty_store, store)
+        run.claim(config)
+        write_json(run.lineage_file, {"data_fingerprint": "abc", "git_revision": "def"})
+        for step in range(rows):
+            log(run, step)
+        run.samples.mkdir()
+        (run.samples / "step-4.png").write_bytes(b"a picture")
+        model = model or tiny_model()
+        save_model(run.model, model.spec, model.network.state_dict())
+        return run
+
+    return make
+
+
+@pytest.fixture
+def start_server(tmp_path):
+    """Start an `mlflow` command that serves, wait until `url` answers, and stop it at the end."""
+    started = []
+
+    def start(*arguments, url, **environment):
+        inherited = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+        inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
+        log_file = (tmp_path / f"server-{len(started)}.log").open("w")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *arguments],
+            env={**inherited, **environment},
+            cwd=tmp_path,
+            stdout=log_file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        started.append((process, log_file))
+        for _ in range(300):
+            assert process.poll() is None, Path(log_file.name).read_text()
+            try:
+                urllib.request.urlopen(url, timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.2)
+        raise AssertionError(Path(log_file.name).read_text())
+
+    yield start
+    for process, log_file in started:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=20)
+        log_file.close()
