@@ -14,6 +14,7 @@ import tyro
 from cm_ray.config import ALIASES, TrainConfig, check, from_dict
 from cm_ray.errors import UserError
 from cm_ray.files import read_json
+from cm_ray.presets import PRESETS, preset
 
 T = TypeVar("T")
 
@@ -35,12 +36,18 @@ def run_job(settings: type[T] | T, run: Callable[[T], None], description: str = 
     sys.exit(_guarded(lambda: run(_parse(settings, arguments, description, _EPILOGUE))))
 
 
-def run_training(default: TrainConfig, run: Callable[[TrainConfig], None], description: str = "") -> None:
-    """As `run_job`, for a training config: ``--config FILE`` replaces the preset, options change it."""
+def run_training(
+    default: TrainConfig | None, run: Callable[[TrainConfig], None], description: str = ""
+) -> None:
+    """As `run_job`, for a training config: ``--config FILE`` replaces the preset, options change it.
+
+    default: the preset; None takes its name from the command line's first word.
+    """
     arguments = _arguments()
 
     def parse_and_run() -> None:
-        config = _parse(_from_file(default, arguments), arguments, description, _TRAINING_EPILOGUE)
+        chosen = default or _preset(arguments, description)
+        config = _parse(_from_file(chosen, arguments), arguments, description, _TRAINING_EPILOGUE)
         check(config)
         run(config)
 
@@ -66,6 +73,17 @@ def _arguments() -> list[str]:
         arguments.remove("--debug")
         os.environ[DEBUG_VARIABLE] = "1"
     return arguments
+
+
+def _preset(arguments: list[str], description: str) -> TrainConfig:
+    """Take the preset's name off the arguments."""
+    if arguments[:1] and not arguments[0].startswith("-"):
+        return preset(arguments.pop(0))
+    known = ", ".join(PRESETS)
+    if arguments[:1] in (["--help"], ["-h"]):
+        print(f"{description.strip()}\n\nPresets: {known}. PRESET --help shows all settings.")
+        sys.exit(0)
+    raise UserError(f"Name a preset first: {known}.")
 
 
 def _from_file(default: TrainConfig, arguments: list[str]) -> TrainConfig:

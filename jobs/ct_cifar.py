@@ -5,4 +5,4 @@ from cm_ray.cluster.train import train
 from cm_ray.command_line import run_training
 
 if __name__ == "__main__":
-    run_training(presets.ct_cifar10(), train, __doc__)
+    run_training(presets.ct_cifar10(), train, __doc__ or "")

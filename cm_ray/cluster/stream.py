@@ -40,7 +40,7 @@ AUTO_MEMORY_BYTES = 1 << 30
 """cache="auto" keeps data sets up to this size in memory."""
 
 
-class UnitSource(Datasource):
+class UnitSource(Datasource):  # type: ignore[misc]
     """A Ray Data source of fixed-binary images: one block per unit."""
 
     def __init__(self, folder: Path, manifest: Manifest, units: list[Unit]) -> None:
@@ -125,7 +125,6 @@ def rebatched(blocks: Iterable[Batch], rows: int) -> Iterator[Batch]:
     """Cut blocks of any length into batches of `rows`; only those that straddle blocks are copied."""
     rest_images, rest_labels = torch.empty(0), torch.empty(0)
     for block in blocks:
-        assert block.labels is not None
         images, labels = block.images, block.labels
         if len(rest_images):
             missing = rows - len(rest_images)

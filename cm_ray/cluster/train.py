@@ -26,7 +26,7 @@ from cm_ray.run_directory import RunDirectory, default_run_dir
 from cm_ray.tracking import Tracker, open_tracker
 from cm_ray.training.checkpoint import CheckpointStore
 from cm_ray.training.evaluate import reference_statistics, sampler_steps, score_samples
-from cm_ray.training.pictures import save_arrays, save_grid
+from cm_ray.training.pictures import save_samples
 from cm_ray.training.sampling import Request
 
 FINAL_SEED = 1
@@ -134,9 +134,7 @@ class Run:
         )
         generated = pool.generate(request)
         stem = self.run.samples / f"final-{len(taus) + 1}-step"
-        grid = stem.with_suffix(".png")
-        save_grid(generated.images[: evaluation.grid**2], grid, columns=evaluation.grid)
-        save_arrays(generated.images, stem.with_suffix(".npz"))
+        grid, _ = save_samples(generated.images, stem, most=evaluation.grid**2, columns=evaluation.grid)
         if not scored:
             return Sampled(grid)
         return self._score(generated, request, grid)
@@ -150,8 +148,9 @@ class Run:
 
     def _register(self, tracker: Tracker) -> None:
         scores = read_json(self.run.result_file)["scores"]
-        if self.config.tracking.model_name:
-            tracker.register(Score.from_row(scores[0]) if scores else None)
+        registered = tracker.register(Score.from_row(scores[0]) if scores else None)
+        if registered is not None:
+            say(f"{registered.uri}: {registered.reason}")
 
     def _remember_lineage(self) -> None:
         """Write where the run comes from; refuse to go on with other images."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +123,10 @@ def save_model(folder: Path, spec: ModelSpec, weights: dict[str, Tensor]) -> Non
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> ConsistencyModel:
-    """Read what `save_model` wrote, in eval mode. Raises UserError when it is not such a folder."""
+    """Read what `save_model` wrote, in eval mode; device "auto" is a GPU if there is one.
+
+    Raises UserError when it is not such a folder or there is no such device.
+    """
     if not (folder / SPEC).is_file() or not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} holds no model: {SPEC} and {WEIGHTS} are expected there.")
     model = ConsistencyModel(spec_from_dict(read_json(folder / SPEC)))
@@ -133,7 +135,18 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> ConsistencyM
     except SafetensorError as error:
         raise UserError(f"{folder / WEIGHTS} is broken ({error}); restore it.") from error
     load_weights(model.network, weights, folder / WEIGHTS)
-    return model.to(device).eval()
+    return model.to(_device(device)).eval()
+
+
+def _device(name: torch.device | str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"There is no device {str(name)!r} here; take cpu.") from error
+    return device
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
@@ -164,8 +177,3 @@ def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
         class_names=tuple(values["class_names"]),
         taus=tuple(values["taus"]),
     )
-
-
-def with_taus(spec: ModelSpec, taus: tuple[float, ...]) -> ModelSpec:
-    """Return the spec with other time points."""
-    return dataclasses.replace(spec, taus=taus)

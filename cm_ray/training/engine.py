@@ -33,8 +33,8 @@ class Batch:
 
     images: Tensor
     """uint8 (b, c, h, w)."""
-    labels: Tensor | None = None
-    """int64 (b,); used by conditional networks only."""
+    labels: Tensor
+    """int64 (b,), -1 where there is none; used by conditional networks only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class Engine:
         first = self.share.rank * rows * config.accumulate + part * rows
         positions = torch.arange(first, first + rows, device=self.device)
         x = self._clean_images(batch.images, positions)
-        labels = batch.labels.to(self.device) if self.spec.classes and batch.labels is not None else None
+        labels = batch.labels.to(self.device) if self.spec.classes else None
         t, s = self._times(positions)
         noise = normal(config.seed, step, positions, Purpose.NOISE, tuple(x.shape[1:]))
         x_t, x_s = training_pair(x, noise, t, s)
@@ -294,7 +294,7 @@ def _target_is_student(config: TrainConfig) -> bool:
 
 def _part(batch: Batch, part: int, rows: int) -> Batch:
     span = slice(part * rows, (part + 1) * rows)
-    return Batch(batch.images[span], None if batch.labels is None else batch.labels[span])
+    return Batch(batch.images[span], batch.labels[span])
 
 
 @lru_cache(maxsize=8)

@@ -41,6 +41,16 @@ def save_arrays(images: Tensor, path: Path, labels: Tensor | None = None) -> Non
         np.savez(file, *arrays)
 
 
+def save_samples(
+    images: Tensor, stem: Path, *, labels: Tensor | None = None, most: int = 400, columns: int = 0
+) -> list[Path]:
+    """Write STEM.png, a grid of the first `most` images, and STEM.npz, all of them; return both paths."""
+    grid, arrays = (stem.with_name(stem.name + ending) for ending in (".png", ".npz"))
+    save_grid(images[:most], grid, columns=columns)
+    save_arrays(images, arrays, labels)
+    return [grid, arrays]
+
+
 def to_nhwc(images: Tensor) -> np.ndarray:
     """Return images (b, c, h, w) as an array (b, h, w, c)."""
     array: np.ndarray = images.cpu().numpy().transpose(0, 2, 3, 1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cm_ray.networks.model import ConsistencyModel, to_uint8
+from cm_ray.errors import UserError
+from cm_ray.networks.model import ConsistencyModel, ModelSpec, taus_for, to_uint8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +46,34 @@ def sample_units(model: ConsistencyModel, request: Request) -> Iterator[Tensor]:
     """Yield the images of all units in order, uint8 (≤ unit, c, h, w)."""
     for first, count in request.units():
         yield sample_unit(model, request, first, count)
+
+
+def sample_all(model: ConsistencyModel, request: Request) -> tuple[Tensor, Tensor | None]:
+    """Return all images of a request, uint8 (n, c, h, w), and their labels (n,) if the model takes any.
+
+    Raises UserError when the request does not fit the model.
+    """
+    classes = model.spec.classes
+    if request.count < 1 or request.unit < 1:
+        raise UserError(f"--samples {request.count} and --batch-size {request.unit} must be at least 1.")
+    if request.label is not None and not 0 <= request.label < classes:
+        known = f"it has classes 0 to {classes - 1}" if classes else "it was trained without classes"
+        raise UserError(f"--label {request.label} does not fit the model: {known}.")
+    images = torch.cat(list(sample_units(model, request)))
+    if not classes:
+        return images, None
+    indices = torch.arange(request.first, request.first + request.count)
+    if request.label is not None:
+        return images, torch.full_like(indices, request.label)
+    return images, model.sample_labels(indices, request.seed)
+
+
+def taus_of(spec: ModelSpec, steps: int, taus: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the time points asked for: `taus` if any are given, else the model's own for `steps`.
+
+    Raises UserError when they do not descend inside (t_min, t_max) or the model knows none.
+    """
+    ladder = (spec.diffusion.t_max, *taus, spec.diffusion.t_min)
+    if any(high <= low for high, low in itertools.pairwise(ladder)):
+        raise UserError(f"--taus must descend between {ladder[0]:g} and {ladder[-1]:g}, not {list(taus)}.")
+    return taus or taus_for(spec, steps)

@@ -1,0 +1,46 @@
+# Two commands of the README: `make demo` and `make test`. Both need only Python 3.11+ and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN_DIR ?= runs/demo
+
+.PHONY: help install demo test lint types layers tests kills benchmarks clean
+
+help:  ## Say what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/installed  ## Make .venv with pinned versions
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cm_ray needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install  ## Train a model on 8x8 digits, sample, score and register it
+	$(BIN)/python jobs/ct_digits.py --run-dir $(RUN_DIR)
+	$(BIN)/python jobs/sample.py $(RUN_DIR) --samples 100 --steps 2 --out $(RUN_DIR)/samples/demo
+
+test: lint types layers tests  ## Lint, types, layers and the test suite
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+layers: install
+	$(BIN)/lint-imports
+
+tests: install
+	$(BIN)/python -m pytest
+
+kills: install  ## Ten random kills of workers and drivers, each to end bit-equal (10 to 15 minutes)
+	$(BIN)/python -m pytest --slow tests/cluster/test_kills.py
+
+benchmarks: install  ## Overhead of Ray, speed of the stream
+	$(BIN)/python benchmarks/overhead.py
+
+clean:  ## Remove what was made, but not runs
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,62 @@
+"""Draw images from a trained model.   python jobs/sample.py models:/cm_ray-digits@champion --steps 2
+
+MODEL is a run directory, a model's folder, or a model in the registry: models:/NAME@champion, models:/NAME/3.
+Writes OUT.png, a grid, and OUT.npz (arr_0: uint8 NHWC). Image i of a seed is always the same one.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cm_ray.command_line import run_job
+from cm_ray.networks.model import load_model
+from cm_ray.tracking.locate import locate_model
+from cm_ray.training.pictures import save_samples
+from cm_ray.training.sampling import Request, sample_all, taus_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Which images, of what."""
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Run directory, model folder, or models:/NAME@ALIAS."""
+    out: Path = Path("samples")
+    """Where to, without an ending: OUT.png and OUT.npz."""
+    samples: int = 100
+    """How many images."""
+    steps: int = 1
+    """Network evaluations per image; the model knows its time points."""
+    taus: tuple[float, ...] = ()
+    """Time points beyond t_max, descending; instead of --steps."""
+    seed: int = 0
+    """Seed of the noise, and of the labels of a conditional model."""
+    label: int | None = None
+    """Class of all images, by number; by default drawn at random. For conditional models."""
+    batch_size: int = 256
+    """Images per network evaluation."""
+    device: str = "auto"
+    """auto takes a GPU if there is one; else cpu, cuda, cuda:1."""
+    tracking_uri: str = ""
+    """MLflow server or store of models:/ names; empty: $MLFLOW_TRACKING_URI, else runs/mlflow.db."""
+
+
+def draw(args: Sample) -> None:
+    """Draw the images and say where they are."""
+    model = load_model(locate_model(args.model, args.tracking_uri), args.device)
+    request = Request(
+        count=args.samples,
+        seed=args.seed,
+        taus=taus_of(model.spec, args.steps, args.taus),
+        label=args.label,
+        unit=args.batch_size,
+    )
+    images, labels = sample_all(model, request)
+    for path in save_samples(images, args.out, labels=labels):
+        print(path)
+
+
+if __name__ == "__main__":
+    run_job(Sample, draw, __doc__ or "")
