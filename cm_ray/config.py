@@ -127,6 +127,8 @@ class OptimizerConfig:
 
     learning_rate: float = 4e-4
     """Step size."""
+    beta2: float = 0.999
+    """Memory of the squared gradients. RAdam warms up for about 1/(1 - beta2) steps: short runs want less."""
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     gradient_clip: float = 0.0

@@ -147,7 +147,7 @@ def _blocks(folder: Path, manifest: Manifest, units: Iterable[Unit]) -> Iterator
     while some := list(itertools.islice(units, UNITS_PER_EXECUTION)):
         source = UnitSource(folder, manifest, some)
         dataset = ray.data.read_datasource(
-            source, num_cpus=DATA_CPUS, concurrency=READERS, override_num_blocks=len(some)
+            source, num_cpus=DATA_CPUS, concurrency=min(READERS, len(some)), override_num_blocks=len(some)
         )
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
             yield _to_batch(table, manifest.shape)

@@ -91,6 +91,7 @@ class Engine:
         self.optimizer = torch.optim.RAdam(
             self.student.parameters(),
             lr=config.optimizer.learning_rate,
+            betas=(0.9, config.optimizer.beta2),
             weight_decay=config.optimizer.weight_decay,
             decoupled_weight_decay=True,
             foreach=True,

@@ -1,0 +1,80 @@
+"""Through Ray Train: one and two workers train the same model; bad ends are one sentence."""
+
+import pytest
+import torch
+
+from cm_ray import presets
+from cm_ray.cluster.launch import plan
+from cm_ray.cluster.prepare import model_spec, prepare_shards
+from cm_ray.cluster.trainer import Task, fit
+from cm_ray.config import override
+from cm_ray.errors import UserError
+from cm_ray.run_directory import RunDirectory
+from cm_ray.training.checkpoint import CheckpointStore
+
+pytestmark = pytest.mark.ray
+
+SMALL = {
+    "steps": 20,
+    "batch_size": 32,
+    "log_every": 10,
+    "network.channels": 8,
+    "network.blocks": 1,
+    "network.head_channels": 8,
+    "network.norm_groups": 4,
+    "checkpoint.every": 10,
+    "evaluation.every": 10,
+    "evaluation.extractor": "none",
+    "evaluation.grid": 3,
+    "cluster.threads": 1,
+    "cluster.max_failures": 1,
+}
+
+
+def trained(folder, **changes):
+    config = override(presets.ct_digits(), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
+    import ray
+
+    shards, manifest = prepare_shards(config)
+    run = RunDirectory(folder)
+    run.root.mkdir(exist_ok=True)
+    task = Task(
+        config=config,
+        spec=model_spec(config, manifest),
+        plan=plan(config.cluster, ray.cluster_resources()),
+        run=run,
+        shards=shards,
+    )
+    fit(task)
+    return run
+
+
+def test_one_and_two_workers_agree_and_leave_a_whole_run_directory(ray_cluster, tmp_path):
+    runs = [trained(tmp_path / str(n), cluster__num_workers=n) for n in (1, 2)]
+    one, two = (CheckpointStore(run.checkpoints, 2).load(20) for run in runs)
+    for name, tensor in one.tensors.items():
+        torch.testing.assert_close(two.tensors[name], tensor, rtol=1e-3, atol=2e-5)
+    for a, b in zip(*(run.read_metrics() for run in runs), strict=True):
+        assert a["step"] == b["step"]
+        if "loss" in a:
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+            assert a["num_scales"] == b["num_scales"]
+            assert a["images_per_s"] > 0
+    rows = runs[0].read_metrics()
+    assert [(row["step"], "scores" in row) for row in rows] == [
+        (10, False),
+        (10, True),
+        (20, False),
+        (20, True),
+    ]
+    assert sorted(path.name for path in runs[0].samples.iterdir()) == [
+        "step-00000010.png",
+        "step-00000020.png",
+    ]
+
+
+def test_a_loss_that_is_not_finite_is_told_once(ray_cluster, tmp_path):
+    with pytest.raises(UserError, match=r"The loss is (nan|inf) at step \d+; lower"):
+        trained(tmp_path / "nan", optimizer__learning_rate=1e30, log_every=1)
+    run = RunDirectory(tmp_path / "nan")
+    assert not run.error_file.exists()

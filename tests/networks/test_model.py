@@ -1,0 +1,131 @@
+"""A model samples the same image by index, and goes to a folder and back to the bit."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from cm_ray.config import DiffusionConfig
+from cm_ray.errors import UserError
+from cm_ray.networks.model import (
+    ConsistencyModel,
+    ModelSpec,
+    from_uint8,
+    load_model,
+    save_model,
+    taus_for,
+    to_uint8,
+)
+from cm_ray.training.sampling import Request, sample_all, sample_units, taus_of
+from tests.networks.test_unet import TINY, trained_like
+
+SPEC = ModelSpec(network=TINY, diffusion=DiffusionConfig(), shape=(1, 8, 8), taus=(2.0, 0.5))
+LABELLED = dataclasses.replace(
+    SPEC, network=dataclasses.replace(TINY, conditional=True), class_names=("a", "b", "c")
+)
+
+
+def model(spec=SPEC):
+    torch.manual_seed(0)
+    made = ConsistencyModel(spec)
+    trained_like(made.network)
+    return made.eval()
+
+
+@pytest.mark.parametrize("spec", [SPEC, LABELLED])
+def test_the_boundary_is_exact_through_the_real_network(spec):
+    x = torch.randn(4, 1, 8, 8)
+    labels = torch.tensor([0, 1, 2, 0]) if spec.classes else None
+    assert torch.equal(model(spec)(x, torch.full((4,), 0.002), labels), x)
+
+
+@pytest.mark.parametrize("spec", [SPEC, LABELLED])
+@pytest.mark.parametrize("taus", [(), (2.0, 0.5)])
+def test_sample_i_does_not_depend_on_the_batch(spec, taus):
+    made = model(spec)
+    whole = made.sample(torch.arange(9), seed=3, taus=taus)
+    few = made.sample(torch.tensor([7, 2]), seed=3, taus=taus)
+    torch.testing.assert_close(whole[[7, 2]], few, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(whole, made.sample(torch.arange(9), seed=4, taus=taus))
+    assert whole.abs().max() <= 1
+
+
+def test_units_cover_a_request():
+    made = model()
+    pieces = list(sample_units(made, Request(count=7, seed=0, first=2, unit=3)))
+    assert [len(piece) for piece in pieces] == [3, 3, 1]
+    whole = to_uint8(made.sample(torch.arange(2, 9), seed=0))
+    assert (torch.cat(pieces).int() - whole.int()).abs().max() <= 1
+
+
+def test_labels_are_drawn_with_the_seed_or_given():
+    made = model(LABELLED)
+    images, labels = sample_all(made, Request(count=300, seed=0))
+    assert images.shape == (300, 1, 8, 8)
+    assert torch.bincount(labels, minlength=3).min() > 70
+    assert torch.equal(labels[:5], made.sample_labels(torch.arange(5), 0))
+    _, chosen = sample_all(made, Request(count=4, seed=0, label=2))
+    assert chosen.tolist() == [2] * 4
+    assert sample_all(model(), Request(count=1, seed=0))[1] is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "request_", "message"),
+    [
+        (SPEC, Request(count=1, seed=0, label=1), "trained without classes"),
+        (LABELLED, Request(count=1, seed=0, label=3), "it has classes 0 to 2"),
+        (SPEC, Request(count=0, seed=0), "must be at least 1"),
+    ],
+)
+def test_requests_that_do_not_fit(spec, request_, message):
+    with pytest.raises(UserError, match=message):
+        sample_all(model(spec), request_)
+
+
+def test_time_points():
+    assert [taus_for(SPEC, steps) for steps in (1, 2, 3)] == [(), (2.0,), (2.0, 0.5)]
+    assert taus_of(SPEC, 1, (4.0,)) == (4.0,)
+    with pytest.raises(UserError, match="for 1 to 3 steps, not for 4"):
+        taus_of(SPEC, 4, ())
+    with pytest.raises(UserError, match="must descend"):
+        taus_of(SPEC, 1, (1.0, 2.0))
+
+
+def test_there_and_back(tmp_path):
+    made = model(LABELLED)
+    save_model(tmp_path / "m", LABELLED, made.network.state_dict())
+    again = load_model(tmp_path / "m")
+    assert again.spec == LABELLED
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(made.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {"model.json", "weights.safetensors"}
+
+
+def test_broken_models_are_named(tmp_path):
+    made = model()
+    save_model(tmp_path / "m", SPEC, made.network.state_dict())
+    other = dataclasses.replace(SPEC, network=dataclasses.replace(TINY, channels=32))
+    save_model(tmp_path / "other", other, made.network.state_dict())
+    with pytest.raises(UserError, match="belongs to another network: "):
+        load_model(tmp_path / "other")
+    weights = tmp_path / "m" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"weights.safetensors is broken"):
+        load_model(tmp_path / "m")
+    with pytest.raises(UserError, match="holds no model"):
+        load_model(tmp_path)
+
+
+def test_no_such_device(tmp_path):
+    save_model(tmp_path / "m", SPEC, model().network.state_dict())
+    with pytest.raises(UserError, match="no device 'nonsense'"):
+        load_model(tmp_path / "m", "nonsense")
+
+
+def test_levels_go_there_and_back():
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    assert torch.equal(to_uint8(from_uint8(levels)), levels)
+    assert from_uint8(levels).min() == -1
+    assert from_uint8(levels).max() == 1

@@ -1,0 +1,251 @@
+"""The step is Algorithm 3, resumes to the bit, and does not care how a global batch is split."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from cm_ray import presets
+from cm_ray.config import override
+from cm_ray.core.noise import Purpose, normal, uniform
+from cm_ray.core.times import AdaptiveScales, karras_times
+from cm_ray.errors import UserError
+from cm_ray.networks.model import ModelSpec, from_uint8
+from cm_ray.training.checkpoint import CheckpointStore
+from cm_ray.training.engine import Batch, Engine, Share
+
+SMALL = {
+    "steps": 6,
+    "batch_size": 8,
+    "network.channels": 8,
+    "network.blocks": 1,
+    "network.head_channels": 8,
+    "network.norm_groups": 4,
+    "ema_decays": (0.5, 0.9),
+    "data.horizontal_flip": True,
+}
+PAPER = {  # consistency training as in the paper, with a distance that needs no weights
+    "schedule.scales": "adaptive",
+    "schedule.s0": 2,
+    "schedule.s1": 20,
+    "schedule.target": "adaptive",
+    "schedule.mu0": 0.9,
+    "schedule.proposal": "uniform",
+    "schedule.weight": "uniform",
+    "distance.name": "l2",
+}
+IMAGES = torch.randint(0, 256, (32, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+LABELS = torch.arange(32) % 10
+
+
+def small(**changes):
+    return override(presets.ct_digits(), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
+
+
+def engine(config, **options):
+    names = tuple("0123456789")
+    spec = ModelSpec(network=config.network, diffusion=config.diffusion, shape=(1, 8, 8), class_names=names)
+    return Engine(config, spec, **options)
+
+
+def batches(made):
+    """The worker's share of global batches that go round the images."""
+    config, share = made.config, made.share
+    rows = config.batch_size // share.world
+    while True:
+        first = made.step * config.batch_size + share.rank * rows
+        index = torch.arange(first, first + rows) % len(IMAGES)
+        yield Batch(IMAGES[index], LABELS[index])
+
+
+def run(made, steps=None):
+    stats = []
+    for one in made.train(batches(made)):
+        stats.append(one)
+        if one.step == steps:
+            break
+    return stats
+
+
+def weights(made):
+    return torch.cat([p.detach().flatten() for p in made.student.parameters()])
+
+
+VARIANTS = {
+    "ict": {},
+    "paper": PAPER,
+    "dropout": {"network.dropout": 0.3},
+    "conditional": {"network.conditional": True},
+    "accumulated": {"accumulate": 2, "optimizer.gradient_clip": 1.0, "optimizer.weight_decay": 0.01},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("at", [1, 4])
+def test_a_resumed_run_ends_with_the_same_bits(variant, at, tmp_path):
+    config = override(small(), VARIANTS[variant])
+    whole = engine(config)
+    run(whole)
+    first = engine(config)
+    run(first, at)
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(first.checkpoint())
+    store.close()
+    second = engine(override(config, {"seed": config.seed}))
+    torch.manual_seed(99)  # whatever global state the new process has
+    second.restore(store.load(at))
+    run(second)
+    ended, expected = second.checkpoint(), whole.checkpoint()
+    assert ended.tensors.keys() == expected.tensors.keys()
+    for name, tensor in expected.tensors.items():
+        assert torch.equal(ended.tensors[name], tensor), name
+
+
+@pytest.mark.parametrize("variant", ["ict", "paper"])
+def test_parts_of_a_batch_add_up(variant):
+    config = override(small(), VARIANTS[variant])
+    one, four = engine(config), engine(override(config, {"accumulate": 4}))
+    run(one)
+    run(four)
+    torch.testing.assert_close(weights(one), weights(four), rtol=1e-4, atol=1e-6)
+
+
+def test_workers_shares_are_the_global_batch():
+    """Gradients of two shares average to that of the whole: the same times, noise and flips."""
+    config = small()
+    whole = engine(config)
+    whole._loss(next(batches(whole)), 0, 8).backward()
+    shares = [engine(config, share=Share(rank, 2)) for rank in range(2)]
+    for made in shares:
+        made._loss(next(batches(made)), 0, 4).backward()
+    for parameter, a, b in zip(*(made.student.parameters() for made in [whole, *shares]), strict=True):
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, (a.grad + b.grad) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_is_algorithm_3():
+    """Against the algorithm written out line by line with autograd and torch's own RAdam."""
+    config = small(**PAPER, data__horizontal_flip=False)
+    made = engine(config)
+    torch.manual_seed(0)
+    for parameter in made.student.parameters():  # leave the zero initialisation
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    made.target.load_state_dict(made.student.state_dict())
+    reference, target = engine(config).student, engine(config).student
+    reference.load_state_dict(made.student.state_dict())
+    target.load_state_dict(made.student.state_dict())
+    optimizer = torch.optim.RAdam(reference.parameters(), lr=1e-3)
+    scales = AdaptiveScales(2, 20, 6)
+    for k in range(3):
+        batch = next(batches(made))
+        stats = made.one_step(batch)
+        n, positions = scales(k), torch.arange(8)
+        grid = karras_times(n)
+        index = (uniform(0, k, positions, Purpose.TIMES, (1,))[:, 0].double() * (n - 1)).long()
+        t, s = grid[index + 1].float(), grid[index].float()
+        z = normal(0, k, positions, Purpose.NOISE, (1, 8, 8))
+        x = from_uint8(batch.images)
+        x_t, x_s = x + t.view(-1, 1, 1, 1) * z, x + s.view(-1, 1, 1, 1) * z
+        loss = (reference(x_t, t) - target(x_s, s).detach()).square().flatten(1).mean(1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        mu = math.exp(2 * math.log(0.9) / n)
+        with torch.no_grad():
+            for old, new in zip(target.parameters(), reference.parameters(), strict=True):
+                old.copy_(mu * old + (1 - mu) * new)
+        assert stats.num_scales == n
+        assert stats.target_decay == pytest.approx(mu)
+        torch.testing.assert_close(stats.loss, loss.detach(), rtol=1e-5, atol=1e-7)
+    for a, b in zip(made.target.parameters(), target.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_student_and_target_see_the_same_dropout_mask():
+    """With equal weights and s = t, only different masks could make the outputs differ."""
+    config = small(network__dropout=0.5)
+    made = engine(config)
+    for parameter in made.student.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    made.student.train()
+    seen = []
+    made.student.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+    made._times = lambda positions: (torch.ones(8), torch.ones(8))
+    made._loss(next(batches(made)), 0, 8)
+    assert torch.equal(seen[0], seen[1])
+    made._seed_dropout = lambda seed: None
+    made._loss(next(batches(made)), 0, 8)
+    assert not torch.equal(seen[2], seen[3])
+
+
+def test_averages_follow_the_student():
+    made = engine(small())
+    expected = weights(made).clone()
+    for _ in made.train(batches(made)):
+        expected = 0.5 * expected + 0.5 * weights(made)
+    averaged = torch.cat([value.flatten() for value in made.averaged_weights(0).values()])
+    torch.testing.assert_close(averaged, expected, rtol=1e-4, atol=1e-6)
+    model = made.averaged_model(1)
+    assert torch.equal(model.network.out[2].weight, made.averaged_weights(1)["out.2.weight"])
+
+
+def test_point_mass_data_are_learnt():
+    """If all data is one image, f is that image everywhere, and the loss goes to 0."""
+    config = small(steps=150, schedule__s1=10, optimizer__learning_rate=3e-3, optimizer__beta2=0.99)
+    made = engine(config)
+    one = Batch(torch.full((8, 1, 8, 8), 200, dtype=torch.uint8), LABELS[:8])
+    losses = [float(stats.loss) for stats in made.train(one for _ in range(150))]
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+
+
+def test_a_loss_that_is_not_finite_stops_before_a_checkpoint():
+    made = engine(small(optimizer__learning_rate=1e30))
+    with pytest.raises(UserError, match=r"The loss is (nan|inf) at step \d; lower --optimizer.learning-rate"):
+        run(made)
+    made = engine(small())
+    run(made, 1)
+    made._unchecked = (1, torch.tensor(math.nan))
+    with pytest.raises(UserError, match="nan at step 1"):
+        made.checkpoint()
+
+
+def test_a_checkpoint_of_another_network_is_refused():
+    made = engine(small())
+    with pytest.raises(UserError, match="belongs to another network"):
+        engine(small(network__channels=16)).restore(made.checkpoint())
+    with pytest.raises(UserError, match="has no target"):
+        engine(small(**PAPER)).restore(made.checkpoint())
+
+
+def test_a_short_batch_is_refused():
+    made = engine(small())
+    with pytest.raises(ValueError, match="expected 8 images, got 7"):
+        made.one_step(Batch(IMAGES[:7], LABELS[:7]))
+
+
+def test_weights_depend_on_the_seed_alone():
+    torch.manual_seed(5)
+    a = weights(engine(small()))
+    state = torch.get_rng_state()
+    b = weights(engine(small()))
+    assert torch.equal(torch.get_rng_state(), state), "the global generator is left alone"
+    assert torch.equal(a, b)
+    assert not torch.equal(a, weights(engine(small(seed=1))))
+
+
+def test_bfloat16_trains_close_to_float32():
+    one, other = (run(engine(small(precision=precision))) for precision in ("float32", "bfloat16"))
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a.loss, b.loss, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_cuda_trains_like_the_cpu(precision):
+    config = small(precision=precision)
+    here = run(engine(dataclasses.replace(config, precision="float32")))
+    there = run(engine(config, device="cuda"))
+    tolerance = 1e-3 if precision == "float32" else 0.05
+    for a, b in zip(here, there, strict=True):
+        torch.testing.assert_close(a.loss, b.loss.cpu(), rtol=tolerance, atol=tolerance)
