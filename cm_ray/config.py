@@ -322,6 +322,11 @@ def check(config: TrainConfig) -> None:
         (0 < diffusion.t_min < diffusion.t_max, "--diffusion.t-min must be in (0, t_max)"),
         (config.log_every >= 1, f"--log-every must be at least 1, not {config.log_every}"),
         (config.checkpoint.every >= 1, "--checkpoint.every must be at least 1"),
+        (
+            config.evaluation.every % max(1, config.checkpoint.every) == 0,
+            f"--evaluation.every {config.evaluation.every} must be a multiple of --checkpoint.every "
+            f"{config.checkpoint.every}: scores belong to checkpoints",
+        ),
         (config.checkpoint.keep >= 1, "--checkpoint.keep must be at least 1"),
         (
             list(config.evaluation.taus) == sorted(set(config.evaluation.taus), reverse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,6 +66,13 @@ def quiet_ray(debug: bool = False) -> None:
     context.enable_progress_bars = debug
 
 
+def user_error(error: BaseException) -> UserError | None:
+    """Return the UserError that an exception is, or that a Ray task raised and Ray wrapped in its own."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return user_error(error.cause)
+    return error if isinstance(error, UserError) else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a training run takes of the cluster."""
@@ -107,7 +115,7 @@ def plan(config: ClusterConfig, resources: dict[str, float]) -> Plan:
         )
     left_for_data = min(1.0, cpus / 2)
     fair = min(4.0 if use_gpu else 1.0, (cpus - left_for_data) / workers)
-    per_worker = config.cpus_per_worker or round(fair - 5e-4, 3)  # rounded down: it must fit
+    per_worker = config.cpus_per_worker or math.floor(fair * 1000 + 1e-6) / 1000  # down: it must fit
     if workers * per_worker + DATA_CPUS > cpus:
         raise UserError(
             f"{workers} workers with {per_worker:g} CPUs each leave nothing of the cluster's {cpus:g} "

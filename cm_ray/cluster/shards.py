@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 
+from cm_ray.cluster.launch import user_error
 from cm_ray.data.lock import locked
 from cm_ray.data.making import (
     WORK,
@@ -149,7 +150,7 @@ def _run(
             try:
                 keep(index, ray.get(reference))
             except ray.exceptions.RayTaskError as error:
-                errors[index] = error.cause if isinstance(error.cause, UserError) else error
+                errors[index] = user_error(error) or error
     if errors:
         raise errors[min(errors)] from None
 

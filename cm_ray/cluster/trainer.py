@@ -16,7 +16,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cm_ray.cluster.launch import Plan, quiet_ray
+from cm_ray.cluster.launch import Plan, quiet_ray, user_error
 from cm_ray.cluster.stream import batches
 from cm_ray.config import TrainConfig
 from cm_ray.data.shards import Manifest
@@ -85,8 +85,9 @@ def _work(loop: dict[str, Any]) -> None:
         return
     try:
         Worker(task).train()
-    except UserError as error:
-        write_json(task.run.error_file, {"error": str(error)})
+    except Exception as error:
+        if told := user_error(error):
+            write_json(task.run.error_file, {"error": str(told)})
         raise
 
 

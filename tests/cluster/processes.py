@@ -1,0 +1,121 @@
+"""Jobs as users run them, in processes of their own, and how to kill parts of them."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+
+SMALL = [
+    *("--batch-size", "32"),
+    *("--network.channels", "8", "--network.head-channels", "8", "--network.norm-groups", "4"),
+    *("--network.blocks", "1"),
+    *("--evaluation.extractor", "none", "--evaluation.grid", "3"),
+    *("--cluster.threads", "1"),
+    *("--tracking.uri", "none"),
+]
+"""Options that make training a matter of milliseconds a step."""
+
+
+def command(job, *options):
+    return [sys.executable, str(ROOT / "jobs" / job), *map(str, options)]
+
+
+def environment(**more):
+    """Return the environment for a job: a short temporary folder for its Ray, no cluster but its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
+    python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return kept | {"PYTHONPATH": python_path} | more
+
+
+def run(job, *options, expect=0, **more):
+    """Run a job to its end and return what it said."""
+    with ray_folder() as folder:
+        done = subprocess.run(
+            command(job, *options),
+            env=environment(RAY_TMPDIR=folder, **more),
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+    assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@contextlib.contextmanager
+def started(job, *options):
+    """Start a job; on leaving, see that nothing of it is left."""
+    with ray_folder() as folder, tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command(job, *options),
+            env=environment(RAY_TMPDIR=folder),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            end(process.pid)
+            process.wait()
+
+
+@contextlib.contextmanager
+def ray_folder():
+    """A folder whose path is short enough for Ray's sockets."""
+    with tempfile.TemporaryDirectory(prefix="cmr", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+def descendants(pid):
+    """Return the live processes that `pid` started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def workers(pid):
+    """Return the training workers of a driver's own cluster."""
+    found = []
+    for process in descendants(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def end(pid):
+    """Kill a driver with everything it started."""
+    family = descendants(pid)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family.append(psutil.Process(pid))
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=20)
+
+
+def rows(run_dir):
+    """Return the whole rows of a run's log."""
+    file = Path(run_dir) / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def wait_for(condition, what, timeout=120):
+    """Wait until a condition holds."""
+    until = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < until, f"{what} did not happen in {timeout} s"
+        time.sleep(0.02)

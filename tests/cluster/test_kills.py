@@ -1,0 +1,98 @@
+"""SIGKILL of a worker or of the driver, at any moment: the run ends with the bits of an uninterrupted one."""
+
+import random
+import signal
+
+import psutil
+import pytest
+
+from tests.cluster.processes import SMALL, descendants, rows, run, started, wait_for, workers
+
+pytestmark = pytest.mark.ray
+
+STEPS = 300
+OPTIONS = [*SMALL, "--steps", STEPS, "--log-every", 5, "--checkpoint.every", 20, "--evaluation.every", 100]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The final state of a run that nobody disturbed, by number of workers."""
+    known = {}
+
+    def final(num_workers):
+        if num_workers not in known:
+            folder = tmp_path_factory.mktemp("uninterrupted") / str(num_workers)
+            train(folder, num_workers)
+            known[num_workers] = outcome(folder)
+        return known[num_workers]
+
+    return final
+
+
+def options(folder, num_workers):
+    return [*OPTIONS, "--run-dir", folder, "--num-workers", num_workers]
+
+
+def train(folder, num_workers):
+    return run("ct_digits.py", *options(folder, num_workers))
+
+
+def outcome(folder):
+    """Return what must not depend on kills: the state to the bit, the model, the log without clocks."""
+    clocks = ("images_per_s", "seconds", "time")
+    log = [{key: value for key, value in row.items() if key not in clocks} for row in rows(folder)]
+    state = folder / "checkpoints" / f"step-{STEPS:08d}" / "state.safetensors"
+    pictures = sorted(path.name for path in (folder / "samples").glob("*.png"))
+    weights = folder / "model" / "weights.safetensors"
+    return state.read_bytes(), weights.read_bytes(), log, pictures
+
+
+def kill_worker(process, folder, step):
+    """Kill one of the workers when the log has reached a step; the driver goes on by itself."""
+    wait_for(lambda: any(row["step"] >= step for row in rows(folder)), f"step {step}")
+    victims = workers(process.pid)
+    assert victims, "no worker was found"
+    random.choice(victims).send_signal(signal.SIGKILL)
+    assert process.wait(200) == 0
+
+
+def kill_driver(process, folder, step, num_workers):
+    """Kill the driver when the log has reached a step, and repeat the command."""
+    wait_for(lambda: any(row["step"] >= step for row in rows(folder)), f"step {step}")
+    family = descendants(process.pid)
+    process.kill()
+    process.wait()
+    psutil.wait_procs(family, timeout=30)  # Ray's own processes notice that the driver is gone
+    done = train(folder, num_workers)
+    assert "going on from step" in done.stderr
+
+
+def disturb(folder, num_workers, victim, step):
+    with started("ct_digits.py", *options(folder, num_workers)) as process:
+        if victim == "worker":
+            kill_worker(process, folder, step)
+        else:
+            kill_driver(process, folder, step, num_workers)
+
+
+@pytest.mark.parametrize(("victim", "num_workers"), [("worker", 2), ("driver", 1)])
+def test_a_kill_changes_nothing(victim, num_workers, uninterrupted, tmp_path):
+    disturb(tmp_path / "run", num_workers, victim, step=130)
+    assert outcome(tmp_path / "run") == uninterrupted(num_workers)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("trial", range(10))
+def test_ten_random_kills_change_nothing(trial, uninterrupted, tmp_path):
+    random.seed(trial)
+    victim, num_workers = random.choice(["worker", "driver"]), random.choice([1, 2])
+    disturb(tmp_path / "run", num_workers, victim, step=random.randrange(1, STEPS - 20))
+    assert outcome(tmp_path / "run") == uninterrupted(num_workers)
+
+
+def test_two_drivers_do_not_share_a_run_directory(tmp_path):
+    with started("ct_digits.py", *options(tmp_path / "run", 1)):
+        wait_for(lambda: (tmp_path / "run" / "config.json").exists(), "the run's beginning")
+        done = run("ct_digits.py", *options(tmp_path / "run", 1), expect=2)
+    assert "Another process is training in" in done.stderr

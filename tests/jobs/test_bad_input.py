@@ -1,0 +1,235 @@
+"""Bad input gets one sentence and exit code 2, before anything is trained."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cm_ray import presets
+from cm_ray.cluster.train import train
+from cm_ray.config import TrainConfig, check, from_dict, override, to_dict
+from cm_ray.data.shards import Manifest
+from cm_ray.errors import UserError
+from cm_ray.run_directory import RunDirectory
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "steps": 2,
+    "batch_size": 8,
+    "network.channels": 8,
+    "network.head_channels": 8,
+    "network.norm_groups": 4,
+    "network.blocks": 1,
+    "network.channel_mult": (1,),
+    "evaluation.extractor": "none",
+    "tracking.uri": "none",
+    "distance.name": "l2",
+}
+
+
+def job(name, *options):
+    """Run a job's command; for errors that come before Ray."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    line = [sys.executable, str(ROOT / "jobs" / name), *map(str, options)]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("train.py", ["ct_digit"], "There is no preset 'ct_digit': did you mean 'ct_digits'?"),
+        ("train.py", [], "Name a preset first: ct_digits, ct_cifar10"),
+        ("ct_cifar.py", ["--network.chanels", "8"], "--network.channels"),
+        ("ct_cifar.py", ["--distance.name", "l3"], "l2"),
+        ("ct_cifar.py", ["--batch-size", "7", "--num-workers", "2"], "--batch-size 7 does not split into 2"),
+        ("ct_cifar.py", ["--config", "nowhere.json"], "--config nowhere.json is not there"),
+        ("ct_cifar.py", ["--schedule.s0", "200"], "--schedule.s0 200 must be in [1, s1 = 150]"),
+        ("sample.py", ["nowhere"], "nowhere is neither a run directory nor a model's folder"),
+        ("track.py", ["nowhere"], "nowhere is not a run directory"),
+    ],
+)
+def test_commands(name, options, said):
+    done = job(name, *options)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "jobs").glob("[a-z]*.py")))
+def test_help_is_complete(name):
+    options = ["ct_imagenet64"] if name == "train.py" else []
+    done = job(name, *options, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--debug" in done.stdout
+    if name.startswith(("ct_", "train")):
+        for option in ["--run-dir", "--steps", "--seed", "--cluster.num-workers", "--num-workers", "--data"]:
+            assert option in done.stdout
+        assert "iCT" in done.stdout, "the fields' docstrings are there"
+
+
+def refused(message, **changes):
+    changes = {name.replace("__", "."): value for name, value in changes.items()}
+    config = override(presets.ct_digits(), TINY | changes)
+    with pytest.raises(UserError, match=message):
+        train(config)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(12):
+        pixels = np.random.default_rng(index).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index:02d}.png")
+    return folder
+
+
+@pytest.mark.ray
+class TestOnACluster:
+    """What can be known only with the data and the cluster at hand."""
+
+    def test_missing_and_empty_data(self, ray_cluster, tmp_path):
+        run = str(tmp_path / "run")
+        refused("No data is given", run_dir=run, data__path="")
+        refused(r"There is no .*/nowhere", run_dir=run, data__path=str(tmp_path / "nowhere"))
+        (tmp_path / "empty").mkdir()
+        refused("holds no images", run_dir=run, data__path=str(tmp_path / "empty"))
+        refused("did you mean 'digits'", run_dir=run, data__path="digit")
+
+    def test_a_corrupt_image_is_named_or_skipped(self, ray_cluster, tmp_path, pictures):
+        bad = pictures / "03.png"
+        bad.write_bytes(bad.read_bytes()[:40])
+        run = str(tmp_path / "run")
+        refused(r"03.png is not a readable image", run_dir=run, data__path=str(pictures))
+        config = override(
+            presets.ct_digits(),
+            TINY
+            | {"run_dir": run, "data.path": str(pictures), "data.on_bad_image": "skip"}
+            | {"network.conditional": False},
+        )
+        train(config)
+        assert (tmp_path / "run" / "result.json").exists()
+        lineage = (tmp_path / "run" / "lineage.json").read_text()
+        assert '"data.skipped": "1"' in lineage
+
+    def test_mixed_sizes(self, ray_cluster, tmp_path, pictures):
+        Image.new("L", (9, 9)).save(pictures / "99.png")
+        refused(r"8x8.*9x9|9x9.*8x8", run_dir=str(tmp_path / "run"), data__path=str(pictures))
+
+    def test_truncated_and_missing_shards_are_named(self, ray_cluster, tmp_path, pictures):
+        from cm_ray.cluster.shards import make_shards
+        from cm_ray.data.sources import open_source
+
+        shards = tmp_path / "shards"
+        make_shards(open_source(str(pictures)), shards)
+        file = shards / Manifest.load(shards).shards[0].file
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-100])
+        run = str(tmp_path / "run")
+        refused(f"{file.name} has .* bytes", run_dir=run, data__path=str(shards))
+        file.unlink()
+        refused(f"{file.name} is missing", run_dir=run, data__path=str(shards))
+
+    def test_a_corrupt_shard_is_named_by_the_worker(self, ray_cluster, tmp_path, pictures):
+        from cm_ray.cluster.shards import make_shards
+        from cm_ray.data.sources import open_source
+
+        shards = tmp_path / "shards"
+        make_shards(open_source(str(pictures)), shards)
+        file = shards / Manifest.load(shards).shards[0].file
+        content = bytearray(file.read_bytes())
+        content[200] ^= 255  # a bit of a pixel: the size stays
+        file.write_bytes(bytes(content))
+        refused(
+            f"{file.name} is corrupt",
+            run_dir=str(tmp_path / "run"),
+            data__path=str(shards),
+            network__conditional=False,
+        )
+
+    def test_more_workers_than_cpus(self, ray_cluster, tmp_path):
+        refused(
+            "9999 workers need a CPU core each",
+            run_dir=str(tmp_path / "run"),
+            cluster__num_workers=9999,
+            batch_size=9999,
+        )
+
+    def test_labels_are_wanted_and_there_are_none(self, ray_cluster, tmp_path, pictures):
+        refused(
+            "The images have no labels",
+            run_dir=str(tmp_path / "run"),
+            data__path=str(pictures),
+            network__conditional=True,
+        )
+
+    def test_another_run_in_the_directory(self, ray_cluster, tmp_path):
+        run = RunDirectory(tmp_path / "run")
+        run.root.mkdir()
+        run.claim(override(presets.ct_digits(), TINY | {"seed": 4}))
+        refused(r"holds a run with other settings: seed \(4 there, 0 here\)", run_dir=str(run.root))
+        assert run.config().seed == 4
+
+    def test_an_unreachable_tracking_server_does_not_stop_the_training(self, ray_cluster, tmp_path, capsys):
+        config = override(
+            presets.ct_digits(),
+            TINY
+            | {"run_dir": str(tmp_path / "run"), "tracking.uri": "http://127.0.0.1:9"}
+            | {"tracking.model_name": "unreachable"},
+        )
+        train(config)
+        said = capsys.readouterr().err
+        assert "jobs/track.py" in said
+        assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_configs_go_to_json_and_back(preset):
+    config = presets.preset(preset)
+    check(config)
+    assert from_dict(TrainConfig, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("schedule.s", 1, "There is no setting 'schedule.s': did you mean 'schedule.s1'"),
+        ("distance.name", "l3", "distance.name cannot be 'l3'"),
+        ("steps", "many", "steps must be int, not 'many'"),
+        ("steps", True, "steps must be int, not True"),
+        ("ema_decays", ["a"], "ema_decays must be float, not 'a'"),
+    ],
+)
+def test_overrides_that_do_not_fit(path, value, message):
+    with pytest.raises(UserError, match=message):
+        override(presets.ct_digits(), {path: value})
+
+
+def test_presets_are_table_3():
+    """Against the published table, where it is at hand."""
+    import csv
+
+    file = ROOT.parent / "shared" / "paper" / "table3_hyperparameters.csv"
+    if not file.is_file():
+        pytest.skip("the published tables are not beside this checkout")
+    table = {row["hyperparameter"]: row for row in csv.DictReader(file.open())}
+    for preset, column in [
+        (presets.ct_cifar10(), "cifar10_ct"),
+        (presets.ct_imagenet64(), "imagenet64_ct"),
+        (presets.ct_lsun256(), "lsun256_ct"),
+    ]:
+        published = {name: row[column] for name, row in table.items()}
+        assert preset.optimizer.learning_rate == float(published["learning_rate"])
+        assert preset.batch_size == int(published["batch_size"])
+        assert preset.schedule.mu0 == float(published["mu_0"])
+        assert (preset.schedule.s0, preset.schedule.s1) == (int(published["s_0"]), int(published["s_1"]))
+        assert preset.distance.name == published["distance"]
+        assert preset.ema_decays == (float(published["ema_decay"]),)
+        assert preset.steps == int(published["training_iterations"])
+        assert (preset.precision != "float32") == (published["mixed_precision"] == "yes")
+        assert preset.network.dropout == float(published["dropout"])
+        assert (preset.schedule.scales, preset.schedule.target) == ("adaptive", "adaptive")

@@ -1,0 +1,99 @@
+"""`ray job submit` for real: a cluster of its own with token authentication, and the README's command."""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.processes import SMALL, end, environment, ray_folder
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[2]
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def head():
+    """Start a Ray head in the foreground of a process of ours; end that process and its children alone."""
+    ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
+    with ray_folder() as folder:
+        token = Path(folder) / "token"
+        token.write_text(secrets.token_hex(32))
+        variables = environment(
+            RAY_AUTH_MODE="token",
+            RAY_AUTH_TOKEN_PATH=str(token),
+            RAY_TMPDIR=folder,
+            RAY_API_SERVER_ADDRESS=f"http://127.0.0.1:{ports['dashboard-port']}",
+        )
+        line = [RAY, "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats"]
+        line += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}"]
+        line += [f"--{name}={port}" for name, port in ports.items()]
+        log = Path(folder) / "head.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(line, env=variables, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            wait_until_up(variables["RAY_API_SERVER_ADDRESS"], process, log)
+            yield variables
+        finally:
+            process.send_signal(signal.SIGINT)
+            end(process.pid)
+            process.wait()
+
+
+def wait_until_up(address, process, log):
+    for _ in range(240):
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            try:
+                urllib.request.urlopen(f"{address}/api/version", timeout=5)
+            except urllib.error.HTTPError as error:
+                if error.code != 401:  # up, and it wants the token
+                    raise
+            return
+        time.sleep(0.25)
+    raise AssertionError(f"the cluster did not come up: {log.read_text()}")
+
+
+def submit(variables, *entrypoint, timeout=280):
+    line = [RAY, "job", "submit", "--working-dir", ".", "--", *map(str, entrypoint)]
+    return subprocess.run(line, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=timeout)
+
+
+def test_submit_the_cifar_job(tmp_path, cifar10):
+    run_dir = tmp_path / "run"
+    job = [sys.executable, "jobs/ct_cifar.py", "--data", cifar10 / "test", "--run-dir", run_dir]
+    job += [*SMALL, "--steps", 4, "--log-every", 2, "--checkpoint.every", 2, "--evaluation.every", 2]
+    job += ["--distance.name", "l2"]
+    with head() as variables:
+        without_token = {name: value for name, value in variables.items() if "TOKEN" not in name}
+        refused = submit(without_token | {"HOME": str(tmp_path)}, sys.executable, "-c", "pass")
+        assert refused.returncode != 0
+        done = submit(variables, *job)
+        assert done.returncode == 0, done.stdout + done.stderr
+        wrong = submit(variables, sys.executable, "jobs/ct_cifar.py", "--batch-size", 0)
+        assert wrong.returncode != 0
+        assert "--batch-size must be at least 1" in wrong.stdout + wrong.stderr
+    assert "succeeded" in done.stdout + done.stderr
+    result = json.loads((run_dir / "result.json").read_text())
+    assert result["steps"] == 4
+    assert (run_dir / "samples" / "final-1-step.png").exists()
+    assert (run_dir / "samples" / "final-1-step.npz").exists()
+    assert (run_dir / "checkpoints" / "step-00000004" / "state.safetensors").exists()
+    assert os.listdir(run_dir / "model")
