@@ -25,7 +25,7 @@ from cm_ray.networks.model import save_model
 from cm_ray.run_directory import RunDirectory, default_run_dir
 from cm_ray.tracking import Tracker, open_tracker
 from cm_ray.training.checkpoint import CheckpointStore
-from cm_ray.training.evaluate import reference_statistics, sampler_steps, score_samples
+from cm_ray.training.evaluate import noise_distance, reference_statistics, sampler_steps, score_samples
 from cm_ray.training.pictures import save_samples
 from cm_ray.training.sampling import Request
 
@@ -106,6 +106,7 @@ class Run:
                 "model_step": step,
                 "scores": [sampled.score.to_row() for sampled in samples if sampled.score],
                 "class_shares": samples[0].class_shares,
+                "clipped_noise": samples[0].noise_distance,
                 "timings": {
                     "training_s": rows[-1]["seconds"] if rows else None,
                     "images_per_s": rows[-1]["images_per_s"] if rows else None,
@@ -143,8 +144,12 @@ class Run:
         extractor = open_extractor(self.config.evaluation.extractor)
         assert generated.statistics is not None
         reference = reference_statistics(self.shards, extractor)
-        score = score_samples(generated.statistics, reference, extractor, request, self.manifest)
-        return Sampled(grid, score, class_shares(extractor, generated.images))
+        return Sampled(
+            grid,
+            score_samples(generated.statistics, reference, extractor, request, self.manifest),
+            class_shares(extractor, generated.images),
+            noise_distance(extractor, reference, self.manifest, request.count),
+        )
 
     def _register(self, tracker: Tracker) -> None:
         scores = read_json(self.run.result_file)["scores"]
@@ -172,6 +177,7 @@ class Sampled:
     grid: Path
     score: Score | None = None
     class_shares: list[float] | None = None
+    noise_distance: float | None = None
 
 
 def class_shares(extractor: Any, images: torch.Tensor) -> list[float] | None:
@@ -191,7 +197,13 @@ def _summary(run: RunDirectory) -> str:
     result = read_json(run.result_file)
     lines = [f"finished: {run.result_file}"]
     for row in result["scores"]:
-        lines.append(f"  {row['name']}, {row['key']['steps']} step(s): {row['value']:.4g}")
+        share = row["value"] / result["clipped_noise"]
+        lines.append(
+            f"  {row['name']}, {row['key']['steps']} step(s): {row['value']:.4g}  "
+            f"({share:.1%} of clipped Gaussian noise)"
+        )
+    if result["class_shares"]:
+        lines.append(f"  share of the rarest class: {min(result['class_shares']):.1%}")
     lines += [f"  samples: {path}" for path in result["paths"]["samples"]]
     lines.append(f"  try: python jobs/sample.py {run.root} --samples 25 --steps 2")
     return "\n".join(lines)

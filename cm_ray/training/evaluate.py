@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 
 from cm_ray.config import EvaluationConfig, TrainConfig
+from cm_ray.core.noise import Purpose, normal
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.metrics.extractors import Extractor, open_extractor, statistics_of
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.score import Score, frechet_score
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import ConsistencyModel
+from cm_ray.networks.model import ConsistencyModel, to_uint8
 from cm_ray.training.pictures import save_grid
 from cm_ray.training.sampling import Request, sample_units
 
@@ -79,3 +80,12 @@ def score_samples(
         reference=manifest.fingerprint,
         taus=request.taus,
     )
+
+
+def noise_distance(extractor: Extractor, reference: FeatureStatistics, manifest: Manifest, n: int) -> float:
+    """Return the Fréchet distance of `n` images of clipped Gaussian noise: what no model should reach.
+
+    It gives a score its scale.
+    """
+    noise = normal(0, 0, torch.arange(n), Purpose.SAMPLE, manifest.shape).clamp(-1, 1)
+    return frechet_distance(statistics_of(extractor, to_uint8(noise)), reference)
