@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +32,7 @@ def run_job(settings: type[T] | T, run: Callable[[T], None], description: str = 
     input or environment, said in one sentence on stderr; 130 interrupted. What else is raised is a defect
     and keeps its traceback.
     """
-    arguments = _arguments()
+    arguments = _arguments({})
     sys.exit(_guarded(lambda: run(_parse(settings, arguments, description, _EPILOGUE))))
 
 
@@ -43,7 +43,7 @@ def run_training(
 
     default: the preset; None takes its name from the command line's first word.
     """
-    arguments = _arguments()
+    arguments = _arguments(ALIASES)
 
     def parse_and_run() -> None:
         chosen = default or _preset(arguments, description)
@@ -63,12 +63,12 @@ def _parse(settings: type[T] | T, arguments: list[str], description: str, epilog
     return parsed
 
 
-def _arguments() -> list[str]:
+def _arguments(aliases: Mapping[str, str]) -> list[str]:
     """Return the command line with short options spelt out and --debug taken."""
     arguments = []
     for argument in sys.argv[1:]:
         name, *value = argument.split("=", 1)
-        arguments.append("=".join([ALIASES.get(name.replace("_", "-"), name), *value]))
+        arguments.append("=".join([aliases.get(name.replace("_", "-"), name), *value]))
     if "--debug" in arguments:
         arguments.remove("--debug")
         os.environ[DEBUG_VARIABLE] = "1"

@@ -2,12 +2,14 @@
 
 A custom Ray Data source reads *units*, each a handful of row groups drawn from all over the shards and
 permuted inside (see `cm_ray.data.order`). Which units a worker reads, from any step on, is computed, so a
-resumed run opens the stream at the very next batch without reading what came before. One Ray Data
-execution covers many epochs: starting one costs a second, which short epochs would pay each time.
+resumed run opens the stream at the very next batch without reading what came before. Starting a Ray Data
+execution costs up to a second, so executions run on over the ends of epochs and the next starts early.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import itertools
 import math
 from collections.abc import Iterable, Iterator
@@ -29,12 +31,17 @@ from cm_ray.data.order import Unit, memory_indices, stream_units, whole_units
 from cm_ray.data.shards import Manifest
 from cm_ray.training.engine import Batch, Share
 
-UNITS_PER_EXECUTION = 256
-"""Units that one Ray Data execution reads: two million images."""
+READ_AHEAD_BYTES = 256 << 20
+"""Images that one Ray Data execution reads. An execution that has more to read than it may buffer polls
+without rest, in the training process: it took a quarter of the speed of a worker with one core. One that
+has read everything sleeps; so executions are short, and the next one starts while one is consumed."""
 
 READERS = 2
 """Read tasks at a time for each training worker: each reads some 100,000 small images a second, and
 starting more processes takes longer than they save."""
+
+MOST_UNITS = 64
+"""Units of an execution, however small they are: each is a task."""
 
 AUTO_MEMORY_BYTES = 1 << 30
 """cache="auto" keeps data sets up to this size in memory."""
@@ -143,14 +150,58 @@ def rebatched(blocks: Iterable[Batch], rows: int) -> Iterator[Batch]:
 def _blocks(folder: Path, manifest: Manifest, units: Iterable[Unit]) -> Iterator[Batch]:
     """Yield a block of images per unit, in order, read by Ray Data ahead of use."""
     units = iter(units)
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
-    while some := list(itertools.islice(units, UNITS_PER_EXECUTION)):
-        source = UnitSource(folder, manifest, some)
+
+    def start() -> _Execution | None:
+        some = _read_ahead(units, manifest)
+        return _Execution(folder, manifest, some) if some else None
+
+    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="stream") as opener:
+        following = opener.submit(start)
+        try:
+            while (execution := following.result()) is not None:
+                following = opener.submit(start)
+                with contextlib.closing(execution):
+                    for table in execution:
+                        yield _to_batch(table, manifest.shape)
+        finally:
+            if (unused := following.result()) is not None:
+                unused.close()
+
+
+class _Execution:
+    """One Ray Data execution over some units, of which the first is read already. Close it after use."""
+
+    def __init__(self, folder: Path, manifest: Manifest, units: list[Unit]) -> None:
+        ray.data.DataContext.get_current().execution_options.preserve_order = True
         dataset = ray.data.read_datasource(
-            source, num_cpus=DATA_CPUS, concurrency=min(READERS, len(some)), override_num_blocks=len(some)
+            UnitSource(folder, manifest, units),
+            num_cpus=DATA_CPUS,
+            concurrency=min(READERS, len(units)),
+            override_num_blocks=len(units),
         )
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
-            yield _to_batch(table, manifest.shape)
+        batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
+        self._tables = iter(batches)
+        self._first = next(self._tables)
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Yield a table per unit."""
+        yield self._first
+        yield from self._tables
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._tables.close()
+
+
+def _read_ahead(units: Iterator[Unit], manifest: Manifest) -> list[Unit]:
+    """Take the units of one execution."""
+    some: list[Unit] = []
+    while len(some) < MOST_UNITS and sum(_bytes(unit, manifest) for unit in some) < READ_AHEAD_BYTES:
+        unit = next(units, None)
+        if unit is None:
+            break
+        some.append(unit)
+    return some
 
 
 def _bytes(unit: Unit, manifest: Manifest) -> int:

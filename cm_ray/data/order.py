@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cm_ray.data.part import Labels, Pixels
-from cm_ray.data.shards import ROWS_PER_GROUP, Manifest, Shape, read_rows
+from cm_ray.data.shards import Manifest, Shape, read_rows, rows_per_group
 from cm_ray.errors import UserError
 
 _SAMPLES, _CHUNKS, _ROWS = 0, 1, 2  # what a permutation is drawn for: streams of their own
@@ -140,10 +140,11 @@ def _units(
 
 def _chunks(manifest: Manifest) -> list[Chunk]:
     """Return all row groups of all shards."""
+    rows = rows_per_group(manifest.shape)
     return [
-        Chunk(shard.file, start, min(shard.rows, start + ROWS_PER_GROUP))
+        Chunk(shard.file, start, min(shard.rows, start + rows))
         for shard in manifest.shards
-        for start in range(0, shard.rows, ROWS_PER_GROUP)
+        for start in range(0, shard.rows, rows)
     ]
 
 

@@ -27,7 +27,7 @@ from cm_ray.files import read_json, sha256_of, write_json, written_aside
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-ROWS_PER_GROUP = 1024
+_GROUP_ROWS, _GROUP_BYTES = 1024, 1 << 23
 _MODULUS = 1 << 256
 Shape = tuple[int, int, int]
 
@@ -136,6 +136,11 @@ class Manifest:
             ) from error
 
 
+def rows_per_group(shape: Shape) -> int:
+    """Return the rows of a row group, the least read at once: 1,024, or 8 MiB of large images."""
+    return min(_GROUP_ROWS, max(16, _GROUP_BYTES // math.prod(shape)))
+
+
 def is_shard_folder(folder: Path) -> bool:
     """Tell whether a folder has a manifest of shards."""
     return (folder / MANIFEST).is_file()
@@ -172,7 +177,7 @@ class ShardWriter:
         kind = pa.binary(math.prod(self.shape))
         column = pa.FixedSizeBinaryArray.from_buffers(kind, len(labels), [None, pixels])
         table = pa.Table.from_arrays([column, pa.array(numbers)], schema=_schema(self.shape))
-        self._file.write_table(table, row_group_size=ROWS_PER_GROUP)
+        self._file.write_table(table, row_group_size=rows_per_group(self.shape))
         for image, number in zip(images, numbers, strict=True):
             digest = hashlib.sha256(image.tobytes() + number.tobytes()).digest()
             self._content = (self._content + int.from_bytes(digest, "big")) % _MODULUS
@@ -284,10 +289,10 @@ def load_all(folder: Path, manifest: Manifest | None = None) -> tuple[Pixels, La
     manifest = manifest or Manifest.load(folder)
     images = np.empty((manifest.count, *manifest.shape), np.uint8)
     labels = np.empty(manifest.count, np.int64)
-    place = 0
+    place, step = 0, rows_per_group(manifest.shape)
     for shard in manifest.shards:
-        for start in range(0, shard.rows, ROWS_PER_GROUP):  # a shard at once would double the memory
-            stop = min(shard.rows, start + ROWS_PER_GROUP)
+        for start in range(0, shard.rows, step):  # a shard at once would double the memory
+            stop = min(shard.rows, start + step)
             here = slice(place + start, place + stop)
             images[here], labels[here] = read_rows(folder / shard.file, start, stop, manifest.shape)
         place += shard.rows

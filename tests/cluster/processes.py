@@ -102,6 +102,23 @@ def end(pid):
     psutil.wait_procs(family, timeout=20)
 
 
+def reap(family):
+    """Wait for the processes of a killed driver to notice; end those that do not (Ray's agents linger)."""
+    _, lingering = psutil.wait_procs(family, timeout=8)
+    names = {name for process in lingering for name in cmdline(process)[:1]}
+    assert names <= {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}, names
+    for process in lingering:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def cmdline(process):
+    """Return a process's command line, empty when it is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
+
+
 def rows(run_dir):
     """Return the whole rows of a run's log."""
     file = Path(run_dir) / "metrics.jsonl"
