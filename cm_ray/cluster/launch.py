@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -54,7 +55,15 @@ def connected() -> Iterator[None]:
     try:
         yield
     finally:
+        _let_readers_end()
         ray.shutdown()
+
+
+def _let_readers_end() -> None:
+    """Wait for Ray Data's threads of closed streams: one that meets a shut-down Ray ends the process."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("iter_threaded"):
+            thread.join(timeout=5)
 
 
 def quiet_ray(debug: bool = False) -> None:

@@ -3,12 +3,11 @@
 A custom Ray Data source reads *units*, each a handful of row groups drawn from all over the shards and
 permuted inside (see `cm_ray.data.order`). Which units a worker reads, from any step on, is computed, so a
 resumed run opens the stream at the very next batch without reading what came before. Starting a Ray Data
-execution costs up to a second, so executions run on over the ends of epochs and the next starts early.
+execution costs about half a second, so executions run on over the ends of epochs.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import itertools
 import math
@@ -33,8 +32,8 @@ from cm_ray.training.engine import Batch, Share
 
 READ_AHEAD_BYTES = 256 << 20
 """Images that one Ray Data execution reads. An execution that has more to read than it may buffer polls
-without rest, in the training process: it took a quarter of the speed of a worker with one core. One that
-has read everything sleeps; so executions are short, and the next one starts while one is consumed."""
+without rest, in the training process: that took up to half of the speed of a worker with one core. One
+that has read everything sleeps; so executions are short, and follow one another."""
 
 READERS = 2
 """Read tasks at a time for each training worker: each reads some 100,000 small images a second, and
@@ -150,26 +149,14 @@ def rebatched(blocks: Iterable[Batch], rows: int) -> Iterator[Batch]:
 def _blocks(folder: Path, manifest: Manifest, units: Iterable[Unit]) -> Iterator[Batch]:
     """Yield a block of images per unit, in order, read by Ray Data ahead of use."""
     units = iter(units)
-
-    def start() -> _Execution | None:
-        some = _read_ahead(units, manifest)
-        return _Execution(folder, manifest, some) if some else None
-
-    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="stream") as opener:
-        following = opener.submit(start)
-        try:
-            while (execution := following.result()) is not None:
-                following = opener.submit(start)
-                with contextlib.closing(execution):
-                    for table in execution:
-                        yield _to_batch(table, manifest.shape)
-        finally:
-            if (unused := following.result()) is not None:
-                unused.close()
+    while some := _read_ahead(units, manifest):
+        with contextlib.closing(_Execution(folder, manifest, some)) as execution:
+            for table in execution:
+                yield _to_batch(table, manifest.shape)
 
 
 class _Execution:
-    """One Ray Data execution over some units, of which the first is read already. Close it after use."""
+    """One Ray Data execution over some units. Close it after use."""
 
     def __init__(self, folder: Path, manifest: Manifest, units: list[Unit]) -> None:
         ray.data.DataContext.get_current().execution_options.preserve_order = True
@@ -181,12 +168,10 @@ class _Execution:
         )
         batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
         self._tables = iter(batches)
-        self._first = next(self._tables)
 
     def __iter__(self) -> Iterator[pa.Table]:
         """Yield a table per unit."""
-        yield self._first
-        yield from self._tables
+        return self._tables
 
     def close(self) -> None:
         """Stop reading."""
