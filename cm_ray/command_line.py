@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from cm_ray.config import ALIASES, TrainConfig, check, from_dict
+from cm_ray.config import ALIASES, TrainConfig, check, from_dict, override
 from cm_ray.errors import UserError
 from cm_ray.files import read_json
 from cm_ray.presets import PRESETS, preset
@@ -22,7 +22,10 @@ DEBUG_VARIABLE = "CM_RAY_DEBUG"
 """Set to 1 by --debug: tracebacks of user errors, and Ray's logs on the terminal."""
 
 _EPILOGUE = "--debug shows tracebacks and Ray's logs."
-_TRAINING_EPILOGUE = f"--config FILE takes its settings from a file, such as a run's config.json. {_EPILOGUE}"
+_TRAINING_EPILOGUE = (
+    "--config FILE takes its settings from a file, such as a run's config.json; name another --run-dir. "
+    + _EPILOGUE
+)
 
 
 def run_job(settings: type[T] | T, run: Callable[[T], None], description: str = "") -> None:
@@ -95,7 +98,7 @@ def _from_file(default: TrainConfig, arguments: list[str]) -> TrainConfig:
             del arguments[place : place + (1 if value else 2)]
             if not Path(file).is_file():
                 raise UserError(f"--config {file} is not there; give a run's config.json.")
-            return from_dict(TrainConfig, read_json(Path(file)))
+            return override(from_dict(TrainConfig, read_json(Path(file))), {"run_dir": ""})
     return default
 
 

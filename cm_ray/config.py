@@ -113,7 +113,7 @@ class DistanceConfig:
     """Which distance. lpips needs the VGG16 weights; they are downloaded once and SHA-256 checked."""
     c: float = 0.0
     """pseudo-huber's c; 0 stands for 0.00054 sqrt(D)."""
-    lpips_net: Literal["vgg", "squeeze", "alex"] = "vgg"
+    lpips_net: Literal["vgg", "squeeze"] = "vgg"
     """The trunk of LPIPS."""
     lpips_size: int = 224
     """LPIPS sees images resized to this many pixels if they are smaller (OpenAI's 224); 0 keeps them."""
@@ -300,7 +300,8 @@ def differences(old: TrainConfig, new: TrainConfig) -> list[str]:
 
 def check(config: TrainConfig) -> None:
     """Raise UserError, naming the setting, when a config cannot be trained."""
-    schedule, diffusion, parts = config.schedule, config.diffusion, config.cluster.num_workers
+    schedule, diffusion, network = config.schedule, config.diffusion, config.network
+    optimizer, evaluation, parts = config.optimizer, config.evaluation, config.cluster.num_workers
     rules = [
         (config.steps >= 1, f"--steps must be at least 1, not {config.steps}"),
         (parts >= 1, f"--num-workers must be at least 1, not {parts}"),
@@ -320,6 +321,32 @@ def check(config: TrainConfig) -> None:
             f"--schedule.mu0 {schedule.mu0} must be in (0, 1), or 0 with --schedule.target constant",
         ),
         (0 < diffusion.t_min < diffusion.t_max, "--diffusion.t-min must be in (0, t_max)"),
+        (
+            schedule.s0 >= 2 or schedule.scales != "adaptive",
+            "--schedule.s0 must be at least 2 with --schedule.scales adaptive: a grid has two boundaries",
+        ),
+        (schedule.rho > 0, f"--schedule.rho must be positive, not {schedule.rho}"),
+        (schedule.p_std > 0, f"--schedule.p-std must be positive, not {schedule.p_std}"),
+        (diffusion.sigma_data > 0, f"--diffusion.sigma-data must be positive, not {diffusion.sigma_data}"),
+        (0 <= network.dropout < 1, f"--network.dropout must be in [0, 1), not {network.dropout}"),
+        (
+            min(network.channels, network.blocks, network.norm_groups, network.head_channels) >= 1,
+            "--network.channels, blocks, norm-groups and head-channels must be at least 1",
+        ),
+        (
+            optimizer.learning_rate > 0,
+            f"--optimizer.learning-rate must be positive, not {optimizer.learning_rate}",
+        ),
+        (0 < optimizer.beta2 < 1, f"--optimizer.beta2 must be in (0, 1), not {optimizer.beta2}"),
+        (optimizer.gradient_clip >= 0, "--optimizer.gradient-clip cannot be negative"),
+        (
+            evaluation.batch_size >= 1 and evaluation.grid >= 1 and evaluation.every >= 0,
+            "--evaluation.batch-size and grid must be at least 1, and every not negative",
+        ),
+        (
+            evaluation.samples == 0 or evaluation.samples >= 2,
+            "--evaluation.samples must be at least 2 for a score, or 0 for as many as there are images",
+        ),
         (config.log_every >= 1, f"--log-every must be at least 1, not {config.log_every}"),
         (config.checkpoint.every >= 1, "--checkpoint.every must be at least 1"),
         (

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     removed, and a full disk becomes one sentence.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         yield aside
         sync(aside)
@@ -78,6 +80,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, waiting for whoever holds it; a killed holder lets go of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, aside and renamed."""
     with written_aside(path) as aside:
@@ -107,12 +118,16 @@ def download(
     bytes in all (0 if the server does not say). Raises UserError when the address cannot be reached or
     the content is another one, naming the address, the digest and where to put the file by hand.
     """
+    with locked(path.with_name(path.name + ".lock")):  # of several workers, one fetches
+        return _download(url, path, sha256, progress)
+
+
+def _download(url: str, path: Path, sha256: str, progress: Callable[[int, int], None] | None) -> Path:
     by_hand = f"fetch {url} (SHA-256 {sha256}) by hand and put it at {path}"
     if path.is_file():
         if sha256_of(path) != sha256:
             raise UserError(f"{path} has another SHA-256 than {sha256}; remove it, or {by_hand}.")
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".download")
     try:
         _fetch(url, part, progress)

@@ -80,16 +80,17 @@ class RunDirectory:
             raise UserError(f"{self.root} is not a run directory: it has no config.json.")
         return from_dict(TrainConfig, read_json(self.config_file))
 
-    def claim(self, config: TrainConfig) -> None:
-        """Write the settings, or check them against those that the run began with.
-
-        Raises UserError, naming what differs, when the directory holds another run.
-        """
+    def check_same(self, config: TrainConfig) -> None:
+        """Raise UserError, naming what differs, when the directory holds a run with other settings."""
         if self.config_file.is_file() and (others := differences(self.config(), config)):
             raise UserError(
                 f"{self.root} holds a run with other settings: {', '.join(others)}; "
                 "repeat its settings to go on with it, or choose another --run-dir."
             )
+
+    def claim(self, config: TrainConfig) -> None:
+        """Write the settings; raises UserError as `check_same`."""
+        self.check_same(config)
         write_json(self.config_file, to_dict(config))
 
     @contextlib.contextmanager

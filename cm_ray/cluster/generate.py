@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import ray
 import torch
 from torch import Tensor
 
+from cm_ray.cluster.launch import Plan, user_error
 from cm_ray.metrics.extractors import open_extractor
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import load_model
@@ -32,7 +32,7 @@ class Sampler:
     def __init__(self, model_folder: str, extractor: str, device: str) -> None:
         torch.set_num_threads(1)
         self.model = load_model(Path(model_folder), device)
-        self.extractor = None if extractor == "none" else open_extractor(extractor)
+        self.extractor = None if extractor == "none" else open_extractor(extractor, device)
 
     def unit(self, request: Request, first: int, count: int) -> tuple[Tensor, FeatureStatistics | None]:
         """Sample one unit and sum its features."""
@@ -43,21 +43,29 @@ class Sampler:
 
 
 class SamplerPool:
-    """One actor per CPU of the cluster, or per GPU if it has any."""
+    """Actors on what the training workers held: a GPU each, else a CPU core each for the cores they had."""
 
-    def __init__(self, model_folder: Path, extractor: str) -> None:
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0))
-        count = gpus or max(1, int(resources.get("CPU", 1)))
-        options = {"num_gpus": 1} if gpus else {"num_cpus": 0.5}
-        device = "cuda" if gpus else "cpu"
+    def __init__(self, model_folder: Path, extractor: str, plan: Plan) -> None:
+        count = plan.num_workers if plan.use_gpu else plan.num_workers * plan.threads
+        share = plan.cpus_per_worker * plan.num_workers / count
+        options = {"num_cpus": share} | ({"num_gpus": plan.gpus_per_worker} if plan.use_gpu else {})
+        device = "cuda" if plan.use_gpu else "cpu"
         self.actors = [
             Sampler.options(**options).remote(str(model_folder), extractor, device)  # type: ignore[attr-defined]
             for _ in range(count)
         ]
 
-    def generate(self, request: Request, progress: Callable[[int], None] | None = None) -> Generated:
-        """Sample all units and add up their statistics in the units' order: the sum is repeatable."""
+    def generate(self, request: Request) -> Generated:
+        """Sample all units and add up their statistics in the units' order: the sum is repeatable.
+
+        Raises the UserError of an actor.
+        """
+        try:
+            return self._generate(request)
+        except ray.exceptions.RayError as error:
+            raise user_error(error) or error from None
+
+    def _generate(self, request: Request) -> Generated:
         pool = ray.util.ActorPool(self.actors)
         units = request.units()
         images, total = [], None
@@ -65,8 +73,6 @@ class SamplerPool:
             images.append(unit_images)
             if statistics is not None:
                 total = statistics if total is None else total + statistics
-            if progress:
-                progress(len(unit_images))
         return Generated(torch.cat(images), total)
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -104,36 +104,55 @@ class Plan:
         return f"{workers} ({device}; {self.cpus_per_worker:g} CPU reserved per worker)"
 
 
-def plan(config: ClusterConfig, resources: dict[str, float]) -> Plan:
-    """Divide the cluster among the training workers and Ray Data.
+def node_resources() -> list[dict[str, float]]:
+    """Return the resources of every live node of the cluster, ``[{"CPU": 8, "GPU": 1}, …]``."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
-    resources: the cluster's totals, ``{"CPU": 8, "GPU": 1}``. Workers that held every CPU would starve
-    Ray Data, which hangs without a word; so up to one CPU is left for it, and a worker's CPU is a
-    fraction where cores are few. Raises UserError when the workers do not fit.
+
+def plan(config: ClusterConfig, nodes: Sequence[Mapping[str, float]]) -> Plan:
+    """Divide the nodes' cores and GPUs among the training workers and Ray Data.
+
+    Workers that held every CPU would starve Ray Data, which hangs without a word; so up to one CPU of
+    every node is left for it, and a worker's CPU is a fraction where cores are few. Raises UserError when
+    the workers do not fit.
     """
-    cpus, gpus, workers = resources.get("CPU", 0.0), resources.get("GPU", 0.0), config.num_workers
+    workers = config.num_workers
+    cpus, gpus = (sum(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU"))
     use_gpu = config.use_gpu == "yes" or (config.use_gpu == "auto" and gpus >= workers)
     if use_gpu and gpus < workers:
         raise UserError(
-            f"{workers} workers need a GPU each and the cluster has {gpus:g}; lower --num-workers "
+            f"{workers} workers need a GPU each and the cluster has {gpus}; lower --num-workers "
             "or give --cluster.use-gpu no."
         )
-    if workers > cpus:
+    hosts = [host for node in nodes if (host := _host(node, use_gpu, workers)).workers]
+    if sum(host.workers for host in hosts) < workers:
         raise UserError(
-            f"{workers} workers need a CPU core each and the cluster has {cpus:g}; lower --num-workers."
+            f"{workers} workers need a CPU core each and the cluster has {cpus}; lower --num-workers."
         )
-    left_for_data = min(1.0, cpus / 2)
-    fair = min(4.0 if use_gpu else 1.0, (cpus - left_for_data) / workers)
+    most = 4.0 if use_gpu else 1.0
+    fair = min(min(most, (host.cpus - min(1.0, host.cpus / 2)) / host.workers) for host in hosts)
     per_worker = config.cpus_per_worker or math.floor(fair * 1000 + 1e-6) / 1000  # down: it must fit
-    if workers * per_worker + DATA_CPUS > cpus:
+    if any(host.workers * per_worker + DATA_CPUS > host.cpus for host in hosts):
         raise UserError(
-            f"{workers} workers with {per_worker:g} CPUs each leave nothing of the cluster's {cpus:g} "
-            f"to Ray Data, which needs {DATA_CPUS}; lower --cluster.cpus-per-worker."
+            f"{workers} workers with {per_worker:g} CPUs each leave nothing of a node's CPUs to Ray Data, "
+            f"which needs {DATA_CPUS}; lower --cluster.cpus-per-worker."
         )
-    threads = config.threads or max(1, int(cpus // workers))
     return Plan(
         num_workers=workers,
         gpus_per_worker=1.0 if use_gpu else 0.0,
         cpus_per_worker=per_worker,
-        threads=threads,
+        threads=config.threads or max(1, min(int(host.cpus // host.workers) for host in hosts)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    cpus: float
+    workers: int
+    """The most that may come to it."""
+
+
+def _host(node: Mapping[str, float], use_gpu: bool, workers: int) -> _Host:
+    cpus = node.get("CPU", 0.0)
+    room = min(int(node.get("GPU", 0)), int(cpus)) if use_gpu else int(cpus)
+    return _Host(cpus, min(room, workers))

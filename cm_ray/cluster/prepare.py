@@ -46,6 +46,11 @@ def prepare_shards(config: TrainConfig) -> tuple[Path, Manifest]:
             )
     manifest = Manifest.load(folder)
     check_shards(folder, manifest)
+    if config.data.size and manifest.shape[1:] != (config.data.size, config.data.size):
+        raise UserError(
+            f"{folder} holds images of {manifest.shape[2]}x{manifest.shape[1]}, not of --data.size "
+            f"{config.data.size}; make shards of that size with jobs/make_shards.py, or give --data.size 0."
+        )
     return folder, manifest
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import ray
 
 from cm_ray.cluster.launch import user_error
-from cm_ray.data.lock import locked
 from cm_ray.data.making import (
     WORK,
     PartResult,
@@ -24,7 +23,7 @@ from cm_ray.data.making import (
 from cm_ray.data.part import OnBadImage, Part, ReadOptions, Source
 from cm_ray.data.shards import Manifest, is_shard_folder
 from cm_ray.errors import UserError
-from cm_ray.files import remove
+from cm_ray.files import locked, remove
 
 Progress = Callable[[int, int], None]
 

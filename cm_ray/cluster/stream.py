@@ -159,7 +159,9 @@ class _Execution:
     """One Ray Data execution over some units. Close it after use."""
 
     def __init__(self, folder: Path, manifest: Manifest, units: list[Unit]) -> None:
-        ray.data.DataContext.get_current().execution_options.preserve_order = True
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.op_resource_reservation_enabled = False  # READ_AHEAD_BYTES is the budget
         dataset = ray.data.read_datasource(
             UnitSource(folder, manifest, units),
             num_cpus=DATA_CPUS,

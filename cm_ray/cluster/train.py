@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 
 from cm_ray.cluster.generate import Generated, SamplerPool
-from cm_ray.cluster.launch import connected, plan
+from cm_ray.cluster.launch import connected, node_resources, plan
 from cm_ray.cluster.prepare import lineage, model_spec, prepare_shards
 from cm_ray.cluster.progress import Progress, followed
 from cm_ray.cluster.trainer import Task, fit
@@ -40,9 +39,10 @@ def train(config: TrainConfig) -> None:
     """
     run = RunDirectory(Path(config.run_dir).absolute() if config.run_dir else default_run_dir(config))
     with run.locked():
-        run.claim(config)
+        run.check_same(config)
+        tracker = open_tracker(config, run)  # its errors need not wait for Ray
         with connected():
-            Run(config, run).finish()
+            Run(config, run).finish(tracker)
 
 
 class Run:
@@ -50,16 +50,16 @@ class Run:
 
     def __init__(self, config: TrainConfig, run: RunDirectory) -> None:
         self.config, self.run = config, run
-        workers = plan(config.cluster, ray.cluster_resources())
+        workers = plan(config.cluster, node_resources())
         self.shards, self.manifest = prepare_shards(config)
         spec = model_spec(config, self.manifest)
+        run.claim(config)  # not before all is known to fit: a mistyped command leaves no trace
         self._remember_lineage()
         self.task = Task(config=config, spec=spec, plan=workers, run=run, shards=self.shards)
         say(f"{run.root}: {self.manifest.count} images of {self.manifest.source}, {workers}")
 
-    def finish(self) -> None:
+    def finish(self, tracker: Tracker) -> None:
         """Do what is left to do: train, export, score, register."""
-        tracker = open_tracker(self.config, self.run)
         try:
             self._train(tracker)
             if not self.run.result_file.exists():
@@ -92,7 +92,7 @@ class Run:
         """Export the best averaged weights, sample and score them, and write result.json last."""
         started = time.perf_counter()
         step = self._export()
-        pool = SamplerPool(self.run.model, self.config.evaluation.extractor)
+        pool = SamplerPool(self.run.model, self.config.evaluation.extractor, self.task.plan)
         try:
             samples = [self._sample(pool, taus) for taus in sampler_steps(self.config.evaluation)]
         finally:
@@ -160,14 +160,17 @@ class Run:
     def _remember_lineage(self) -> None:
         """Write where the run comes from; refuse to go on with other images."""
         found = lineage(self.manifest)
-        if self.run.lineage_file.exists():
-            before = read_json(self.run.lineage_file)["data.fingerprint"]
-            if before != self.manifest.fingerprint:
-                raise UserError(
-                    f"{self.run.root} was begun on other images than {self.shards} holds; give the same "
-                    "--data, or choose another --run-dir."
-                )
-        write_json(self.run.lineage_file, found)
+        if not self.run.lineage_file.exists():
+            write_json(self.run.lineage_file, found)
+            return
+        before = read_json(self.run.lineage_file)
+        if before["data.fingerprint"] != self.manifest.fingerprint:
+            raise UserError(
+                f"{self.run.root} was begun on other images than {self.shards} holds; give the same "
+                "--data, or choose another --run-dir."
+            )
+        later = {f"continued.{name}": value for name, value in found.items() if before[name] != value}
+        write_json(self.run.lineage_file, before | later)
 
 
 @dataclass(frozen=True)

@@ -81,13 +81,14 @@ def _resources(plan: Plan) -> dict[str, float]:
 def _work(loop: dict[str, Any]) -> None:
     """Train on one worker. A user error is told through the run directory and not tried again."""
     task: Task = loop["task"]
-    if task.run.error_file.exists():
+    told = ray.train.collective.broadcast_from_rank_zero(task.run.error_file.exists())
+    if told:
         return
     try:
         Worker(task).train()
     except Exception as error:
-        if told := user_error(error):
-            write_json(task.run.error_file, {"error": str(told)})
+        if sentence := user_error(error):
+            write_json(task.run.error_file, {"error": str(sentence)})
         raise
 
 
@@ -151,11 +152,13 @@ class Worker:
         if step:
             self.engine.restore(self.store.load(step))
         if self.share.rank == 0:
+            self.store.clean()
             self.task.run.forget_metrics_after(step)
             self.store.forget_after(step)
             scored = {row["step"] for row in self.task.run.read_metrics() if "scores" in row}
             if step and self._due(step, self.config.evaluation.every) and step not in scored:
                 self._evaluate(step)  # killed between the checkpoint and its score
+        ray.train.collective.barrier()
 
     def _due(self, step: int, every: int) -> bool:
         return step == self.config.steps or (every > 0 and step % every == 0)
@@ -174,6 +177,7 @@ class Worker:
                 self.store.wait()
         else:
             self.engine.check_finite()
+            self.engine.check_weights()
         ray.train.report({"step": step})
 
     def _evaluate(self, step: int) -> None:
@@ -182,7 +186,7 @@ class Worker:
         scores = self.evaluator.evaluate(model, step, self.task.run.samples)
         self.store.wait()  # the best checkpoint is named only when it is there
         if scores:
-            self.store.offer_best(step, scores[0].value)
+            self.store.offer_best(step, scores[0])
         self.task.run.append_metrics({"step": step, "scores": [score.to_row() for score in scores]})
 
     def _data_parallel(self, module: nn.Module) -> nn.Module:

@@ -30,9 +30,8 @@ class Purpose(enum.IntEnum):
     NOISE = 0
     TIMES = 1
     FLIP = 2
-    DROPOUT = 3
-    SAMPLE = 4
-    LABELS = 5
+    SAMPLE = 3
+    LABELS = 4
 
 
 def uniform(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Sequence[int] = ()) -> Tensor:

@@ -8,6 +8,7 @@ before lpips, clean-fid or torchvision, in every process.
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -19,9 +20,15 @@ _declared: list[Any] = []  # a Library undoes its definitions when it is collect
 
 def torchvision() -> ModuleType:
     """Import and return torchvision, with the missing operators declared where they are missing."""
-    if not _declared and not torch.cuda.is_available():
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(name + _SCHEMA)
-        _declared.append(library)
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]  # half-imported
+    library = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        library.define(operator + _SCHEMA)
+    _declared.append(library)
     return importlib.import_module("torchvision")

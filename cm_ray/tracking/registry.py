@@ -60,8 +60,11 @@ def crown(client: Any, name: str, version: str, score: Score | None) -> tuple[bo
         return True, f"{name} version {version} is the champion already."
     stays = f"{name} version {present.version} stays champion: "
     theirs = _score_of(present)
-    if score is None or theirs is None:
-        return False, f"{stays}version {version if score is None else present.version} has no score."
+    if score is None:
+        return False, f"{stays}version {version} has no score."
+    if theirs is None:
+        client.set_registered_model_alias(name, CHAMPION, version)
+        return True, f"{name} version {version} is the new champion: version {present.version} has no score."
     if not comparable(score, theirs):
         return False, f"{stays}the scores do not compare ({key_differences(score, theirs)})."
     figures = f"{score.metric} is {score.value:.4g} against {theirs.value:.4g}"

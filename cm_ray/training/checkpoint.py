@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cm_ray.errors import UserError
 from cm_ray.files import folder_written_aside, read_json, remove, write_json
+from cm_ray.metrics.score import Score, better, comparable
 
 _STATE, _META = "state.safetensors", "meta.json"
 
@@ -75,11 +76,20 @@ class CheckpointStore:
         file = self.folder / "best.json"
         return int(read_json(file)["step"]) if file.is_file() else None
 
-    def offer_best(self, step: int, score: float) -> None:
-        """Make the checkpoint of `step` the best if its score is lower than the best one's."""
+    def offer_best(self, step: int, score: Score) -> None:
+        """Make the checkpoint of `step` the best if its score is better than the best one's.
+
+        A score of another key than the best one's does not compare: the newer way of measuring wins.
+        """
         file = self.folder / "best.json"
-        if not file.is_file() or score < read_json(file)["score"]:
-            write_json(file, {"step": step, "score": score})
+        best = Score.from_row(read_json(file)["score"]) if file.is_file() else None
+        if best is None or not comparable(score, best) or better(score, best):
+            write_json(file, {"step": step, "score": score.to_row()})
+
+    def clean(self) -> None:
+        """Remove what killed writers left half-written."""
+        for part in self.folder.glob(".*.part"):
+            remove(part)
 
     def forget_after(self, step: int) -> None:
         """Forget a best checkpoint of a later step: the steps after `step` are done again."""

@@ -26,6 +26,11 @@ from cm_ray.training.checkpoint import Checkpoint
 
 _PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+_REMEDY = (
+    "Begin again in another --run-dir with a lower --optimizer.learning-rate or with "
+    "--optimizer.gradient-clip; the last good checkpoint is kept."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -141,10 +146,12 @@ class Engine:
         step, loss = self._unchecked
         self._unchecked = None
         if not torch.isfinite(loss):
-            raise UserError(
-                f"The loss is {float(loss)} at step {step}; lower --optimizer.learning-rate or set "
-                "--optimizer.gradient-clip. The last good checkpoint is kept."
-            )
+            raise UserError(f"The loss is {float(loss)} at step {step}. {_REMEDY}")
+
+    def check_weights(self) -> None:
+        """Raise UserError when a weight is not finite; after averaged gradients, on all workers alike."""
+        if not all(bool(torch.isfinite(weights).all()) for weights in self._parameters()):
+            raise UserError(f"The weights are not finite after step {self.step}. {_REMEDY}")
 
     def averaged_weights(self, index: int = 0) -> dict[str, Tensor]:
         """Return the weights of average `index` by name, views of the live tensors."""
@@ -158,8 +165,12 @@ class Engine:
         return model
 
     def checkpoint(self) -> Checkpoint:
-        """Return a copy, on the CPU, of all state: weights, target, averages, optimizer, step."""
+        """Return a copy, on the CPU, of all state: weights, target, averages, optimizer, step.
+
+        Raises UserError when the loss or a weight is not finite.
+        """
         self.check_finite()
+        self.check_weights()
         tensors: dict[str, Tensor] = {}
         for group, weights in self._weight_groups().items():
             tensors.update({f"{group}/{name}": tensor for name, tensor in weights.items()})
@@ -206,12 +217,14 @@ class Engine:
         t, s = self._times(positions)
         noise = normal(config.seed, step, positions, Purpose.NOISE, tuple(x.shape[1:]))
         x_t, x_s = training_pair(x, noise, t, s)
-        mask_seed = derived_seed(config.seed, step, int(positions[0]) if config.network.dropout else 0)
+        self._seed_dropout(first)
+        with (
+            torch.no_grad(),
+            self._autocast(),
+        ):  # a context of its own: autocast caches casts without gradient
+            f_s = (self.target or self.student)(x_s, s, labels)
+        self._seed_dropout(first)
         with self._autocast():
-            with torch.no_grad():
-                self._seed_dropout(mask_seed)
-                f_s = (self.target or self.student)(x_s, s, labels)
-            self._seed_dropout(mask_seed)
             f_t = self.replica(x_t, t, labels)
         return consistency_loss(f_t, f_s, self.weight(t, s), self.distance).mean()
 
@@ -230,10 +243,14 @@ class Engine:
         index = self.proposal(grid, draws)
         return grid[index + 1].float(), grid[index].float()
 
-    def _seed_dropout(self, seed: int) -> None:
-        """Give student and target the same dropout mask, whatever device draws it."""
+    def _seed_dropout(self, first: int) -> None:
+        """Give student and target the same dropout mask, whatever device draws it.
+
+        first: position in the global batch of the part's first sample. Masks depend on how the batch is
+        split: with dropout, 1 and N workers train alike but not the same.
+        """
         if self.config.network.dropout:
-            torch.manual_seed(seed)
+            torch.manual_seed(derived_seed(self.config.seed, self.step, first, "dropout"))
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         dtype = _PRECISIONS[self.config.precision]

@@ -33,11 +33,11 @@ class Evaluator:
     """Samples and scores a model on one device, against the training data."""
 
     def __init__(self, config: TrainConfig, shards: Path, device: torch.device) -> None:
-        self.evaluation, self.seed, self.device = config.evaluation, config.seed, device
+        self.evaluation, self.seed = config.evaluation, config.seed
         self.manifest = Manifest.load(shards)
         self.extractor: Extractor | None = None
         if self.evaluation.extractor != "none":
-            self.extractor = open_extractor(self.evaluation.extractor)
+            self.extractor = open_extractor(self.evaluation.extractor, device)
             self.reference = reference_statistics(shards, self.extractor)
 
     def evaluate(self, model: ConsistencyModel, step: int, folder: Path) -> list[Score]:

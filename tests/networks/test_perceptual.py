@@ -69,8 +69,3 @@ def test_missing_weights_say_where_to_put_them(monkeypatch, tmp_path):
     monkeypatch.setitem(perceptual._TRUNKS, "vgg", (address, "0" * 64))
     with pytest.raises(UserError, match=r"Could not download .* put it at .*vgg16.pth"):
         lpips_distance(DistanceConfig())
-
-
-def test_alex_is_not_trusted():
-    with pytest.raises(UserError, match="SHA-256 of the weights of LPIPS's alex trunk is not known"):
-        lpips_distance(DistanceConfig(lpips_net="alex"))

@@ -8,11 +8,17 @@ import torch
 
 from cm_ray import files
 from cm_ray.errors import UserError
+from cm_ray.metrics.score import DESCRIBING, MEASURING, Score
 from cm_ray.training.checkpoint import Checkpoint, CheckpointStore
 
 
 def checkpoint(step):
     return Checkpoint(step, {"student/w": torch.full((3,), float(step)), "ema0/w": torch.zeros(3)}, {"k": 1})
+
+
+def score(value, **key):
+    entries = dict.fromkeys((*MEASURING, *DESCRIBING), 1) | {"extractor": "x"} | key
+    return Score(value=value, key=entries)
 
 
 def saved(folder, steps, keep=2, scores=None):
@@ -21,7 +27,7 @@ def saved(folder, steps, keep=2, scores=None):
         store.save(checkpoint(step))
         store.wait()
         if scores and step in scores:
-            store.offer_best(step, scores[step])
+            store.offer_best(step, score(scores[step]))
     return store
 
 
@@ -40,6 +46,19 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     assert store.best_step() == 20
     store.forget_after(15)
     assert store.best_step() is None
+
+
+def test_a_best_score_of_another_key_does_not_count(tmp_path):
+    store = saved(tmp_path, [10, 20], scores={10: 1.0})
+    store.offer_best(20, score(5.0, n=2))
+    assert store.best_step() == 20
+
+
+def test_leftovers_of_killed_writers_go(tmp_path):
+    store = saved(tmp_path, [1])
+    (tmp_path / ".step-00000002.abc.part").mkdir()
+    store.clean()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 def test_without_scores_only_the_last_are_kept(tmp_path):
