@@ -21,6 +21,8 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="slow: pytest --slow runs it"))
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs CUDA"))
+    # Tests with clusters of their own come first: the shared one, once started, stays to the end.
+    items.sort(key=lambda item: "ray_cluster" in item.fixturenames)
 
 
 @pytest.fixture(scope="session", autouse=True)
