@@ -20,7 +20,7 @@ from cm_ray.errors import UserError, closest
 
 
 def ct_digits() -> TrainConfig:
-    """Consistency training on scikit-learn's 8x8 digits, by class: two minutes on two CPU cores.
+    """Consistency training on scikit-learn's 8x8 digits, by class: two to three minutes on two CPU cores.
 
     The method's settings are those of iCT (Song & Dhariwal 2023), at the size of the data; sigma_data is
     the data's own. So few steps want an optimizer that warms up fast.

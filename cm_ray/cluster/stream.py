@@ -32,12 +32,11 @@ from cm_ray.training.engine import Batch, Share
 
 READ_AHEAD_BYTES = 256 << 20
 """Images that one Ray Data execution reads. An execution that has more to read than it may buffer polls
-without rest, in the training process: that took up to half of the speed of a worker with one core. One
-that has read everything sleeps; so executions are short, and follow one another."""
+without rest, in the training process, where it takes a good part of a core from the training. One that
+has read everything sleeps; so executions are short, and follow one another."""
 
 READERS = 2
-"""Read tasks at a time for each training worker: each reads some 100,000 small images a second, and
-starting more processes takes longer than they save."""
+"""Read tasks at a time for each training worker; starting more processes takes longer than they save."""
 
 MOST_UNITS = 64
 """Units of an execution, however small they are: each is a task."""

@@ -1,9 +1,9 @@
 """The form in which images are kept for training: Parquet files of raw pixels, and a manifest.
 
 A shard has the columns `image`, fixed_size_binary(c*h*w) with the bytes in CHW order, and `label`, int64
-(-1: none). Nothing is compressed: raw pixels barely shrink and uncompressed pages are read without a
-copy (32x32x3, one thread: 2.2 M images/s, against 1.3 M with lz4 and 1.0 M with zstd). The pages carry
-checksums, which cost a reader that checks them down to 0.6 M images/s: still more than any training.
+(-1: none). Nothing is compressed: raw pixels barely shrink, and uncompressed pages were the fastest to
+read, before lz4 and zstd. The pages carry checksums: checking them costs more than reading, and still a
+reader is far ahead of any training.
 Rows keep the order of the source; readers shuffle (see `order`).
 """
 
