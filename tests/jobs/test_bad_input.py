@@ -145,7 +145,7 @@ class TestOnACluster:
         content[200] ^= 255  # a bit of a pixel: the size stays
         file.write_bytes(bytes(content))
         refused(
-            f"{file.name} is corrupt",
+            f"{file.name} is missing, cut off or corrupt",
             run_dir=str(tmp_path / "run"),
             data__path=str(shards),
             network__conditional=False,
