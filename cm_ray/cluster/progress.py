@@ -50,7 +50,8 @@ class Progress:
 def followed(run: RunDirectory, *consumers: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """Give every new row of the run's log to the consumers, from a thread, until the block ends."""
     done = threading.Event()
-    thread = threading.Thread(target=_follow, args=(run, consumers, done), name="progress", daemon=True)
+    seen = {_key(row) for row in run.read_metrics()}
+    thread = threading.Thread(target=_follow, args=(run, consumers, seen, done), name="progress", daemon=True)
     thread.start()
     try:
         yield
@@ -60,21 +61,27 @@ def followed(run: RunDirectory, *consumers: Callable[[dict[str, Any]], None]) ->
 
 
 def _follow(
-    run: RunDirectory, consumers: tuple[Callable[[dict[str, Any]], None], ...], done: threading.Event
+    run: RunDirectory,
+    consumers: tuple[Callable[[dict[str, Any]], None], ...],
+    seen: set[tuple[int, bool]],
+    done: threading.Event,
 ) -> None:
-    seen, version = {(row["step"], "scores" in row) for row in run.read_metrics()}, None
+    version = None
     while True:
         last, now = done.is_set(), _version(run)
         for row in run.read_metrics() if now != version else []:
-            key = (row["step"], "scores" in row)  # a resumed run says some rows again
-            if key not in seen:
-                seen.add(key)
+            if _key(row) not in seen:  # a resumed run says some rows again
+                seen.add(_key(row))
                 for consume in consumers:
                     consume(row)
         version = now
         if last:
             return
         done.wait(POLL_S)
+
+
+def _key(row: dict[str, Any]) -> tuple[int, bool]:
+    return row["step"], "scores" in row
 
 
 def _version(run: RunDirectory) -> tuple[int, int] | None:
