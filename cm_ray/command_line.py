@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from cm_ray.config import ALIASES, TrainConfig, check, from_dict, override
+from cm_ray.checks import check
+from cm_ray.config import ALIASES, TrainConfig, from_dict, override
 from cm_ray.errors import UserError
 from cm_ray.files import read_json
 from cm_ray.presets import PRESETS, preset

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from cm_ray import presets
+from cm_ray.checks import check
 from cm_ray.cluster.train import train
-from cm_ray.config import TrainConfig, check, from_dict, override, to_dict
+from cm_ray.config import TrainConfig, from_dict, override, to_dict
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.run_directory import RunDirectory
@@ -192,6 +193,30 @@ def test_configs_go_to_json_and_back(preset):
     config = presets.preset(preset)
     check(config)
     assert from_dict(TrainConfig, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "--steps must be at least 1, not 0"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
+        ({"cluster.num_workers": 0}, "--num-workers must be at least 1, not 0"),
+        ({"accumulate": 3}, "choose a multiple of 3"),
+        ({"ema_decays": ()}, "--ema-decays needs at least one decay"),
+        ({"schedule.s0": 1, "schedule.scales": "adaptive"}, "a grid has two boundaries"),
+        ({"schedule.mu0": 0.0, "schedule.target": "adaptive"}, "--schedule.mu0 0.0 must be in"),
+        ({"diffusion.t_min": 90.0}, "--diffusion.t-min 90.0 must be in"),
+        ({"network.dropout": 1.0}, "--network.dropout must be in"),
+        ({"network.norm_groups": 0}, "norm-groups and head-channels must be at least 1"),
+        ({"optimizer.learning_rate": 0.0}, "--optimizer.learning-rate must be positive, not 0.0"),
+        ({"evaluation.every": 150}, "must be a multiple of --checkpoint.every 100"),
+        ({"evaluation.samples": 1}, "--evaluation.samples must be at least 2"),
+        ({"evaluation.taus": (1.0, 2.0)}, "--evaluation.taus must descend between 80 and 0.002"),
+    ],
+)
+def test_configs_that_cannot_be_trained(changes, message):
+    with pytest.raises(UserError, match=message):
+        check(override(presets.ct_digits(), changes))
 
 
 @pytest.mark.parametrize(

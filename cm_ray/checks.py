@@ -1,0 +1,110 @@
+"""What a config must fulfil to be trained: each rule a condition and a sentence that names the setting."""
+
+from __future__ import annotations
+
+import itertools
+
+from cm_ray.config import TrainConfig
+from cm_ray.errors import UserError
+
+Rule = tuple[bool, str]
+
+
+def check(config: TrainConfig) -> None:
+    """Raise UserError, naming the setting, when a config cannot be trained."""
+    for rules in (_batch, _run, _method, _network_and_optimizer, _evaluation):
+        for holds, sentence in rules(config):
+            if not holds:
+                raise UserError(sentence + ".")
+
+
+def _batch(config: TrainConfig) -> list[Rule]:
+    workers, parts = config.cluster.num_workers, config.accumulate
+    pieces = max(1, workers) * max(1, parts)
+    return [
+        (workers >= 1, f"--num-workers must be at least 1, not {workers}"),
+        (parts >= 1, f"--accumulate must be at least 1, not {parts}"),
+        (config.batch_size >= 1, f"--batch-size must be at least 1, not {config.batch_size}"),
+        (
+            config.batch_size % pieces == 0,
+            f"--batch-size {config.batch_size} does not split into {workers} workers x {parts} parts; "
+            f"choose a multiple of {pieces}",
+        ),
+    ]
+
+
+def _run(config: TrainConfig) -> list[Rule]:
+    every, scored = config.checkpoint.every, config.evaluation.every
+    return [
+        (config.steps >= 1, f"--steps must be at least 1, not {config.steps}"),
+        (0 <= config.seed < 2**63, f"--seed must be in [0, 2^63), not {config.seed}"),
+        (bool(config.ema_decays), "--ema-decays needs at least one decay"),
+        (all(0 <= d < 1 for d in config.ema_decays), f"--ema-decays must be in [0, 1): {config.ema_decays}"),
+        (config.log_every >= 1, f"--log-every must be at least 1, not {config.log_every}"),
+        (every >= 1, f"--checkpoint.every must be at least 1, not {every}"),
+        (config.checkpoint.keep >= 1, f"--checkpoint.keep must be at least 1, not {config.checkpoint.keep}"),
+        (scored >= 0, f"--evaluation.every must not be negative, but {scored}"),
+        (
+            scored % max(1, every) == 0,
+            f"--evaluation.every {scored} must be a multiple of --checkpoint.every {every}: "
+            "scores belong to checkpoints",
+        ),
+    ]
+
+
+def _method(config: TrainConfig) -> list[Rule]:
+    schedule, diffusion = config.schedule, config.diffusion
+    return [
+        (1 <= schedule.s0 <= schedule.s1, f"--schedule.s0 {schedule.s0} must be in [1, s1 = {schedule.s1}]"),
+        (
+            schedule.s0 >= 2 or schedule.scales != "adaptive",
+            "--schedule.s0 must be at least 2 with --schedule.scales adaptive: a grid has two boundaries",
+        ),
+        (
+            0 <= schedule.mu0 < 1 and (schedule.mu0 > 0 or schedule.target == "constant"),
+            f"--schedule.mu0 {schedule.mu0} must be in (0, 1), or 0 with --schedule.target constant",
+        ),
+        (schedule.rho > 0, f"--schedule.rho must be positive, not {schedule.rho}"),
+        (schedule.p_std > 0, f"--schedule.p-std must be positive, not {schedule.p_std}"),
+        (diffusion.sigma_data > 0, f"--diffusion.sigma-data must be positive, not {diffusion.sigma_data}"),
+        (
+            0 < diffusion.t_min < diffusion.t_max,
+            f"--diffusion.t-min {diffusion.t_min} must be in (0, t_max = {diffusion.t_max})",
+        ),
+    ]
+
+
+def _network_and_optimizer(config: TrainConfig) -> list[Rule]:
+    network, optimizer = config.network, config.optimizer
+    rate = optimizer.learning_rate
+    return [
+        (
+            min(network.channels, network.blocks, network.norm_groups, network.head_channels) >= 1,
+            "--network.channels, blocks, norm-groups and head-channels must be at least 1",
+        ),
+        (0 <= network.dropout < 1, f"--network.dropout must be in [0, 1), not {network.dropout}"),
+        (rate > 0, f"--optimizer.learning-rate must be positive, not {rate}"),
+        (0 < optimizer.beta2 < 1, f"--optimizer.beta2 must be in (0, 1), not {optimizer.beta2}"),
+        (
+            optimizer.gradient_clip >= 0,
+            f"--optimizer.gradient-clip must not be negative, but {optimizer.gradient_clip}",
+        ),
+    ]
+
+
+def _evaluation(config: TrainConfig) -> list[Rule]:
+    evaluation, diffusion = config.evaluation, config.diffusion
+    ladder = (diffusion.t_max, *evaluation.taus, diffusion.t_min)
+    return [
+        (evaluation.batch_size >= 1, f"--evaluation.batch-size must be at least 1: {evaluation.batch_size}"),
+        (evaluation.grid >= 1, f"--evaluation.grid must be at least 1, not {evaluation.grid}"),
+        (
+            evaluation.samples == 0 or evaluation.samples >= 2,
+            "--evaluation.samples must be at least 2 for a score, or 0 for as many as there are images",
+        ),
+        (
+            all(high > low for high, low in itertools.pairwise(ladder)),
+            f"--evaluation.taus must descend between {ladder[0]:g} and {ladder[-1]:g}, "
+            f"not {list(evaluation.taus)}",
+        ),
+    ]
