@@ -1,8 +1,9 @@
-"""Pairs (x_t, x_s) on one trajectory: the only place where training and distillation differ."""
+"""Pairs (x_t, x_s) on one trajectory: what training and distillation differ in."""
 
 from __future__ import annotations
 
-from cm_ray.core.types import Images, Times, check_same_shape, per_sample
+from cm_ray.core.solvers import Solver
+from cm_ray.core.types import Denoise, Images, Times, check_same_shape, per_sample
 
 
 def perturb(x: Images, noise: Images, t: Times) -> Images:
@@ -18,3 +19,10 @@ def training_pair(x: Images, noise: Images, t: Times, s: Times) -> tuple[Images,
     Song et al. 2023, Algorithm 3.
     """
     return perturb(x, noise, t), perturb(x, noise, s)
+
+
+def distillation_pair(
+    teacher: Denoise, solver: Solver, x_t: Images, t: Times, s: Times
+) -> tuple[Images, Images]:
+    """Return (x_t, one solver step of the teacher's PF ODE from it to s).  Song et al. 2023, Algorithm 2."""
+    return x_t, solver(teacher, x_t, t, s)

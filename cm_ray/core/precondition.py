@@ -1,10 +1,16 @@
-"""From the raw network F to the consistency function f."""
+"""From the raw network F to a denoiser D or a consistency function f: scalings around it.
+
+D(x_t, t) = c_skip(t) x_t + c_out(t) F(c_in(t) x_t, network_time(t)) for the columns of table 1 of Karras
+et al. 2022 (EDM, VP, VE); a consistency function is a column with a boundary condition, f(x, t_min) = x.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from cm_ray.core.types import Images, Times, check_same_shape, per_sample
@@ -18,41 +24,165 @@ class Network(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ConsistencyPrecondition:
-    """f(x_t, t) = c_skip(t) x_t + c_out(t) F(c_in(t) x_t, time_scale · ln(t)/4), with f(x, t_min) = x.
+class Scalings(Protocol):
+    """The four scalings of a preconditioning, each (b,) to (b,)."""
 
-    Song et al. 2023, Eq. 5 and appendix C. c_skip and c_out subtract t_min; c_in does not. The denominator
-    of c_out is sqrt(t^2 + sigma_data^2), as in OpenAI's code and published weights; some presentations
-    write (t - t_min)^2 there. The network sees ln(t)/4 (EDM and the JAX code, time_scale 1) or a thousand
-    times that (OpenAI's PyTorch code).
+    def c_skip(self, t: Times, /) -> Times:
+        """Return what x_t is multiplied by on its way past the network."""
+        ...
+
+    def c_out(self, t: Times, /) -> Times:
+        """Return what the network's output is multiplied by."""
+        ...
+
+    def c_in(self, t: Times, /) -> Times:
+        """Return what the network's input is multiplied by."""
+        ...
+
+    def network_time(self, t: Times, /) -> Times:
+        """Return the time that the network sees."""
+        ...
+
+
+def precondition(scalings: Scalings, network: Network, x_t: Images, t: Times) -> Images:
+    """Return c_skip x_t + c_out F(c_in x_t, network_time), float32 whatever F's precision (b, c, h, w).
+
+    Double precision stays double. Raises ValueError when the network changes the shape.
+    """
+    residual = network(per_sample(scalings.c_in(t), x_t) * x_t, scalings.network_time(t))
+    check_same_shape(residual, x_t)
+    skipped, output = (per_sample(scale, x_t) for scale in (scalings.c_skip(t), scalings.c_out(t)))
+    return skipped * x_t + output * residual.to(x_t.dtype)
+
+
+@dataclass(frozen=True)
+class EDM:
+    """The column "Ours" of table 1: unit variance in and out, least amplification of errors.
+
+    time_scale: the network sees time_scale · ln(t)/4: 1 as in EDM and the JAX code, 1000 as in OpenAI's
+    PyTorch code.
     """
 
     sigma_data: float = 0.5
-    t_min: float = 0.002
     time_scale: float = 1000.0
 
-    def c_skip(self, t: Times) -> Times:
-        """Return sigma_data^2 / ((t - t_min)^2 + sigma_data^2), (b,); exactly 1 at t_min."""
-        return self.sigma_data**2 / ((t - self.t_min) ** 2 + self.sigma_data**2)
+    def c_skip(self, t: Times, /) -> Times:
+        """Return sigma_data^2 / (t^2 + sigma_data^2), in a form that is 1 at t = 0 whatever the rounding."""
+        return 1.0 / (1.0 + (t / self.sigma_data) ** 2)
 
-    def c_out(self, t: Times) -> Times:
-        """Return sigma_data (t - t_min) / sqrt(t^2 + sigma_data^2), (b,); exactly 0 at t_min."""
-        return self.sigma_data * (t - self.t_min) / (t**2 + self.sigma_data**2).sqrt()
+    def c_out(self, t: Times, /) -> Times:
+        """Return t sigma_data / sqrt(t^2 + sigma_data^2)."""
+        return self.sigma_data * t / (t**2 + self.sigma_data**2).sqrt()
 
-    def c_in(self, t: Times) -> Times:
-        """Return 1 / sqrt(t^2 + sigma_data^2), (b,): the network sees unit variance."""
+    def c_in(self, t: Times, /) -> Times:
+        """Return 1 / sqrt(t^2 + sigma_data^2): the network sees unit variance."""
         return (t**2 + self.sigma_data**2).rsqrt()
 
-    def network_time(self, t: Times) -> Times:
-        """Return time_scale · ln(t)/4, (b,)."""
+    def network_time(self, t: Times, /) -> Times:
+        """Return time_scale · ln(t)/4."""
         return self.time_scale * 0.25 * t.log()
 
-    def __call__(self, network: Network, x_t: Images, t: Times) -> Images:
-        """Return f(x_t, t), float32 whatever the precision of the network (b, c, h, w).
 
-        Raises ValueError when the network changes the shape.
-        """
-        residual = network(per_sample(self.c_in(t), x_t) * x_t, self.network_time(t))
-        check_same_shape(residual, x_t)
-        return per_sample(self.c_skip(t), x_t) * x_t + per_sample(self.c_out(t), x_t) * residual.float()
+@dataclass(frozen=True)
+class VP:
+    """The column VP of table 1: the network predicts the noise, its time is that of the VP SDE."""
+
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+    steps: int = 1000
+
+    def c_skip(self, t: Times, /) -> Times:
+        """Return 1."""
+        return torch.ones_like(t)
+
+    def c_out(self, t: Times, /) -> Times:
+        """Return -t."""
+        return -t
+
+    def c_in(self, t: Times, /) -> Times:
+        """Return 1 / sqrt(t^2 + 1)."""
+        return (t**2 + 1).rsqrt()
+
+    def network_time(self, t: Times, /) -> Times:
+        """Return (steps - 1) sigma^-1(t), where sigma(u) = sqrt(exp(beta_d u^2/2 + beta_min u) - 1)."""
+        root = (self.beta_min**2 + 2 * self.beta_d * torch.log1p(t**2)).sqrt()
+        return (self.steps - 1) * (root - self.beta_min) / self.beta_d
+
+
+@dataclass(frozen=True)
+class VE:
+    """The column VE of table 1: unscaled input, the network predicts the noise's opposite."""
+
+    def c_skip(self, t: Times, /) -> Times:
+        """Return 1."""
+        return torch.ones_like(t)
+
+    def c_out(self, t: Times, /) -> Times:
+        """Return t."""
+        return t
+
+    def c_in(self, t: Times, /) -> Times:
+        """Return 1."""
+        return torch.ones_like(t)
+
+    def network_time(self, t: Times, /) -> Times:
+        """Return ln(t/2)."""
+        return t.log() - math.log(2.0)
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A column with f(x, t_min) = x to the bit.  Song et al. 2023, Eq. 5 and appendix C.
+
+    c_skip is the column's at t - t_min, c_out the column's at t times (t - t_min)/t, c_in is unchanged. For
+    EDM's column that is sigma_data^2/((t - t_min)^2 + sigma_data^2) and
+    sigma_data (t - t_min)/sqrt(t^2 + sigma_data^2), as in OpenAI's code and published weights; some
+    presentations have (t - t_min)^2 under that root, too. The network is the column's: a teacher's weights
+    are a good start.
+    """
+
+    column: Scalings
+    t_min: float = 0.002
+
+    def c_skip(self, t: Times, /) -> Times:
+        """Return the column's c_skip(t - t_min); exactly 1 at t_min."""
+        return self.column.c_skip(t - self.t_min)
+
+    def c_out(self, t: Times, /) -> Times:
+        """Return the column's c_out(t) (t - t_min)/t; exactly 0 at t_min."""
+        return self.column.c_out(t) * ((t - self.t_min) / t)
+
+    def c_in(self, t: Times, /) -> Times:
+        """Return the column's c_in(t)."""
+        return self.column.c_in(t)
+
+    def network_time(self, t: Times, /) -> Times:
+        """Return the column's network time."""
+        return self.column.network_time(t)
+
+
+@dataclass(frozen=True)
+class Piecewise:
+    """The first parameterisation: f(x, t) = x at t_min, F elsewhere.  Song et al. 2023, Eq. 4.
+
+    The input and the time are scaled as in the column; the output is not.
+    """
+
+    column: Scalings
+    t_min: float = 0.002
+
+    def c_skip(self, t: Times, /) -> Times:
+        """Return 1 at t_min, 0 elsewhere."""
+        return (t <= self.t_min).to(t.dtype)
+
+    def c_out(self, t: Times, /) -> Times:
+        """Return 0 at t_min, 1 elsewhere."""
+        return (t > self.t_min).to(t.dtype)
+
+    def c_in(self, t: Times, /) -> Times:
+        """Return the column's c_in(t)."""
+        return self.column.c_in(t)
+
+    def network_time(self, t: Times, /) -> Times:
+        """Return the column's network time."""
+        return self.column.network_time(t)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from torch import Tensor
@@ -14,6 +15,10 @@ Times: TypeAlias = Tensor
 
 Labels: TypeAlias = Tensor
 """Class indices, int64, shape (b,)."""
+
+
+Noise: TypeAlias = Callable[[int], Images]
+"""noise(i): the i-th draw of standard normal images (b, c, h, w) of a sampler, the same whenever called."""
 
 
 class Distance(Protocol):
