@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-
 from cm_ray.config import TrainConfig
 from cm_ray.errors import UserError
+from cm_ray.sampling import own_sampler, parse
 
 Rule = tuple[bool, str]
 
 
 def check(config: TrainConfig) -> None:
     """Raise UserError, naming the setting, when a config cannot be trained."""
-    for rules in (_batch, _run, _method, _network_and_optimizer, _evaluation):
+    for rules in (_batch, _run, _method, _schedule, _network_and_optimizer, _evaluation):
         for holds, sentence in rules(config):
             if not holds:
                 raise UserError(sentence + ".")
+    for text in config.evaluation.samplers:
+        try:
+            parse(text, config.diffusion, own=own_sampler(config))
+        except UserError as error:
+            raise UserError(f"--evaluation.samplers: {error}") from error
 
 
 def _batch(config: TrainConfig) -> list[Rule]:
@@ -53,7 +57,41 @@ def _run(config: TrainConfig) -> list[Rule]:
 
 
 def _method(config: TrainConfig) -> list[Rule]:
-    schedule, diffusion = config.schedule, config.diffusion
+    method, diffusion, schedule = config.method, config.diffusion, config.schedule
+    denoiser = method in ("edm", "pd")
+    return [
+        (
+            denoiser == (diffusion.boundary == "none"),
+            f"--diffusion.boundary {diffusion.boundary} does not go with --method {method}: edm and pd make "
+            "diffusion models, which have none, and ct and cd make consistency models, which have one",
+        ),
+        (
+            bool(config.teacher.model) or (method not in ("cd", "pd") and config.init_from != "teacher"),
+            "Which teacher? --teacher takes a run directory, models:/NAME@ALIAS or a file of weights",
+        ),
+        (
+            (method == "pd") == (schedule.scales == "halving"),
+            f"--schedule.scales {schedule.scales} does not go with --method {method}: pd alone halves",
+        ),
+        (
+            method != "pd" or schedule.proposal == "uniform",
+            "--schedule.proposal must be uniform with --method pd",
+        ),
+        (
+            method != "edm" or schedule.proposal == "continuous",
+            "--schedule.proposal must be continuous with --method edm",
+        ),
+        (diffusion.sigma_data > 0, f"--diffusion.sigma-data must be positive, not {diffusion.sigma_data}"),
+        (
+            0 < diffusion.t_min < diffusion.t_max,
+            f"--diffusion.t-min {diffusion.t_min} must be in (0, t_max = {diffusion.t_max})",
+        ),
+    ]
+
+
+def _schedule(config: TrainConfig) -> list[Rule]:
+    schedule = config.schedule
+    ratio, rest = divmod(schedule.s1, max(1, schedule.s0))
     return [
         (1 <= schedule.s0 <= schedule.s1, f"--schedule.s0 {schedule.s0} must be in [1, s1 = {schedule.s1}]"),
         (
@@ -61,16 +99,17 @@ def _method(config: TrainConfig) -> list[Rule]:
             "--schedule.s0 must be at least 2 with --schedule.scales adaptive: a grid has two boundaries",
         ),
         (
+            schedule.scales != "halving" or (rest == 0 and ratio & (ratio - 1) == 0),
+            f"--schedule.s1 {schedule.s1} must be s0 = {schedule.s0} times a power of two: it is halved",
+        ),
+        (
             0 <= schedule.mu0 < 1 and (schedule.mu0 > 0 or schedule.target == "constant"),
             f"--schedule.mu0 {schedule.mu0} must be in (0, 1), or 0 with --schedule.target constant",
         ),
         (schedule.rho > 0, f"--schedule.rho must be positive, not {schedule.rho}"),
         (schedule.p_std > 0, f"--schedule.p-std must be positive, not {schedule.p_std}"),
-        (diffusion.sigma_data > 0, f"--diffusion.sigma-data must be positive, not {diffusion.sigma_data}"),
-        (
-            0 < diffusion.t_min < diffusion.t_max,
-            f"--diffusion.t-min {diffusion.t_min} must be in (0, t_max = {diffusion.t_max})",
-        ),
+        (schedule.ect_q > 1, f"--schedule.ect-q must be greater than 1, not {schedule.ect_q}"),
+        (schedule.ect_stages >= 1, f"--schedule.ect-stages must be at least 1, not {schedule.ect_stages}"),
     ]
 
 
@@ -83,6 +122,10 @@ def _network_and_optimizer(config: TrainConfig) -> list[Rule]:
             "--network.channels, blocks, norm-groups and head-channels must be at least 1",
         ),
         (0 <= network.dropout < 1, f"--network.dropout must be in [0, 1), not {network.dropout}"),
+        (
+            0 <= optimizer.warmup_steps < config.steps,
+            f"--optimizer.warmup-steps {optimizer.warmup_steps} must be in [0, --steps {config.steps})",
+        ),
         (rate > 0, f"--optimizer.learning-rate must be positive, not {rate}"),
         (0 < optimizer.beta2 < 1, f"--optimizer.beta2 must be in (0, 1), not {optimizer.beta2}"),
         (
@@ -93,8 +136,7 @@ def _network_and_optimizer(config: TrainConfig) -> list[Rule]:
 
 
 def _evaluation(config: TrainConfig) -> list[Rule]:
-    evaluation, diffusion = config.evaluation, config.diffusion
-    ladder = (diffusion.t_max, *evaluation.taus, diffusion.t_min)
+    evaluation = config.evaluation
     return [
         (evaluation.batch_size >= 1, f"--evaluation.batch-size must be at least 1: {evaluation.batch_size}"),
         (evaluation.grid >= 1, f"--evaluation.grid must be at least 1, not {evaluation.grid}"),
@@ -102,9 +144,5 @@ def _evaluation(config: TrainConfig) -> list[Rule]:
             evaluation.samples == 0 or evaluation.samples >= 2,
             "--evaluation.samples must be at least 2 for a score, or 0 for as many as there are images",
         ),
-        (
-            all(high > low for high, low in itertools.pairwise(ladder)),
-            f"--evaluation.taus must descend between {ladder[0]:g} and {ladder[-1]:g}, "
-            f"not {list(evaluation.taus)}",
-        ),
+        (bool(evaluation.samplers), "--evaluation.samplers needs at least one, such as own"),
     ]

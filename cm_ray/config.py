@@ -77,14 +77,20 @@ class DiffusionConfig:
     """Standard deviation of the data in [-1, 1]."""
     time_scale: float = 1000.0
     """The network sees time_scale · ln(t)/4: 1000 as in OpenAI's PyTorch code, 1 as in EDM."""
+    column: Literal["edm", "vp", "ve"] = "edm"
+    """How the network's input, output and time are scaled: the column of table 1 of Karras et al. 2022."""
+    boundary: Literal["skip", "piecewise", "none"] = "skip"
+    """f(x, t_min) = x by skip connections (Eq. 5 of the paper) or piecewise (Eq. 4), for consistency
+    models; none makes a denoiser: a diffusion model (methods edm and pd)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleConfig:
     """N(k), mu(k), which pairs of times, and their weights."""
 
-    scales: Literal["adaptive", "doubling", "constant"] = "adaptive"
-    """adaptive: N grows as in Algorithm 3; doubling: as in iCT; constant: N = s1 + 1 throughout."""
+    scales: Literal["adaptive", "doubling", "constant", "halving"] = "adaptive"
+    """adaptive: N grows as in Algorithm 3; doubling: as in iCT; constant: N = s1 + 1 throughout; halving:
+    the rounds of progressive distillation, whose students take s1, s1/2 ... s0 steps."""
     s0: int = 2
     """Scales at the start."""
     s1: int = 150
@@ -95,25 +101,49 @@ class ScheduleConfig:
     """Decay of the target network at the start; with target=constant, 0 takes the student as target."""
     rho: float = 7.0
     """Curvature of the Karras time grid."""
-    proposal: Literal["uniform", "lognormal"] = "uniform"
-    """Which neighbours on the grid to train on: all alike, or lognormal in t as in iCT."""
+    proposal: Literal["uniform", "lognormal", "continuous"] = "uniform"
+    """Which times to train on: neighbours on the grid, all alike or lognormal in t as in iCT; continuous:
+    lognormal t without a grid, against the clean image (method edm) or ECT's r(t, step)."""
     p_mean: float = -1.1
-    """Mean of ln t of the lognormal proposal."""
+    """Mean of ln t of the lognormal proposals."""
     p_std: float = 2.0
-    """Standard deviation of ln t of the lognormal proposal."""
-    weight: Literal["uniform", "inverse-gap"] = "uniform"
-    """lambda: 1, or 1/(t - s) as in iCT."""
+    """Standard deviation of ln t of the lognormal proposals."""
+    ect_q: float = 2.0
+    """r/t = 1 - n(t)/q^a in stage a = 1 .. ect_stages of ECT; n(t) = 1 + ect_k sigmoid(-ect_b t)."""
+    ect_k: float = 8.0
+    """See `ect_q`."""
+    ect_b: float = 1.0
+    """See `ect_q`."""
+    ect_stages: int = 8
+    """Stages of equal length in which r comes nearer to t."""
+    weight: Literal["uniform", "snr", "snr+1", "karras", "truncated-snr", "inverse-gap"] = "uniform"
+    """lambda: 1; t^-2; t^-2 + 1; t^-2 + sigma_data^-2 (EDM); max(t^-2, 1) (Salimans & Ho);
+    1/(t - s) (iCT, ECT)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherConfig:
+    """The diffusion model that is distilled, or whose weights training continues from."""
+
+    model: str = ""
+    """A run directory, a model's folder, models:/NAME@ALIAS, or a file of weights (.safetensors, .pt) for
+    the network of this run. Copied into the run directory. Short: --teacher."""
+    column: Literal["edm", "vp", "ve"] = "edm"
+    """Scalings of a teacher that is a file of weights; other models know their own."""
+    solver: Literal["heun", "euler"] = "heun"
+    """The step from t to s along the teacher's ODE in consistency distillation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistanceConfig:
     """d, the distance between f(x_t, t) and f(x_s, s)."""
 
-    name: Literal["l1", "l2", "pseudo-huber", "lpips"] = "lpips"
-    """Which distance. lpips needs the VGG16 weights; they are downloaded once and SHA-256 checked."""
+    name: Literal["l1", "l2", "norm", "pseudo-huber", "lpips"] = "lpips"
+    """Which distance; norm is the root of summed squares. lpips needs the weights of its trunk; they are
+    downloaded once and SHA-256 checked."""
     c: float = 0.0
     """pseudo-huber's c; 0 stands for 0.00054 sqrt(D)."""
-    lpips_net: Literal["vgg", "squeeze"] = "vgg"
+    lpips_net: Literal["vgg", "alex", "squeeze"] = "vgg"
     """The trunk of LPIPS."""
     lpips_size: int = 224
     """LPIPS sees images resized to this many pixels if they are smaller (OpenAI's 224); 0 keeps them."""
@@ -123,10 +153,16 @@ class DistanceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig:
-    """Rectified Adam, as in the paper."""
+    """Rectified Adam, as in the paper, or Adam."""
 
+    name: Literal["radam", "adam"] = "radam"
+    """Which optimizer."""
     learning_rate: float = 4e-4
     """Step size."""
+    warmup_steps: int = 0
+    """Steps in which the step size grows to its value; at the start of every round of method pd."""
+    decay: Literal["constant", "linear"] = "constant"
+    """linear: the step size falls to 0 at the last step (of every round of method pd)."""
     beta2: float = 0.999
     """Memory of the squared gradients. RAdam warms up for about 1/(1 - beta2) steps: short runs want less."""
     weight_decay: float = 0.0
@@ -157,8 +193,10 @@ class EvaluationConfig:
     """Samples to score; 0 takes as many as there are images in the data."""
     grid: int = 10
     """Samples per side of a grid picture."""
-    taus: tuple[float, ...] = (0.821,)
-    """Time points of multistep sampling beyond t_max, descending; scored beside one-step samples."""
+    samplers: tuple[str, ...] = ("one-step", "multistep@0.821")
+    """What to score, the first decides: one-step, multistep@2.0,0.8 (time points beyond t_max),
+    multistep:4 (evaluations), heun:18, euler:40, dpm2:10, ancestral:100 (steps), heun:32,s_churn=40,
+    pd:4; own: the model's own."""
     batch_size: int = 256
     """Images per network evaluation when sampling."""
 
@@ -190,6 +228,8 @@ class TrackingConfig:
     """MLflow experiment."""
     model_name: str = ""
     """Name to register the model under; empty: do not register."""
+    parent_run: str = ""
+    """Id of the MLflow run that this one is shown under; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,8 +241,14 @@ class TrainConfig:
     run_dir: str = ""
     """Where everything of the run goes, on storage that all nodes see; the same command goes on from
     there. Empty: $CM_RAY_RUNS or ./runs, and `name`."""
+    method: Literal["ct", "cd", "edm", "pd"] = "ct"
+    """ct: consistency training, also with the settings of iCT and ECT; cd: consistency distillation; edm: a
+    diffusion model, such as a teacher; pd: progressive distillation."""
+    init_from: str = ""
+    """A model whose weights training starts from, named as --teacher; teacher: that one; empty: random
+    weights."""
     steps: int = 800_000
-    """K, training steps."""
+    """K, training steps; of all rounds together in method pd."""
     batch_size: int = 512
     """Images per step, over all workers."""
     accumulate: int = 1
@@ -219,6 +265,7 @@ class TrainConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     distance: DistanceConfig = field(default_factory=DistanceConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -227,8 +274,12 @@ class TrainConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
-ALIASES = {"--data": "--data.path", "--num-workers": "--cluster.num-workers"}
-"""Short options of the command line, for the two that every first command needs."""
+ALIASES = {
+    "--data": "--data.path",
+    "--teacher": "--teacher.model",
+    "--num-workers": "--cluster.num-workers",
+}
+"""Short options of the command line, for what every first command needs."""
 
 OPERATIONAL = (
     "name",

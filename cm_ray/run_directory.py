@@ -4,6 +4,8 @@ config.json        the settings           lineage.json   data fingerprint, git r
 metrics.jsonl      a row per log interval  result.json    scores with their keys, timings, paths
 checkpoints/       step-00001000/ …, best.json
 samples/           *.png and *.npz        model/         what sampling needs: model.json, weights
+teacher/, initial/ copies of the models that it was distilled from and started from
+rounds/            of progressive distillation: the model of every round, by its sampling steps
 tracking.json      the MLflow run and how far it has been told
 """
 
@@ -73,6 +75,21 @@ class RunDirectory:
     def model(self) -> Path:
         """Folder of the trained model."""
         return self.root / "model"
+
+    @property
+    def teacher(self) -> Path:
+        """Folder of the copy of the teacher, if there is one."""
+        return self.root / "teacher"
+
+    @property
+    def initial(self) -> Path:
+        """Folder of the copy of the model whose weights training starts from, if there is one."""
+        return self.root / "initial"
+
+    @property
+    def rounds(self) -> Path:
+        """Folder of the models of the rounds of progressive distillation, by sampling steps."""
+        return self.root / "rounds"
 
     def config(self) -> TrainConfig:
         """Read the settings. Raises UserError when this is no run directory."""

@@ -11,10 +11,10 @@ from typing import Annotated
 import tyro
 
 from cm_ray.command_line import run_job
-from cm_ray.networks.model import load_model
+from cm_ray.networks.model import load_model, sampling_of
 from cm_ray.tracking.locate import locate_model
 from cm_ray.training.pictures import save_samples
-from cm_ray.training.sampling import Request, sample_all, taus_of
+from cm_ray.training.sampling import Request, sample_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +27,13 @@ class Sample:
     """Where to, without an ending: OUT.png and OUT.npz."""
     samples: int = 100
     """How many images."""
-    steps: int = 1
-    """Network evaluations per image; the model knows its time points."""
+    sampler: str = ""
+    """one-step, multistep@2.0,0.8, multistep:4, heun:18, euler:40, dpm2:10, ancestral:100, pd:4; empty: the
+    model's own."""
+    steps: int = 0
+    """Steps of the model's own sampler: network evaluations of a consistency model; instead of --sampler."""
     taus: tuple[float, ...] = ()
-    """Time points beyond t_max, descending; instead of --steps."""
+    """Time points of a consistency model beyond t_max, descending; instead of --sampler."""
     seed: int = 0
     """Seed of the noise, and of the labels of a conditional model."""
     label: int | None = None
@@ -49,7 +52,7 @@ def draw(args: Sample) -> None:
     request = Request(
         count=args.samples,
         seed=args.seed,
-        taus=taus_of(model.spec, args.steps, args.taus),
+        sampling=sampling_of(model.spec, args.sampler, args.steps, args.taus),
         label=args.label,
         unit=args.batch_size,
     )

@@ -17,6 +17,7 @@ from cm_ray.errors import UserError
 from cm_ray.files import cache_root
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import check_fits
+from cm_ray.sampling import own_sampler, parse
 
 _PACKAGES = ("cm_ray", "torch", "ray", "mlflow", "numpy", "pyarrow", "safetensors")
 
@@ -67,8 +68,19 @@ def model_spec(config: TrainConfig, manifest: Manifest) -> ModelSpec:
         diffusion=config.diffusion,
         shape=manifest.shape,
         class_names=manifest.class_names,
-        taus=config.evaluation.taus,
+        taus=_taus(config),
+        sampler=own_sampler(config),
     )
+
+
+def _taus(config: TrainConfig) -> tuple[float, ...]:
+    """Return the time points of the longest multistep sampler that is scored: the model's own."""
+    if config.diffusion.boundary == "none":
+        return ()
+    samplings = [
+        parse(text, config.diffusion, own=own_sampler(config)) for text in config.evaluation.samplers
+    ]
+    return max((sampling.taus for sampling in samplings), key=len)
 
 
 def lineage(manifest: Manifest) -> dict[str, str]:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cm_ray.run_directory import RunDirectory
 
 POLL_S = 0.5
+_GAUGES = {"num_scales": "N", "target_decay": "mu", "stage": "stage"}
 
 
 class Progress:
@@ -93,14 +94,12 @@ def _version(run: RunDirectory) -> tuple[int, int] | None:
 
 
 def _training(row: dict[str, Any]) -> str:
-    return (
-        f"loss {row['loss']:.4g}  N {row['num_scales']}  mu {row['target_decay']:.3g}  "
-        f"{row['images_per_s']:.0f} images/s"
-    )
+    gauges = "".join(f"{short} {row[name]:.3g}  " for name, short in _GAUGES.items() if name in row)
+    return f"loss {row['loss']:.4g}  {gauges}{row['images_per_s']:.0f} images/s"
 
 
 def _scores(rows: list[dict[str, Any]]) -> str:
-    return "  ".join(f"{row['name']} ({row['key']['steps']}-step) {row['value']:.4g}" for row in rows)
+    return "  ".join(f"{row['name']} ({row['key']['sampler']}) {row['value']:.4g}" for row in rows)
 
 
 @contextlib.contextmanager

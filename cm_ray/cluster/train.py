@@ -14,17 +14,19 @@ from cm_ray.cluster.generate import Generated, SamplerPool
 from cm_ray.cluster.launch import connected, node_resources, plan
 from cm_ray.cluster.prepare import lineage, model_spec, prepare_shards
 from cm_ray.cluster.progress import Progress, followed
+from cm_ray.cluster.teachers import prepare_teachers
 from cm_ray.cluster.trainer import Task, fit
 from cm_ray.config import TrainConfig
 from cm_ray.errors import UserError
 from cm_ray.files import read_json, write_json
 from cm_ray.metrics.extractors import open_extractor
 from cm_ray.metrics.score import Score
-from cm_ray.networks.model import save_model
+from cm_ray.networks.model import sampling_of, save_model
 from cm_ray.run_directory import RunDirectory, default_run_dir
+from cm_ray.sampling import Sampling
 from cm_ray.tracking import Tracker, open_tracker
 from cm_ray.training.checkpoint import CheckpointStore
-from cm_ray.training.evaluate import noise_distance, reference_statistics, sampler_steps, score_samples
+from cm_ray.training.evaluate import noise_distance, reference_statistics, score_samples
 from cm_ray.training.pictures import save_samples
 from cm_ray.training.sampling import Request
 
@@ -53,6 +55,7 @@ class Run:
         workers = plan(config.cluster, node_resources())
         self.shards, self.manifest = prepare_shards(config)
         spec = model_spec(config, self.manifest)
+        prepare_teachers(config, spec, run)
         run.claim(config)  # not before all is known to fit: a mistyped command leaves no trace
         self._remember_lineage()
         self.task = Task(config=config, spec=spec, plan=workers, run=run, shards=self.shards)
@@ -94,7 +97,10 @@ class Run:
         step = self._export()
         pool = SamplerPool(self.run.model, self.config.evaluation.extractor, self.task.plan)
         try:
-            samples = [self._sample(pool, taus) for taus in sampler_steps(self.config.evaluation)]
+            samples = [
+                self._sample(pool, sampling_of(self.task.spec, text))
+                for text in self.config.evaluation.samplers
+            ]
         finally:
             pool.close()
         rows = [row for row in self.run.read_metrics() if "seconds" in row]
@@ -124,17 +130,17 @@ class Run:
         save_model(self.run.model, self.task.spec, checkpoint.group("ema0"))
         return step
 
-    def _sample(self, pool: SamplerPool, taus: tuple[float, ...]) -> Sampled:
+    def _sample(self, pool: SamplerPool, sampling: Sampling) -> Sampled:
         evaluation = self.config.evaluation
         scored = evaluation.extractor != "none"
         request = Request(
             count=evaluation.samples or (self.manifest.count if scored else evaluation.grid**2),
             seed=self.config.seed + FINAL_SEED,
-            taus=taus,
+            sampling=sampling,
             unit=evaluation.batch_size,
         )
         generated = pool.generate(request)
-        stem = self.run.samples / f"final-{len(taus) + 1}-step"
+        stem = self.run.samples / f"final-{sampling.file_name}"
         grid, _ = save_samples(generated.images, stem, most=evaluation.grid**2, columns=evaluation.grid)
         if not scored:
             return Sampled(grid)
@@ -202,11 +208,11 @@ def _summary(run: RunDirectory) -> str:
     for row in result["scores"]:
         share = row["value"] / result["clipped_noise"]
         lines.append(
-            f"  {row['name']}, {row['key']['steps']} step(s): {row['value']:.4g}  "
+            f"  {row['name']}, {row['key']['sampler']}: {row['value']:.4g}  "
             f"({share:.1%} of clipped Gaussian noise)"
         )
     if result["class_shares"]:
         lines.append(f"  share of the rarest class: {min(result['class_shares']):.1%}")
     lines += [f"  samples: {path}" for path in result["paths"]["samples"]]
-    lines.append(f"  try: python jobs/sample.py {run.root} --samples 25 --steps 2")
+    lines.append(f"  try: python jobs/sample.py {run.root} --samples 25")
     return "\n".join(lines)

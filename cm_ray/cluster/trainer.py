@@ -18,11 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cm_ray.cluster.launch import Plan, quiet_ray, user_error
 from cm_ray.cluster.stream import batches
+from cm_ray.cluster.teachers import read_initial, read_teacher
 from cm_ray.config import TrainConfig
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.files import read_json, remove, write_json
-from cm_ray.networks.model import ModelSpec
+from cm_ray.networks.model import ModelSpec, save_model
 from cm_ray.run_directory import RunDirectory
 from cm_ray.training.checkpoint import Checkpoint, CheckpointStore
 from cm_ray.training.engine import Engine, Share, StepStats
@@ -116,7 +117,15 @@ class Worker:
         if self.device.type == "cpu":
             torch.set_num_threads(task.plan.threads)
         wrap = self._data_parallel if self.share.world > 1 else None
-        self.engine = Engine(self.config, task.spec, device=self.device, share=self.share, wrap=wrap)
+        self.engine = Engine(
+            self.config,
+            task.spec,
+            device=self.device,
+            share=self.share,
+            wrap=wrap,
+            teacher=read_teacher(self.config, task.run),
+            initial=read_initial(self.config, task.run),
+        )
         self.store = CheckpointStore(task.run.checkpoints, self.config.checkpoint.keep)
         self.evaluator = Evaluator(self.config, task.shards, self.device) if self.share.rank == 0 else None
 
@@ -137,6 +146,8 @@ class Worker:
         try:
             for stats in self.engine.train(stream):
                 log.add(stats)
+                if self.engine.round_ended() and self.share.rank == 0:
+                    self._save_round()
                 if self._due(stats.step, self.config.log_every) or self._checkpoint_due(stats.step):
                     log.write(stats, self.share)
                 if self._checkpoint_due(stats.step):
@@ -179,6 +190,17 @@ class Worker:
             self.engine.check_finite()
             self.engine.check_weights()
         ray.train.report({"step": step})
+
+    def _save_round(self) -> None:
+        """Keep the model of a round of progressive distillation: it has its own number of steps."""
+        self.engine.check_finite()
+        self.engine.check_weights()
+        spec = self.engine.averaged_spec()
+        folder = self.task.run.rounds / spec.sampler.partition(":")[2]
+        remove(folder)  # a run that was killed here does the round's end again
+        save_model(
+            folder, spec, {name: weights.cpu() for name, weights in self.engine.averaged_weights().items()}
+        )
 
     def _evaluate(self, step: int) -> None:
         assert self.evaluator is not None
@@ -226,8 +248,7 @@ class _Log:
                 {
                     "step": stats.step,
                     "loss": float(loss) / share.world,
-                    "num_scales": stats.num_scales,
-                    "target_decay": stats.target_decay,
+                    **stats.gauges,
                     "images_per_s": round(speed, 1),
                     "seconds": round(self.seconds, 3),
                 }

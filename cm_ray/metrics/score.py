@@ -11,14 +11,14 @@ import cm_ray
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import Extractor
 
-MEASURING = ("extractor", "weights_sha256", "preprocess", "n", "seed", "reference", "steps")
-"""Entries of a key that say how it was measured; scores compare when these are equal. `steps` belongs
-here, as one evaluation of the network is another product than two; `seed`, as it makes the noise of the
-samples and so pairs the scores."""
+MEASURING = ("extractor", "weights_sha256", "preprocess", "n", "seed", "reference", "evaluations")
+"""Entries of a key that say how it was measured; scores compare when these are equal. `evaluations`
+belongs here, as one evaluation of the network is another product than two; `seed`, as it makes the noise of
+the samples and so pairs the scores."""
 
-DESCRIBING = ("taus", "version")
-"""Entries that say what was measured, beside the model: the time points, which a search varies in order to
-compare, and the version of cm_ray."""
+DESCRIBING = ("sampler", "version")
+"""Entries that say what was measured, beside the model: the sampler with its times, which a search varies in
+order to compare, and the version of cm_ray."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +44,8 @@ class Score:
 
     @property
     def metric(self) -> str:
-        """Name and number of network evaluations: ``FD-digits-1797/1-step``."""
-        return f"{self.name}/{self.key['steps']}-step"
+        """Name and sampler: ``FD-digits-1797/one-step``."""
+        return f"{self.name}/{self.key['sampler']}"
 
     @property
     def measuring(self) -> dict[str, Any]:
@@ -69,12 +69,12 @@ class Score:
 
 
 def frechet_score(
-    value: float, extractor: Extractor, *, n: int, seed: int, reference: str, taus: tuple[float, ...]
+    value: float, extractor: Extractor, *, n: int, seed: int, reference: str, sampler: str, evaluations: int
 ) -> Score:
     """Return the score of `n` samples.
 
     value: their `frechet_distance` to the reference.  seed: of their noise.  reference: fingerprint of the
-    images compared with.  taus: time points of multistep sampling, none for one step.
+    images compared with.  sampler: as text, see `cm_ray.sampling`.  evaluations: of the network, per sample.
     """
     key = {
         "extractor": extractor.name,
@@ -83,8 +83,8 @@ def frechet_score(
         "n": n,
         "seed": seed,
         "reference": reference,
-        "steps": len(taus) + 1,
-        "taus": list(taus),
+        "evaluations": evaluations,
+        "sampler": sampler,
         "version": cm_ray.__version__,
     }
     return Score(value=value, key=key)

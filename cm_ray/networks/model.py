@@ -1,8 +1,9 @@
-"""A consistency model: network and preconditioning together, to and from a folder of two plain files."""
+"""A model: network and preconditioning together, to and from a folder of two plain files."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 
 from cm_ray.config import DiffusionConfig, NetworkConfig, from_dict, to_dict
 from cm_ray.core.noise import Purpose, normal, uniform
-from cm_ray.core.precondition import ConsistencyPrecondition
-from cm_ray.core.samplers import multistep
+from cm_ray.core.precondition import EDM, VE, VP, Boundary, Piecewise, Scalings, precondition
+from cm_ray.core.samplers import Step
 from cm_ray.core.types import Images, Labels, Times
 from cm_ray.errors import UserError
 from cm_ray.files import folder_written_aside, read_json
 from cm_ray.networks.unet import UNet
+from cm_ray.sampling import ONE_STEP, Sampling, parse
 
 WEIGHTS, SPEC = "weights.safetensors", "model.json"
 
@@ -36,6 +38,8 @@ class ModelSpec:
     """Names of the classes of the data."""
     taus: tuple[float, ...] = ()
     """Descending time points for multistep sampling; k steps take the first k - 1."""
+    sampler: str = ONE_STEP
+    """The sampler that the model is made for, as text; see `cm_ray.sampling`."""
 
     @property
     def classes(self) -> int:
@@ -43,46 +47,58 @@ class ModelSpec:
         return len(self.class_names) if self.network.conditional else 0
 
 
-class ConsistencyModel(nn.Module):
-    """f_theta: noisy images and their times to clean images, in one evaluation."""
+def scalings(diffusion: DiffusionConfig) -> Scalings:
+    """Return the preconditioning that a config names: of a consistency function or of a denoiser."""
+    columns: dict[str, Scalings] = {
+        "edm": EDM(diffusion.sigma_data, diffusion.time_scale),
+        "vp": VP(),
+        "ve": VE(),
+    }
+    column = columns[diffusion.column]
+    if diffusion.boundary == "none":
+        return column
+    kind = Boundary if diffusion.boundary == "skip" else Piecewise
+    return kind(column, diffusion.t_min)
+
+
+class Model(nn.Module):
+    """Noisy images and their times to clean images: a consistency function f_theta, or a denoiser D."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
         self.network = UNet(spec.network, spec.shape, spec.classes)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        diffusion = spec.diffusion
-        self.precondition = ConsistencyPrecondition(
-            diffusion.sigma_data, diffusion.t_min, diffusion.time_scale
-        )
+        self.scalings = scalings(spec.diffusion)
 
     def forward(self, x_t: Images, t: Times, labels: Labels | None = None) -> Images:
-        """Return f(x_t, t) (b, c, h, w), float32, not clipped."""
-        return self.precondition(lambda x, time: self.network(x, time, labels), x_t, t)
+        """Return the clean images (b, c, h, w), float32, not clipped."""
+        return precondition(self.scalings, lambda x, time: self.network(x, time, labels), x_t, t)
 
     @torch.no_grad()
-    def sample(
-        self, indices: Tensor, *, seed: int, taus: tuple[float, ...] = (), labels: Labels | None = None
-    ) -> Images:
-        """Generate the samples with these indices, in [-1, 1] (b, c, h, w).
-
-        Sample i of a seed is the same in whatever batch it is made, with the same labels. taus: time
-        points beyond t_max; none for one evaluation. labels: by default `sample_labels`, drawn with the
-        seed, for a conditional model.
-        Puts the model in eval mode and leaves it there.
-        """
+    def sampling_steps(
+        self, indices: Tensor, *, seed: int, sampling: Sampling, labels: Labels | None = None
+    ) -> Iterator[Step]:
+        """Yield the steps of generating the samples with these indices; see `sample`."""
         self.eval()
         if labels is None:
             labels = self.sample_labels(indices, seed)
-        diffusion = self.spec.diffusion
-        *_, images = multistep(
+        yield from sampling.steps(
             lambda x_t, t: self(x_t, t, labels),
-            lambda step: normal(seed, step, indices, Purpose.SAMPLE, self.spec.shape),
-            taus,
-            t_min=diffusion.t_min,
-            t_max=diffusion.t_max,
+            lambda draw: normal(seed, draw, indices, Purpose.SAMPLE, self.spec.shape),
         )
-        return images
+
+    def sample(
+        self, indices: Tensor, *, seed: int, sampling: Sampling, labels: Labels | None = None
+    ) -> Images:
+        """Generate the samples with these indices, in [-1, 1] up to the noise of t_min (b, c, h, w).
+
+        Sample i of a seed is the same in whatever batch it is made, with the same labels. labels: by
+        default `sample_labels`, drawn with the seed, for a conditional model.
+        Puts the model in eval mode and leaves it there.
+        """
+        *_, last = self.sampling_steps(indices, seed=seed, sampling=sampling, labels=labels)
+        return last.x
 
     def sample_labels(self, indices: Tensor, seed: int) -> Labels | None:
         """Draw the labels of these samples, uniform over the classes (b,); None if unconditional."""
@@ -102,17 +118,23 @@ def from_uint8(images: Tensor) -> Images:
     return images.float() / 127.5 - 1
 
 
-def taus_for(spec: ModelSpec, steps: int) -> tuple[float, ...]:
-    """Return the model's own time points for `steps` evaluations.
+def sampling_of(spec: ModelSpec, sampler: str = "", steps: int = 0, taus: tuple[float, ...] = ()) -> Sampling:
+    """Return the sampling that is asked of a model: by text, by number of steps, or by time points.
 
-    Raises UserError when the model does not know that many.
+    Nothing asked for is the model's own sampler. steps: of that sampler; a consistency model takes its own
+    time points if it knows enough of them, else those of a Karras grid. Raises UserError when the two
+    exclude each other or do not fit the model.
     """
-    if not 1 <= steps <= len(spec.taus) + 1:
-        raise UserError(
-            f"This model has time points for 1 to {len(spec.taus) + 1} steps, not for {steps}; "
-            "give the time points by --taus."
-        )
-    return spec.taus[: steps - 1]
+    if sum(map(bool, (sampler, steps, taus))) > 1:
+        raise UserError("Give one of --sampler, --steps and --taus.")
+    if steps < 0:
+        raise UserError(f"--steps must be at least 1, not {steps}.")
+    if taus:
+        sampler = "multistep@" + ",".join(map(repr, taus))
+    elif steps:
+        own = "multistep" if spec.sampler == ONE_STEP else spec.sampler.partition(":")[0]
+        sampler = f"{own}:{steps}"
+    return parse(sampler or spec.sampler, spec.diffusion, own=spec.sampler, taus=spec.taus)
 
 
 def save_model(folder: Path, spec: ModelSpec, weights: dict[str, Tensor]) -> None:
@@ -122,14 +144,14 @@ def save_model(folder: Path, spec: ModelSpec, weights: dict[str, Tensor]) -> Non
         (aside / SPEC).write_text(json.dumps(spec_to_dict(spec), indent=2) + "\n")
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> ConsistencyModel:
+def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
     """Read what `save_model` wrote, in eval mode; device "auto" is a GPU if there is one.
 
     Raises UserError when it is not such a folder or there is no such device.
     """
     if not (folder / SPEC).is_file() or not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} holds no model: {SPEC} and {WEIGHTS} are expected there.")
-    model = ConsistencyModel(spec_from_dict(read_json(folder / SPEC)))
+    model = Model(spec_from_dict(read_json(folder / SPEC)))
     try:
         weights = load_file(folder / WEIGHTS)
     except SafetensorError as error:
@@ -149,7 +171,7 @@ def _device(name: torch.device | str) -> torch.device:
     return device
 
 
-def load_weights(network: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
+def load_weights(network: nn.Module, weights: dict[str, Tensor], source: Path | str) -> None:
     """Fill a network. Raises UserError, naming the first difference, when they are another network's."""
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
@@ -176,4 +198,5 @@ def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
         shape=(c, h, w),
         class_names=tuple(values["class_names"]),
         taus=tuple(values["taus"]),
+        sampler=values["sampler"],
     )

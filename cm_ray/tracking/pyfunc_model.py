@@ -18,9 +18,10 @@ from mlflow.pyfunc import PythonModel
 from numpy.typing import NDArray
 
 from cm_ray.errors import UserError
-from cm_ray.networks.model import ModelSpec, load_model, taus_for, to_uint8
+from cm_ray.networks.model import ModelSpec, load_model, sampling_of, to_uint8
+from cm_ray.sampling import Sampling
 
-_BATCH = 256
+_BATCH, _MOST_STEPS = 256, 1000
 
 
 class RefusedRequest(MlflowException, UserError):  # type: ignore[misc]
@@ -43,35 +44,35 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
     ) -> NDArray[np.uint8]:
         """Return the samples with the indices in column `index`, uint8 (n, h, w, c).
 
-        params: seed of the noise; steps, network evaluations per sample; label, a class, -1 to draw one
+        params: seed of the noise; steps of the sampler, 0 for the model's own; label, a class, -1 to draw one
         per sample with the seed. Raises RefusedRequest on values that the model does not take.
         """
-        settings = {"seed": 0, "steps": 1, "label": -1} | (params or {})
+        settings = {"seed": 0, "steps": 0, "label": -1} | (params or {})
         seed, steps, label = (int(settings[name]) for name in ("seed", "steps", "label"))
         indices = torch.from_numpy(np.array(model_input["index"], dtype=np.int64))
-        taus = _checked(self.model.spec, indices, seed, steps, label)
+        sampling = _checked(self.model.spec, indices, seed, steps, label)
         indices = indices.to(next(self.model.parameters()).device)
         c, h, w = self.model.spec.shape
         made = [np.empty((0, h, w, c), np.uint8)]
         for part in indices.split(_BATCH) if len(indices) else ():
             labels = None if label < 0 else torch.full_like(part, label)
-            images = self.model.sample(part, seed=seed, taus=taus, labels=labels)
+            images = self.model.sample(part, seed=seed, sampling=sampling, labels=labels)
             made.append(to_uint8(images).permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(made)
 
 
-def _checked(spec: ModelSpec, indices: torch.Tensor, seed: int, steps: int, label: int) -> tuple[float, ...]:
-    """Return the time points of a request. Raises RefusedRequest on a bad one."""
+def _checked(spec: ModelSpec, indices: torch.Tensor, seed: int, steps: int, label: int) -> Sampling:
+    """Return the sampling of a request. Raises RefusedRequest on a bad one."""
     if len(indices) and not (indices.min() >= 0 and indices.max() < 2**32):
         raise RefusedRequest("index must be in [0, 2^32).")
     if seed < 0:
         raise RefusedRequest(f"seed must be at least 0, not {seed}.")
-    if not 1 <= steps <= len(spec.taus) + 1:
-        raise RefusedRequest(f"steps must be 1 to {len(spec.taus) + 1} for this model, not {steps}.")
+    if not 0 <= steps <= _MOST_STEPS:
+        raise RefusedRequest(f"steps must be 0 to {_MOST_STEPS}, not {steps}.")
     if label != -1 and not 0 <= label < spec.classes:
         known = f"0 to {spec.classes - 1}, or -1 to draw it" if spec.classes else "-1, it has no classes"
         raise RefusedRequest(f"label {label} is none of this model's: give {known}.")
-    return taus_for(spec, steps)
+    return sampling_of(spec, steps=steps)
 
 
 mlflow.models.set_model(ConsistencyPyfunc())

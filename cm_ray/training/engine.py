@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cm_ray.config import TrainConfig
-from cm_ray.core import times
 from cm_ray.core.ema import update_average
-from cm_ray.core.losses import consistency_loss
+from cm_ray.core.losses import regression_loss
 from cm_ray.core.noise import Purpose, derived_seed, normal, uniform
-from cm_ray.core.pairs import training_pair
-from cm_ray.core.types import Distance, Images
+from cm_ray.core.objectives import Draw
+from cm_ray.core.pairs import perturb
+from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
 from cm_ray.errors import UserError
-from cm_ray.networks.model import ConsistencyModel, ModelSpec, from_uint8, load_weights
+from cm_ray.networks.model import Model, ModelSpec, from_uint8, load_weights
+from cm_ray.sampling import own_sampler
 from cm_ray.training import recipe
+from cm_ray.training.building import build_optimizer, build_student, contiguous_copy, frozen_copy
 from cm_ray.training.checkpoint import Checkpoint
 
 _PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -58,17 +59,17 @@ class StepStats:
     """Steps done."""
     loss: Tensor
     """Mean loss of this worker's share, a scalar on the device: reading it waits for the device."""
-    num_scales: int
-    """N(k) of the step."""
-    target_decay: float
-    """mu(k) of the step."""
+    gauges: Mapping[str, float]
+    """What the schedules were: num_scales N(k), target_decay mu(k), learning_rate ..., as the method has."""
 
 
 class Engine:
-    """Consistency training (Song et al. 2023, Algorithm 3; with iCT's settings, Song & Dhariwal 2023).
+    """The step of every method: the student learns to return its objective's aim.
 
+    Song et al. 2023, Algorithms 2 and 3; Karras et al. 2022; Salimans & Ho 2022, Algorithm 2.
     wrap: makes a data-parallel module of the student, e.g. DistributedDataParallel; the loss is averaged
     over the worker's share, so averaging gradients over workers gives the global batch's gradient.
+    teacher: the model to distil; it is put in eval mode and never clipped. initial: weights to start from.
     All randomness is a function of (seed, step, position in the global batch, purpose): an engine that
     goes on from a checkpoint does what an uninterrupted one would have done, on CPU to the bit.
     """
@@ -82,25 +83,21 @@ class Engine:
         share: Share | None = None,
         wrap: Callable[[nn.Module], nn.Module] | None = None,
         distance: Distance | None = None,
+        teacher: Model | None = None,
+        initial: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.config, self.spec, self.share = config, spec, share or Share()
         self.device = torch.device(device)
-        self.student = build_student(spec, config.seed).to(self.device)
+        self.student = build_student(spec, config.seed, initial).to(self.device)
         self.replica = wrap(self.student) if wrap else self.student
-        self.scales = recipe.scales(config)
-        self.target_decay = recipe.target_decay(config, self.scales)
-        self.proposal, self.weight = recipe.proposal(config), recipe.weight(config)
+        self.objective, self.rounds = recipe.objective(config), recipe.rounds(config)
+        self.time_pairs, self.weight = recipe.time_pairs(config), recipe.weight(config)
+        self.target_decay, self.learning_rate = recipe.target_decay(config), recipe.learning_rate(config)
         self.distance = distance or recipe.distance(config, self.device)
-        self.target = _frozen_copy(self.student, self.device) if not _target_is_student(config) else None
-        self.averages = [[p.detach().clone() for p in self._parameters()] for _ in config.ema_decays]
-        self.optimizer = torch.optim.RAdam(
-            self.student.parameters(),
-            lr=config.optimizer.learning_rate,
-            betas=(0.9, config.optimizer.beta2),
-            weight_decay=config.optimizer.weight_decay,
-            decoupled_weight_decay=True,
-            foreach=True,
-        )
+        self.target = frozen_copy(self.student).train() if recipe.has_target(config) else None
+        self.teacher = teacher.to(self.device).requires_grad_(False).eval() if teacher else None
+        self.averages = self._fresh_averages()
+        self.optimizer = build_optimizer(config, self.student)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.step = 0
         self._unchecked: tuple[int, Tensor] | None = None
@@ -125,6 +122,7 @@ class Engine:
         rows = config.batch_size // self.share.world // config.accumulate
         if len(batch.images) != rows * config.accumulate:
             raise ValueError(f"expected {rows * config.accumulate} images, got {len(batch.images)}")
+        self._begin_round()
         self.student.train()
         losses = []
         for part in range(config.accumulate):
@@ -134,10 +132,13 @@ class Engine:
                 self.scaler.scale(loss / config.accumulate).backward()
             losses.append(loss.detach())
         self._optimize()
+        self._average(self.target_decay(step))
         self.step += 1
-        decay = self.target_decay(step)
-        self._average(decay)
-        return StepStats(self.step, torch.stack(losses).mean(), self.scales(step), decay)
+        return StepStats(self.step, torch.stack(losses).mean(), self._gauges(step))
+
+    def round_ended(self) -> bool:
+        """Tell whether the last step was the last of a round of progressive distillation."""
+        return self.rounds is not None and self.step in self.rounds.starts[1:]
 
     def check_finite(self) -> None:
         """Raise UserError when the last step's loss was not finite. Waits for the device."""
@@ -158,14 +159,20 @@ class Engine:
         names = [name for name, _ in self.student.network.named_parameters()]
         return dict(zip(names, self.averages[index], strict=True))
 
-    def averaged_model(self, index: int = 0) -> ConsistencyModel:
+    def averaged_spec(self) -> ModelSpec:
+        """Return the specification of the averaged model: with the sampler of the round, if there are any."""
+        return dataclasses.replace(self.spec, sampler=own_sampler(self.config, self._sampling_steps()))
+
+    def averaged_model(self, index: int = 0) -> Model:
         """Return a copy of the model with the weights of average `index`, in eval mode."""
-        model = ConsistencyModel(self.spec).to(self.device).eval()
+        model = Model(self.averaged_spec()).to(self.device).eval()
         model.network.load_state_dict(self.averaged_weights(index))
         return model
 
     def checkpoint(self) -> Checkpoint:
         """Return a copy, on the CPU, of all state: weights, target, averages, optimizer, step.
+
+        A teacher is part of it only when it was trained here, in an earlier round.
 
         Raises UserError when the loss or a weight is not finite.
         """
@@ -176,11 +183,14 @@ class Engine:
             tensors.update({f"{group}/{name}": tensor for name, tensor in weights.items()})
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors.update({f"optimizer/{index}/{name}": value for name, value in state.items()})
-        copies = {name: _contiguous_copy(tensor) for name, tensor in tensors.items()}
+        copies = {name: contiguous_copy(tensor) for name, tensor in tensors.items()}
         return Checkpoint(self.step, copies, {"scaler": self.scaler.state_dict()})
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint. Raises UserError when it belongs to another network."""
+        self.step = checkpoint.step
+        if self._teacher_was_student():
+            self.teacher = frozen_copy(self.student)
         for group, weights in self._weight_groups().items():
             saved = checkpoint.group(group)
             if group == "student":
@@ -192,7 +202,6 @@ class Engine:
                     tensor.copy_(saved[name])
         self._restore_optimizer(checkpoint.group("optimizer"))
         self.scaler.load_state_dict(checkpoint.extra["scaler"])
-        self.step = checkpoint.step
 
     def _restore_optimizer(self, saved: dict[str, Tensor]) -> None:
         """Fill the optimizer's state, each moment laid out in memory as its parameter is."""
@@ -214,19 +223,34 @@ class Engine:
         positions = torch.arange(first, first + rows, device=self.device)
         x = self._clean_images(batch.images, positions)
         labels = batch.labels.to(self.device) if self.spec.classes else None
-        t, s = self._times(positions)
+        draws = uniform(config.seed, step, positions, Purpose.TIMES, (1,))[:, 0]
+        t, s = self.time_pairs(step, draws)
         noise = normal(config.seed, step, positions, Purpose.NOISE, tuple(x.shape[1:]))
-        x_t, x_s = training_pair(x, noise, t, s)
-        self._seed_dropout(first)
-        with (
-            torch.no_grad(),
-            self._autocast(),
-        ):  # a context of its own: autocast caches casts without gradient
-            f_s = (self.target or self.student)(x_s, s, labels)
+        draw = Draw(x, noise, perturb(x, noise, t), t, s)
+        aim = self._aim(draw, labels, first)
         self._seed_dropout(first)
         with self._autocast():
-            f_t = self.replica(x_t, t, labels)
-        return consistency_loss(f_t, f_s, self.weight(t, s), self.distance).mean()
+            answer = self.replica(draw.x_t, t, labels)
+        return regression_loss(answer, aim, self.weight(t, s), self.distance).mean()
+
+    @torch.no_grad()
+    def _aim(self, draw: Draw, labels: Labels | None, first: int) -> Images:
+        """Return the objective's aim; the target sees the student's dropout mask, the teacher sees none."""
+
+        def target(x_s: Images, s: Times) -> Images:
+            self._seed_dropout(first)
+            return (self.target or self.student)(x_s, s, labels)
+
+        with self._autocast():  # not the student's: autocast caches casts without gradient
+            return self.objective.aim(draw, target, self._teaching(labels))
+
+    def _teaching(self, labels: Labels | None) -> Denoise:
+        def teach(x_t: Images, t: Times) -> Images:
+            if self.teacher is None:
+                raise ValueError(f"method {self.config.method} needs a teacher")
+            return self.teacher(x_t, t, labels)
+
+        return teach
 
     def _clean_images(self, images: Tensor, positions: Tensor) -> Images:
         x = from_uint8(images.to(self.device, non_blocking=True))
@@ -234,14 +258,6 @@ class Engine:
             return x
         flip = uniform(self.config.seed, self.step, positions, Purpose.FLIP, (1,))[:, 0] < 0.5
         return torch.where(flip[:, None, None, None], x.flip(-1), x)
-
-    def _times(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw the pair of neighbouring times t > s of every sample, float32 (b,)."""
-        config = self.config
-        grid = _grid(self.scales(self.step), config.diffusion, config.schedule.rho, self.device)
-        draws = uniform(config.seed, self.step, positions, Purpose.TIMES, (1,))[:, 0]
-        index = self.proposal(grid, draws)
-        return grid[index + 1].float(), grid[index].float()
 
     def _seed_dropout(self, first: int) -> None:
         """Give student and target the same dropout mask, whatever device draws it.
@@ -262,7 +278,33 @@ class Engine:
         context: contextlib.AbstractContextManager[Any] = no_sync()
         return context
 
+    def _begin_round(self) -> None:
+        """At the start of a round after the first, let the student become the teacher, and begin anew.
+
+        Salimans & Ho 2022, Algorithm 2.
+        """
+        if self.rounds is not None and self.step in self.rounds.starts[1:-1]:
+            self.teacher = frozen_copy(self.student)
+            self.averages = self._fresh_averages()
+            self.optimizer.state.clear()
+
+    def _teacher_was_student(self) -> bool:
+        """Tell whether the teacher of the last step was a student before."""
+        return self.rounds is not None and self.rounds.round(self.step - 1) > 0
+
+    def _sampling_steps(self) -> int:
+        """Return the sampling steps of the round of the last step; 0 without rounds."""
+        return self.rounds(max(0, self.step - 1)) - 1 if self.rounds else 0
+
+    def _gauges(self, step: int) -> dict[str, float]:
+        gauges = dict(self.time_pairs.gauges(step))
+        if self.target is not None:
+            gauges["target_decay"] = self.target_decay(step)
+        return gauges | {"learning_rate": self.learning_rate(step)}
+
     def _optimize(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.step)
         if self.config.optimizer.gradient_clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.student.parameters(), self.config.optimizer.gradient_clip)
@@ -277,6 +319,9 @@ class Engine:
         for average, ema_decay in zip(self.averages, self.config.ema_decays, strict=True):
             update_average(average, current, ema_decay)
 
+    def _fresh_averages(self) -> list[list[Tensor]]:
+        return [[p.clone() for p in self._parameters()] for _ in self.config.ema_decays]
+
     def _parameters(self) -> list[Tensor]:
         return [p.detach() for p in self.student.network.parameters()]
 
@@ -284,38 +329,12 @@ class Engine:
         groups = {"student": self.student.network.state_dict()}
         if self.target is not None:
             groups["target"] = self.target.network.state_dict()
+        if self.teacher is not None and self._teacher_was_student():
+            groups["teacher"] = self.teacher.network.state_dict()
         groups.update({f"ema{i}": self.averaged_weights(i) for i in range(len(self.averages))})
         return groups
-
-
-def build_student(spec: ModelSpec, seed: int) -> ConsistencyModel:
-    """Build a model whose initial weights are a function of the seed, leaving the global RNG alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "weights"))
-        return ConsistencyModel(spec)
-
-
-def _contiguous_copy(tensor: Tensor) -> Tensor:
-    """Copy to the CPU, in the plain layout that files have (weights live with their channels last)."""
-    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-
-
-def _frozen_copy(student: ConsistencyModel, device: torch.device) -> ConsistencyModel:
-    copy = ConsistencyModel(student.spec).to(device).requires_grad_(False)
-    copy.load_state_dict(student.state_dict())
-    return copy.train()  # the target sees the student's dropout mask
-
-
-def _target_is_student(config: TrainConfig) -> bool:
-    return config.schedule.target == "constant" and config.schedule.mu0 == 0
 
 
 def _part(batch: Batch, part: int, rows: int) -> Batch:
     span = slice(part * rows, (part + 1) * rows)
     return Batch(batch.images[span], batch.labels[span])
-
-
-@lru_cache(maxsize=8)
-def _grid(n: int, diffusion: Any, rho: float, device: torch.device) -> Tensor:
-    values = dataclasses.asdict(diffusion)
-    return times.karras_times(n, t_min=values["t_min"], t_max=values["t_max"], rho=rho).to(device)

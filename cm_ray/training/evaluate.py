@@ -6,21 +6,17 @@ from pathlib import Path
 
 import torch
 
-from cm_ray.config import EvaluationConfig, TrainConfig
+from cm_ray.config import TrainConfig
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.metrics.extractors import Extractor, open_extractor, statistics_of
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.score import Score, frechet_score
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import ConsistencyModel, to_uint8
+from cm_ray.networks.model import Model, sampling_of, to_uint8
+from cm_ray.sampling import Sampling
 from cm_ray.training.pictures import save_grid
 from cm_ray.training.sampling import Request, sample_units
-
-
-def sampler_steps(evaluation: EvaluationConfig) -> list[tuple[float, ...]]:
-    """Return the time points of the samplers to score: one step, and all the taus."""
-    return [()] + ([evaluation.taus] if evaluation.taus else [])
 
 
 def reference_statistics(shards: Path, extractor: Extractor) -> FeatureStatistics:
@@ -40,22 +36,28 @@ class Evaluator:
             self.extractor = open_extractor(self.evaluation.extractor, device)
             self.reference = reference_statistics(shards, self.extractor)
 
-    def evaluate(self, model: ConsistencyModel, step: int, folder: Path) -> list[Score]:
-        """Write the one-step grid of a training step to `folder`; return the scores, one-step first."""
-        self._grid(model, folder / f"step-{step:08d}.png")
+    def evaluate(self, model: Model, step: int, folder: Path) -> list[Score]:
+        """Write a grid by the first sampler to `folder`; return the scores of all samplers in order."""
+        samplings = [sampling_of(model.spec, text) for text in self.evaluation.samplers]
+        self._grid(model, samplings[0], folder / f"step-{step:08d}.png")
         if self.extractor is None:
             return []
-        return [self._score(model, self.extractor, taus) for taus in sampler_steps(self.evaluation)]
+        return [self._score(model, self.extractor, sampling) for sampling in samplings]
 
-    def _grid(self, model: ConsistencyModel, path: Path) -> None:
-        request = Request(count=self.evaluation.grid**2, seed=self.seed, unit=self.evaluation.batch_size)
+    def _grid(self, model: Model, sampling: Sampling, path: Path) -> None:
+        request = Request(
+            count=self.evaluation.grid**2,
+            seed=self.seed,
+            sampling=sampling,
+            unit=self.evaluation.batch_size,
+        )
         save_grid(torch.cat(list(sample_units(model, request))), path, columns=self.evaluation.grid)
 
-    def _score(self, model: ConsistencyModel, extractor: Extractor, taus: tuple[float, ...]) -> Score:
+    def _score(self, model: Model, extractor: Extractor, sampling: Sampling) -> Score:
         request = Request(
             count=self.evaluation.samples or self.manifest.count,
             seed=self.seed,
-            taus=taus,
+            sampling=sampling,
             unit=self.evaluation.batch_size,
         )
         statistics = FeatureStatistics.zero(extractor.dim)
@@ -78,7 +80,8 @@ def score_samples(
         n=samples.n,
         seed=request.seed,
         reference=manifest.fingerprint,
-        taus=request.taus,
+        sampler=request.sampling.text,
+        evaluations=request.sampling.evaluations,
     )
 
 

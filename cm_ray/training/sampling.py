@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cm_ray.errors import UserError
-from cm_ray.networks.model import ConsistencyModel, ModelSpec, taus_for, to_uint8
+from cm_ray.networks.model import Model, to_uint8
+from cm_ray.sampling import Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,9 +19,8 @@ class Request:
 
     count: int
     seed: int
+    sampling: Sampling
     first: int = 0
-    taus: tuple[float, ...] = ()
-    """Time points beyond t_max; none for one evaluation."""
     label: int | None = None
     """Class of all samples; None draws them."""
     unit: int = 256
@@ -33,22 +32,22 @@ class Request:
         return [(i, min(self.unit, stop - i)) for i in range(self.first, stop, self.unit)]
 
 
-def sample_unit(model: ConsistencyModel, request: Request, first: int, count: int) -> Tensor:
+def sample_unit(model: Model, request: Request, first: int, count: int) -> Tensor:
     """Return uint8 images (count, c, h, w) of one unit, on the CPU."""
     device = next(model.parameters()).device
     indices = torch.arange(first, first + count, device=device)
     labels = None if request.label is None else torch.full_like(indices, request.label)
-    images = model.sample(indices, seed=request.seed, taus=request.taus, labels=labels)
+    images = model.sample(indices, seed=request.seed, sampling=request.sampling, labels=labels)
     return to_uint8(images).cpu()
 
 
-def sample_units(model: ConsistencyModel, request: Request) -> Iterator[Tensor]:
+def sample_units(model: Model, request: Request) -> Iterator[Tensor]:
     """Yield the images of all units in order, uint8 (≤ unit, c, h, w)."""
     for first, count in request.units():
         yield sample_unit(model, request, first, count)
 
 
-def sample_all(model: ConsistencyModel, request: Request) -> tuple[Tensor, Tensor | None]:
+def sample_all(model: Model, request: Request) -> tuple[Tensor, Tensor | None]:
     """Return all images of a request, uint8 (n, c, h, w), and their labels (n,) if the model takes any.
 
     Raises UserError when the request does not fit the model.
@@ -66,14 +65,3 @@ def sample_all(model: ConsistencyModel, request: Request) -> tuple[Tensor, Tenso
     if request.label is not None:
         return images, torch.full_like(indices, request.label)
     return images, model.sample_labels(indices, request.seed)
-
-
-def taus_of(spec: ModelSpec, steps: int, taus: tuple[float, ...]) -> tuple[float, ...]:
-    """Return the time points asked for: `taus` if any are given, else the model's own for `steps`.
-
-    Raises UserError when they do not descend inside (t_min, t_max) or the model knows none.
-    """
-    ladder = (spec.diffusion.t_max, *taus, spec.diffusion.t_min)
-    if any(high <= low for high, low in itertools.pairwise(ladder)):
-        raise UserError(f"--taus must descend between {ladder[0]:g} and {ladder[-1]:g}, not {list(taus)}.")
-    return taus or taus_for(spec, steps)

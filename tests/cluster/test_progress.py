@@ -5,7 +5,7 @@ import sys
 from cm_ray.cluster.progress import Progress, followed
 from cm_ray.run_directory import RunDirectory
 
-SCORE = {"name": "FD-digits-9", "value": 1.5, "key": {"steps": 2}}
+SCORE = {"name": "FD-digits-9", "value": 1.5, "key": {"sampler": "heun:18"}}
 
 
 def row(step, **more):
@@ -21,7 +21,7 @@ def test_lines(capsys):
     progress.close()
     assert capsys.readouterr().err.splitlines() == [
         "step 10/40  loss 0.5  N 11  mu 0.9  800 images/s  left 00:06",
-        "step 20/40  FD-digits-9 (2-step) 1.5",
+        "step 20/40  FD-digits-9 (heun:18) 1.5",
     ]
 
 
@@ -35,7 +35,7 @@ def test_a_bar_on_a_terminal(capsys, monkeypatch):
     said = capsys.readouterr().err
     assert "20/40" in said
     assert "N 11" in said
-    assert "FD-digits-9 (2-step) 1.5" in said
+    assert "FD-digits-9 (heun:18) 1.5" in said
 
 
 def test_rows_are_followed_once_even_if_a_resume_says_them_again(tmp_path):

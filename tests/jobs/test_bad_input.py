@@ -16,6 +16,7 @@ from cm_ray.config import TrainConfig, from_dict, override, to_dict
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.run_directory import RunDirectory
+from cm_ray.training import recipe
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -43,12 +44,14 @@ def job(name, *options):
     ("name", "options", "said"),
     [
         ("train.py", ["ct_digit"], "There is no preset 'ct_digit': did you mean 'ct_digits'?"),
-        ("train.py", [], "Name a preset first: ct_digits, ct_cifar10"),
+        ("train.py", [], "Name a preset first: edm_cifar10, cd_cifar10"),
         ("ct_cifar.py", ["--network.chanels", "8"], "--network.channels"),
         ("ct_cifar.py", ["--distance.name", "l3"], "l2"),
         ("ct_cifar.py", ["--batch-size", "7", "--num-workers", "2"], "--batch-size 7 does not split into 2"),
         ("ct_cifar.py", ["--config", "nowhere.json"], "--config nowhere.json is not there"),
         ("ct_cifar.py", ["--schedule.s0", "200"], "--schedule.s0 200 must be in [1, s1 = 150]"),
+        ("cd_cifar.py", [], "Which teacher? --teacher takes a run directory"),
+        ("ect_cifar.py", [], "Which teacher? --teacher takes a run directory"),
         ("sample.py", ["nowhere"], "nowhere is neither a run directory nor a model's folder"),
         ("track.py", ["nowhere"], "nowhere is not a run directory"),
     ],
@@ -66,7 +69,7 @@ def test_help_is_complete(name):
     done = job(name, *options, "--help")
     assert done.returncode == 0, done.stderr
     assert "--debug" in done.stdout
-    if name.startswith(("ct_", "train")):
+    if name.startswith(("ct_", "cd_", "edm_", "pd_", "ict_", "ect_", "train")):
         for option in ["--run-dir", "--steps", "--seed", "--cluster.num-workers", "--num-workers", "--data"]:
             assert option in done.stdout
         assert "iCT" in done.stdout, "the fields' docstrings are there"
@@ -191,6 +194,10 @@ class TestOnACluster:
 @pytest.mark.parametrize("preset", presets.PRESETS)
 def test_configs_go_to_json_and_back(preset):
     config = presets.preset(preset)
+    if config.init_from == "teacher":
+        with pytest.raises(UserError, match="Which teacher"):
+            check(config)
+        config = override(config, {"teacher.model": "runs/edm"})
     check(config)
     assert from_dict(TrainConfig, to_dict(config)) == config
 
@@ -211,7 +218,18 @@ def test_configs_go_to_json_and_back(preset):
         ({"optimizer.learning_rate": 0.0}, "--optimizer.learning-rate must be positive, not 0.0"),
         ({"evaluation.every": 150}, "must be a multiple of --checkpoint.every 100"),
         ({"evaluation.samples": 1}, "--evaluation.samples must be at least 2"),
-        ({"evaluation.taus": (1.0, 2.0)}, "--evaluation.taus must descend between 80 and 0.002"),
+        (
+            {"evaluation.samplers": ("multistep@1.0,2.0",)},
+            "--evaluation.samplers: Time points must descend between 80 and 0.002",
+        ),
+        ({"evaluation.samplers": ("heun:18",)}, "heun:18 is for diffusion models"),
+        ({"evaluation.samplers": ()}, "--evaluation.samplers needs at least one"),
+        ({"method": "cd"}, "Which teacher\\? --teacher takes"),
+        ({"init_from": "teacher"}, "Which teacher\\? --teacher takes"),
+        ({"method": "edm"}, "--diffusion.boundary skip does not go with --method edm"),
+        ({"schedule.scales": "halving"}, "--schedule.scales halving does not go with --method ct"),
+        ({"optimizer.warmup_steps": 900}, "--optimizer.warmup-steps 900 must be in"),
+        ({"schedule.ect_q": 1.0}, "--schedule.ect-q must be greater than 1"),
     ],
 )
 def test_configs_that_cannot_be_trained(changes, message):
@@ -242,19 +260,26 @@ def test_presets_are_table_3():
     if not file.is_file():
         pytest.skip("the published tables are not beside this checkout")
     table = {row["hyperparameter"]: row for row in csv.DictReader(file.open())}
-    for preset, column in [
-        (presets.ct_cifar10(), "cifar10_ct"),
-        (presets.ct_imagenet64(), "imagenet64_ct"),
-        (presets.ct_lsun256(), "lsun256_ct"),
-    ]:
-        published = {name: row[column] for name, row in table.items()}
-        assert preset.optimizer.learning_rate == float(published["learning_rate"])
-        assert preset.batch_size == int(published["batch_size"])
-        assert preset.schedule.mu0 == float(published["mu_0"])
-        assert (preset.schedule.s0, preset.schedule.s1) == (int(published["s_0"]), int(published["s_1"]))
-        assert preset.distance.name == published["distance"]
-        assert preset.ema_decays == (float(published["ema_decay"]),)
-        assert preset.steps == int(published["training_iterations"])
-        assert (preset.precision != "float32") == (published["mixed_precision"] == "yes")
-        assert preset.network.dropout == float(published["dropout"])
-        assert (preset.schedule.scales, preset.schedule.target) == ("adaptive", "adaptive")
+    for data in ("cifar10", "imagenet64", "lsun256"):
+        for method in ("cd", "ct"):
+            preset = presets.preset(f"{method}_{data}")
+            published = {name: row[f"{data}_{method}"] for name, row in table.items()}
+            assert preset.method == method
+            assert preset.optimizer.learning_rate == float(published["learning_rate"])
+            assert preset.batch_size == int(published["batch_size"])
+            assert preset.distance.name == published["distance"]
+            assert preset.ema_decays == (float(published["ema_decay"]),)
+            assert preset.steps == int(published["training_iterations"])
+            assert (preset.precision != "float32") == (published["mixed_precision"] == "yes")
+            assert preset.network.dropout == float(published["dropout"])
+            schedule = preset.schedule
+            if method == "ct":
+                assert schedule.mu0 == float(published["mu_0"])
+                assert (schedule.s0, schedule.s1) == (int(published["s_0"]), int(published["s_1"]))
+                assert (schedule.scales, schedule.target) == ("adaptive", "adaptive")
+            else:
+                assert schedule.mu0 == float(published["mu"])
+                assert recipe.scales(preset)(0) == int(published["n"])
+                assert (schedule.scales, schedule.target) == ("constant", "constant")
+                assert preset.teacher.solver == published["ode_solver"]
+                assert preset.init_from == "teacher"

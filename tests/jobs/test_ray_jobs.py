@@ -93,7 +93,7 @@ def test_submit_the_cifar_job(tmp_path, cifar10):
     assert "succeeded" in done.stdout + done.stderr
     result = json.loads((run_dir / "result.json").read_text())
     assert result["steps"] == 4
-    assert (run_dir / "samples" / "final-1-step.png").exists()
-    assert (run_dir / "samples" / "final-1-step.npz").exists()
+    assert (run_dir / "samples" / "final-one-step.png").exists()
+    assert (run_dir / "samples" / "final-one-step.npz").exists()
     assert (run_dir / "checkpoints" / "step-00000004" / "state.safetensors").exists()
     assert os.listdir(run_dir / "model")

@@ -13,17 +13,23 @@ class Fake:
 
 
 def score(value=1.0, **changes):
-    settings = {"n": 1797, "seed": 0, "reference": "cd" * 32, "taus": ()} | changes
+    settings = {
+        "n": 1797,
+        "seed": 0,
+        "reference": "cd" * 32,
+        "sampler": "one-step",
+        "evaluations": 1,
+    } | changes
     return frechet_score(value, Fake(), **settings)
 
 
 def test_the_name_tells_what_it_is():
     assert score().name == "FD-digits-1797"
-    assert score(taus=(0.8,)).metric == "FD-digits-1797/2-step"
+    assert score(sampler="heun:18", evaluations=35).metric == "FD-digits-1797/heun:18"
 
 
 def test_a_row_is_json_and_comes_back():
-    there = score(0.25, taus=(2.0, 0.8))
+    there = score(0.25, sampler="multistep@2.0,0.8", evaluations=3)
     back = Score.from_row(json.loads(json.dumps(there.to_row())))
     assert back == there
     assert set(there.key) == {*MEASURING, *DESCRIBING}
@@ -32,10 +38,11 @@ def test_a_row_is_json_and_comes_back():
 def test_lower_is_better_under_one_key():
     assert better(score(1.0), score(2.0))
     assert not better(score(2.0), score(2.0))
-    assert comparable(score(taus=(0.8,)), score(taus=(0.9,)))
+    two = [score(sampler=f"multistep@{tau}", evaluations=2) for tau in (0.8, 0.9)]
+    assert comparable(*two)
 
 
-@pytest.mark.parametrize("changes", [{"n": 5}, {"seed": 1}, {"reference": "x"}, {"taus": (0.8,)}])
+@pytest.mark.parametrize("changes", [{"n": 5}, {"seed": 1}, {"reference": "x"}, {"evaluations": 2}])
 def test_scores_of_different_keys_never_compare(changes):
     with pytest.raises(UserError, match=r"do not compare: .* is .* and "):
         better(score(), score(**changes))

@@ -8,15 +8,15 @@ import torch
 from cm_ray.config import DiffusionConfig
 from cm_ray.errors import UserError
 from cm_ray.networks.model import (
-    ConsistencyModel,
+    Model,
     ModelSpec,
     from_uint8,
     load_model,
+    sampling_of,
     save_model,
-    taus_for,
     to_uint8,
 )
-from cm_ray.training.sampling import Request, sample_all, sample_units, taus_of
+from cm_ray.training.sampling import Request, sample_all, sample_units
 from tests.networks.test_unet import TINY, trained_like
 
 SPEC = ModelSpec(network=TINY, diffusion=DiffusionConfig(), shape=(1, 8, 8), taus=(2.0, 0.5))
@@ -25,9 +25,16 @@ LABELLED = dataclasses.replace(
 )
 
 
+DENOISER = dataclasses.replace(SPEC, diffusion=DiffusionConfig(boundary="none"), taus=(), sampler="heun:3")
+
+
+def request(count, spec=SPEC, **more):
+    return Request(count=count, seed=0, sampling=sampling_of(spec), **more)
+
+
 def model(spec=SPEC):
     torch.manual_seed(0)
-    made = ConsistencyModel(spec)
+    made = Model(spec)
     trained_like(made.network)
     return made.eval()
 
@@ -39,42 +46,51 @@ def test_the_boundary_is_exact_through_the_real_network(spec):
     assert torch.equal(model(spec)(x, torch.full((4,), 0.002), labels), x)
 
 
-@pytest.mark.parametrize("spec", [SPEC, LABELLED])
-@pytest.mark.parametrize("taus", [(), (2.0, 0.5)])
-def test_sample_i_does_not_depend_on_the_batch(spec, taus):
-    made = model(spec)
-    whole = made.sample(torch.arange(9), seed=3, taus=taus)
-    few = made.sample(torch.tensor([7, 2]), seed=3, taus=taus)
-    torch.testing.assert_close(whole[[7, 2]], few, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(whole, made.sample(torch.arange(9), seed=4, taus=taus))
-    assert whole.abs().max() <= 1
+CHURNED = "heun:4,s_churn=2"
+
+
+@pytest.mark.parametrize(
+    ("spec", "sampler"),
+    [(SPEC, "one-step"), (LABELLED, "one-step"), (LABELLED, "multistep@2.0,0.5")]
+    + [(DENOISER, text) for text in ("heun:3", CHURNED, "euler:3", "dpm2:2", "ancestral:4", "pd:2")],
+)
+def test_sample_i_does_not_depend_on_the_batch(spec, sampler):
+    made, sampling = model(spec), sampling_of(spec, sampler)
+    whole = made.sample(torch.arange(9), seed=3, sampling=sampling)
+    few = made.sample(torch.tensor([7, 2]), seed=3, sampling=sampling)
+    torch.testing.assert_close(whole[[7, 2]], few, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(whole, made.sample(torch.arange(9), seed=4, sampling=sampling))
+    assert whole.abs().max() <= 1.05
+    steps = list(made.sampling_steps(torch.arange(9), seed=3, sampling=sampling))
+    assert len(steps) == len(sampling.times) - 1, "every intermediate image can be had"
+    assert torch.equal(steps[-1].x, whole)
 
 
 def test_units_cover_a_request():
     made = model()
-    pieces = list(sample_units(made, Request(count=7, seed=0, first=2, unit=3)))
+    pieces = list(sample_units(made, request(7, first=2, unit=3)))
     assert [len(piece) for piece in pieces] == [3, 3, 1]
-    whole = to_uint8(made.sample(torch.arange(2, 9), seed=0))
+    whole = to_uint8(made.sample(torch.arange(2, 9), seed=0, sampling=sampling_of(SPEC)))
     assert (torch.cat(pieces).int() - whole.int()).abs().max() <= 1
 
 
 def test_labels_are_drawn_with_the_seed_or_given():
     made = model(LABELLED)
-    images, labels = sample_all(made, Request(count=300, seed=0))
+    images, labels = sample_all(made, request(300))
     assert images.shape == (300, 1, 8, 8)
     assert torch.bincount(labels, minlength=3).min() > 70
     assert torch.equal(labels[:5], made.sample_labels(torch.arange(5), 0))
-    _, chosen = sample_all(made, Request(count=4, seed=0, label=2))
+    _, chosen = sample_all(made, request(4, label=2))
     assert chosen.tolist() == [2] * 4
-    assert sample_all(model(), Request(count=1, seed=0))[1] is None
+    assert sample_all(model(), request(1))[1] is None
 
 
 @pytest.mark.parametrize(
     ("spec", "request_", "message"),
     [
-        (SPEC, Request(count=1, seed=0, label=1), "trained without classes"),
-        (LABELLED, Request(count=1, seed=0, label=3), "it has classes 0 to 2"),
-        (SPEC, Request(count=0, seed=0), "must be at least 1"),
+        (SPEC, request(1, label=1), "trained without classes"),
+        (LABELLED, request(1, label=3), "it has classes 0 to 2"),
+        (SPEC, request(0), "must be at least 1"),
     ],
 )
 def test_requests_that_do_not_fit(spec, request_, message):
@@ -82,13 +98,32 @@ def test_requests_that_do_not_fit(spec, request_, message):
         sample_all(model(spec), request_)
 
 
-def test_time_points():
-    assert [taus_for(SPEC, steps) for steps in (1, 2, 3)] == [(), (2.0,), (2.0, 0.5)]
-    assert taus_of(SPEC, 1, (4.0,)) == (4.0,)
-    with pytest.raises(UserError, match="for 1 to 3 steps, not for 4"):
-        taus_of(SPEC, 4, ())
-    with pytest.raises(UserError, match="must descend"):
-        taus_of(SPEC, 1, (1.0, 2.0))
+def test_what_is_asked_of_a_model():
+    assert [sampling_of(SPEC, steps=k).taus for k in (0, 1, 2, 3)] == [(), (), (2.0,), (2.0, 0.5)]
+    assert sampling_of(SPEC, steps=4).taus == (17.5, 2.52, 0.17)  # more than it knows: on a Karras grid
+    assert sampling_of(SPEC, taus=(4.0,)).text == "multistep@4.0"
+    assert sampling_of(DENOISER).text == "heun:3"
+    assert sampling_of(DENOISER, steps=18).evaluations == 35
+    for wrong, sentence in [
+        ({"taus": (1.0, 2.0)}, "must descend between 80 and 0.002"),
+        ({"steps": 2, "taus": (1.0,)}, "Give one of --sampler, --steps and --taus"),
+        ({"steps": -1}, "--steps must be at least 1"),
+        ({"sampler": "heun:3"}, "is for diffusion models"),
+    ]:
+        with pytest.raises(UserError, match=sentence):
+            sampling_of(SPEC, **wrong)
+    with pytest.raises(UserError, match="is for consistency models"):
+        sampling_of(DENOISER, taus=(1.0,))
+
+
+@pytest.mark.parametrize("boundary", ["skip", "piecewise", "none"])
+@pytest.mark.parametrize("column", ["edm", "vp", "ve"])
+def test_every_preconditioning_goes_through_the_network(column, boundary):
+    spec = dataclasses.replace(SPEC, diffusion=DiffusionConfig(column=column, boundary=boundary))
+    made, x = model(spec), torch.randn(3, 1, 8, 8)
+    assert torch.isfinite(made(x, torch.tensor([0.002, 1.0, 80.0]))).all()
+    if boundary != "none":
+        assert torch.equal(made(x, torch.full((3,), 0.002)), x)
 
 
 def test_there_and_back(tmp_path):

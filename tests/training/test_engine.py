@@ -1,4 +1,4 @@
-"""The step is Algorithm 3, resumes to the bit, and does not care how a global batch is split."""
+"""The step is the papers', resumes to the bit, and does not care how a global batch is split."""
 
 import dataclasses
 import math
@@ -9,9 +9,11 @@ import torch
 from cm_ray import presets
 from cm_ray.config import override
 from cm_ray.core.noise import Purpose, normal, uniform
-from cm_ray.core.times import AdaptiveScales, karras_times
+from cm_ray.core.schedules import AdaptiveScales
+from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
-from cm_ray.networks.model import ModelSpec, from_uint8
+from cm_ray.networks.model import Model, ModelSpec, from_uint8
+from cm_ray.sampling import own_sampler
 from cm_ray.training.checkpoint import CheckpointStore
 from cm_ray.training.engine import Batch, Engine, Share
 
@@ -38,6 +40,31 @@ PAPER = {  # consistency training as in the paper, with a distance that needs no
     "schedule.weight": "uniform",
     "distance.name": "l2",
 }
+DENOISER = {
+    "diffusion.boundary": "none",
+    "schedule.target": "constant",
+    "schedule.mu0": 0.0,
+    "distance.name": "l2",
+}
+EDM = DENOISER | {"method": "edm", "schedule.proposal": "continuous", "schedule.weight": "karras"}
+CD = PAPER | {
+    "method": "cd",
+    "teacher.model": "given",
+    "schedule.scales": "constant",
+    "schedule.target": "constant",
+    "schedule.mu0": 0.9,
+}
+PD = DENOISER | {
+    "method": "pd",
+    "teacher.model": "given",
+    "schedule.scales": "halving",
+    "schedule.proposal": "uniform",
+    "schedule.s0": 1,
+    "schedule.s1": 2,
+    "schedule.weight": "truncated-snr",
+    "optimizer.decay": "linear",
+}
+ECT = {"schedule.proposal": "continuous", "distance.name": "norm", "optimizer.warmup_steps": 2}
 IMAGES = torch.randint(0, 256, (32, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 LABELS = torch.arange(32) % 10
 
@@ -48,8 +75,26 @@ def small(**changes):
 
 def engine(config, **options):
     names = tuple("0123456789")
-    spec = ModelSpec(network=config.network, diffusion=config.diffusion, shape=(1, 8, 8), class_names=names)
-    return Engine(config, spec, **options)
+    spec = ModelSpec(
+        network=config.network,
+        diffusion=config.diffusion,
+        shape=(1, 8, 8),
+        class_names=names,
+        sampler=own_sampler(config),
+    )
+    return Engine(config, spec, **{"teacher": teacher(spec)} | options)
+
+
+def teacher(spec):
+    """A denoiser with weights that are not zero anywhere, with dropout that must not be used."""
+    diffusion = dataclasses.replace(spec.diffusion, boundary="none")
+    network = dataclasses.replace(spec.network, dropout=0.5)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = Model(dataclasses.replace(spec, diffusion=diffusion, network=network))
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
 
 
 def batches(made):
@@ -79,6 +124,10 @@ VARIANTS = {
     "ict": {},
     "paper": PAPER,
     "dropout": {"network.dropout": 0.3},
+    "edm": EDM,
+    "cd": CD,
+    "pd": PD,
+    "ect": ECT,
     "conditional": {"network.conditional": True},
     "accumulated": {"accumulate": 2, "optimizer.gradient_clip": 1.0, "optimizer.weight_decay": 0.01},
 }
@@ -105,7 +154,7 @@ def test_a_resumed_run_ends_with_the_same_bits(variant, at, tmp_path):
         assert torch.equal(ended.tensors[name], tensor), name
 
 
-@pytest.mark.parametrize("variant", ["ict", "paper"])
+@pytest.mark.parametrize("variant", ["ict", "paper", "edm", "cd", "pd", "ect"])
 def test_parts_of_a_batch_add_up(variant):
     config = override(small(), VARIANTS[variant])
     one, four = engine(config), engine(override(config, {"accumulate": 4}))
@@ -114,9 +163,10 @@ def test_parts_of_a_batch_add_up(variant):
     torch.testing.assert_close(weights(one), weights(four), rtol=1e-4, atol=1e-6)
 
 
-def test_workers_shares_are_the_global_batch():
+@pytest.mark.parametrize("variant", ["ict", "edm", "cd", "pd", "ect"])
+def test_workers_shares_are_the_global_batch(variant):
     """Gradients of two shares average to that of the whole: the same times, noise and flips."""
-    config = small()
+    config = override(small(), VARIANTS[variant])
     whole = engine(config)
     whole._loss(next(batches(whole)), 0, 8).backward()
     shares = [engine(config, share=Share(rank, 2)) for rank in range(2)]
@@ -158,28 +208,133 @@ def test_a_step_is_algorithm_3():
         with torch.no_grad():
             for old, new in zip(target.parameters(), reference.parameters(), strict=True):
                 old.copy_(mu * old + (1 - mu) * new)
-        assert stats.num_scales == n
-        assert stats.target_decay == pytest.approx(mu)
+        assert stats.gauges == {"num_scales": n, "target_decay": pytest.approx(mu), "learning_rate": 1e-3}
         torch.testing.assert_close(stats.loss, loss.detach(), rtol=1e-5, atol=1e-7)
     for a, b in zip(made.target.parameters(), target.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_student_and_target_see_the_same_dropout_mask():
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_student_and_target_see_the_same_dropout_mask(device):
     """With equal weights and s = t, only different masks could make the outputs differ."""
     config = small(network__dropout=0.5)
-    made = engine(config)
+    made = engine(config, device=device)
     for parameter in made.student.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     made.student.train()
     seen = []
     made.student.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
-    made._times = lambda positions: (torch.ones(8), torch.ones(8))
+    made.time_pairs = lambda step, uniforms: (torch.ones(8, device=device),) * 2
     made._loss(next(batches(made)), 0, 8)
     assert torch.equal(seen[0], seen[1])
     made._seed_dropout = lambda first: None
     made._loss(next(batches(made)), 0, 8)
     assert not torch.equal(seen[2], seen[3])
+
+
+def draws(k):
+    """The numbers of a step of a batch of 8."""
+    positions = torch.arange(8)
+    return (
+        uniform(0, k, positions, Purpose.TIMES, (1,))[:, 0],
+        normal(0, k, positions, Purpose.NOISE, (1, 8, 8)),
+    )
+
+
+def column(t):
+    return t.view(-1, 1, 1, 1)
+
+
+def test_a_step_is_algorithm_2():
+    """Distillation, written out: Heun with the teacher's ODE, target average, teacher without dropout."""
+    config = override(small(), CD | {"schedule.s1": 17})
+    made = engine(config)
+    guide = teacher(made.spec).eval()
+    reference, target = engine(config).student, engine(config).student
+    optimizer = torch.optim.RAdam(reference.parameters(), lr=1e-3)
+    for k in range(3):
+        batch = next(batches(made))
+        stats = made.one_step(batch)
+        u, z = draws(k)
+        grid = karras_times(18)
+        index = (u.double() * 17).long()
+        t, s = grid[index + 1].float(), grid[index].float()
+        flip = uniform(0, k, torch.arange(8), Purpose.FLIP, (1,))[:, 0] < 0.5
+        x = from_uint8(batch.images)
+        x = torch.where(column(flip), x.flip(-1), x)
+        with torch.no_grad():
+            x_t = x + column(t) * z
+            first = (x_t - guide(x_t, t)) / column(t)
+            euler = x_t + column(s - t) * first
+            second = (euler - guide(euler, s)) / column(s)
+            aim = target(x_t + column(s - t) * (first + second) / 2, s)
+        loss = (reference(x_t, t) - aim).square().flatten(1).mean(1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for old, new in zip(target.parameters(), reference.parameters(), strict=True):
+                old.copy_(0.9 * old + 0.1 * new)
+        assert stats.gauges["num_scales"] == 18
+        torch.testing.assert_close(stats.loss, loss.detach(), rtol=1e-4, atol=1e-6)
+    for a, b in zip(made.target.parameters(), target.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_denoiser_learns_the_clean_image_by_karras_weight():
+    config = override(small(data__horizontal_flip=False), EDM)
+    made = engine(config)
+    batch = next(batches(made))
+    u, z = draws(0)
+    t, _ = made.time_pairs(0, u)
+    x, sigma = from_uint8(batch.images), 0.75
+    error = (made.student(x + column(t) * z, t) - x).square().flatten(1).mean(1)
+    expected = ((t**2 + sigma**2) / (t * sigma) ** 2 * error).mean()
+    torch.testing.assert_close(made._loss(batch, 0, 8), expected)
+
+
+def test_rounds_of_progressive_distillation():
+    """The student of a round is the teacher of the next; the averages and the optimizer begin anew."""
+    made = engine(override(small(), PD))
+    assert made.rounds.starts == [0, 3, 6]
+    first = made.teacher
+    seen = []
+    for stats in made.train(batches(made)):
+        seen.append((stats.gauges["num_scales"], stats.gauges["learning_rate"], made.round_ended()))
+        if stats.step == 3:
+            assert made.averaged_spec().sampler == "pd:2"
+            assert made.teacher is first
+            ended = weights(made)
+        if stats.step == 4:
+            of_teacher = torch.cat([p.flatten() for p in made.teacher.parameters()])
+            assert torch.equal(of_teacher, ended)
+            assert {int(state["step"]) for state in made.optimizer.state.values()} == {1}
+            torch.testing.assert_close(
+                made.averages[0][0],
+                (made._parameters()[0] + made.teacher.state_dict()["network.time_embed.0.weight"]) / 2,
+            )
+    assert [scales for scales, _, _ in seen] == [3, 3, 3, 2, 2, 2]
+    assert [rate for _, rate, _ in seen] == pytest.approx([1e-3, 2e-3 / 3, 1e-3 / 3] * 2)
+    assert [end for _, _, end in seen] == [False, False, True, False, False, True]
+    assert made.averaged_model().spec.sampler == "pd:1"
+
+
+def test_training_starts_from_given_weights():
+    config = small()
+    given = teacher(engine(config).spec).network.state_dict()
+    made = engine(config, initial=given)
+    for name, value in made.student.network.state_dict().items():
+        assert torch.equal(value, given[name])
+    for name, value in made.averaged_weights().items():
+        assert torch.equal(value, given[name])
+    with pytest.raises(UserError, match="--init-from belongs to another network"):
+        engine(small(network__channels=16), initial=given)
+
+
+def test_a_method_without_its_teacher_says_so():
+    made = engine(override(small(), CD), teacher=None)
+    with pytest.raises(ValueError, match="method cd needs a teacher"):
+        made.one_step(next(batches(made)))
 
 
 def test_averages_follow_the_student():
@@ -249,9 +404,10 @@ def test_bfloat16_trains_close_to_float32():
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("variant", ["ict", "edm", "cd", "pd", "ect"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_cuda_trains_like_the_cpu(precision):
-    config = small(precision=precision)
+def test_cuda_trains_like_the_cpu(precision, variant):
+    config = override(small(precision=precision), VARIANTS[variant])
     here = run(engine(dataclasses.replace(config, precision="float32")))
     there = run(engine(config, device="cuda"))
     tolerance = 1e-3 if precision == "float32" else 0.05

@@ -1,0 +1,11 @@
+"""Consistency distillation on 8x8 digits, minutes on a laptop.
+
+python jobs/cd_digits.py --teacher runs/edm_digits
+"""
+
+from cm_ray import presets
+from cm_ray.cluster.train import train
+from cm_ray.command_line import run_training
+
+if __name__ == "__main__":
+    run_training(presets.cd_digits(), train, __doc__ or "")

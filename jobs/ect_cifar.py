@@ -1,0 +1,11 @@
+"""Easy consistency tuning on CIFAR-10.
+
+ray job submit --working-dir . -- python jobs/ect_cifar.py --teacher runs/edm_cifar10
+"""
+
+from cm_ray import presets
+from cm_ray.cluster.train import train
+from cm_ray.command_line import run_training
+
+if __name__ == "__main__":
+    run_training(presets.ect_cifar10(), train, __doc__ or "")
