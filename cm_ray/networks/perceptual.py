@@ -20,25 +20,38 @@ _TRUNKS = {  # public address, SHA-256 (torchvision prints its first eight digit
         "https://download.pytorch.org/models/vgg16-397923af.pth",
         "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
     ),
+    "alex": (
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+    ),
     "squeeze": (
         "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth",
         "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
     ),
 }
+_SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}  # pixels; of smaller images the poolings leave nothing
 
 
 class LPIPS(nn.Module):
     """Learned perceptual distance of images in [-1, 1]; grey ones are repeated to three channels.
 
     size: smaller images are resized to this many pixels, bilinearly, as OpenAI does to 224; 0 keeps them.
+    smallest: the trunk sees nothing in smaller images than this.
+
+    Where a and b are equal, and where no feature responds, the gradient is 0, although the features are
+    divided by their norm: a ReLU ends every slice of a trunk, and passes nothing on from a feature of 0.
     """
 
-    def __init__(self, metric: nn.Module, size: int) -> None:
+    def __init__(self, metric: nn.Module, size: int, smallest: int = 1) -> None:
         super().__init__()
-        self.metric, self.size = metric.eval().requires_grad_(False), size
+        self.metric = metric.eval().requires_grad_(False)
+        self.size, self.smallest = size, smallest
 
     def forward(self, a: Images, b: Images) -> Times:
-        """Return the distances (b,). Raises ValueError on unequal shapes."""
+        """Return the distances (b,).
+
+        Raises ValueError on unequal shapes, and UserError on images that are too small for the trunk.
+        """
         check_same_shape(a, b)
         distances: Times = self.metric(self._prepare(a), self._prepare(b)).flatten()
         return distances
@@ -48,6 +61,11 @@ class LPIPS(nn.Module):
             x = x.expand(-1, 3, -1, -1)
         if x.shape[-1] < self.size:
             x = functional.interpolate(x, size=(self.size, self.size), mode="bilinear")
+        if min(x.shape[-2:]) < self.smallest:
+            raise UserError(
+                f"LPIPS needs {self.smallest} pixels and sees {min(x.shape[-2:])}: set --distance.lpips-size "
+                f"to at least {self.smallest}, or choose another --distance.lpips-net."
+            )
         return x
 
 
@@ -65,7 +83,7 @@ def lpips_distance(config: DistanceConfig, *, random_trunk: bool = False) -> LPI
         metric = lpips.LPIPS(net=config.lpips_net, pnet_rand=True, verbose=False)
     if not random_trunk:
         _load_trunk(metric.net, config)
-    return LPIPS(metric, config.lpips_size)
+    return LPIPS(metric, config.lpips_size, _SMALLEST[config.lpips_net])
 
 
 def _load_trunk(trunk: nn.Module, config: DistanceConfig) -> None:

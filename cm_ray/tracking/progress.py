@@ -1,4 +1,4 @@
-"""How far a server has been told: tracking.json, and what of the run directory is new beyond it."""
+"""How far a server has been told: tracking.json, and what of the folder is new beyond it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ class Told:
     names: list[str] = field(default_factory=list)
     """...and these of this step."""
     files: dict[str, str] = field(default_factory=dict)
-    """Artifacts that were sent, by path in the run directory: size and time of change."""
+    """Artifacts that were sent, by path in the folder: size and time of change."""
     version: dict[str, Any] = field(default_factory=dict)
     """The registered version: fields of `Registered`, and `content`, the digest of the model."""
 
@@ -91,14 +91,22 @@ def advance(told: Told, sent: list[Value]) -> None:
     told.step = last
 
 
-def new_files(run: RunDirectory, told: Told) -> Iterator[tuple[Path, str, str]]:
-    """Yield (file, path in the run directory, stamp) of artifacts that are new or changed."""
-    described = [run.config_file, run.lineage_file, run.result_file]
-    for file in [*described, *sorted(run.samples.glob("*.png"))]:
+def artifacts(run: RunDirectory) -> list[Path]:
+    """Return the files of a run that are shown, whether or not they are there yet."""
+    return [run.config_file, run.lineage_file, run.result_file, *sorted(run.samples.glob("*.png"))]
+
+
+def new_files(root: Path, files: Iterable[Path], told: Told) -> Iterator[tuple[Path, str, str]]:
+    """Yield (file, path, stamp) of those that are there and are new or changed.
+
+    The path is the one below `root`; of a file elsewhere, its name.
+    """
+    for file in files:
         if not file.is_file():
             continue
         status = file.stat()
-        path, stamp = file.relative_to(run.root).as_posix(), f"{status.st_size}-{status.st_mtime_ns}"
+        path = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+        stamp = f"{status.st_size}-{status.st_mtime_ns}"
         if told.files.get(path) != stamp:
             yield file, path, stamp
 
@@ -116,4 +124,4 @@ def _numbers(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
             yield clean_name(name), float(value)
     for score in row.get("scores", ()):
         if math.isfinite(score["value"]):
-            yield Score.from_row(score).metric, float(score["value"])
+            yield clean_name(Score.from_row(score).metric), float(score["value"])

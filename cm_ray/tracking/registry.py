@@ -89,7 +89,7 @@ def save_pyfunc(model: Path, folder: Path) -> None:
     """
     import mlflow.pyfunc
 
-    example = ({"index": [0, 1]}, {"seed": 0, "steps": 1, "label": -1})
+    example = ({"index": [0, 1]}, {"seed": 0, "steps": 0, "label": -1})
     mlflow.pyfunc.save_model(
         folder,
         python_model=str(Path(__file__).with_name("pyfunc_model.py")),
@@ -107,7 +107,7 @@ def _signature(model: Path) -> Any:
     from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
     c, h, w = spec_from_dict(read_json(model / SPEC)).shape
-    defaults = {"seed": 0, "steps": 1, "label": -1}
+    defaults = {"seed": 0, "steps": 0, "label": -1}
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.long, "index")]),
         outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, h, w, c))]),

@@ -1,6 +1,8 @@
-"""LPIPS keeps a distance's promises, resizes as OpenAI does, and never goes without its weights."""
+"""LPIPS keeps a distance's promises with each trunk, resizes as OpenAI does, and needs the true weights."""
 
-import dataclasses
+import functools
+import http.server
+import threading
 
 import pytest
 import torch
@@ -10,57 +12,147 @@ from cm_ray.errors import UserError
 from cm_ray.networks import perceptual
 from cm_ray.networks.perceptual import lpips_distance
 from cm_ray.networks.vision import torchvision
-from tests.core.test_functions import DistanceContract
+from tests.core.test_distance import DistanceContract
 
-SMALL = DistanceConfig(name="lpips", lpips_net="squeeze", lpips_size=64)
+MODELS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}
+LAYERS = {"vgg": (4, 9, 16, 23, 30), "alex": (2, 5, 8, 10, 12), "squeeze": (2, 5, 8, 10, 11, 12, 13)}
+NETS = tuple(MODELS)
 
 
-class TestLPIPS(DistanceContract):
+def config(net, size=64, **changes):
+    return DistanceConfig(name="lpips", lpips_net=net, lpips_size=size, **changes)
+
+
+@functools.cache
+def random_distance(net, size=64):
     """With a random trunk: the weights cannot be in the repository."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return lpips_distance(config(net, size), random_trunk=True)
 
-    torch.manual_seed(0)
-    distance = lpips_distance(SMALL, random_trunk=True)
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_small_images_are_resized_and_grey_ones_repeated():
+class TestVGG(DistanceContract):
+    distance = property(lambda self: random_distance("vgg"))
+
+
+class TestAlexNet(DistanceContract):
+    distance = property(lambda self: random_distance("alex"))
+
+
+class TestSqueezeNet(DistanceContract):
+    distance = property(lambda self: random_distance("squeeze"))
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_gradients_are_finite_also_where_no_feature_responds(net):
+    """LPIPS divides by the norm of the features, whose own gradient is infinite at 0."""
+    distance = lpips_distance(config(net), random_trunk=True)
+    for parameter in distance.metric.net.parameters():
+        parameter.zero_()
+    a = noise(2, 3, 64, 64).requires_grad_()
+    distance(a, noise(2, 3, 64, 64, seed=1)).sum().backward()
+    assert torch.equal(a.grad, torch.zeros_like(a))
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_small_images_are_resized_and_grey_ones_repeated(net):
+    distance = random_distance(net)
     seen = []
+    watch = distance.metric.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    small, whole, large = noise(2, 1, 8, 8), noise(2, 3, 64, 64), noise(2, 3, 80, 80)
+    for images in (small, whole, large):
+        distance(images, images.flip(0))
+    watch.remove()
+    resized = torch.nn.functional.interpolate(small, size=(64, 64), mode="bilinear")
+    torch.testing.assert_close(seen[0], resized.repeat(1, 3, 1, 1))
+    assert torch.equal(seen[1], whole)
+    assert torch.equal(seen[2], large)
 
-    class Metric(torch.nn.Module):
-        def forward(self, a, b):
-            seen.append(a.shape)
-            return (a - b).flatten(1).mean(1)
 
-    distance = perceptual.LPIPS(Metric(), 32)
-    distance(torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 8, 8))
-    distance(torch.zeros(2, 3, 64, 64), torch.zeros(2, 3, 64, 64))
-    assert seen == [(2, 3, 32, 32), (2, 3, 64, 64)]
+@pytest.mark.parametrize(("net", "smallest"), [("vgg", 16), ("alex", 31), ("squeeze", 17)])
+def test_size_0_keeps_images_down_to_what_the_trunk_can_see(net, smallest):
+    distance = random_distance(net, size=0)
+    images = noise(2, 3, smallest, smallest)
+    values = distance(images, images.flip(0))
+    assert torch.isfinite(values).all()
+    assert (values > 0).all()
+    with pytest.raises(UserError, match=f"needs {smallest} pixels and sees 8: set --distance.lpips-size"):
+        distance(noise(2, 3, 8, 8), noise(2, 3, 8, 8))
 
 
 def test_the_papers_default_is_vgg_at_224():
     assert (DistanceConfig().lpips_net, DistanceConfig().lpips_size) == ("vgg", 224)
 
 
-def test_a_trunk_loads_from_its_published_names(tmp_path, monkeypatch):
-    """A file as torchvision publishes it, with other numbers, gives the distance those numbers give."""
-    torch.manual_seed(1)
-    state = torchvision().models.squeezenet1_1(weights=None).state_dict()
-    file = tmp_path / "squeezenet.pth"
+@pytest.fixture(params=NETS)
+def published(request, tmp_path, monkeypatch):
+    """A file as torchvision publishes it, with random numbers: the net's name, its model, the file."""
+    net = request.param
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = getattr(torchvision().models, MODELS[net])(weights=None).eval()
+    state = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("features.")}
+    state["classifier.6.bias"] = torch.zeros(1000)  # the classifier is there, too, and of no interest
+    file = tmp_path / f"{net}.pth"
     torch.save(state, file)
-    digest = perceptual.sha256_of(file)
-    monkeypatch.setitem(perceptual._TRUNKS, "squeeze", ("https://example.org/squeezenet.pth", digest))
-    distance = lpips_distance(dataclasses.replace(SMALL, lpips_weights=str(file)))
-    trunk = distance.metric.net.state_dict()
-    assert len(trunk) > 20
-    for name, tensor in trunk.items():
-        assert torch.equal(tensor, state["features." + name.split(".", 1)[1]])
+    address = (f"https://example.org/{file.name}", perceptual.sha256_of(file))
+    monkeypatch.setitem(perceptual._TRUNKS, net, address)
+    return net, model, file
 
 
-def test_other_weights_are_refused(tmp_path):
-    file = tmp_path / "vgg16.pth"
+def test_a_trunk_of_published_weights_sees_what_torchvisions_model_sees(published):
+    net, model, file = published
+    trunk = lpips_distance(config(net, lpips_weights=str(file))).metric.net
+    images = noise(2, 3, 64, 64)
+    with torch.no_grad():
+        features = trunk(images)
+        expected = [model.features[:end](images) for end in LAYERS[net]]
+    assert len(features) == len(expected)
+    for ours, theirs in zip(features, expected, strict=True):
+        assert theirs.any()
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("published", ["alex"], indirect=True)
+def test_a_trunk_is_downloaded_once_and_checked(published, tmp_path, monkeypatch):
+    net, model, file = published
+    monkeypatch.setenv("CM_RAY_CACHE", str(tmp_path / "cache"))
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            asked.append(self.path)
+
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path)
+    ) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/{file.name}"
+        digest = perceptual._TRUNKS[net][1]
+        monkeypatch.setitem(perceptual._TRUNKS, net, (address, digest))
+        for _ in range(2):
+            trunk = lpips_distance(config(net)).metric.net
+            assert torch.equal(trunk.state_dict()["slice1.0.weight"], model.features[0].weight)
+        assert asked == [f"/{file.name}"]
+        monkeypatch.setenv("CM_RAY_CACHE", str(tmp_path / "other"))
+        monkeypatch.setitem(perceptual._TRUNKS, net, (address, "0" * 64))
+        with pytest.raises(UserError, match="another SHA-256"):
+            lpips_distance(config(net))
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("net", "digest"), [("vgg", "397923af"), ("alex", "7be5be79"), ("squeeze", "b8a52dc0")]
+)
+def test_other_weights_are_refused(net, digest, tmp_path):
+    file = tmp_path / "weights.pth"
     file.write_bytes(b"something else")
-    config = DistanceConfig(lpips_weights=str(file))
-    with pytest.raises(UserError, match=r"is not the file from https://.* with SHA-256 397923af"):
-        lpips_distance(config)
+    with pytest.raises(UserError, match=rf"is not the file from https://.* with SHA-256 {digest}"):
+        lpips_distance(config(net, lpips_weights=str(file)))
 
 
 def test_missing_weights_say_where_to_put_them(monkeypatch, tmp_path):

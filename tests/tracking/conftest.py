@@ -20,6 +20,14 @@ from cm_ray.tracking.store import calling_mlflow, open_client
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Nothing may land in the working directory, and nothing of the user's is used."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CM_RAY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """An MLflow store without runs: making one takes seconds, so the tests copy it."""

@@ -12,7 +12,7 @@ import torch
 from tracked_runs import free_port, score, tiny_model
 
 from cm_ray.errors import UserError
-from cm_ray.networks.model import load_model, to_uint8
+from cm_ray.networks.model import load_model, sampling_of, to_uint8
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.store import open_client
@@ -36,19 +36,19 @@ def champion(tmp_path):
     return client.get_model_version_by_alias("tiny", "champion")
 
 
-def expected(model, indices, **settings):
-    images = model.sample(torch.tensor(indices), **settings)
+def expected(model, indices, sampler="", **settings):
+    images = model.sample(torch.tensor(indices), sampling=sampling_of(model.spec, sampler), **settings)
     return to_uint8(images).permute(0, 2, 3, 1).numpy()
 
 
 def test_the_alias_moves_to_the_best_of_one_key_only(make_run, tmp_path):
     steps = [
         ("first", score(5.0), True, "it is the first"),
-        ("worse", score(6.0), False, "no better, FD-digits-1797/1-step is 6 against 5"),
+        ("worse", score(6.0), False, "no better, FD-digits-1797/one-step is 6 against 5"),
         ("equal", score(5.0), False, "no better"),
         ("other", score(1.0, seed=1), False, r"do not compare (seed is 1 and 0)"),
         ("none", None, False, "version 5 has no score"),
-        ("better", score(4.0), True, "is the new champion: FD-digits-1797/1-step is 4 against 5"),
+        ("better", score(4.0), True, "is the new champion: FD-digits-1797/one-step is 4 against 5"),
     ]
     for version, (name, its_score, wins, reason) in enumerate(steps, start=1):
         registered = register(make_run(name, rows=1), its_score)
@@ -59,12 +59,12 @@ def test_the_alias_moves_to_the_best_of_one_key_only(make_run, tmp_path):
 
 def test_a_version_says_where_it_comes_from(make_run, tmp_path):
     run = make_run(rows=1)
-    register(run, score(5.0, taus=(0.8,)))
+    register(run, score(5.0, sampler="multistep@0.8", evaluations=2))
     version = champion(tmp_path)
     assert version.run_id == json.loads(run.tracking_file.read_text())["run_id"]
-    assert version.tags["score.name"] == "FD-digits-1797/2-step"
+    assert version.tags["score.name"] == "FD-digits-1797/multistep@0.8"
     assert version.tags["score.value"] == "5"
-    assert json.loads(version.tags["score"])["key"]["taus"] == [0.8]
+    assert json.loads(version.tags["score"])["key"]["sampler"] == "multistep@0.8"
     assert version.tags["data_fingerprint"] == "abc"
 
 
@@ -93,12 +93,16 @@ def test_a_fetched_model_is_the_registered_one(make_run, tmp_path):
     assert folder == fetch_model("models:/tiny/1", f"sqlite:///{tmp_path}/runs/mlflow.db")
     assert folder.is_relative_to(tmp_path / "cache")
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "weights.safetensors"]
+    one_step = sampling_of(tiny_model().spec)
     indices = torch.arange(3)
-    assert torch.equal(load_model(folder).sample(indices, seed=1), tiny_model().sample(indices, seed=1))
+    assert torch.equal(
+        load_model(folder).sample(indices, seed=1, sampling=one_step),
+        tiny_model().sample(indices, seed=1, sampling=one_step),
+    )
     (folder / "weights.safetensors").write_bytes(b"spoilt")
     assert torch.equal(
-        load_model(fetch_model("models:/tiny/1")).sample(indices, seed=1),
-        tiny_model().sample(indices, seed=1),
+        load_model(fetch_model("models:/tiny/1")).sample(indices, seed=1, sampling=one_step),
+        tiny_model().sample(indices, seed=1, sampling=one_step),
     )
 
 
@@ -140,7 +144,7 @@ def test_pyfunc_samples_are_the_models_bit_for_bit(pyfunc, tmp_path):
     one, two = loaded.predict(table), loaded.predict(table, params={"seed": 3, "steps": 2})
     assert (one.shape, one.dtype) == ((3, 8, 8, 1), np.uint8)
     np.testing.assert_array_equal(one, expected(model, [0, 7, 2**31], seed=0))
-    np.testing.assert_array_equal(two, expected(model, [0, 7, 2**31], seed=3, taus=(0.8,)))
+    np.testing.assert_array_equal(two, expected(model, [0, 7, 2**31], seed=3, sampler="multistep@0.8"))
     assert len(loaded.predict(pd.DataFrame({"index": np.array([], dtype=np.int64)}))) == 0
     pickles = [path for path in (tmp_path / "saved").rglob("*") if path.suffix in (".pkl", ".pickle", ".pt")]
     assert pickles == []
@@ -158,8 +162,8 @@ def test_pyfunc_labels_are_given_or_drawn(pyfunc):
 @pytest.mark.parametrize(
     ("index", "params", "sentence"),
     [
-        (0, {"steps": 3}, "steps must be 1 to 2"),
-        (0, {"steps": 0}, "steps must be 1 to 2"),
+        (0, {"steps": 1001}, "steps must be 0 to 1000, not 1001"),
+        (0, {"steps": -1}, "steps must be 0 to 1000, not -1"),
         (0, {"seed": -1}, "seed must be at least 0"),
         (0, {"label": 0}, "label 0 is none of this model's: give -1"),
         (-1, {}, "index must be in"),
@@ -191,11 +195,11 @@ def test_a_champion_is_served_over_http(make_run, start_server, tmp_path):
             return json.load(response)
 
     answer = np.array(ask({"seed": 3, "steps": 2})["predictions"], dtype=np.uint8)
-    np.testing.assert_array_equal(answer, expected(tiny_model(), [0, 5], seed=3, taus=(0.8,)))
+    np.testing.assert_array_equal(answer, expected(tiny_model(), [0, 5], seed=3, sampler="multistep@0.8"))
     with pytest.raises(urllib.error.HTTPError) as refused:
-        ask({"steps": 9})
+        ask({"steps": 1001})
     assert refused.value.code == 400
     said = json.load(refused.value)
-    assert "steps must be 1 to 2 for this model, not 9." in said["message"]
+    assert "steps must be 0 to 1000, not 1001." in said["message"]
     assert "stack_trace" not in said
     assert not list(Path(tmp_path).glob("mlruns"))

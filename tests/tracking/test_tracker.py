@@ -20,14 +20,6 @@ from cm_ray.tracking.store import open_client
 from cm_ray.tracking.tracker import NullTracker, open_tracker, resend
 
 
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
-    """Nothing may land in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CM_RAY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
 def told(run):
     return json.loads(run.tracking_file.read_text())
 
@@ -59,7 +51,7 @@ def test_everything_of_a_run_is_told(make_run, tmp_path, capsys):
     before = dict(os.environ)
     tracker = tracked(run)
     tracker.sync()
-    log(run, 5, scores=[score(7.5).to_row(), score(3.5, taus=(0.8,)).to_row()])
+    log(run, 5, scores=[score(7.5).to_row(), score(3.5, sampler="multistep@0.8", evaluations=2).to_row()])
     write_json(run.result_file, {"fd": 7.5})
     tracker.finish("FINISHED")
     client, found = only_run(run)
@@ -67,8 +59,8 @@ def test_everything_of_a_run_is_told(make_run, tmp_path, capsys):
     assert found.data.params == {path: str(value) for path, value in flatten(run.config()).items()}
     assert found.data.tags["data_fingerprint"] == "abc"
     assert history(run, "loss") == expected(6)
-    assert history(run, "FD-digits-1797/1-step") == [(5, 7.5)]
-    assert history(run, "FD-digits-1797/2-step") == [(5, 3.5)]
+    assert history(run, "FD-digits-1797/one-step") == [(5, 7.5)]
+    assert history(run, "FD-digits-1797/multistep_0.8") == [(5, 3.5)]
     names = {item.path for item in client.list_artifacts(found.info.run_id)}
     assert names == {"config.json", "lineage.json", "result.json", "samples"}
     assert Path(found.info.artifact_uri.removeprefix("file://")).is_relative_to(tmp_path / "runs")
@@ -99,7 +91,7 @@ def test_rows_of_one_step_may_arrive_apart(make_run):
     tracker.sync()
     assert history(run, "loss") == expected(3)
     assert history(run, "seconds") == [(0, 0), (1, 0.25), (2, 0.5)]
-    assert history(run, "FD-digits-1797/1-step") == [(2, 1.0)]
+    assert history(run, "FD-digits-1797/one-step") == [(2, 1.0)]
 
 
 def test_a_kill_between_telling_and_remembering_repeats_nothing(make_run):
@@ -181,7 +173,7 @@ def test_attempts_wait_longer_and_longer(make_run, monkeypatch):
     tracker = open_tracker(run.config(), run)
     assert isinstance(tracker, MlflowTracker)
     clock, attempts = [1000.0], []
-    monkeypatch.setattr("cm_ray.tracking.mlflow_tracker.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
     monkeypatch.setattr(tracker, "_send_all", lambda: attempts.append(clock[0]) or 1 / 0)
     for _ in range(700):
         tracker.sync()

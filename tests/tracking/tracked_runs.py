@@ -7,7 +7,7 @@ import torch
 
 from cm_ray.config import DiffusionConfig, NetworkConfig
 from cm_ray.metrics.score import frechet_score
-from cm_ray.networks.model import ConsistencyModel, ModelSpec
+from cm_ray.networks.model import Model, ModelSpec
 
 
 class FakeExtractor:
@@ -15,7 +15,13 @@ class FakeExtractor:
 
 
 def score(value, **changes):
-    settings = {"n": 1797, "seed": 0, "reference": "cd" * 32, "taus": ()} | changes
+    settings = {
+        "n": 1797,
+        "seed": 0,
+        "reference": "cd" * 32,
+        "sampler": "one-step",
+        "evaluations": 1,
+    } | changes
     return frechet_score(value, FakeExtractor(), **settings)
 
 
@@ -39,7 +45,7 @@ def tiny_model(seed=0, *, conditional=False):
     """Random weights, also where training starts from zero, so that noise and labels matter."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = ConsistencyModel(tiny_spec(conditional=conditional)).eval()
+        model = Model(tiny_spec(conditional=conditional)).eval()
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     return model
