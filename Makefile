@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install  ## Train a model on 8x8 digits, sample, score and register it
-	$(BIN)/python jobs/ct_digits.py --run-dir $(RUN_DIR)
+	$(BIN)/python jobs/ict_digits.py --run-dir $(RUN_DIR)
 	$(BIN)/python jobs/sample.py $(RUN_DIR) --samples 100 --steps 2 --out $(RUN_DIR)/samples/demo
 
 test: lint types layers tests  ## Lint, types, layers and the test suite

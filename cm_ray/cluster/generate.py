@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import ray
 import torch
@@ -16,6 +19,16 @@ from cm_ray.networks.model import load_model
 from cm_ray.training.sampling import Request, sample_unit
 
 
+class Unit(NamedTuple):
+    """What an actor made of a unit of work."""
+
+    images: Tensor
+    """uint8 (count, c, h, w)."""
+    statistics: FeatureStatistics | None
+    seconds: float
+    """Spent on sampling; features are not in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
     """Samples in the order of their indices, and their features' statistics if an extractor was named."""
@@ -23,57 +36,64 @@ class Generated:
     images: Tensor
     """uint8 (n, c, h, w)."""
     statistics: FeatureStatistics | None
+    seconds_per_1000: float
+    """Seconds in which one actor samples 1,000 images: the median of its units, features not counted."""
 
 
 @ray.remote(max_restarts=2, max_task_retries=2)
 class Sampler:
-    """A model kept warm. A unit's noise belongs to its indices, so it does not matter who does it."""
+    """A model and an extractor kept warm. A unit's noise belongs to its indices, whoever samples it."""
 
-    def __init__(self, model_folder: str, extractor: str, device: str) -> None:
+    def __init__(self, extractor: str, device: str) -> None:
         torch.set_num_threads(1)
-        self.model = load_model(Path(model_folder), device)
+        self.device, self.folder = device, ""
         self.extractor = None if extractor == "none" else open_extractor(extractor, device)
 
-    def unit(self, request: Request, first: int, count: int) -> tuple[Tensor, FeatureStatistics | None]:
-        """Sample one unit and sum its features."""
+    def unit(self, model_folder: str, request: Request, first: int, count: int) -> Unit:
+        """Sample one unit with the model in a folder, and sum its features."""
+        if model_folder != self.folder:
+            self.model, self.folder = load_model(Path(model_folder), self.device), model_folder
+        started = time.perf_counter()
         images = sample_unit(self.model, request, first, count)
-        if self.extractor is None:
-            return images, None
-        return images, FeatureStatistics.of(self.extractor.features(images))
+        seconds = time.perf_counter() - started
+        features = None if self.extractor is None else self.extractor.features(images)
+        return Unit(images, None if features is None else FeatureStatistics.of(features), seconds)
 
 
 class SamplerPool:
     """Actors on what the training workers held: a GPU each, else a CPU core each for the cores they had."""
 
-    def __init__(self, model_folder: Path, extractor: str, plan: Plan) -> None:
+    def __init__(self, extractor: str, plan: Plan) -> None:
         count = plan.num_workers if plan.use_gpu else plan.num_workers * plan.threads
         share = plan.cpus_per_worker * plan.num_workers / count
         options = {"num_cpus": share} | ({"num_gpus": plan.gpus_per_worker} if plan.use_gpu else {})
         device = "cuda" if plan.use_gpu else "cpu"
         self.actors = [
-            Sampler.options(**options).remote(str(model_folder), extractor, device)  # type: ignore[attr-defined]
+            Sampler.options(**options).remote(extractor, device)  # type: ignore[attr-defined]
             for _ in range(count)
         ]
 
-    def generate(self, request: Request) -> Generated:
+    def generate(self, model_folder: Path, request: Request) -> Generated:
         """Sample all units and add up their statistics in the units' order: the sum is repeatable.
 
         Raises the UserError of an actor.
         """
         try:
-            return self._generate(request)
+            return self._generate(str(model_folder), request)
         except ray.exceptions.RayError as error:
             raise user_error(error) or error from None
 
-    def _generate(self, request: Request) -> Generated:
+    def _generate(self, model_folder: str, request: Request) -> Generated:
         pool = ray.util.ActorPool(self.actors)
-        units = request.units()
-        images, total = [], None
-        for unit_images, statistics in pool.map(lambda actor, unit: actor.unit.remote(request, *unit), units):
-            images.append(unit_images)
-            if statistics is not None:
-                total = statistics if total is None else total + statistics
-        return Generated(torch.cat(images), total)
+        units: list[Unit] = list(
+            pool.map(lambda actor, unit: actor.unit.remote(model_folder, request, *unit), request.units())
+        )
+        total: FeatureStatistics | None = None
+        for unit in units:
+            if unit.statistics is not None:
+                total = unit.statistics if total is None else total + unit.statistics
+        images = torch.cat([unit.images for unit in units])
+        return Generated(images, total, 1000 * statistics.median(u.seconds / len(u.images) for u in units))
 
     def close(self) -> None:
         """End the actors."""

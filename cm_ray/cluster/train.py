@@ -95,7 +95,7 @@ class Run:
         """Export the best averaged weights, sample and score them, and write result.json last."""
         started = time.perf_counter()
         step = self._export()
-        pool = SamplerPool(self.run.model, self.config.evaluation.extractor, self.task.plan)
+        pool = SamplerPool(self.config.evaluation.extractor, self.task.plan)
         try:
             samples = [
                 self._sample(pool, sampling_of(self.task.spec, text))
@@ -139,7 +139,7 @@ class Run:
             sampling=sampling,
             unit=evaluation.batch_size,
         )
-        generated = pool.generate(request)
+        generated = pool.generate(self.run.model, request)
         stem = self.run.samples / f"final-{sampling.file_name}"
         grid, _ = save_samples(generated.images, stem, most=evaluation.grid**2, columns=evaluation.grid)
         if not scored:

@@ -33,7 +33,7 @@ def options(folder, num_workers):
 
 
 def train(folder, num_workers):
-    return run("ct_digits.py", *options(folder, num_workers))
+    return run("ict_digits.py", *options(folder, num_workers))
 
 
 def outcome(folder):
@@ -67,7 +67,7 @@ def kill_driver(process, folder, step, num_workers):
 
 
 def disturb(folder, num_workers, victim, step):
-    with started("ct_digits.py", *options(folder, num_workers)) as process:
+    with started("ict_digits.py", *options(folder, num_workers)) as process:
         if victim == "worker":
             kill_worker(process, folder, step)
         else:
@@ -91,7 +91,7 @@ def test_ten_random_kills_change_nothing(trial, uninterrupted, tmp_path):
 
 
 def test_two_drivers_do_not_share_a_run_directory(tmp_path):
-    with started("ct_digits.py", *options(tmp_path / "run", 1)):
+    with started("ict_digits.py", *options(tmp_path / "run", 1)):
         wait_for(lambda: (tmp_path / "run" / "config.json").exists(), "the run's beginning")
-        done = run("ct_digits.py", *options(tmp_path / "run", 1), expect=2)
+        done = run("ict_digits.py", *options(tmp_path / "run", 1), expect=2)
     assert "Another process is training in" in done.stderr

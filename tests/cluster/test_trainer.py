@@ -32,7 +32,7 @@ SMALL = {
 
 
 def trained(folder, **changes):
-    config = override(presets.ct_digits(), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
+    config = override(presets.ict_digits(), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
     shards, manifest = prepare_shards(config)
     run = RunDirectory(folder)
     run.root.mkdir(exist_ok=True)

@@ -77,7 +77,7 @@ def test_help_is_complete(name):
 
 def refused(message, **changes):
     changes = {name.replace("__", "."): value for name, value in changes.items()}
-    config = override(presets.ct_digits(), TINY | changes)
+    config = override(presets.ict_digits(), TINY | changes)
     with pytest.raises(UserError, match=message):
         train(config)
 
@@ -110,7 +110,7 @@ class TestOnACluster:
         run = str(tmp_path / "run")
         refused(r"03.png is not a readable image", run_dir=run, data__path=str(pictures))
         config = override(
-            presets.ct_digits(),
+            presets.ict_digits(),
             TINY
             | {"run_dir": run, "data.path": str(pictures), "data.on_bad_image": "skip"}
             | {"network.conditional": False},
@@ -174,13 +174,13 @@ class TestOnACluster:
     def test_another_run_in_the_directory(self, ray_cluster, tmp_path):
         run = RunDirectory(tmp_path / "run")
         run.root.mkdir()
-        run.claim(override(presets.ct_digits(), TINY | {"seed": 4}))
+        run.claim(override(presets.ict_digits(), TINY | {"seed": 4}))
         refused(r"holds a run with other settings: seed \(4 there, 0 here\)", run_dir=str(run.root))
         assert run.config().seed == 4
 
     def test_an_unreachable_tracking_server_does_not_stop_the_training(self, ray_cluster, tmp_path, capsys):
         config = override(
-            presets.ct_digits(),
+            presets.ict_digits(),
             TINY
             | {"run_dir": str(tmp_path / "run"), "tracking.uri": "http://127.0.0.1:9"}
             | {"tracking.model_name": "unreachable"},
@@ -234,7 +234,7 @@ def test_configs_go_to_json_and_back(preset):
 )
 def test_configs_that_cannot_be_trained(changes, message):
     with pytest.raises(UserError, match=message):
-        check(override(presets.ct_digits(), changes))
+        check(override(presets.ict_digits(), changes))
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_configs_that_cannot_be_trained(changes, message):
 )
 def test_overrides_that_do_not_fit(path, value, message):
     with pytest.raises(UserError, match=message):
-        override(presets.ct_digits(), {path: value})
+        override(presets.ict_digits(), {path: value})
 
 
 def test_presets_are_table_3():

@@ -16,7 +16,7 @@ from cm_ray.config import override
 from cm_ray.networks.model import ModelSpec
 from cm_ray.training.engine import Batch, Engine
 
-config = override(presets.ct_digits(), {{"steps": 1, "batch_size": 2, "network.conditional": False}})
+config = override(presets.ict_digits(), {{"steps": 1, "batch_size": 2, "network.conditional": False}})
 spec = ModelSpec(network=config.network, diffusion=config.diffusion, shape=(1, 8, 8))
 engine = Engine(config, spec)
 images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)

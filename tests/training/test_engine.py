@@ -70,7 +70,7 @@ LABELS = torch.arange(32) % 10
 
 
 def small(**changes):
-    return override(presets.ct_digits(), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
+    return override(presets.ict_digits(), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
 
 
 def engine(config, **options):

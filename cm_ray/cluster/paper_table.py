@@ -1,0 +1,200 @@
+"""Table 1 and figure 4 of Song et al. 2023 for one data set: teacher, distillations, training alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cm_ray.checks import check
+from cm_ray.cluster.generate import SamplerPool
+from cm_ray.cluster.launch import Plan, connected, node_resources, plan
+from cm_ray.cluster.prepare import prepare_shards
+from cm_ray.cluster.train import FINAL_SEED, say, train
+from cm_ray.config import TrainConfig, override
+from cm_ray.data.shards import Manifest
+from cm_ray.errors import UserError
+from cm_ray.files import read_json, write_json
+from cm_ray.metrics.extractors import open_extractor
+from cm_ray.networks.model import load_model, sampling_of
+from cm_ray.presets import preset
+from cm_ray.run_directory import RunDirectory
+from cm_ray.tracking import Group
+from cm_ray.tracking.registry import model_digest
+from cm_ray.training.comparison import Cell, write_comparison
+from cm_ray.training.evaluate import noise_distance, reference_statistics, score_samples
+from cm_ray.training.sampling import Request
+
+METHODS = ("edm", "cd", "pd", "ct", "ict")
+EVALUATIONS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What the table is made of."""
+
+    folder: Path
+    """Where it and the runs go; each run is a run directory of its own in there."""
+    data: str
+    """The recipes are METHOD_DATA."""
+    changes: dict[str, Any]
+    """Settings changed in all of them, by dotted path."""
+    tracking_uri: str = ""
+    """As in `TrackingConfig`; empty: mlflow.db beside the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A line of the table to be measured."""
+
+    method: str
+    run: RunDirectory
+    model: Path
+    sampler: str
+
+
+def make_table(table: Table) -> list[Path]:
+    """Train what is not trained, score what is not scored, and write the table; return its files.
+
+    The same call goes on after a kill: runs from their last checkpoints, scores that were measured of the
+    same model with the same key are kept. Raises UserError as `train`.
+    """
+    group = Group(table.folder, name=table.folder.name, uri=table.tracking_uri, experiment="cm_ray")
+    with RunDirectory(table.folder).locked():
+        try:
+            files = _make(table, group)
+        except BaseException:
+            group.finish("FAILED")
+            raise
+        group.finish("FINISHED")
+    return files
+
+
+def _make(table: Table, group: Group) -> list[Path]:
+    configs = {method: _config(table, method, group) for method in METHODS}
+    for config in configs.values():
+        check(config)
+        if config.evaluation.extractor == "none":
+            raise UserError(
+                f"The recipe {config.name} has no feature extractor: there is nothing to compare."
+            )
+    group.log(params={"data": table.data, **table.changes})
+    with connected():
+        for number, (method, config) in enumerate(configs.items(), 1):
+            say(f"[{number}/{len(configs)}] {method}")
+            train(config)
+        cells, note = _scored(table, configs["edm"], _entries(table))
+    stem = table.folder / "table"
+    files = write_comparison(cells, stem, title=f"Consistency models on {table.data}", note=note)
+    values = {f"{cell.method} {cell.sampler}": cell.value for cell in cells}
+    group.log(metrics=values, files=files)
+    return files
+
+
+def _config(table: Table, method: str, group: Group) -> TrainConfig:
+    """Return the recipe of a method, with its place and its teacher."""
+    config = override(preset(f"{method}_{table.data}"), table.changes)
+    own: dict[str, Any] = {
+        "run_dir": str(table.folder / method),
+        "tracking.uri": group.uri,
+        "tracking.parent_run": group.run_id,
+    }
+    if config.method in ("cd", "pd"):
+        own["teacher.model"] = str(table.folder / "edm")
+    return override(config, own)
+
+
+def _entries(table: Table) -> Iterator[_Entry]:
+    """Yield the lines of the table: the teacher in full, then every method at every number of evaluations."""
+    runs = {method: RunDirectory(table.folder / method) for method in METHODS}
+    yield _Entry("EDM (Heun)", runs["edm"], runs["edm"].model, "own")
+    for count in EVALUATIONS:
+        yield _Entry("EDM (DDIM)", runs["edm"], runs["edm"].model, f"euler:{count}")
+    for count in EVALUATIONS:
+        yield _Entry("PD", runs["pd"], runs["pd"].rounds / str(count), f"pd:{count}")
+    for method in ("cd", "ct", "ict"):
+        for count in EVALUATIONS:
+            label = "iCT" if method == "ict" else method.upper()
+            yield _Entry(label, runs[method], runs[method].model, f"multistep:{count}")
+
+
+def _scored(table: Table, config: TrainConfig, entries: Iterator[_Entry]) -> tuple[list[Cell], str]:
+    """Return the cells, measured or read, and a note that says how."""
+    shards, manifest = prepare_shards(config)
+    extractor = open_extractor(config.evaluation.extractor)
+    reference = reference_statistics(shards, extractor)
+    count = config.evaluation.samples or manifest.count
+    noise = noise_distance(extractor, reference, manifest, count)
+    workers = plan(config.cluster, node_resources())
+    pool = SamplerPool(config.evaluation.extractor, workers)
+
+    def measured(entry: _Entry) -> Cell:
+        request = _request(entry, config, count)
+        generated = pool.generate(entry.model, request)
+        assert generated.statistics is not None
+        score = score_samples(generated.statistics, reference, extractor, request, manifest)
+        return Cell(
+            method=entry.method,
+            score=score.to_row(),
+            noise_distance=noise,
+            seconds_per_1000=generated.seconds_per_1000,
+            training_s=read_json(entry.run.result_file)["timings"]["training_s"],
+        )
+
+    try:
+        cells = [_remembered(table, entry, measured, count) for entry in entries]
+    finally:
+        pool.close()
+    return cells, _note(workers, manifest, config, noise)
+
+
+def _request(entry: _Entry, config: TrainConfig, count: int) -> Request:
+    spec = load_model(entry.model).spec
+    return Request(
+        count=count,
+        seed=config.seed + FINAL_SEED,
+        sampling=sampling_of(spec, entry.sampler),
+        unit=config.evaluation.batch_size,
+    )
+
+
+def _remembered(table: Table, entry: _Entry, measure: Any, count: int) -> Cell:
+    """Return the cell of an entry, measured once for the same model, sampler and number of samples."""
+    name = f"{entry.run.root.name}-{entry.model.name}-{entry.sampler.replace(':', '-')}.json"
+    file = table.folder / "cells" / name
+    of = {"model_sha256": model_digest(entry.model), "samples": count}
+    if file.is_file() and (kept := read_json(file))["of"] == of:
+        return Cell(**kept["cell"])
+    cell: Cell = measure(entry)
+    write_json(file, {"of": of, "cell": cell.to_row()})
+    say(f"{cell.method}, {cell.sampler}: {cell.value:.4g}, {cell.seconds_per_1000:.3g} s per 1,000 images")
+    return cell
+
+
+def _note(workers: Plan, manifest: Manifest, config: TrainConfig, noise: float) -> str:
+    device = "a GPU" if workers.use_gpu else "one CPU core"
+    return (
+        f"{manifest.count} images of {manifest.source}; the distance of clipped Gaussian noise is "
+        f"{noise:.3g}. Sampling was timed on {device} an actor, features not counted. Time points of "
+        "consistency models are the recipe's for two evaluations and a Karras grid's for more. EDM is the "
+        f"teacher of CD and PD, whose times do not include its own; seed {config.seed}."
+    )
+
+
+def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
+    """Return ``dotted.path=value`` as a mapping; values are JSON where they parse as it, else text.
+
+    Raises UserError on a text without a path.
+    """
+    changes = {}
+    for text in texts:
+        path, separator, value = text.partition("=")
+        if not separator:
+            raise UserError(f"--set {text!r} must be path=value, such as network.channels=16.")
+        try:
+            changes[path] = json.loads(value)
+        except ValueError:
+            changes[path] = value
+    return changes
