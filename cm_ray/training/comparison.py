@@ -107,6 +107,7 @@ def _plot(cells: Sequence[Cell], file: Path, title: str) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+    counts = set()
     for method in dict.fromkeys(cell.method for cell in cells):
         points = sorted((cell.evaluations, cell.value) for cell in cells if cell.method == method)
         if len(points) == 1:
@@ -115,9 +116,9 @@ def _plot(cells: Sequence[Cell], file: Path, title: str) -> None:
             axes.axhline(value, color="black", linestyle=":", linewidth=1, label=label)
         else:
             axes.plot(*zip(*points, strict=True), marker="o", label=method)
-    counts = sorted({cell.evaluations for cell in cells})
+            counts |= {evaluations for evaluations, _ in points}
     axes.set_xscale("log", base=2)
-    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.set_xticks(sorted(counts), [str(count) for count in sorted(counts)])
     axes.set_yscale("log")
     axes.set_xlabel("network evaluations per image")
     axes.set_ylabel(f"{cells[0].score['name']} (lower is better)")

@@ -6,9 +6,11 @@ import torch
 from cm_ray import presets
 from cm_ray.cluster.launch import node_resources, plan
 from cm_ray.cluster.prepare import model_spec, prepare_shards
+from cm_ray.cluster.teachers import prepare_teachers
 from cm_ray.cluster.trainer import Task, fit
 from cm_ray.config import override
 from cm_ray.errors import UserError
+from cm_ray.networks.model import Model, load_model, save_model
 from cm_ray.run_directory import RunDirectory
 from cm_ray.training.checkpoint import CheckpointStore
 
@@ -31,20 +33,49 @@ SMALL = {
 }
 
 
-def trained(folder, **changes):
-    config = override(presets.ict_digits(), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
+def trained(folder, preset="ict_digits", **changes):
+    config = override(presets.preset(preset), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
     shards, manifest = prepare_shards(config)
+    spec = model_spec(config, manifest)
     run = RunDirectory(folder)
     run.root.mkdir(exist_ok=True)
+    prepare_teachers(config, spec, run)
     task = Task(
         config=config,
-        spec=model_spec(config, manifest),
+        spec=spec,
         plan=plan(config.cluster, node_resources()),
         run=run,
         shards=shards,
     )
     fit(task)
     return run
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """A diffusion model of digits, with weights that are not zero anywhere."""
+    config = override(presets.edm_digits(), SMALL)
+    _, manifest = prepare_shards(config)
+    torch.manual_seed(0)
+    model = Model(model_spec(config, manifest))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    save_model(tmp_path / "teacher", model.spec, model.network.state_dict())
+    return str(tmp_path / "teacher")
+
+
+@pytest.mark.parametrize("preset", ["edm_digits", "cd_digits", "pd_digits"])
+def test_one_and_two_workers_agree_in_every_method(preset, ray_cluster, tmp_path, teacher):
+    changes = {"steps": 7, "checkpoint__every": 7, "evaluation__every": 7}
+    changes |= {} if preset == "edm_digits" else {"teacher__model": teacher}
+    runs = [trained(tmp_path / str(n), preset, cluster__num_workers=n, **changes) for n in (1, 2)]
+    one, two = (CheckpointStore(run.checkpoints, 2).load(7) for run in runs)
+    for name, tensor in one.tensors.items():
+        torch.testing.assert_close(two.tensors[name], tensor, rtol=1e-3, atol=2e-5)
+    if preset == "pd_digits":
+        for run in runs:
+            kept = {folder.name: load_model(folder).spec.sampler for folder in run.rounds.iterdir()}
+            assert kept == {str(n): f"pd:{n}" for n in (16, 8, 4, 2, 1)}
 
 
 def test_one_and_two_workers_agree_and_leave_a_whole_run_directory(ray_cluster, tmp_path):

@@ -1,0 +1,109 @@
+"""The paper's table on digits, tiny: every method trained, every cell measured once, nested in MLflow."""
+
+import csv
+
+import pytest
+
+from cm_ray.cluster import paper_table
+from cm_ray.cluster.generate import SamplerPool
+from cm_ray.cluster.paper_table import METHODS, Table, make_table, parse_changes
+from cm_ray.errors import UserError
+from cm_ray.tracking.store import calling_mlflow, open_client
+
+pytestmark = pytest.mark.ray
+
+TINY = {
+    "steps": 14,
+    "batch_size": 16,
+    "network.channels": 8,
+    "network.blocks": 1,
+    "network.head_channels": 8,
+    "network.norm_groups": 4,
+    "checkpoint.every": 14,
+    "evaluation.every": 0,
+    "evaluation.samples": 32,
+    "evaluation.grid": 2,
+    "cluster.threads": 1,
+}
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_table_goes_on_where_it_was_stopped(ray_cluster, tmp_path, monkeypatch):
+    table = Table(folder=tmp_path / "runs" / "table", data="digits", changes=TINY)
+    generate, done = SamplerPool.generate, []
+
+    def counted(self, model, request):
+        if len(done) == 7:
+            raise Killed
+        done.append((model, request.sampling.text))
+        return generate(self, model, request)
+
+    train, trained = paper_table.train, []
+
+    def watched(config):
+        trained.append(config.name)
+        train(config)
+
+    monkeypatch.setattr(paper_table, "train", watched)
+    with monkeypatch.context() as patch:
+        patch.setattr(SamplerPool, "generate", stopped_in_the_table(counted, generate, table))
+        with pytest.raises(Killed):
+            make_table(table)
+    assert trained == [f"{method}_digits" for method in METHODS]
+    cells = {file.name: file.stat().st_mtime_ns for file in (table.folder / "cells").iterdir()}
+    assert len(cells) == 7
+    files = make_table(table)
+    rows = list(csv.DictReader(files[1].open()))
+    assert len(rows) == 1 + 5 * 4
+    assert [row["evaluations"] for row in rows] == ["35", *["1", "2", "4", "8"] * 5]
+    for name, stamp in cells.items():
+        assert (table.folder / "cells" / name).stat().st_mtime_ns == stamp, "measured once"
+    assert all(file.is_file() for file in files)
+    check_mlflow(tmp_path / "runs" / "mlflow.db")
+
+
+def stopped_in_the_table(counted, generate, table):
+    """Stop among the cells, not among the final samples of the runs."""
+
+    def choose(self, model, request):
+        among_cells = (table.folder / "ict" / "result.json").exists()
+        return (counted if among_cells else generate)(self, model, request)
+
+    return choose
+
+
+def check_mlflow(store):
+    with calling_mlflow(5):
+        client = open_client(f"sqlite:///{store}")
+        experiment = client.get_experiment_by_name("cm_ray").experiment_id
+        (parent,) = [run for run in client.search_runs([experiment]) if run.info.run_name == "table"]
+        children = client.search_runs(
+            [experiment], filter_string=f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        )
+    assert {run.info.run_name for run in children} == {f"{method}_digits" for method in METHODS}
+    assert parent.info.status == "FINISHED"
+    assert "CD one-step" in parent.data.metrics
+
+
+def test_changes_are_paths_and_values():
+    assert parse_changes(["steps=3", "network.channel_mult=[1,2]", "distance.name=l1"]) == {
+        "steps": 3,
+        "network.channel_mult": [1, 2],
+        "distance.name": "l1",
+    }
+    with pytest.raises(UserError, match="--set 'steps' must be path=value"):
+        parse_changes(["steps"])
+
+
+def test_bad_settings_are_said_before_anything_is_trained(tmp_path):
+    for changes, sentence in [
+        ({"stepz": 1}, "There is no setting 'stepz': did you mean 'steps'"),
+        ({"batch_size": 0}, "--batch-size must be at least 1"),
+        ({"evaluation.extractor": "none"}, "has no feature extractor"),
+    ]:
+        table = Table(folder=tmp_path / "t", data="digits", changes=changes, tracking_uri="none")
+        with pytest.raises(UserError, match=sentence):
+            make_table(table)

@@ -1,0 +1,186 @@
+"""What a run begins with: teachers and initial weights by every name, copied once, refused in a sentence."""
+
+import dataclasses
+import pickle
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cm_ray import presets
+from cm_ray.cluster.teachers import prepare_teachers, read_initial, read_teacher
+from cm_ray.config import override
+from cm_ray.errors import UserError
+from cm_ray.networks.model import Model, ModelSpec, save_model
+from cm_ray.run_directory import RunDirectory
+
+TINY = {
+    "network.channels": 8,
+    "network.channel_mult": (1,),
+    "network.blocks": 1,
+    "network.attention_resolutions": (),
+    "network.head_channels": 8,
+    "network.norm_groups": 4,
+}
+NAMES = tuple("0123456789")
+
+
+def config(**changes):
+    return override(presets.cd_digits(), TINY | {k.replace("__", "."): v for k, v in changes.items()})
+
+
+def spec_of(settings, **changes):
+    spec = ModelSpec(
+        network=settings.network, diffusion=settings.diffusion, shape=(1, 8, 8), class_names=NAMES
+    )
+    return dataclasses.replace(spec, **changes)
+
+
+def denoiser(settings, **changes):
+    diffusion = dataclasses.replace(settings.diffusion, boundary="none", **changes)
+    torch.manual_seed(1)
+    return Model(spec_of(settings, diffusion=diffusion, sampler="heun:18"))
+
+
+def saved(folder, model):
+    save_model(folder, model.spec, model.network.state_dict())
+    return str(folder)
+
+
+def prepare(settings, folder):
+    run = RunDirectory(folder)
+    prepare_teachers(settings, spec_of(settings), run)
+    return run
+
+
+def same(model, weights):
+    return all(torch.equal(weights[name], value) for name, value in model.network.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["folder", "run", "safetensors", "pt"])
+def test_a_teacher_by_every_name(kind, tmp_path):
+    model = denoiser(config())
+    name = tmp_path / "there"
+    if kind in ("folder", "run"):
+        saved(name / "model" if kind == "run" else name, model)
+    else:
+        name = name.with_suffix("." + kind)
+        weights = {key: value.contiguous() for key, value in model.network.state_dict().items()}
+        (save_file if kind == "safetensors" else torch.save)(weights, name)
+    settings = config(teacher__model=str(name))
+    run = prepare(settings, tmp_path / "run")
+    teacher = read_teacher(settings, run)
+    assert same(model, teacher.network.state_dict())
+    assert teacher.spec.diffusion.boundary == "none"
+    assert same(model, read_initial(settings, run)), "the student starts from its teacher"
+
+
+def test_a_file_of_weights_has_the_column_that_is_said(tmp_path):
+    settings = config(teacher__column="vp", init_from="", teacher__model=str(tmp_path / "vp.safetensors"))
+    save_file(denoiser(settings).network.state_dict(), tmp_path / "vp.safetensors")
+    run = prepare(settings, tmp_path / "run")
+    assert read_teacher(settings, run).spec.diffusion.column == "vp"
+    assert read_initial(settings, run) is None
+
+
+def test_a_run_keeps_the_teacher_that_it_began_with(tmp_path):
+    first = denoiser(config())
+    settings = config(teacher__model=saved(tmp_path / "t", first))
+    run = prepare(settings, tmp_path / "run")
+    run.claim(settings)
+    shutil.rmtree(tmp_path / "t")
+    run = prepare(settings, tmp_path / "run")
+    assert same(first, read_teacher(settings, run).network.state_dict())
+
+
+def test_a_refused_command_leaves_no_teacher_to_the_next(tmp_path):
+    wrong = config(teacher__model=saved(tmp_path / "w", denoiser(config(network__conditional=False))))
+    with pytest.raises(UserError, match="knows 0 classes, and this run 10"):
+        prepare(wrong, tmp_path / "run")
+    right = denoiser(config())
+    settings = config(teacher__model=saved(tmp_path / "r", right))
+    assert same(right, read_teacher(settings, prepare(settings, tmp_path / "run")).network.state_dict())
+
+
+def test_initial_weights_from_another_model(tmp_path):
+    model = denoiser(config())
+    settings = override(
+        presets.ict_digits(), TINY | {"init_from": saved(tmp_path / "m", model), "diffusion.sigma_data": 0.75}
+    )
+    run = prepare(settings, tmp_path / "run")
+    assert same(model, read_initial(settings, run))
+    assert read_teacher(settings, run) is None
+
+
+def consistency(settings, folder):
+    return saved(folder, Model(spec_of(settings)))
+
+
+def other_images(settings, folder):
+    spec = dataclasses.replace(denoiser(settings).spec, shape=(3, 8, 8))
+    return saved(folder, Model(spec))
+
+
+def other_column(settings, folder):
+    return saved(folder, denoiser(settings, column="ve"))
+
+
+def other_network(settings, folder):
+    spec = denoiser(settings).spec
+    return saved(
+        folder,
+        Model(dataclasses.replace(spec, network=dataclasses.replace(spec.network, channels=16))),
+    )
+
+
+def code(settings, folder):
+    class Harmful:
+        def __reduce__(self):
+            return (exit, (3,))
+
+    file = folder.with_suffix(".pt")
+    file.write_bytes(pickle.dumps(Harmful()))
+    return str(file)
+
+
+def cut_short(settings, folder):
+    file = folder.with_suffix(".safetensors")
+    save_file(denoiser(settings).network.state_dict(), file)
+    file.write_bytes(file.read_bytes()[:500])
+    return str(file)
+
+
+def not_tensors(settings, folder):
+    file = folder.with_suffix(".pt")
+    torch.save({"step": 5}, file)
+    return str(file)
+
+
+def missing_keys(settings, folder):
+    file = folder.with_suffix(".pt")
+    weights = denoiser(settings).network.state_dict()
+    weights.popitem()
+    torch.save(weights, file)
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda settings, folder: str(folder), "is neither a run directory nor a model's folder"),
+        (consistency, "is a consistency model; give a diffusion model"),
+        (other_images, r"makes images \(3, 8, 8\), and the data's are \(1, 8, 8\)"),
+        (other_column, "was trained with column ve, and this run has edm: set --diffusion.column"),
+        (other_network, "--init-from teacher belongs to another network"),
+        (code, "is no file of weights"),
+        (cut_short, "is no file of weights"),
+        (not_tensors, "does not hold tensors by name"),
+        (missing_keys, "belongs to another network: .* is missing there"),
+    ],
+)
+def test_what_cannot_be_a_teacher_is_said(make, sentence, tmp_path):
+    settings = config()
+    settings = override(settings, {"teacher.model": make(settings, tmp_path / "there")})
+    with pytest.raises(UserError, match=sentence):
+        prepare(settings, tmp_path / "run")
