@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cm_ray.cluster.paper_table import Table, make_table, parse_changes
+from cm_ray.cluster.paper_table import METHODS, Method, Table, make_table, parse_changes
 from cm_ray.command_line import run_job
 
 
@@ -19,6 +19,8 @@ class PaperTable:
 
     data: Literal["digits"] = "digits"
     """Data set with recipes and features of its own."""
+    methods: tuple[Method, ...] = METHODS
+    """Which methods; the teacher, edm, is always there."""
     run_dir: Path = Path("runs/paper_table")
     """Where the table and the runs go."""
     set: tuple[str, ...] = ()
@@ -33,6 +35,7 @@ def run(args: PaperTable) -> None:
         folder=args.run_dir.absolute(),
         data=args.data,
         changes=parse_changes(args.set),
+        methods=args.methods,
         tracking_uri=args.tracking_uri,
     )
     files = make_table(table)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cm_ray.checks import check
 from cm_ray.cluster.generate import SamplerPool
@@ -27,8 +27,17 @@ from cm_ray.training.comparison import Cell, write_comparison
 from cm_ray.training.evaluate import noise_distance, reference_statistics, score_samples
 from cm_ray.training.sampling import Request
 
-METHODS = ("edm", "cd", "pd", "ct", "ict")
+Method = Literal["edm", "cd", "pd", "ct", "ict"]
+METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ct", "ict")
 EVALUATIONS = (1, 2, 4, 8)
+_LINES = {
+    "edm": ("EDM (DDIM)", "euler"),
+    "cd": ("CD", "multistep"),
+    "pd": ("PD", "pd"),
+    "ct": ("CT", "multistep"),
+    "ict": ("iCT", "multistep"),
+}
+"""Name in the table and sampler of every method."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +50,8 @@ class Table:
     """The recipes are METHOD_DATA."""
     changes: dict[str, Any]
     """Settings changed in all of them, by dotted path."""
+    methods: tuple[Method, ...] = METHODS
+    """Which of METHODS; edm, the teacher, is always there."""
     tracking_uri: str = ""
     """As in `TrackingConfig`; empty: mlflow.db beside the folder."""
 
@@ -73,7 +84,8 @@ def make_table(table: Table) -> list[Path]:
 
 
 def _make(table: Table, group: Group) -> list[Path]:
-    configs = {method: _config(table, method, group) for method in METHODS}
+    chosen = [method for method in METHODS if method in ("edm", *table.methods)]
+    configs = {method: _config(table, method, group) for method in chosen}
     for config in configs.values():
         check(config)
         if config.evaluation.extractor == "none":
@@ -85,7 +97,7 @@ def _make(table: Table, group: Group) -> list[Path]:
         for number, (method, config) in enumerate(configs.items(), 1):
             say(f"[{number}/{len(configs)}] {method}")
             train(config)
-        cells, note = _scored(table, configs["edm"], _entries(table))
+        cells, note = _scored(table, configs["edm"], _entries(table, chosen))
     stem = table.folder / "table"
     files = write_comparison(cells, stem, title=f"Consistency models on {table.data}", note=note)
     values = {f"{cell.method} {cell.sampler}": cell.value for cell in cells}
@@ -106,18 +118,16 @@ def _config(table: Table, method: str, group: Group) -> TrainConfig:
     return override(config, own)
 
 
-def _entries(table: Table) -> Iterator[_Entry]:
+def _entries(table: Table, methods: Sequence[str]) -> Iterator[_Entry]:
     """Yield the lines of the table: the teacher in full, then every method at every number of evaluations."""
-    runs = {method: RunDirectory(table.folder / method) for method in METHODS}
-    yield _Entry("EDM (Heun)", runs["edm"], runs["edm"].model, "own")
-    for count in EVALUATIONS:
-        yield _Entry("EDM (DDIM)", runs["edm"], runs["edm"].model, f"euler:{count}")
-    for count in EVALUATIONS:
-        yield _Entry("PD", runs["pd"], runs["pd"].rounds / str(count), f"pd:{count}")
-    for method in ("cd", "ct", "ict"):
+    for method in methods:
+        run = RunDirectory(table.folder / method)
+        if method == "edm":
+            yield _Entry("EDM (Heun)", run, run.model, "own")
+        label, sampler = _LINES[method]
         for count in EVALUATIONS:
-            label = "iCT" if method == "ict" else method.upper()
-            yield _Entry(label, runs[method], runs[method].model, f"multistep:{count}")
+            model = run.rounds / str(count) if method == "pd" else run.model
+            yield _Entry(label, run, model, f"{sampler}:{count}")
 
 
 def _scored(table: Table, config: TrainConfig, entries: Iterator[_Entry]) -> tuple[list[Cell], str]:

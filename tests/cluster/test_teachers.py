@@ -54,6 +54,13 @@ def prepare(settings, folder):
     return run
 
 
+def save_weights(model, file):
+    """Write a file of weights as people keep them: a state dict."""
+    weights = {name: value.contiguous() for name, value in model.network.state_dict().items()}
+    (save_file if file.suffix == ".safetensors" else torch.save)(weights, file)
+    return str(file)
+
+
 def same(model, weights):
     return all(torch.equal(weights[name], value) for name, value in model.network.state_dict().items())
 
@@ -65,9 +72,7 @@ def test_a_teacher_by_every_name(kind, tmp_path):
     if kind in ("folder", "run"):
         saved(name / "model" if kind == "run" else name, model)
     else:
-        name = name.with_suffix("." + kind)
-        weights = {key: value.contiguous() for key, value in model.network.state_dict().items()}
-        (save_file if kind == "safetensors" else torch.save)(weights, name)
+        name = save_weights(model, name.with_suffix("." + kind))
     settings = config(teacher__model=str(name))
     run = prepare(settings, tmp_path / "run")
     teacher = read_teacher(settings, run)
@@ -78,7 +83,7 @@ def test_a_teacher_by_every_name(kind, tmp_path):
 
 def test_a_file_of_weights_has_the_column_that_is_said(tmp_path):
     settings = config(teacher__column="vp", init_from="", teacher__model=str(tmp_path / "vp.safetensors"))
-    save_file(denoiser(settings).network.state_dict(), tmp_path / "vp.safetensors")
+    save_weights(denoiser(settings), tmp_path / "vp.safetensors")
     run = prepare(settings, tmp_path / "run")
     assert read_teacher(settings, run).spec.diffusion.column == "vp"
     assert read_initial(settings, run) is None
@@ -140,13 +145,13 @@ def code(settings, folder):
             return (exit, (3,))
 
     file = folder.with_suffix(".pt")
-    file.write_bytes(pickle.dumps(Harmful()))
+    file.write_bytes(pickle.dumps(Harmful(), protocol=2))
     return str(file)
 
 
 def cut_short(settings, folder):
     file = folder.with_suffix(".safetensors")
-    save_file(denoiser(settings).network.state_dict(), file)
+    save_weights(denoiser(settings), file)
     file.write_bytes(file.read_bytes()[:500])
     return str(file)
 

@@ -35,4 +35,4 @@ def test_files(tmp_path):
     assert {row["score"] for row in rows} == {"FD-digits-1797"}
     with Image.open(files[2]) as picture:
         assert picture.size[0] > 600
-        assert len(set(picture.convert("L").getdata())) > 20, "something was drawn"
+        assert len(picture.convert("L").getcolors()) > 20, "something was drawn"
