@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from cm_ray.training.sampling import Request
 Method = Literal["edm", "cd", "pd", "ct", "ict"]
 METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ct", "ict")
 EVALUATIONS = (1, 2, 4, 8)
+EXPERIMENT = "cm_ray"
 _LINES = {
     "edm": ("EDM (DDIM)", "euler"),
     "cd": ("CD", "multistep"),
@@ -72,10 +73,11 @@ def make_table(table: Table) -> list[Path]:
     The same call goes on after a kill: runs from their last checkpoints, scores that were measured of the
     same model with the same key are kept. Raises UserError as `train`.
     """
-    group = Group(table.folder, name=table.folder.name, uri=table.tracking_uri, experiment="cm_ray")
+    configs = _configs(table)  # refused before anything is made
+    group = Group(table.folder, name=table.folder.name, uri=table.tracking_uri, experiment=EXPERIMENT)
     with RunDirectory(table.folder).locked():
         try:
-            files = _make(table, group)
+            files = _make(table, configs, group)
         except BaseException:
             group.finish("FAILED")
             raise
@@ -83,21 +85,18 @@ def make_table(table: Table) -> list[Path]:
     return files
 
 
-def _make(table: Table, group: Group) -> list[Path]:
-    chosen = [method for method in METHODS if method in ("edm", *table.methods)]
-    configs = {method: _config(table, method, group) for method in chosen}
-    for config in configs.values():
-        check(config)
-        if config.evaluation.extractor == "none":
-            raise UserError(
-                f"The recipe {config.name} has no feature extractor: there is nothing to compare."
-            )
+def _make(table: Table, configs: Mapping[str, TrainConfig], group: Group) -> list[Path]:
     group.log(params={"data": table.data, **table.changes})
+    tracked = {
+        "tracking.uri": group.uri,
+        "tracking.experiment": EXPERIMENT,
+        "tracking.parent_run": group.run_id,
+    }
     with connected():
         for number, (method, config) in enumerate(configs.items(), 1):
             say(f"[{number}/{len(configs)}] {method}")
-            train(config)
-        cells, note = _scored(table, configs["edm"], _entries(table, chosen))
+            train(override(config, tracked))
+        cells, note = _scored(table, configs["edm"], _entries(table, list(configs)))
     stem = table.folder / "table"
     files = write_comparison(cells, stem, title=f"Consistency models on {table.data}", note=note)
     values = {f"{cell.method} {cell.sampler}": cell.value for cell in cells}
@@ -105,17 +104,28 @@ def _make(table: Table, group: Group) -> list[Path]:
     return files
 
 
-def _config(table: Table, method: str, group: Group) -> TrainConfig:
-    """Return the recipe of a method, with its place and its teacher."""
+def _configs(table: Table) -> dict[str, TrainConfig]:
+    """Return the recipes of the methods, each with its place and its teacher.
+
+    Raises UserError when one cannot be trained or scored.
+    """
+    chosen = [method for method in METHODS if method in ("edm", *table.methods)]
+    configs = {method: _config(table, method) for method in chosen}
+    for config in configs.values():
+        check(config)
+        if config.evaluation.extractor == "none":
+            raise UserError(
+                f"The recipe {config.name} has no feature extractor, so that nothing could be compared."
+            )
+    return configs
+
+
+def _config(table: Table, method: str) -> TrainConfig:
     config = override(preset(f"{method}_{table.data}"), table.changes)
-    own: dict[str, Any] = {
-        "run_dir": str(table.folder / method),
-        "tracking.uri": group.uri,
-        "tracking.parent_run": group.run_id,
-    }
+    config = override(config, {"run_dir": str(table.folder / method)})
     if config.method in ("cd", "pd"):
-        own["teacher.model"] = str(table.folder / "edm")
-    return override(config, own)
+        return override(config, {"teacher.model": str(table.folder / "edm")})
+    return config
 
 
 def _entries(table: Table, methods: Sequence[str]) -> Iterator[_Entry]:
@@ -170,14 +180,14 @@ def _request(entry: _Entry, config: TrainConfig, count: int) -> Request:
     )
 
 
-def _remembered(table: Table, entry: _Entry, measure: Any, count: int) -> Cell:
+def _remembered(table: Table, entry: _Entry, measure: Callable[[_Entry], Cell], count: int) -> Cell:
     """Return the cell of an entry, measured once for the same model, sampler and number of samples."""
     name = f"{entry.run.root.name}-{entry.model.name}-{entry.sampler.replace(':', '-')}.json"
     file = table.folder / "cells" / name
     of = {"model_sha256": model_digest(entry.model), "samples": count}
     if file.is_file() and (kept := read_json(file))["of"] == of:
         return Cell(**kept["cell"])
-    cell: Cell = measure(entry)
+    cell = measure(entry)
     write_json(file, {"of": of, "cell": cell.to_row()})
     say(f"{cell.method}, {cell.sampler}: {cell.value:.4g}, {cell.seconds_per_1000:.3g} s per 1,000 images")
     return cell

@@ -112,3 +112,4 @@ def test_bad_settings_are_said_before_anything_is_trained(tmp_path):
         table = Table(folder=tmp_path / "t", data="digits", changes=changes, tracking_uri="none")
         with pytest.raises(UserError, match=sentence):
             make_table(table)
+        assert not table.folder.exists()
