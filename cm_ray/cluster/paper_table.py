@@ -110,7 +110,7 @@ def _configs(table: Table) -> dict[str, TrainConfig]:
     Raises UserError when one cannot be trained or scored.
     """
     chosen = [method for method in METHODS if method in ("edm", *table.methods)]
-    configs = {method: _config(table, method) for method in chosen}
+    configs: dict[str, TrainConfig] = {method: _config(table, method) for method in chosen}
     for config in configs.values():
         check(config)
         if config.evaluation.extractor == "none":
