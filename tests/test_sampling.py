@@ -64,6 +64,7 @@ def test_the_models_own():
         "ct_digits": "one-step",
         "pd_digits": "pd:1",
         "ict_digits": "one-step",
+        "ect_digits": "one-step",
     }
     assert own_sampler(presets.pd_digits(), 8) == "pd:8"
 

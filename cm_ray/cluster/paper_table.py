@@ -12,6 +12,7 @@ from cm_ray.checks import check
 from cm_ray.cluster.generate import SamplerPool
 from cm_ray.cluster.launch import Plan, connected, node_resources, plan
 from cm_ray.cluster.prepare import prepare_shards
+from cm_ray.cluster.teachers import TEACHER
 from cm_ray.cluster.train import FINAL_SEED, say, train
 from cm_ray.config import TrainConfig, override
 from cm_ray.data.shards import Manifest
@@ -27,14 +28,15 @@ from cm_ray.training.comparison import Cell, write_comparison
 from cm_ray.training.evaluate import noise_distance, reference_statistics, score_samples
 from cm_ray.training.sampling import Request
 
-Method = Literal["edm", "cd", "pd", "ct", "ict"]
-METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ct", "ict")
+Method = Literal["edm", "cd", "pd", "ect", "ct", "ict"]
+METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ect", "ct", "ict")
 EVALUATIONS = (1, 2, 4, 8)
 EXPERIMENT = "cm_ray"
 _LINES = {
     "edm": ("EDM (DDIM)", "euler"),
     "cd": ("CD", "multistep"),
     "pd": ("PD", "pd"),
+    "ect": ("ECT", "multistep"),
     "ct": ("CT", "multistep"),
     "ict": ("iCT", "multistep"),
 }
@@ -123,7 +125,7 @@ def _configs(table: Table) -> dict[str, TrainConfig]:
 def _config(table: Table, method: str) -> TrainConfig:
     config = override(preset(f"{method}_{table.data}"), table.changes)
     config = override(config, {"run_dir": str(table.folder / method)})
-    if config.method in ("cd", "pd"):
+    if config.init_from == TEACHER:
         return override(config, {"teacher.model": str(table.folder / "edm")})
     return config
 
@@ -199,7 +201,7 @@ def _note(workers: Plan, manifest: Manifest, config: TrainConfig, noise: float) 
         f"{manifest.count} images of {manifest.source}; the distance of clipped Gaussian noise is "
         f"{noise:.3g}. Sampling was timed on {device} an actor, features not counted. Time points of "
         "consistency models are the recipe's for two evaluations and a Karras grid's for more. EDM is the "
-        f"teacher of CD and PD, whose times do not include its own; seed {config.seed}."
+        f"teacher of CD, PD and ECT, whose times do not include its own; seed {config.seed}."
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from cm_ray.config import TrainConfig
 from cm_ray.errors import UserError, closest
 from cm_ray.presets.cifar10 import cd_cifar10, ct_cifar10, ect_cifar10, edm_cifar10, ict_cifar10, pd_cifar10
-from cm_ray.presets.digits import cd_digits, ct_digits, edm_digits, ict_digits, pd_digits
+from cm_ray.presets.digits import cd_digits, ct_digits, ect_digits, edm_digits, ict_digits, pd_digits
 from cm_ray.presets.imagenet64 import cd_imagenet64, ct_imagenet64, edm_imagenet64
 from cm_ray.presets.lsun256 import cd_lsun256, ct_lsun256, edm_lsun256
 
@@ -26,6 +26,7 @@ __all__ = [
     "ct_imagenet64",
     "ct_lsun256",
     "ect_cifar10",
+    "ect_digits",
     "edm_cifar10",
     "edm_digits",
     "edm_imagenet64",
@@ -57,6 +58,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
         ct_digits,
         pd_digits,
         ict_digits,
+        ect_digits,
     )
 }
 """Every recipe by name."""

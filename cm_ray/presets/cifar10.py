@@ -14,7 +14,7 @@ from cm_ray.config import (
     TrackingConfig,
     TrainConfig,
 )
-from cm_ray.presets.schedules import EDM, ICT, STUDENT_IS_TARGET
+from cm_ray.presets.schedules import ECT, EDM, ICT, STUDENT_IS_TARGET
 
 
 def edm_cifar10() -> TrainConfig:
@@ -111,7 +111,7 @@ def ect_cifar10() -> TrainConfig:
         steps=400_000,
         batch_size=128,
         network=replace(base.network, dropout=0.2),
-        schedule=replace(STUDENT_IS_TARGET, proposal="continuous", weight="inverse-gap"),
+        schedule=ECT,
         distance=DistanceConfig(name="norm"),
         optimizer=OptimizerConfig(learning_rate=1e-4),
         tracking=TrackingConfig(model_name="cm_ray-cifar10-ect"),

@@ -16,7 +16,7 @@ from cm_ray.config import (
     TrackingConfig,
     TrainConfig,
 )
-from cm_ray.presets.schedules import EDM, ICT, STUDENT_IS_TARGET
+from cm_ray.presets.schedules import ECT, EDM, ICT, STUDENT_IS_TARGET
 
 
 def ict_digits() -> TrainConfig:
@@ -51,12 +51,15 @@ def ict_digits() -> TrainConfig:
 
 
 def ct_digits() -> TrainConfig:
-    """Consistency training as in Song et al. 2023, with squared l2: adaptive N(k) and mu(k)."""
+    """Consistency training as in Song et al. 2023, with squared l2: adaptive N(k) and mu(k).
+
+    So short a training wants few scales: with more the target is not there in time.
+    """
     base = ict_digits()
     return replace(
         base,
         name="ct_digits",
-        schedule=ScheduleConfig(s0=2, s1=40, mu0=0.9),
+        schedule=ScheduleConfig(s0=2, s1=10, mu0=0.9),
         distance=DistanceConfig(name="l2"),
         tracking=TrackingConfig(model_name="cm_ray-digits-ct"),
     )
@@ -107,4 +110,19 @@ def pd_digits() -> TrainConfig:
         optimizer=OptimizerConfig(learning_rate=1e-3, beta2=0.99, decay="linear"),
         evaluation=replace(base.evaluation, samplers=("own",)),
         tracking=TrackingConfig(model_name="cm_ray-digits-pd"),
+    )
+
+
+def ect_digits() -> TrainConfig:
+    """Easy consistency tuning of a teacher of the 8x8 digits.  Geng et al. 2024."""
+    base = ict_digits()
+    return replace(
+        base,
+        name="ect_digits",
+        init_from="teacher",
+        steps=600,
+        schedule=ECT,
+        distance=DistanceConfig(name="norm"),
+        optimizer=OptimizerConfig(learning_rate=1e-3, beta2=0.99, decay="linear"),
+        tracking=TrackingConfig(model_name="cm_ray-digits-ect"),
     )

@@ -22,3 +22,6 @@ ICT = ScheduleConfig(
     weight="inverse-gap",
 )
 """Improved consistency training.  Song & Dhariwal 2023, table 1."""
+
+ECT = replace(STUDENT_IS_TARGET, proposal="continuous", weight="inverse-gap")
+"""Easy consistency tuning.  Geng et al. 2024: q = 2, k = 8, b = 1, eight stages."""
