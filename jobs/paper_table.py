@@ -1,8 +1,8 @@
 """Table 1 and figure 4 of the paper for one data set.   python jobs/paper_table.py
 
-Trains a teacher (EDM), distils it (CD, PD), tunes it (ECT), trains without it (CT, iCT), and scores all of them at 1, 2, 4
-and 8 network evaluations: table.md, table.csv, table.png in --run-dir, and nested runs in MLflow. About 25
-minutes for digits on two CPU cores; the same command goes on after an interruption.
+Trains a teacher (EDM), distils it (CD, PD), tunes it (ECT), trains without it (CT, iCT), and scores all of
+them at 1, 2, 4 and 8 network evaluations: table.md, table.csv, table.png in --run-dir, and nested runs in
+MLflow. About 20 minutes for digits on two CPU cores; the same command goes on after an interruption.
 """
 
 from dataclasses import dataclass
