@@ -6,10 +6,12 @@ import signal
 import pytest
 
 from tests.cluster.processes import SMALL, descendants, reap, rows, run, started, wait_for, workers
+from tests.cluster.teaching import save_teacher
 
 pytestmark = pytest.mark.ray
 
 STEPS = 300
+TEACHER = []
 OPTIONS = [*SMALL, "--steps", STEPS, "--log-every", 5, "--checkpoint.every", 20, "--evaluation.every", 100]
 
 
@@ -18,22 +20,27 @@ def uninterrupted(tmp_path_factory):
     """The final state of a run that nobody disturbed, by number of workers."""
     known = {}
 
-    def final(num_workers):
-        if num_workers not in known:
+    def final(job, num_workers):
+        if (job, num_workers) not in known:
             folder = tmp_path_factory.mktemp("uninterrupted") / str(num_workers)
-            train(folder, num_workers)
-            known[num_workers] = outcome(folder)
-        return known[num_workers]
+            run(job, *options(folder, num_workers, job))
+            known[job, num_workers] = outcome(folder)
+        return known[job, num_workers]
 
     return final
 
 
-def options(folder, num_workers):
-    return [*OPTIONS, "--run-dir", folder, "--num-workers", num_workers]
+@pytest.fixture(scope="module", autouse=True)
+def teacher(tmp_path_factory):
+    """The teacher of progressive distillation."""
+    TEACHER.append(save_teacher(tmp_path_factory.mktemp("teacher") / "model"))
+    yield
+    TEACHER.clear()
 
 
-def train(folder, num_workers):
-    return run("ict_digits.py", *options(folder, num_workers))
+def options(folder, num_workers, job="ict_digits.py"):
+    distilled = ["--teacher", *TEACHER] if job == "pd_digits.py" else []
+    return [*OPTIONS, *distilled, "--run-dir", folder, "--num-workers", num_workers]
 
 
 def outcome(folder):
@@ -42,8 +49,8 @@ def outcome(folder):
     log = [{key: value for key, value in row.items() if key not in clocks} for row in rows(folder)]
     state = folder / "checkpoints" / f"step-{STEPS:08d}" / "state.safetensors"
     pictures = sorted(path.name for path in (folder / "samples").glob("*.png"))
-    weights = folder / "model" / "weights.safetensors"
-    return state.read_bytes(), weights.read_bytes(), log, pictures
+    models = {str(file.parent.relative_to(folder)): file.read_bytes() for file in folder.rglob("weights.*")}
+    return state.read_bytes(), models, log, pictures
 
 
 def kill_worker(process, folder, step):
@@ -55,7 +62,7 @@ def kill_worker(process, folder, step):
     assert process.wait(200) == 0
 
 
-def kill_driver(process, folder, step, num_workers):
+def kill_driver(process, folder, step, command):
     """Kill the driver when the log has reached a step, and repeat the command."""
     wait_for(lambda: any(row["step"] >= step for row in rows(folder)), f"step {step}")
     family = descendants(process.pid)
@@ -63,21 +70,22 @@ def kill_driver(process, folder, step, num_workers):
     process.wait()
     reap(family)
     assert not (folder / "result.json").exists(), "it was killed before it had finished"
-    train(folder, num_workers)
+    run(*command)
 
 
-def disturb(folder, num_workers, victim, step):
-    with started("ict_digits.py", *options(folder, num_workers)) as process:
+def disturb(job, folder, num_workers, victim, step):
+    command = [job, *options(folder, num_workers, job)]
+    with started(*command) as process:
         if victim == "worker":
             kill_worker(process, folder, step)
         else:
-            kill_driver(process, folder, step, num_workers)
+            kill_driver(process, folder, step, command)
 
 
-@pytest.mark.parametrize(("victim", "num_workers"), [("worker", 2), ("driver", 2)])
-def test_a_kill_changes_nothing(victim, num_workers, uninterrupted, tmp_path):
-    disturb(tmp_path / "run", num_workers, victim, step=130)
-    assert outcome(tmp_path / "run") == uninterrupted(num_workers)
+@pytest.mark.parametrize(("job", "victim"), [("ict_digits.py", "worker"), ("pd_digits.py", "driver")])
+def test_a_kill_changes_nothing(job, victim, uninterrupted, tmp_path):
+    disturb(job, tmp_path / "run", 2, victim, step=130)
+    assert outcome(tmp_path / "run") == uninterrupted(job, 2)
 
 
 @pytest.mark.slow
@@ -86,8 +94,9 @@ def test_a_kill_changes_nothing(victim, num_workers, uninterrupted, tmp_path):
 def test_ten_random_kills_change_nothing(trial, uninterrupted, tmp_path):
     random.seed(trial)
     victim, num_workers = random.choice(["worker", "driver"]), random.choice([1, 2])
-    disturb(tmp_path / "run", num_workers, victim, step=random.randrange(1, STEPS - 20))
-    assert outcome(tmp_path / "run") == uninterrupted(num_workers)
+    job = random.choice(["ict_digits.py", "pd_digits.py"])
+    disturb(job, tmp_path / "run", num_workers, victim, step=random.randrange(1, STEPS - 20))
+    assert outcome(tmp_path / "run") == uninterrupted(job, num_workers)
 
 
 def test_two_drivers_do_not_share_a_run_directory(tmp_path):

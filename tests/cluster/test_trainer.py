@@ -10,20 +10,17 @@ from cm_ray.cluster.teachers import prepare_teachers
 from cm_ray.cluster.trainer import Task, fit
 from cm_ray.config import override
 from cm_ray.errors import UserError
-from cm_ray.networks.model import Model, load_model, save_model
+from cm_ray.networks.model import load_model
 from cm_ray.run_directory import RunDirectory
 from cm_ray.training.checkpoint import CheckpointStore
+from tests.cluster.teaching import NETWORK, save_teacher
 
 pytestmark = pytest.mark.ray
 
-SMALL = {
+SMALL = NETWORK | {
     "steps": 20,
     "batch_size": 32,
     "log_every": 10,
-    "network.channels": 8,
-    "network.blocks": 1,
-    "network.head_channels": 8,
-    "network.norm_groups": 4,
     "checkpoint.every": 10,
     "evaluation.every": 10,
     "evaluation.extractor": "none",
@@ -51,23 +48,10 @@ def trained(folder, preset="ict_digits", **changes):
     return run
 
 
-@pytest.fixture
-def teacher(tmp_path):
-    """A diffusion model of digits, with weights that are not zero anywhere."""
-    config = override(presets.edm_digits(), SMALL)
-    _, manifest = prepare_shards(config)
-    torch.manual_seed(0)
-    model = Model(model_spec(config, manifest))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    save_model(tmp_path / "teacher", model.spec, model.network.state_dict())
-    return str(tmp_path / "teacher")
-
-
 @pytest.mark.parametrize("preset", ["edm_digits", "cd_digits", "pd_digits"])
-def test_one_and_two_workers_agree_in_every_method(preset, ray_cluster, tmp_path, teacher):
+def test_one_and_two_workers_agree_in_every_method(preset, ray_cluster, tmp_path):
     changes = {"steps": 7, "checkpoint__every": 7, "evaluation__every": 7}
-    changes |= {} if preset == "edm_digits" else {"teacher__model": teacher}
+    changes |= {} if preset == "edm_digits" else {"teacher__model": save_teacher(tmp_path / "teacher")}
     runs = [trained(tmp_path / str(n), preset, cluster__num_workers=n, **changes) for n in (1, 2)]
     one, two = (CheckpointStore(run.checkpoints, 2).load(7) for run in runs)
     for name, tensor in one.tensors.items():
