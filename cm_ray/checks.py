@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 from cm_ray.config import TrainConfig
+from cm_ray.core.schedules import HalvingScales
 from cm_ray.errors import UserError
 from cm_ray.sampling import own_sampler, parse
 
@@ -70,6 +73,14 @@ def _method(config: TrainConfig) -> list[Rule]:
             "Which teacher? --teacher takes a run directory, models:/NAME@ALIAS or a file of weights",
         ),
         (
+            not config.teacher.model or method in ("cd", "pd") or config.init_from == "teacher",
+            f"--method {method} does not use a teacher: leave --teacher out, or give --init-from teacher",
+        ),
+        (
+            method in ("ct", "cd") or (schedule.target, schedule.mu0) == ("constant", 0.0),
+            f"--method {method} has no target network: --schedule.target must be constant and mu0 0",
+        ),
+        (
             (method == "pd") == (schedule.scales == "halving"),
             f"--schedule.scales {schedule.scales} does not go with --method {method}: pd alone halves",
         ),
@@ -81,6 +92,7 @@ def _method(config: TrainConfig) -> list[Rule]:
             method != "edm" or schedule.proposal == "continuous",
             "--schedule.proposal must be continuous with --method edm",
         ),
+        (diffusion.rho > 0, f"--diffusion.rho must be positive, not {diffusion.rho}"),
         (diffusion.sigma_data > 0, f"--diffusion.sigma-data must be positive, not {diffusion.sigma_data}"),
         (
             0 < diffusion.t_min < diffusion.t_max,
@@ -92,6 +104,7 @@ def _method(config: TrainConfig) -> list[Rule]:
 def _schedule(config: TrainConfig) -> list[Rule]:
     schedule = config.schedule
     ratio, rest = divmod(schedule.s1, max(1, schedule.s0))
+    halves = rest == 0 and ratio > 0 and ratio & (ratio - 1) == 0
     return [
         (1 <= schedule.s0 <= schedule.s1, f"--schedule.s0 {schedule.s0} must be in [1, s1 = {schedule.s1}]"),
         (
@@ -99,18 +112,27 @@ def _schedule(config: TrainConfig) -> list[Rule]:
             "--schedule.s0 must be at least 2 with --schedule.scales adaptive: a grid has two boundaries",
         ),
         (
-            schedule.scales != "halving" or (rest == 0 and ratio & (ratio - 1) == 0),
+            schedule.scales != "halving" or halves,
             f"--schedule.s1 {schedule.s1} must be s0 = {schedule.s0} times a power of two: it is halved",
+        ),
+        (
+            schedule.scales != "halving" or not halves or _rounds_have_steps(config),
+            f"--steps {config.steps} are too few for the rounds from {schedule.s1} sampling steps to "
+            f"{schedule.s0}: every round needs one",
         ),
         (
             0 <= schedule.mu0 < 1 and (schedule.mu0 > 0 or schedule.target == "constant"),
             f"--schedule.mu0 {schedule.mu0} must be in (0, 1), or 0 with --schedule.target constant",
         ),
-        (schedule.rho > 0, f"--schedule.rho must be positive, not {schedule.rho}"),
         (schedule.p_std > 0, f"--schedule.p-std must be positive, not {schedule.p_std}"),
         (schedule.ect_q > 1, f"--schedule.ect-q must be greater than 1, not {schedule.ect_q}"),
         (schedule.ect_stages >= 1, f"--schedule.ect-stages must be at least 1, not {schedule.ect_stages}"),
     ]
+
+
+def _rounds_have_steps(config: TrainConfig) -> bool:
+    starts = HalvingScales(config.schedule.s0, config.schedule.s1, config.steps).starts
+    return all(start < end for start, end in itertools.pairwise(starts))
 
 
 def _network_and_optimizer(config: TrainConfig) -> list[Rule]:

@@ -99,7 +99,8 @@ def _from_file(default: TrainConfig, arguments: list[str]) -> TrainConfig:
             del arguments[place : place + (1 if value else 2)]
             if not Path(file).is_file():
                 raise UserError(f"--config {file} is not there; give a run's config.json.")
-            return override(from_dict(TrainConfig, read_json(Path(file))), {"run_dir": ""})
+            config = from_dict(TrainConfig, read_json(Path(file)))
+            return override(config, {"run_dir": "", "tracking.parent_run": ""})
     return default
 
 

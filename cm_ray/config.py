@@ -67,12 +67,14 @@ class NetworkConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiffusionConfig:
-    """The noise and the preconditioning."""
+    """The noise, its grid, and the preconditioning."""
 
     t_min: float = 0.002
     """epsilon, the smallest noise standard deviation (data in [-1, 1])."""
     t_max: float = 80.0
     """T, the largest noise standard deviation."""
+    rho: float = 7.0
+    """Curvature of the Karras time grids, of training and of sampling."""
     sigma_data: float = 0.5
     """Standard deviation of the data in [-1, 1]."""
     time_scale: float = 1000.0
@@ -99,8 +101,6 @@ class ScheduleConfig:
     """adaptive: mu(k) = exp(s0 ln mu0 / N(k)); constant: mu = mu0."""
     mu0: float = 0.9
     """Decay of the target network at the start; with target=constant, 0 takes the student as target."""
-    rho: float = 7.0
-    """Curvature of the Karras time grid."""
     proposal: Literal["uniform", "lognormal", "continuous"] = "uniform"
     """Which times to train on: neighbours on the grid, all alike or lognormal in t as in iCT; continuous:
     lognormal t without a grid, against the clean image (method edm) or ECT's r(t, step)."""
@@ -126,8 +126,8 @@ class TeacherConfig:
     """The diffusion model that is distilled, or whose weights training continues from."""
 
     model: str = ""
-    """A run directory, a model's folder, models:/NAME@ALIAS, or a file of weights (.safetensors, .pt) for
-    the network of this run. Copied into the run directory. Short: --teacher."""
+    """A run by its name or directory, a model's folder, models:/NAME@ALIAS, or a file of weights
+    (.safetensors, .pt) for the network of this run. Copied into the run directory. Short: --teacher."""
     column: Literal["edm", "vp", "ve"] = "edm"
     """Scalings of a teacher that is a file of weights; other models know their own."""
     solver: Literal["heun", "euler"] = "heun"

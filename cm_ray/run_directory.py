@@ -22,7 +22,7 @@ from typing import Any
 
 from cm_ray.config import TrainConfig, differences, from_dict, to_dict
 from cm_ray.errors import UserError
-from cm_ray.files import read_json, write_json, written_aside
+from cm_ray.files import read_json, remove, write_json, written_aside
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,12 @@ class RunDirectory:
         finally:
             os.close(handle)
 
+    def clean(self) -> None:
+        """Remove what killed processes left half-written; the checkpoints' store sees to its own."""
+        for folder in (self.root, self.rounds, self.samples):
+            for part in folder.glob(".*.part"):
+                remove(part)
+
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Append one row to the log and flush it to the disk."""
         with self.metrics_file.open("a") as file:
@@ -155,13 +161,13 @@ class RunDirectory:
             aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def default_run_dir(config: TrainConfig) -> Path:
-    """Return where a run goes that names no directory: $CM_RAY_RUNS or ./runs, and the run's name.
+def default_run_dir(name: str) -> Path:
+    """Return where a run called `name` goes that names no directory: $CM_RAY_RUNS or ./runs, and the name.
 
     Inside a submitted Ray job the working directory is a copy that Ray throws away, so runs go to
     ~/cm_ray/runs there.
     """
     if root := os.environ.get("CM_RAY_RUNS"):
-        return Path(root).absolute() / config.name
+        return Path(root).absolute() / name
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    return (Path.home() / "cm_ray" / "runs" if in_job else Path.cwd() / "runs") / config.name
+    return (Path.home() / "cm_ray" / "runs" if in_job else Path.cwd() / "runs") / name

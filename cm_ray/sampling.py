@@ -6,9 +6,10 @@ The texts stand on the command line, in configs and in the keys of scores. `pars
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from functools import partial
 
 from cm_ray.config import DiffusionConfig, TrainConfig
@@ -119,7 +120,7 @@ def _split(text: str) -> tuple[str, int, tuple[float, ...], str]:
     if (points and name != "multistep") or (options and name != "heun"):
         raise UserError(f"The sampler {text!r} takes a number of steps alone: write {name}:4, say.")
     try:
-        return name, int(number or 0), tuple(float(t) for t in points.split(",") if t), options
+        return name, int(number or 0), tuple(float(t) for t in points.split(",")) if points else (), options
     except ValueError as error:
         raise UserError(f"The time points of the sampler {text!r} are not numbers.") from error
 
@@ -135,16 +136,26 @@ def _multistep(taus: tuple[float, ...], diffusion: DiffusionConfig) -> Sampling:
 
 
 def _karras_taus(evaluations: int, diffusion: DiffusionConfig) -> tuple[float, ...]:
-    times = karras_times(evaluations + 1, t_min=diffusion.t_min, t_max=diffusion.t_max).tolist()
-    return tuple(float(f"{tau:.3g}") for tau in times[-2:0:-1])
+    """Return the inner points of a grid, in as few digits as tell them apart: they stand in texts."""
+    times = _grid(evaluations + 1, diffusion)[-2:0:-1]
+    for digits in (3, 6):
+        rounded = [float(f"{tau:.{digits}g}") for tau in times]
+        if len({*rounded, diffusion.t_min, diffusion.t_max}) == evaluations + 1:
+            return tuple(rounded)
+    return tuple(times)
+
+
+def _grid(boundaries: int, diffusion: DiffusionConfig) -> list[float]:
+    ends = {"t_min": diffusion.t_min, "t_max": diffusion.t_max}
+    grid: list[float] = karras_times(boundaries, rho=diffusion.rho, **ends).tolist()
+    return grid
 
 
 def _ode_times(name: str, steps: int, diffusion: DiffusionConfig) -> tuple[float, ...]:
     """Return the grid of `steps` steps: to t_min in progressive distillation, else past it to 0 as in EDM."""
-    ends = {"t_min": diffusion.t_min, "t_max": diffusion.t_max}
     if name == "pd":
-        return tuple(karras_times(steps + 1, **ends).tolist())
-    return (0.0, *(karras_times(steps, **ends).tolist() if steps > 1 else [diffusion.t_max]))
+        return tuple(_grid(steps + 1, diffusion))
+    return (0.0, *(_grid(steps, diffusion) if steps > 1 else [diffusion.t_max]))
 
 
 def _churn(text: str, options: str) -> Churn:
@@ -157,4 +168,6 @@ def _churn(text: str, options: str) -> Churn:
             churn = replace(churn, **{key: float(value)})
         except ValueError as error:
             raise UserError(f"{key} of the sampler {text!r} must be a number.") from error
+    if not all(math.isfinite(value) and value >= 0 for value in astuple(churn)):
+        raise UserError(f"The options of the sampler {text!r} must be finite and not negative.")
     return churn

@@ -1,6 +1,6 @@
 """Consistency distillation on CIFAR-10.
 
-ray job submit --working-dir . -- python jobs/cd_cifar.py --teacher runs/edm_cifar10
+ray job submit --working-dir . -- python jobs/cd_cifar.py --teacher edm_cifar10
 """
 
 from cm_ray import presets

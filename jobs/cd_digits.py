@@ -1,6 +1,6 @@
 """Consistency distillation on 8x8 digits, minutes on a laptop.
 
-python jobs/cd_digits.py --teacher runs/edm_digits
+python jobs/cd_digits.py --teacher edm_digits
 """
 
 from cm_ray import presets

@@ -1,6 +1,6 @@
 """Easy consistency tuning on CIFAR-10.
 
-ray job submit --working-dir . -- python jobs/ect_cifar.py --teacher runs/edm_cifar10
+ray job submit --working-dir . -- python jobs/ect_cifar.py --teacher edm_cifar10
 """
 
 from cm_ray import presets

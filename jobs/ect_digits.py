@@ -1,6 +1,6 @@
 """Easy consistency tuning on 8x8 digits, minutes on a laptop.
 
-python jobs/ect_digits.py --teacher runs/edm_digits
+python jobs/ect_digits.py --teacher edm_digits
 """
 
 from cm_ray import presets

@@ -7,10 +7,13 @@ MLflow. About 20 minutes for digits on two CPU cores; the same command goes on a
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from cm_ray.cluster.paper_table import METHODS, Method, Table, make_table, parse_changes
 from cm_ray.command_line import run_job
+from cm_ray.run_directory import default_run_dir
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +24,10 @@ class PaperTable:
     """Whose recipes; those of cifar10 have no feature extractor yet and are refused."""
     methods: tuple[Method, ...] = METHODS
     """Which methods; the teacher, edm, is always there."""
-    run_dir: Path = Path("runs/paper_table")
-    """Where the table and the runs go."""
-    set: tuple[str, ...] = ()
-    """Settings to change in all runs, path=value, such as cluster.num_workers=2 seed=1."""
+    run_dir: str = ""
+    """Where the table and the runs go; empty: $CM_RAY_RUNS or ./runs, and paper_table."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A setting to change in all runs, PATH=VALUE, such as cluster.num_workers=2; can be repeated."""
     tracking_uri: str = ""
     """MLflow server or store; empty: mlflow.db beside the run directory; none: do not track."""
 
@@ -32,7 +35,7 @@ class PaperTable:
 def run(args: PaperTable) -> None:
     """Make the table and show it."""
     table = Table(
-        folder=args.run_dir.absolute(),
+        folder=Path(args.run_dir).absolute() if args.run_dir else default_run_dir("paper_table"),
         data=args.data,
         changes=parse_changes(args.set),
         methods=args.methods,

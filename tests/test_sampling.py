@@ -54,6 +54,13 @@ def test_grids():
     assert (churn.s_churn, churn.s_noise, churn.s_min) == (40.0, 1.0, 0.05)
 
 
+def test_grids_follow_rho():
+    assert parse("pd:2", DiffusionConfig(boundary="none", rho=3.0)).times[1] == float(
+        karras_times(3, rho=3.0)[1]
+    )
+    assert parse("multistep:1000", CONSISTENCY).evaluations == 1000
+
+
 def test_the_models_own():
     assert parse("own", DENOISER, own="pd:4").text == "pd:4"
     assert parse("multistep:3", CONSISTENCY, taus=(9.0, 1.0)).taus == (9.0, 1.0)
@@ -86,6 +93,8 @@ def test_texts_become_parts_of_file_names():
         ("euler@1.0", "takes a number of steps alone"),
         ("euler:4,s_churn=1", "takes a number of steps alone"),
         ("heun:4,s_burn=1", "unknown option: did you mean 's_churn'"),
+        ("heun:4,s_churn=-3", "must be finite and not negative"),
+        ("heun:4,s_churn=nan", "must be finite and not negative"),
         ("heun:4,s_churn=much", "s_churn of the sampler 'heun:4,s_churn=much' must be a number"),
     ],
 )
@@ -99,6 +108,7 @@ def test_texts_that_mean_nothing(text, sentence):
     [
         ("multistep", "lacks its steps: write multistep:4"),
         ("multistep@", "There is no sampler"),
+        ("multistep@,", "are not numbers"),
         ("multistep@1.0.0", "time points of the sampler 'multistep@1.0.0' are not numbers"),
         ("multistep@0.5,0.8", "must descend between 80 and 0.002"),
         ("multistep@100", "must descend"),

@@ -24,6 +24,7 @@ from cm_ray.presets import preset
 from cm_ray.run_directory import RunDirectory
 from cm_ray.tracking import Group
 from cm_ray.tracking.registry import model_digest
+from cm_ray.training import recipe
 from cm_ray.training.comparison import Cell, write_comparison
 from cm_ray.training.evaluate import noise_distance, reference_statistics, score_samples
 from cm_ray.training.sampling import Request
@@ -119,6 +120,12 @@ def _configs(table: Table) -> dict[str, TrainConfig]:
             raise UserError(
                 f"The recipe {config.name} has no feature extractor, so that nothing could be compared."
             )
+        if (rounds := recipe.rounds(config)) and not set(EVALUATIONS) <= set(rounds.intervals):
+            raise UserError(
+                f"Progressive distillation from {config.schedule.s1} steps to {config.schedule.s0} has no "
+                f"model for each of {', '.join(map(str, EVALUATIONS))} steps: leave schedule.s0 at 1 and "
+                f"schedule.s1 at {max(EVALUATIONS)} or more."
+            )
     return configs
 
 
@@ -166,7 +173,8 @@ def _scored(table: Table, config: TrainConfig, entries: Iterator[_Entry]) -> tup
         )
 
     try:
-        cells = [_remembered(table, entry, measured, count) for entry in entries]
+        how = {"samples": count, "batch_size": config.evaluation.batch_size, "actors": str(workers)}
+        cells = [_remembered(table, entry, measured, how) for entry in entries]
     finally:
         pool.close()
     return cells, _note(workers, manifest, config, noise)
@@ -182,11 +190,11 @@ def _request(entry: _Entry, config: TrainConfig, count: int) -> Request:
     )
 
 
-def _remembered(table: Table, entry: _Entry, measure: Callable[[_Entry], Cell], count: int) -> Cell:
-    """Return the cell of an entry, measured once for the same model, sampler and number of samples."""
+def _remembered(table: Table, entry: _Entry, measure: Callable[[_Entry], Cell], how: dict[str, Any]) -> Cell:
+    """Return the cell of an entry, measured once for the same model and sampler in the same way."""
     name = f"{entry.run.root.name}-{entry.model.name}-{entry.sampler.replace(':', '-')}.json"
     file = table.folder / "cells" / name
-    of = {"model_sha256": model_digest(entry.model), "samples": count}
+    of = {"model_sha256": model_digest(entry.model), **how}
     if file.is_file() and (kept := read_json(file))["of"] == of:
         return Cell(**kept["cell"])
     cell = measure(entry)

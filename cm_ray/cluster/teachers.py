@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
-import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from cm_ray.config import TrainConfig
 from cm_ray.errors import UserError
-from cm_ray.files import folder_written_aside, remove
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_model, load_weights, save_model
 from cm_ray.run_directory import RunDirectory
 from cm_ray.tracking.locate import locate_model
@@ -26,15 +22,19 @@ TEACHER = "teacher"
 def prepare_teachers(config: TrainConfig, spec: ModelSpec, run: RunDirectory) -> None:
     """Copy the teacher and the initial model into the run directory, unless the run has begun with some.
 
-    Raises UserError when one is not to be found, broken, or not a model that this run can start with.
+    What happens to the originals later does not change the run. Raises UserError, before anything is
+    written, when one is not to be found, broken, or not a model that this run can start with.
     """
-    if config.teacher.model:
-        _adopt(config.teacher.model, run.teacher, run, config, spec)
-        _check_teacher(load_model(run.teacher).spec, config, spec)
-    if config.init_from and config.init_from != TEACHER:
-        _adopt(config.init_from, run.initial, run, config, spec)
+    teacher = _open(config.teacher.model, run.teacher, run, config, spec)
+    if teacher is not None:
+        _check_teacher(teacher.spec, config, spec)
+    named = "" if config.init_from == TEACHER else config.init_from
+    initial = _open(named, run.initial, run, config, spec)
     if config.init_from:
-        _check_initial(load_model(_initial_folder(config, run)), config, spec)
+        _check_initial(teacher if config.init_from == TEACHER else initial, config, spec)
+    for model, folder in ((teacher, run.teacher), (initial, run.initial)):
+        if model is not None and not _begun_with(folder, run):
+            save_model(folder, model.spec, model.network.state_dict())
 
 
 def read_teacher(config: TrainConfig, run: RunDirectory) -> Model | None:
@@ -44,51 +44,48 @@ def read_teacher(config: TrainConfig, run: RunDirectory) -> Model | None:
 
 def read_initial(config: TrainConfig, run: RunDirectory) -> dict[str, Tensor] | None:
     """Return the weights that a prepared run starts from, None for random ones."""
-    return load_file(_initial_folder(config, run) / WEIGHTS) if config.init_from else None
+    if not config.init_from:
+        return None
+    return load_file((run.teacher if config.init_from == TEACHER else run.initial) / WEIGHTS)
 
 
-def _initial_folder(config: TrainConfig, run: RunDirectory) -> Path:
-    return run.teacher if config.init_from == TEACHER else run.initial
+def _begun_with(folder: Path, run: RunDirectory) -> bool:
+    return run.config_file.is_file() and folder.is_dir()
 
 
-def _adopt(name: str, folder: Path, run: RunDirectory, config: TrainConfig, spec: ModelSpec) -> None:
-    """Copy a model to `folder`; what happens to the original once the run has begun does not change it."""
-    if folder.is_dir() and run.config_file.is_file():
-        return
-    remove(folder)  # of a command that was refused
+def _open(name: str, folder: Path, run: RunDirectory, config: TrainConfig, spec: ModelSpec) -> Model | None:
+    """Return the model called `name`, or the copy of it in `folder` that the run has begun with."""
+    if not name:
+        return None
+    if _begun_with(folder, run):
+        return load_model(folder)
+    if folder.is_dir() and {file.name for file in folder.iterdir()} - {SPEC, WEIGHTS}:
+        raise UserError(f"{folder} is in the way of the copy of {name}; choose another --run-dir.")
     file = Path(name).expanduser()
     if file.is_file():
-        save_model(folder, _spec_of_file(config, spec), _read_weights(file, config, spec))
-        return
-    source = locate_model(name, config.tracking.uri if name.startswith("models:") else "")
-    load_model(source)  # a broken one is refused before it is copied
-    with folder_written_aside(folder) as aside:
-        for part in (SPEC, WEIGHTS):
-            shutil.copy(source / part, aside / part)
+        return _read_file(file, config, spec)
+    tracking_uri = "" if config.tracking.uri == "none" else config.tracking.uri
+    return load_model(locate_model(name, tracking_uri))
 
 
-def _spec_of_file(config: TrainConfig, spec: ModelSpec) -> ModelSpec:
-    """Return what a file of weights is taken for: a diffusion model with this run's network."""
-    diffusion = dataclasses.replace(config.diffusion, column=config.teacher.column, boundary="none")
-    return dataclasses.replace(spec, diffusion=diffusion, sampler="heun:18", taus=())
-
-
-def _read_weights(file: Path, config: TrainConfig, spec: ModelSpec) -> dict[str, Tensor]:
-    """Return the tensors of a file, checked against this run's network. Unpickles no code."""
+def _read_file(file: Path, config: TrainConfig, spec: ModelSpec) -> Model:
+    """Return a diffusion model with this run's network and the weights of a file. Unpickles no code."""
     try:
         if file.suffix == ".safetensors":
             weights = load_file(file)
         else:
             weights = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # the readers raise whatever the bytes lead them to
+        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UserError(
-            f"{file} is no file of weights (.safetensors, or .pt with tensors by name): "
-            f"{str(error).splitlines()[0]}."
+            f"{file} is no file of weights (.safetensors, or .pt with tensors by name): {said}."
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{file} does not hold tensors by name; give a state dict.")
-    load_weights(Model(_spec_of_file(config, spec)).network, weights, file)
-    return weights
+    diffusion = dataclasses.replace(config.diffusion, column=config.teacher.column, boundary="none")
+    model = Model(dataclasses.replace(spec, diffusion=diffusion, sampler="heun:18", taus=()))
+    load_weights(model.network, weights, file)
+    return model
 
 
 def _check_teacher(teacher: ModelSpec, config: TrainConfig, spec: ModelSpec) -> None:
@@ -100,17 +97,25 @@ def _check_teacher(teacher: ModelSpec, config: TrainConfig, spec: ModelSpec) -> 
     _check_same_images(teacher, spec, f"--teacher {config.teacher.model}")
 
 
-def _check_initial(model: Model, config: TrainConfig, spec: ModelSpec) -> None:
+def _check_initial(model: Model | None, config: TrainConfig, spec: ModelSpec) -> None:
     """Refuse weights that mean something else in this run's network."""
     name = f"--init-from {config.init_from}"
+    if model is None:
+        raise UserError(f"{name}: there is no teacher.")
     _check_same_images(model.spec, spec, name)
     before, now = model.spec.diffusion, spec.diffusion
-    for setting in ("column", "time_scale", "sigma_data"):
+    settings = ["column"] + (["time_scale", "sigma_data"] if now.column == "edm" else [])
+    for setting in settings:
         if getattr(before, setting) != getattr(now, setting):
             raise UserError(
                 f"{name} was trained with {setting} {getattr(before, setting)}, and this run has "
                 f"{getattr(now, setting)}: set --diffusion.{setting.replace('_', '-')} to it."
             )
+    if (before.boundary == "piecewise") != (now.boundary == "piecewise"):
+        raise UserError(
+            f"{name} has --diffusion.boundary {before.boundary}, and this run {now.boundary}: what a "
+            "piecewise network returns means something else."
+        )
     load_weights(Model(spec).network, model.network.state_dict(), name)
 
 

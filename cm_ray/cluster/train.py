@@ -39,7 +39,7 @@ def train(config: TrainConfig) -> None:
 
     Raises UserError on bad input, an impossible plan or a training that cannot go on.
     """
-    run = RunDirectory(Path(config.run_dir).absolute() if config.run_dir else default_run_dir(config))
+    run = RunDirectory(Path(config.run_dir).absolute() if config.run_dir else default_run_dir(config.name))
     with run.locked():
         run.check_same(config)
         tracker = open_tracker(config, run)  # its errors need not wait for Ray
@@ -56,6 +56,7 @@ class Run:
         self.shards, self.manifest = prepare_shards(config)
         spec = model_spec(config, self.manifest)
         prepare_teachers(config, spec, run)
+        run.clean()
         run.claim(config)  # not before all is known to fit: a mistyped command leaves no trace
         self._remember_lineage()
         self.task = Task(config=config, spec=spec, plan=workers, run=run, shards=self.shards)

@@ -207,7 +207,7 @@ class Worker:
         model = self.engine.averaged_model()
         scores = self.evaluator.evaluate(model, step, self.task.run.samples)
         self.store.wait()  # the best checkpoint is named only when it is there
-        if scores:
+        if scores and self.engine.in_last_round():  # another round's model takes another number of steps
             self.store.offer_best(step, scores[0])
         self.task.run.append_metrics({"step": step, "scores": [score.to_row() for score in scores]})
 

@@ -20,7 +20,10 @@ from cm_ray.presets.schedules import EDM
 
 
 def edm_imagenet64() -> TrainConfig:
-    """A diffusion model of ImageNet 64x64, a teacher.  OpenAI's settings."""
+    """A diffusion model of ImageNet 64x64, a teacher.
+
+    Song et al. 2023, appendix C: EDM's settings with half its batch.
+    """
     base = ct_imagenet64()
     return replace(
         base,

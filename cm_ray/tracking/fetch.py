@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cm_ray.config import TrainConfig
 from cm_ray.errors import UserError
 from cm_ray.files import cache_root, folder_written_aside
 from cm_ray.networks.model import SPEC, WEIGHTS
@@ -39,7 +38,7 @@ def fetch_model(uri: str, tracking_uri: str = "") -> Path:
     """
     name, version, alias = _parse(uri)
     tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-    tracking_uri = tracking_uri or default_uri(default_run_dir(TrainConfig()).parent)
+    tracking_uri = tracking_uri or default_uri(default_run_dir("any").parent)
     check_uri(tracking_uri)
     file = database_file(tracking_uri)
     if file is not None and not file.is_file():  # MLflow would make an empty one

@@ -6,22 +6,26 @@ from pathlib import Path
 
 from cm_ray.errors import UserError
 from cm_ray.networks.model import SPEC
-from cm_ray.run_directory import RunDirectory
+from cm_ray.run_directory import RunDirectory, default_run_dir
 from cm_ray.tracking.fetch import fetch_model
 
 
 def locate_model(name: str, tracking_uri: str = "") -> Path:
     """Return the folder of a model named by run directory, by its own folder, or in the registry.
 
-    name: ``runs/demo``, ``runs/demo/model``, ``models:/NAME@champion`` or ``models:/NAME/3``.
+    name: ``runs/demo``, ``runs/demo/model``, ``demo`` (where runs go that name no directory),
+    ``models:/NAME@champion`` or ``models:/NAME/3``.
     tracking_uri: see `fetch_model`. Raises UserError, saying what is missing, when there is none.
     """
     if name.startswith("models:"):
         return fetch_model(name, tracking_uri)
     folder = Path(name).expanduser()
-    for place in (folder, RunDirectory(folder).model):
-        if (place / SPEC).is_file():
-            return place
-    if RunDirectory(folder).config_file.is_file():
-        raise UserError(f"The run in {folder} is not finished: repeat its command, and then sample from it.")
-    raise UserError(f"{folder} is neither a run directory nor a model's folder, nor models:/NAME@ALIAS.")
+    runs = [folder] if "/" in name or not name else [folder, default_run_dir(name)]
+    for run in runs:
+        for place in (run, RunDirectory(run).model):
+            if (place / SPEC).is_file():
+                return place
+    for run in runs:
+        if RunDirectory(run).config_file.is_file():
+            raise UserError(f"The run in {run} is not finished: repeat its command first.")
+    raise UserError(f"{name} is neither a run directory nor a model's folder, nor models:/NAME@ALIAS.")

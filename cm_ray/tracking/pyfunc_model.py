@@ -72,7 +72,10 @@ def _checked(spec: ModelSpec, indices: torch.Tensor, seed: int, steps: int, labe
     if label != -1 and not 0 <= label < spec.classes:
         known = f"0 to {spec.classes - 1}, or -1 to draw it" if spec.classes else "-1, it has no classes"
         raise RefusedRequest(f"label {label} is none of this model's: give {known}.")
-    return sampling_of(spec, steps=steps)
+    try:
+        return sampling_of(spec, steps=steps)
+    except UserError as error:
+        raise RefusedRequest(str(error)) from error
 
 
 mlflow.models.set_model(ConsistencyPyfunc())

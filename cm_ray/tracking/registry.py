@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -161,5 +162,7 @@ def _tags(score: Score | None, lineage: dict[str, Any]) -> dict[str, str]:
 
 
 def _score_of(version: Any) -> Score | None:
-    row = version.tags.get(SCORE_TAG)
-    return Score.from_row(json.loads(row)) if row else None
+    """Return a version's score; none if it has none, or one that was written in other words."""
+    with contextlib.suppress(ValueError):
+        return Score.from_row(json.loads(version.tags.get(SCORE_TAG, "")))
+    return None

@@ -136,6 +136,10 @@ class Engine:
         self.step += 1
         return StepStats(self.step, torch.stack(losses).mean(), self._gauges(step))
 
+    def in_last_round(self) -> bool:
+        """Tell whether the last step's model is of the kind that the run ends with: true without rounds."""
+        return self.rounds is None or self.step > self.rounds.starts[-2]
+
     def round_ended(self) -> bool:
         """Tell whether the last step was the last of a round of progressive distillation."""
         return self.rounds is not None and self.step in self.rounds.starts[1:]

@@ -17,7 +17,7 @@ def objective(config: TrainConfig) -> objectives.Objective:
     if config.method == "ct":
         return objectives.ConsistencyTraining()
     if config.method == "pd":
-        return objectives.ProgressiveDistillation(config.schedule.rho)
+        return objectives.ProgressiveDistillation(config.diffusion.rho)
     euler = config.teacher.solver == "euler"
     return objectives.ConsistencyDistillation(solvers.euler_step if euler else solvers.heun_step)
 
@@ -82,7 +82,7 @@ def time_pairs(config: TrainConfig) -> proposals.TimePairs:
         if schedule.proposal == "uniform"
         else proposals.LognormalProposal(schedule.p_mean, schedule.p_std)
     )
-    return proposals.GridPairs(scales(config), index, diffusion.t_min, diffusion.t_max, schedule.rho)
+    return proposals.GridPairs(scales(config), index, diffusion.t_min, diffusion.t_max, diffusion.rho)
 
 
 def weight(config: TrainConfig) -> weights.Weight:

@@ -108,6 +108,7 @@ def test_bad_settings_are_said_before_anything_is_trained(tmp_path):
         ({"stepz": 1}, "There is no setting 'stepz': did you mean 'steps'"),
         ({"batch_size": 0}, "--batch-size must be at least 1"),
         ({"evaluation.extractor": "none"}, "has no feature extractor"),
+        ({"schedule.s1": 4, "schedule.s0": 2}, "has no model for each of 1, 2, 4, 8 steps"),
     ]:
         table = Table(folder=tmp_path / "t", data="digits", changes=changes, tracking_uri="none")
         with pytest.raises(UserError, match=sentence):

@@ -99,10 +99,28 @@ def test_a_run_keeps_the_teacher_that_it_began_with(tmp_path):
     assert same(first, read_teacher(settings, run).network.state_dict())
 
 
+def test_what_is_in_the_way_of_a_copy_is_left_alone(tmp_path):
+    precious = tmp_path / "run" / "teacher" / "checkpoints"
+    precious.mkdir(parents=True)
+    saved(tmp_path / "run" / "teacher" / "model", denoiser(config()))
+    with pytest.raises(UserError, match="is in the way of the copy"):
+        prepare(config(teacher__model=str(tmp_path / "run" / "teacher")), tmp_path / "run")
+    assert precious.is_dir()
+
+
+def test_a_run_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("CM_RAY_RUNS", str(tmp_path / "runs"))
+    model = denoiser(config())
+    saved(tmp_path / "runs" / "edm_digits" / "model", model)
+    settings = config(teacher__model="edm_digits")
+    assert same(model, read_teacher(settings, prepare(settings, tmp_path / "run")).network.state_dict())
+
+
 def test_a_refused_command_leaves_no_teacher_to_the_next(tmp_path):
     wrong = config(teacher__model=saved(tmp_path / "w", denoiser(config(network__conditional=False))))
     with pytest.raises(UserError, match="knows 0 classes, and this run 10"):
         prepare(wrong, tmp_path / "run")
+    assert not (tmp_path / "run" / "teacher").exists()
     right = denoiser(config())
     settings = config(teacher__model=saved(tmp_path / "r", right))
     assert same(right, read_teacher(settings, prepare(settings, tmp_path / "run")).network.state_dict())
@@ -156,6 +174,24 @@ def cut_short(settings, folder):
     return str(file)
 
 
+def empty(settings, folder):
+    file = folder.with_suffix(".pt")
+    file.touch()
+    return str(file)
+
+
+def text(settings, folder):
+    file = folder.with_suffix(".pt")
+    file.write_text("hello")
+    return str(file)
+
+
+def piecewise(settings, folder):
+    model = denoiser(settings)
+    diffusion = dataclasses.replace(model.spec.diffusion, boundary="piecewise")
+    return saved(folder, Model(dataclasses.replace(model.spec, diffusion=diffusion)))
+
+
 def not_tensors(settings, folder):
     file = folder.with_suffix(".pt")
     torch.save({"step": 5}, file)
@@ -180,6 +216,8 @@ def missing_keys(settings, folder):
         (other_network, "--init-from teacher belongs to another network"),
         (code, "is no file of weights"),
         (cut_short, "is no file of weights"),
+        (empty, "is no file of weights"),
+        (text, "is no file of weights"),
         (not_tensors, "does not hold tensors by name"),
         (missing_keys, "belongs to another network: .* is missing there"),
     ],
@@ -188,4 +226,11 @@ def test_what_cannot_be_a_teacher_is_said(make, sentence, tmp_path):
     settings = config()
     settings = override(settings, {"teacher.model": make(settings, tmp_path / "there")})
     with pytest.raises(UserError, match=sentence):
+        prepare(settings, tmp_path / "run")
+
+
+def test_a_piecewise_network_is_no_start_for_another(tmp_path):
+    folder = piecewise(config(), tmp_path / "there")
+    settings = override(presets.ict_digits(), TINY | {"init_from": folder})
+    with pytest.raises(UserError, match=r"has --diffusion.boundary piecewise, and this run skip"):
         prepare(settings, tmp_path / "run")

@@ -229,12 +229,31 @@ def test_configs_go_to_json_and_back(preset):
         ({"method": "edm"}, "--diffusion.boundary skip does not go with --method edm"),
         ({"schedule.scales": "halving"}, "--schedule.scales halving does not go with --method ct"),
         ({"optimizer.warmup_steps": 900}, "--optimizer.warmup-steps 900 must be in"),
+        ({"teacher.model": "runs/edm"}, "--method ct does not use a teacher"),
+        ({"diffusion.rho": 0.0}, "--diffusion.rho must be positive"),
+        (
+            {"method": "edm", "diffusion.boundary": "none", "schedule.mu0": 0.9},
+            "--method edm has no target network",
+        ),
         ({"schedule.ect_q": 1.0}, "--schedule.ect-q must be greater than 1"),
     ],
 )
 def test_configs_that_cannot_be_trained(changes, message):
     with pytest.raises(UserError, match=message):
         check(override(presets.ict_digits(), changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 6}, "--steps 6 are too few for the rounds from 16 sampling steps to 1"),
+        ({"schedule.s1": 12}, "--schedule.s1 12 must be s0 = 1 times a power of two"),
+        ({"schedule.scales": "constant"}, "pd alone halves"),
+    ],
+)
+def test_progressive_distillation_that_cannot_be(changes, message):
+    with pytest.raises(UserError, match=message):
+        check(override(presets.pd_digits(), {"teacher.model": "runs/edm"} | changes))
 
 
 @pytest.mark.parametrize(

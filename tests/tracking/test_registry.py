@@ -3,16 +3,20 @@
 import json
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tracked_runs import free_port, score, tiny_model
+from tracked_runs import free_port, score, tiny_model, tiny_spec
 
+from cm_ray.cluster.teachers import prepare_teachers, read_teacher
+from cm_ray.config import DiffusionConfig, TrainConfig, override
 from cm_ray.errors import UserError
-from cm_ray.networks.model import load_model, sampling_of, to_uint8
+from cm_ray.networks.model import Model, load_model, sampling_of, to_uint8
+from cm_ray.run_directory import RunDirectory
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.store import open_client
@@ -121,6 +125,19 @@ def test_what_cannot_be_fetched_is_said(make_run, tmp_path):
         weights.write_bytes(b"other")
     with pytest.raises(UserError, match="other content than was registered"):
         fetch_model("models:/tiny/1")
+
+
+def test_a_registered_model_can_be_a_teacher(make_run, tmp_path):
+    diffusion = DiffusionConfig(boundary="none")
+    denoiser = Model(replace(tiny_spec(), diffusion=diffusion, sampler="heun:18", taus=()))
+    register(make_run(rows=1, model=denoiser), None)
+    for uri in ("", "none", f"sqlite:///{tmp_path}/runs/mlflow.db"):
+        settings = {"teacher.model": "models:/tiny@champion", "tracking.uri": uri, "method": "cd"}
+        config = override(TrainConfig(network=tiny_spec().network), settings)
+        run = RunDirectory(tmp_path / f"student-{len(uri)}")
+        prepare_teachers(config, tiny_spec(), run)
+        for name, weights in read_teacher(config, run).network.state_dict().items():
+            assert torch.equal(weights, denoiser.network.state_dict()[name])
 
 
 @pytest.fixture

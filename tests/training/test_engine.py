@@ -13,6 +13,7 @@ from cm_ray.core.schedules import AdaptiveScales
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, from_uint8
+from cm_ray.networks.perceptual import lpips_distance
 from cm_ray.sampling import own_sampler
 from cm_ray.training.checkpoint import CheckpointStore
 from cm_ray.training.engine import Batch, Engine, Share
@@ -134,7 +135,7 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("at", [1, 4])
+@pytest.mark.parametrize("at", [1, 3, 4])  # a round of progressive distillation ends at 3
 def test_a_resumed_run_ends_with_the_same_bits(variant, at, tmp_path):
     config = override(small(), VARIANTS[variant])
     whole = engine(config)
@@ -215,15 +216,21 @@ def test_a_step_is_algorithm_3():
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_student_and_target_see_the_same_dropout_mask(device):
+@pytest.mark.parametrize("variant", ["ict", "paper", "cd"])
+def test_student_and_target_see_the_same_dropout_mask(variant, device):
     """With equal weights and s = t, only different masks could make the outputs differ."""
-    config = small(network__dropout=0.5)
+    config = override(small(), VARIANTS[variant] | {"network.dropout": 0.5})
     made = engine(config, device=device)
     for parameter in made.student.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     made.student.train()
     seen = []
-    made.student.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+    watched = [made.student] if made.target is None else [made.student, made.target]
+    if made.target is not None:
+        made.target.load_state_dict(made.student.state_dict())
+        assert made.target is not made.student
+    for model in watched:
+        model.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
     made.time_pairs = lambda step, uniforms: (torch.ones(8, device=device),) * 2
     made._loss(next(batches(made)), 0, 8)
     assert torch.equal(seen[0], seen[1])
@@ -303,6 +310,7 @@ def test_rounds_of_progressive_distillation():
         seen.append((stats.gauges["num_scales"], stats.gauges["learning_rate"], made.round_ended()))
         if stats.step == 3:
             assert made.averaged_spec().sampler == "pd:2"
+            assert not made.in_last_round()
             assert made.teacher is first
             ended = weights(made)
         if stats.step == 4:
@@ -317,6 +325,30 @@ def test_rounds_of_progressive_distillation():
     assert [rate for _, rate, _ in seen] == pytest.approx([1e-3, 2e-3 / 3, 1e-3 / 3] * 2)
     assert [end for _, _, end in seen] == [False, False, True, False, False, True]
     assert made.averaged_model().spec.sampler == "pd:1"
+    assert made.in_last_round()
+
+
+@pytest.mark.parametrize("method", ["cd", "pd"])
+@pytest.mark.parametrize("column", ["vp", "ve"])
+def test_teachers_of_the_other_columns_are_distilled(method, column):
+    config = override(small(), VARIANTS[method])
+    spec = engine(config).spec
+    diffusion = dataclasses.replace(spec.diffusion, column=column)
+    other = teacher(dataclasses.replace(spec, diffusion=diffusion))
+    made = engine(config, teacher=other)
+    assert made.teacher.spec.diffusion.column == column
+    loss = run(made, 1)[0].loss
+    assert torch.isfinite(loss)
+    assert loss != run(engine(config), 1)[0].loss, "another teacher, another lesson"
+
+
+def test_progressive_distillation_by_lpips():
+    """The distance is any: LPIPS here, of a random trunk, on images resized for it."""
+    config = override(small(), PD | {"distance.lpips_net": "squeeze", "distance.lpips_size": 17})
+    made = engine(config, distance=lpips_distance(config.distance, random_trunk=True))
+    before = weights(made).clone()
+    assert all(torch.isfinite(stats.loss) for stats in run(made, 2))
+    assert not torch.equal(weights(made), before)
 
 
 def test_training_starts_from_given_weights():
