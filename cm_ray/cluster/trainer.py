@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +68,8 @@ def fit(task: Task) -> None:
         ),
     )
     try:
-        trainer.fit()
+        with _interrupts_are_ours():
+            trainer.fit()
     except TrainingFailedError as error:
         _raise_told_error(task.run)
         raise UserError(
@@ -72,6 +77,21 @@ def fit(task: Task) -> None:
             f"{_last_line(error)}; the same command goes on from the last checkpoint."
         ) from error
     _raise_told_error(task.run)
+
+
+@contextlib.contextmanager
+def _interrupts_are_ours() -> Iterator[None]:
+    """Make a KeyboardInterrupt of Ctrl-C again: Ray Train ends the process instead, and goes on to, later."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _resources(plan: Plan) -> dict[str, float]:

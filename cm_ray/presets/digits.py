@@ -90,7 +90,7 @@ def cd_digits() -> TrainConfig:
         name="cd_digits",
         method="cd",
         init_from="teacher",
-        steps=900,
+        steps=1200,
         schedule=replace(STUDENT_IS_TARGET, s1=17, weight="inverse-gap"),
         optimizer=OptimizerConfig(learning_rate=1e-3, beta2=0.99, decay="linear"),
         tracking=TrackingConfig(model_name="cm_ray-digits-cd"),
