@@ -31,6 +31,8 @@ from cm_ray.training.sampling import Request
 
 Method = Literal["edm", "cd", "pd", "ect", "ct", "ict"]
 METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ect", "ct", "ict")
+"""In the table's order."""
+DEFAULT: tuple[Method, ...] = ("edm", "cd", "pd", "ct", "ict")
 EVALUATIONS = (1, 2, 4, 8)
 EXPERIMENT = "cm_ray"
 _LINES = {
@@ -54,7 +56,7 @@ class Table:
     """The recipes are METHOD_DATA."""
     changes: dict[str, Any]
     """Settings changed in all of them, by dotted path."""
-    methods: tuple[Method, ...] = METHODS
+    methods: tuple[Method, ...] = DEFAULT
     """Which of METHODS; edm, the teacher, is always there."""
     tracking_uri: str = ""
     """As in `TrackingConfig`; empty: mlflow.db beside the folder."""
