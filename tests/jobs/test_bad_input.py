@@ -1,9 +1,9 @@
 """Bad input gets one sentence and exit code 2, before anything is trained."""
 
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,11 +33,19 @@ TINY = {
 }
 
 
-def job(name, *options):
-    """Run a job's command; for errors that come before Ray."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    line = [sys.executable, str(ROOT / "jobs" / name), *map(str, options)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, env=environment)
+@pytest.fixture
+def job(monkeypatch, capsys):
+    """Run a job's command in this process: most of a process of its own would be imports."""
+
+    def run(name, *options):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, options)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "jobs" / name), run_name="__main__")
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=ended.value.code, stdout=said.out, stderr=said.err)
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,7 @@ def job(name, *options):
         ("track.py", ["nowhere"], "nowhere is not a run directory"),
     ],
 )
-def test_commands(name, options, said):
+def test_commands(name, options, said, job):
     done = job(name, *options)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
@@ -64,7 +72,7 @@ def test_commands(name, options, said):
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "jobs").glob("[a-z]*.py")))
-def test_help_is_complete(name):
+def test_help_is_complete(name, job):
     options = ["ct_imagenet64"] if name == "train.py" else []
     done = job(name, *options, "--help")
     assert done.returncode == 0, done.stderr
