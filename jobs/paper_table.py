@@ -2,7 +2,7 @@
 
 Trains a teacher (EDM), distils it (CD, PD), trains without it (CT, iCT), or tunes it (ECT), and scores all of
 them at 1, 2, 4 and 8 network evaluations: table.md, table.csv, table.png in --run-dir, and nested runs in
-MLflow. About 20 minutes for digits on two CPU cores; the same command goes on after an interruption.
+MLflow. Up to 25 minutes for digits on two CPU cores; the same command goes on after an interruption.
 """
 
 from dataclasses import dataclass
