@@ -1,1 +1,10 @@
-"""Scores of samples: features, their statistics, the Fréchet distance, and keys that say what they mean."""
+"""Scores of samples: features, what is computed from them, and keys that say what the numbers mean.
+
+extractors     the protocol, and opening one by name: inception, cifar_resnet, digits, own
+weights        published weights: where they are found, and how they are checked
+statistics     moments of features as a monoid
+frechet        Fréchet distance, its error, its extrapolation (FD-infinity)
+kernel, inception_score, manifold, sliced    KID; IS; precision and recall; sliced Wasserstein
+measured       a number with its bootstrap standard error
+score          a number with its name and its whole key
+"""

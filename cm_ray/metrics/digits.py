@@ -60,6 +60,11 @@ class DigitsExtractor:
         return self.network[:-1](self._prepared(images))
 
     @torch.no_grad()
+    def logits_of(self, features: Tensor) -> Tensor:
+        """Return the logits (b, 10) of features. See `Classifier`."""
+        return self.network[-1](features)
+
+    @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
         """Return the digits (b,), int64, that the images show. See `features`."""
         return self.network(self._prepared(images)).argmax(1)

@@ -4,12 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cm_ray
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import Extractor
+from cm_ray.metrics.measured import Measured
+from cm_ray.metrics.resizing import RESIZINGS
+from cm_ray.metrics.weights import INCEPTION_2015
+
+KINDS = {
+    "FD": "lower",
+    "FDinf": "lower",
+    "KID": "lower",
+    "SWD": "lower",
+    "IS": "higher",
+    "precision": "higher",
+    "recall": "higher",
+}
+"""Kinds of scores, by the direction that is better: Fréchet distance, the same of infinitely many samples,
+kernel distance, sliced Wasserstein distance, Inception score, improved precision and recall."""
+
+FID_SAMPLES = 50_000
+"""Samples that a Fréchet distance needs to be called a FID."""
 
 MEASURING = ("extractor", "weights_sha256", "preprocess", "n", "seed", "reference", "evaluations")
 """Entries of a key that say how it was measured; scores compare when these are equal. `evaluations`
@@ -23,24 +41,50 @@ order to compare, and the version of cm_ray."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A Fréchet distance, lower is better, and its key."""
+    """A number that says how good samples are, and its whole key."""
 
     value: float
-    """The distance; finite."""
+    """The number; finite."""
     key: Mapping[str, Any]
     """The entries of `MEASURING` and `DESCRIBING`, JSON values."""
+    kind: str = "FD"
+    """One of `KINDS`."""
+    error: float | None = None
+    """Bootstrap standard error of the value, where one was made."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the kind, JSON values; they belong to what must be equal for scores to compare."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError when the value is not finite or the key lacks an entry or has another one."""
+        """Raise ValueError on a value that is not finite, an unknown kind, or a key of other entries."""
         if not math.isfinite(self.value):
             raise ValueError(f"a score must be finite, not {self.value}")
+        if self.kind not in KINDS:
+            raise ValueError(f"a score is one of {', '.join(KINDS)}, not {self.kind}")
         if set(self.key) != {*MEASURING, *DESCRIBING}:
             raise ValueError(f"a score's key has {MEASURING + DESCRIBING}, not {tuple(self.key)}")
 
     @property
     def name(self) -> str:
-        """FD-<extractor>-<n>; never FID-50k, which stands for the real Inception features."""
-        return f"FD-{self.key['extractor']}-{self.key['n']}"
+        """<kind>-<extractor>-<n>, such as ``FD-digits-1797``; ``FID-50k`` only when it is one, `is_fid`."""
+        if self.is_fid:
+            return f"FID-{self.key['n'] // 1000}k"
+        return f"{self.kind}-{self.key['extractor']}-{self.key['n']}"
+
+    @property
+    def is_fid(self) -> bool:
+        """Tell whether it is what the literature calls FID.
+
+        The Fréchet distance of the published Inception's features, by SHA-256, of images resized in a named
+        way, of at least 50,000 samples, to a reference that is named.
+        """
+        return bool(
+            self.kind == "FD"
+            and self.key["extractor"] == "inception-2015"
+            and self.key["weights_sha256"] == INCEPTION_2015.sha256
+            and str(self.key["preprocess"]).split(":")[0] in RESIZINGS
+            and self.key["n"] >= FID_SAMPLES
+            and self.key["reference"]
+        )
 
     @property
     def metric(self) -> str:
@@ -50,17 +94,34 @@ class Score:
     @property
     def measuring(self) -> dict[str, Any]:
         """The part of the key that must be equal for two scores to compare."""
-        return {entry: self.key[entry] for entry in MEASURING}
+        entries = {entry: self.key[entry] for entry in MEASURING}
+        return {"kind": self.kind, "settings": dict(self.settings)} | entries
 
     def to_row(self) -> dict[str, Any]:
-        """Return the score as JSON values: name, value, key."""
-        return {"name": self.name, "value": self.value, "key": dict(self.key)}
+        """Return the score as JSON values: name, kind, value, error, settings, key."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "value": self.value,
+            "error": self.error,
+            "settings": dict(self.settings),
+            "key": dict(self.key),
+        }
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Score:
-        """Return the score that `to_row` made. Raises ValueError when it is none."""
+        """Return the score that `to_row` made. Raises ValueError when it is none.
+
+        A row without a kind is a Fréchet distance: there was no other when it was written.
+        """
         try:
-            score = cls(value=float(row["value"]), key=row["key"])
+            score = cls(
+                value=float(row["value"]),
+                key=row["key"],
+                kind=row.get("kind", "FD"),
+                error=row.get("error"),
+                settings=row.get("settings", {}),
+            )
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is not a row of a score: {row}") from error
         if row.get("name") != score.name:
@@ -76,7 +137,20 @@ def frechet_score(
     value: their `frechet_distance` to the reference.  seed: of their noise.  reference: fingerprint of the
     images compared with.  sampler: as text, see `cm_ray.sampling`.  evaluations: of the network, per sample.
     """
-    key = {
+    key = score_key(extractor, n=n, seed=seed, reference=reference, sampler=sampler, evaluations=evaluations)
+    return Score(value=value, key=key)
+
+
+def measured_score(kind: str, measured: Measured, key: Mapping[str, Any]) -> Score:
+    """Return the score of a kind from what was measured and the `score_key` of the samples."""
+    return Score(value=measured.value, key=key, kind=kind, error=measured.error, settings=measured.settings)
+
+
+def score_key(
+    extractor: Extractor, *, n: int, seed: int, reference: str, sampler: str, evaluations: int
+) -> dict[str, Any]:
+    """Return the key that all scores of one set of samples share; arguments as in `frechet_score`."""
+    return {
         "extractor": extractor.name,
         "weights_sha256": extractor.weights_sha256,
         "preprocess": extractor.preprocess,
@@ -87,26 +161,24 @@ def frechet_score(
         "sampler": sampler,
         "version": cm_ray.__version__,
     }
-    return Score(value=value, key=key)
 
 
 def comparable(a: Score, b: Score) -> bool:
-    """Tell whether two scores were measured in the same way."""
+    """Tell whether two scores were measured alike: what they say of two models or samplers is comparable."""
     return a.measuring == b.measuring
 
 
 def better(a: Score, b: Score) -> bool:
-    """Tell whether `a` is strictly better, that is lower, than `b`.
+    """Tell whether `a` is strictly better than `b`: lower, or higher where the kind is so, see `KINDS`.
 
     Raises UserError, naming the entries, when their keys differ: the numbers mean different things.
     """
     if not comparable(a, b):
         raise UserError(f"{a.metric} and {b.metric} do not compare: {key_differences(a, b)}.")
-    return a.value < b.value
+    return a.value < b.value if KINDS[a.kind] == "lower" else a.value > b.value
 
 
 def key_differences(a: Score, b: Score) -> str:
     """Return, in words, the entries in which two scores' measuring differs."""
-    return ", ".join(
-        f"{entry} is {a.key[entry]} and {b.key[entry]}" for entry in MEASURING if a.key[entry] != b.key[entry]
-    )
+    x, y = a.measuring, b.measuring
+    return ", ".join(f"{entry} is {x[entry]} and {y[entry]}" for entry in x if x[entry] != y[entry])

@@ -1,8 +1,15 @@
-"""One trained digits extractor for all tests of the folder."""
+"""Extractors that all tests of the folder share, and the real images beside the checkout."""
 
+import io
+
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
+from PIL import Image
 
 from cm_ray.metrics.extractors import open_extractor
+from cm_ray.metrics.inception import InceptionExtractor
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +21,30 @@ def extractor_cache(tmp_path_factory):
 def extractor(extractor_cache, monkeypatch):
     monkeypatch.setenv("CM_RAY_CACHE", str(extractor_cache))
     return open_extractor("digits")
+
+
+@pytest.fixture(scope="session")
+def random_inception():
+    return InceptionExtractor.random()
+
+
+@pytest.fixture(scope="session")
+def cifar_images(cifar10):
+    """A function: the first `count` images of a split, uint8 (n, 3, 32, 32), and their labels (n,)."""
+
+    def load(split, count):
+        file = sorted((cifar10 / split).glob("*.parquet"))[0]
+        rows = pq.read_table(file).slice(0, count).to_pydict()
+        pixels = np.stack([np.asarray(Image.open(io.BytesIO(img["bytes"]))) for img in rows["img"]])
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(rows["label"])
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def published_weights(cifar10):
+    """The folder of published weights beside the data."""
+    folder = cifar10.parents[1] / "weights"
+    if not folder.is_dir():
+        pytest.skip("the published weights are not beside this checkout")
+    return folder

@@ -1,11 +1,23 @@
-"""The Fréchet distance against closed forms and a general matrix root."""
+"""The Fréchet distance against closed forms, a general matrix root and clean-fid; errors; extrapolation."""
+
+import time
 
 import numpy as np
 import pytest
 import scipy.linalg
+import torch
 
-from cm_ray.metrics.frechet import covariance_factor, frechet_distance
+from cm_ray.errors import UserError
+from cm_ray.metrics.frechet import (
+    FrechetReference,
+    bias_warning,
+    covariance_factor,
+    frechet_distance,
+    frechet_infinity,
+    frechet_with_error,
+)
 from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.networks.vision import torchvision
 
 
 def gaussian(mean, covariance, n=100):
@@ -58,3 +70,95 @@ def test_constant_features_have_only_means():
 def test_features_of_other_lengths_are_refused():
     with pytest.raises(ValueError, match="cannot be compared"):
         frechet_distance(gaussian([0], [[1]]), gaussian([0, 0], np.eye(2)))
+
+
+def features(n, d=6, seed=0, shift=0.0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
+
+
+def test_equals_clean_fids_code():
+    torchvision()
+    from cleanfid.fid import fid_from_feats
+
+    mixing = features(20, 20, seed=5)
+    x, y = features(200, 20) @ mixing, features(300, 20, seed=1, shift=0.2) @ mixing
+    with pytest.warns(DeprecationWarning, match="disp"):
+        expected = fid_from_feats(x.numpy(), y.numpy())
+    distance = frechet_distance(FeatureStatistics.of(x), FeatureStatistics.of(y))
+    assert distance == pytest.approx(expected, rel=1e-8)
+
+
+def test_a_reference_keeps_its_root():
+    a, b = FeatureStatistics.of(features(50)), FeatureStatistics.of(features(60, seed=1))
+    reference = FrechetReference.of(a)
+    assert reference.distance(b) == frechet_distance(a, b)
+    assert reference.n == 50
+    with pytest.raises(ValueError, match="cannot be compared"):
+        reference.distance(FeatureStatistics.of(features(50, 3)))
+
+
+def test_the_error_is_that_of_repeated_experiments():
+    reference = FrechetReference.of(gaussian(np.zeros(6), np.eye(6), 10**6))
+
+    def measured(seed):
+        groups = [FeatureStatistics.of(part) for part in features(1000, seed=seed, shift=0.5).split(25)]
+        return frechet_with_error(groups, reference)
+
+    values = [measured(seed) for seed in range(40)]
+    deviation = np.std([each.value for each in values], ddof=1)
+    assert values[0].error == pytest.approx(deviation, rel=0.4)
+    whole = frechet_distance(
+        gaussian(np.zeros(6), np.eye(6), 10**6), FeatureStatistics.of(features(1000, seed=0, shift=0.5))
+    )
+    assert values[0].value == pytest.approx(whole, rel=1e-9)
+    covered = sum(abs(each.value - 1.5) < 2 * each.error for each in values)
+    assert covered >= 34
+    with pytest.raises(UserError, match="two groups of samples, not 1"):
+        frechet_with_error([FeatureStatistics.of(features(30))], reference)
+
+
+def test_the_distance_of_infinitely_many_samples_is_nearer_to_the_truth():
+    """N(0, I) to itself in d dimensions: 0. That of n samples is too great by some d^2 / 4n."""
+    d = 20
+    reference = FrechetReference.of(gaussian(np.zeros(d), np.eye(d), 10**9))
+    of_n, of_infinitely_many = [], []
+    for seed in range(5):
+        x = features(1000, d, seed=seed)
+        of_n.append(reference.distance(FeatureStatistics.of(x)))
+        of_infinitely_many.append(frechet_infinity(x, reference, points=8, replicates=2).value)
+    assert np.mean(of_n) > d**2 / 4000
+    assert abs(np.mean(of_infinitely_many)) < np.mean(of_n) / 5
+
+
+def test_the_error_of_the_extrapolation_covers_the_truth():
+    reference = FrechetReference.of(gaussian(np.zeros(4), np.eye(4), 10**9))
+    values = [
+        frechet_infinity(features(500, 4, seed=seed, shift=0.5), reference, points=6, replicates=30)
+        for seed in range(20)
+    ]
+    assert sum(abs(each.value - 1) < 2.5 * each.error for each in values) >= 16
+    assert values[0].settings == {"points": 6, "subset_seed": 0}
+
+
+def test_too_few_samples_for_the_features_are_said():
+    reference = FrechetReference.of(gaussian(np.zeros(6), np.eye(6)))
+    with pytest.raises(UserError, match="60 samples are not more than 10 x 6 features"):
+        frechet_infinity(features(60), reference)
+    assert bias_warning(2049, 2048) is None
+    assert "2048 samples are not more than 2048 features" in bias_warning(2048, 2048)
+    with pytest.raises(ValueError, match="at least two feature vectors, not 1"):
+        frechet_distance(FeatureStatistics.of(features(1)), FeatureStatistics.of(features(9)))
+
+
+@pytest.mark.slow
+def test_2048_features_take_less_than_a_second():
+    """Beside a cached reference root, on two cores."""
+    rng = np.random.default_rng(0)
+    a, b = (gaussian(rng.standard_normal(2048), random_covariance(rng, 2048, 3000)) for _ in range(2))
+    reference = FrechetReference.of(a)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        reference.distance(b)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1

@@ -5,7 +5,18 @@ import json
 import pytest
 
 from cm_ray.errors import UserError
-from cm_ray.metrics.score import DESCRIBING, MEASURING, Score, better, comparable, frechet_score
+from cm_ray.metrics.measured import Measured
+from cm_ray.metrics.score import (
+    DESCRIBING,
+    KINDS,
+    MEASURING,
+    Score,
+    better,
+    comparable,
+    frechet_score,
+    measured_score,
+)
+from cm_ray.metrics.weights import INCEPTION_2015
 
 
 class Fake:
@@ -57,3 +68,85 @@ def test_what_is_no_score_is_refused():
         Score(value=1.0, key={})
     with pytest.raises(ValueError, match="has the key of FD-digits-1797"):
         Score.from_row(score().to_row() | {"name": "FID-50k"})
+    with pytest.raises(ValueError, match="a score is one of FD"):
+        of_kind("FID")
+
+
+def of_kind(kind, value=1.0, error=0.1, **settings):
+    return measured_score(kind, Measured(value=value, error=error, settings=settings), score().key)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("KID", "KID-digits-1797"),
+        ("IS", "IS-digits-1797"),
+        ("precision", "precision-digits-1797"),
+        ("recall", "recall-digits-1797"),
+        ("FDinf", "FDinf-digits-1797"),
+        ("SWD", "SWD-digits-1797"),
+    ],
+)
+def test_every_kind_has_its_name_and_comes_back_from_its_row(kind, name):
+    there = of_kind(kind, block=50)
+    row = json.loads(json.dumps(there.to_row()))
+    assert row["name"] == there.name == name
+    assert (row["error"], row["settings"]) == (0.1, {"block": 50})
+    assert Score.from_row(row) == there
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_better_respects_the_direction(kind):
+    low, high = of_kind(kind, 1.0), of_kind(kind, 2.0)
+    assert better(low, high) == (kind not in ("IS", "precision", "recall"))
+    assert better(high, low) != better(low, high)
+    assert not better(low, low)
+
+
+def test_scores_of_different_kinds_or_settings_never_compare():
+    with pytest.raises(UserError, match="kind is KID and IS"):
+        better(of_kind("KID"), of_kind("IS"))
+    with pytest.raises(UserError, match=r"settings is \{'block': 50\} and \{'block': 60\}"):
+        better(of_kind("KID", block=50), of_kind("KID", block=60))
+    assert comparable(of_kind("KID", error=0.1), of_kind("KID", error=0.2))
+
+
+def test_rows_from_before_there_were_kinds_are_frechet_distances():
+    row = score(0.25).to_row()
+    old = {entry: row[entry] for entry in ("name", "value", "key")}
+    assert Score.from_row(old) == score(0.25)
+
+
+class Published:
+    name, dim, weights_sha256 = "inception-2015", 2048, INCEPTION_2015.sha256
+    preprocess = "legacy_tensorflow: 299x299"
+
+
+def published_score(n=50_000, reference="cd" * 32, **changes):
+    extractor = type("Changed", (Published,), changes)
+    return frechet_score(1.0, extractor, n=n, seed=0, reference=reference, sampler="one-step", evaluations=1)
+
+
+def test_fid_50k_is_one():
+    assert published_score().name == "FID-50k"
+    assert published_score().metric == "FID-50k/one-step"
+    assert published_score(preprocess="clean: 299x299").name == "FID-50k"
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"n": 49_999}, "FD-inception-2015-49999"),
+        ({"weights_sha256": "0" * 64}, "FD-inception-2015-50000"),
+        ({"preprocess": "nearest"}, "FD-inception-2015-50000"),
+        ({"reference": ""}, "FD-inception-2015-50000"),
+        ({"name": "random-inception"}, "FD-random-inception-50000"),
+    ],
+)
+def test_what_is_no_fid_50k_is_not_named_so(changes, name):
+    assert published_score(**changes).name == name
+
+
+def test_other_kinds_are_no_fid():
+    key = published_score().key
+    assert measured_score("KID", Measured(value=1.0, error=0.1), key).name == "KID-inception-2015-50000"

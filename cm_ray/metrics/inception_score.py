@@ -1,0 +1,51 @@
+"""The Inception score (Salimans et al. 2016, Sec. 4): are images clear, and of all classes?"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cm_ray.core.noise import derived_seed
+from cm_ray.metrics.measured import REPLICATES, Counts, Measured, checked_features, standard_error
+
+
+def inception_score(
+    logits: Tensor, *, splits: int = 10, replicates: int = REPLICATES, seed: int = 0
+) -> Measured:
+    """Return exp(E KL(p(y|x) | p(y))) of logits (n, classes), averaged over `splits`; higher is better.
+
+    Samples are shuffled by `seed` into splits as equal as they go. It lies in [1, classes] and grows with
+    the size of a split, so splits and n belong to its key. Raises UserError on fewer than two samples a
+    split.
+    """
+    checked_features(logits, least=2 * splits)
+    rng = np.random.default_rng(derived_seed(seed, "inception score"))
+    order = torch.from_numpy(rng.permutation(len(logits))).to(logits.device)
+    log_p = logits.double()[order].log_softmax(1)
+    p = log_p.exp()
+    negentropy = (p * log_p).nan_to_num(0.0).sum(1)
+    bounds = np.linspace(0, len(logits), splits + 1).astype(int)
+    parts = [slice(low, high) for low, high in itertools.pairwise(bounds)]
+
+    def statistic(counts: Counts) -> float:
+        weights = torch.from_numpy(counts).to(p)
+        return float(np.mean([_score(p[part], negentropy[part], weights[part]) for part in parts]))
+
+    return Measured(
+        value=statistic(np.ones(len(logits), np.int64)),
+        error=standard_error(statistic, len(logits), replicates=replicates, seed=seed),
+        settings={"splits": splits, "split_seed": seed},
+    )
+
+
+def _score(p: Tensor, negentropy: Tensor, weights: Tensor) -> float:
+    """Return the score of one split whose samples count `weights` (n,) times.
+
+    The mean of KL(p_i | q) is the mean of sum(p_i log p_i) less sum(q log q), as q is the mean of the p_i.
+    """
+    share = weights / weights.sum()
+    marginal = share @ p
+    return float((share @ negentropy - torch.special.xlogy(marginal, marginal).sum()).exp())

@@ -1,0 +1,49 @@
+"""What all feature networks ask for: images that they are made for, and arithmetic that is not shortened."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from cm_ray.errors import UserError
+
+
+def checked_images(
+    images: Tensor, extractor: str, channels: Sequence[int], size: tuple[int, int] | None = None
+) -> None:
+    """Raise UserError unless `images` are uint8 (b, c, h, w) with a `channels` of c and this (h, w)."""
+    fits = (
+        images.dtype == torch.uint8
+        and images.ndim == 4
+        and images.shape[1] in channels
+        and (size is None or images.shape[2:] == size)
+    )
+    if not fits:
+        shape = ", ".join(("b", " or ".join(map(str, channels)), *(map(str, size) if size else "hw")))
+        raise UserError(
+            f"The extractor {extractor} is made for uint8 images ({shape}), not for "
+            f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}; choose another extractor."
+        )
+
+
+@contextlib.contextmanager
+def plain_float32(like: Tensor) -> Iterator[None]:
+    """Compute in whole float32 within: no autocast, no TensorFloat-32, no algorithms chosen by timing.
+
+    Features would otherwise depend on the surroundings that they are computed in, by 1e-3.
+    """
+    before = torch.get_float32_matmul_precision()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.autocast(like.device.type, enabled=False))
+        if like.is_cuda:
+            stack.enter_context(
+                torch.backends.cudnn.flags(
+                    enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+                )
+            )
+        torch.set_float32_matmul_precision("highest")
+        stack.callback(torch.set_float32_matmul_precision, before)
+        yield

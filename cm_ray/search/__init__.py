@@ -1,0 +1,17 @@
+"""Search for the time points of multistep sampling: integers, scores, and no device, file or cluster.
+
+A candidate is an index i of the ascending Karras grid, 0 .. N - 1: a time point t_i between its neighbours.
+
+==================  ===================================================================================
+`integers`          ternary, fibonacci, sections, exhaustive search; exact scores
+`greedy`            several points: one at a time between its neighbours, then refinement sweeps
+`effort`            noisy scores: who samples what, paired by the same noise, and how much was spent
+`race`              the better one of several candidates, with no more samples than that takes
+`surrogate`         a smooth curve through all scores, with its uncertainty
+`adaptive`          searches over noisy scores: by races, or by the smooth curve
+`openai_indices`    ``--ts 0,22,39 --steps 40``, there and back
+==================  ===================================================================================
+
+Who drives a search brings the scores: a callback that gets a batch of candidates and may measure all at
+once.
+"""

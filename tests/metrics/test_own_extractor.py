@@ -1,0 +1,55 @@
+"""A user's own extractor by import path."""
+
+import pytest
+import torch
+
+from cm_ray.errors import UserError
+from cm_ray.metrics.extractors import open_extractor, statistics_of
+
+MODULE = """
+class Pixels:
+    name, dim, weights_sha256, preprocess = "pixels", 4, "", "none"
+
+    def __init__(self, device):
+        self.device = device
+
+    def features(self, images):
+        return images.float().flatten(1)
+
+class Impostor(Pixels):
+    name = "inception-2015"
+
+def nothing(device):
+    return object()
+
+text = "no factory"
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "own_pixels.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "own_pixels"
+
+
+def test_a_factory_makes_the_extractor(module):
+    extractor = open_extractor(f"{module}:Pixels", "cpu")
+    assert (extractor.name, extractor.device) == ("pixels", "cpu")
+    assert statistics_of(extractor, torch.ones(3, 1, 2, 2, dtype=torch.uint8)).n == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("no_such_package.x:y", "cannot be had"),
+        ("own_pixels:missing", "cannot be had"),
+        (":", "cannot be had"),
+        ("own_pixels:text", "no factory"),
+        ("own_pixels:nothing", "lacks name, dim, weights_sha256, preprocess, features"),
+        ("own_pixels:Impostor", "calls itself inception-2015"),
+    ],
+)
+def test_what_is_no_extractor_is_refused(path, said, module):
+    with pytest.raises(UserError, match=said):
+        open_extractor(path)
