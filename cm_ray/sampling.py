@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, field, fields, replace
 from functools import partial
+from typing import TypeAlias
 
 from cm_ray.config import DiffusionConfig, TrainConfig
 from cm_ray.core import samplers
@@ -20,6 +21,8 @@ from cm_ray.core.types import Denoise, Noise
 from cm_ray.errors import UserError, closest
 
 ONE_STEP, OWN = "one-step", "own"
+TimePoints: TypeAlias = tuple[tuple[float, ...], ...]
+"""Descending time points of multistep sampling, for one number of evaluations or more: k - 1 points for k."""
 _ODE_SAMPLERS = {
     "heun": samplers.heun,
     "euler": samplers.euler,
@@ -71,15 +74,15 @@ class Sampling:
         return sampler(denoise, noise, self.times)
 
 
-def parse(text: str, diffusion: DiffusionConfig, *, own: str = "", taus: tuple[float, ...] = ()) -> Sampling:
+def parse(text: str, diffusion: DiffusionConfig, *, own: str = "", time_points: TimePoints = ()) -> Sampling:
     """Return the sampling that a text means for models with these times.
 
-    own: the text that ``own`` stands for. taus: the model's own time points, of which ``multistep:k`` takes
-    the first k - 1; if there are too few, it takes k on the Karras grid. Raises UserError when the text
-    means nothing, or not for this kind of model.
+    own: the text that ``own`` stands for. time_points: the model's own, of which ``multistep:k`` takes those
+    for k evaluations; if there are none, it takes a Karras grid's. Raises UserError when the text means
+    nothing, or not for this kind of model.
     """
     if text == OWN and own:
-        return parse(own, diffusion, taus=taus)
+        return parse(own, diffusion, time_points=time_points)
     name, number, points, options = _split(text)
     multistep = name == "multistep"
     if multistep and diffusion.boundary == "none":
@@ -87,9 +90,8 @@ def parse(text: str, diffusion: DiffusionConfig, *, own: str = "", taus: tuple[f
     if not multistep and diffusion.boundary != "none":
         raise UserError(f"{text} is for diffusion models, and this is a consistency model: try multistep:2.")
     if multistep:
-        known = taus[: number - 1] if number <= len(taus) + 1 else _karras_taus(number, diffusion)
-        points = points or known
-        return _multistep(points, diffusion)
+        known = {len(taus) + 1: taus for taus in ((), *time_points)}
+        return _multistep(points or known.get(number) or _karras_taus(number, diffusion), diffusion)
     times = _ode_times(name, number, diffusion)
     return Sampling(text=text, name=name, times=times, churn=_churn(text, options))
 

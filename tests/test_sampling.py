@@ -63,7 +63,7 @@ def test_grids_follow_rho():
 
 def test_the_models_own():
     assert parse("own", DENOISER, own="pd:4").text == "pd:4"
-    assert parse("multistep:3", CONSISTENCY, taus=(9.0, 1.0)).taus == (9.0, 1.0)
+    assert parse("multistep:3", CONSISTENCY, time_points=((2.0,), (9.0, 1.0))).taus == (9.0, 1.0)
     own = {name: own_sampler(preset()) for name, preset in presets.PRESETS.items() if "digits" in name}
     assert own == {
         "edm_digits": "heun:18",

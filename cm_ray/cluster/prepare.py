@@ -17,7 +17,7 @@ from cm_ray.errors import UserError
 from cm_ray.files import cache_root
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import check_fits
-from cm_ray.sampling import own_sampler, parse
+from cm_ray.sampling import TimePoints, own_sampler, parse
 
 _PACKAGES = ("cm_ray", "torch", "ray", "mlflow", "numpy", "pyarrow", "safetensors")
 
@@ -68,19 +68,20 @@ def model_spec(config: TrainConfig, manifest: Manifest) -> ModelSpec:
         diffusion=config.diffusion,
         shape=manifest.shape,
         class_names=manifest.class_names,
-        taus=_taus(config),
+        time_points=_time_points(config),
         sampler=own_sampler(config),
     )
 
 
-def _taus(config: TrainConfig) -> tuple[float, ...]:
-    """Return the time points of the longest multistep sampler that is scored: the model's own."""
+def _time_points(config: TrainConfig) -> TimePoints:
+    """Return the time points of the multistep samplers that are scored: the model's own, till a search."""
     if config.diffusion.boundary == "none":
         return ()
     samplings = [
         parse(text, config.diffusion, own=own_sampler(config)) for text in config.evaluation.samplers
     ]
-    return max((sampling.taus for sampling in samplings), key=len)
+    first = {len(sampling.taus): sampling.taus for sampling in reversed(samplings) if sampling.taus}
+    return tuple(first[count] for count in sorted(first))
 
 
 def lineage(manifest: Manifest) -> dict[str, str]:

@@ -83,7 +83,7 @@ def _read_file(file: Path, config: TrainConfig, spec: ModelSpec) -> Model:
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{file} does not hold tensors by name; give a state dict.")
     diffusion = dataclasses.replace(config.diffusion, column=config.teacher.column, boundary="none")
-    model = Model(dataclasses.replace(spec, diffusion=diffusion, sampler="heun:18", taus=()))
+    model = Model(dataclasses.replace(spec, diffusion=diffusion, sampler="heun:18", time_points=()))
     load_weights(model.network, weights, file)
     return model
 

@@ -21,7 +21,7 @@ from cm_ray.core.types import Images, Labels, Times
 from cm_ray.errors import UserError
 from cm_ray.files import folder_written_aside, read_json
 from cm_ray.networks.unet import UNet
-from cm_ray.sampling import ONE_STEP, Sampling, parse
+from cm_ray.sampling import ONE_STEP, Sampling, TimePoints, parse
 
 WEIGHTS, SPEC = "weights.safetensors", "model.json"
 
@@ -36,8 +36,8 @@ class ModelSpec:
     """(c, h, w) of the images."""
     class_names: tuple[str, ...] = ()
     """Names of the classes of the data."""
-    taus: tuple[float, ...] = ()
-    """Descending time points for multistep sampling; k steps take the first k - 1."""
+    time_points: TimePoints = ()
+    """For multistep sampling, for each number of evaluations that they are known for."""
     sampler: str = ONE_STEP
     """The sampler that the model is made for, as text; see `cm_ray.sampling`."""
 
@@ -122,7 +122,7 @@ def sampling_of(spec: ModelSpec, sampler: str = "", steps: int = 0, taus: tuple[
     """Return the sampling that is asked of a model: by text, by number of steps, or by time points.
 
     Nothing asked for is the model's own sampler. steps: of that sampler; a consistency model takes its own
-    time points if it knows enough of them, else those of a Karras grid. Raises UserError when the two
+    time points if it knows any for as many steps, else those of a Karras grid. Raises UserError when the two
     exclude each other or do not fit the model.
     """
     if sum(map(bool, (sampler, steps, taus))) > 1:
@@ -134,7 +134,7 @@ def sampling_of(spec: ModelSpec, sampler: str = "", steps: int = 0, taus: tuple[
     elif steps:
         own = "multistep" if spec.sampler == ONE_STEP else spec.sampler.partition(":")[0]
         sampler = f"{own}:{steps}"
-    return parse(sampler or spec.sampler, spec.diffusion, own=spec.sampler, taus=spec.taus)
+    return parse(sampler or spec.sampler, spec.diffusion, own=spec.sampler, time_points=spec.time_points)
 
 
 def save_model(folder: Path, spec: ModelSpec, weights: dict[str, Tensor]) -> None:
@@ -197,6 +197,6 @@ def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
         diffusion=from_dict(DiffusionConfig, values["diffusion"]),
         shape=(c, h, w),
         class_names=tuple(values["class_names"]),
-        taus=tuple(values["taus"]),
+        time_points=tuple(tuple(points) for points in values["time_points"]),
         sampler=values["sampler"],
     )

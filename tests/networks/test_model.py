@@ -19,13 +19,15 @@ from cm_ray.networks.model import (
 from cm_ray.training.sampling import Request, sample_all, sample_units
 from tests.networks.test_unet import TINY, trained_like
 
-SPEC = ModelSpec(network=TINY, diffusion=DiffusionConfig(), shape=(1, 8, 8), taus=(2.0, 0.5))
+SPEC = ModelSpec(network=TINY, diffusion=DiffusionConfig(), shape=(1, 8, 8), time_points=((2.0,), (2.5, 0.5)))
 LABELLED = dataclasses.replace(
     SPEC, network=dataclasses.replace(TINY, conditional=True), class_names=("a", "b", "c")
 )
 
 
-DENOISER = dataclasses.replace(SPEC, diffusion=DiffusionConfig(boundary="none"), taus=(), sampler="heun:3")
+DENOISER = dataclasses.replace(
+    SPEC, diffusion=DiffusionConfig(boundary="none"), time_points=(), sampler="heun:3"
+)
 
 
 def request(count, spec=SPEC, **more):
@@ -99,7 +101,7 @@ def test_requests_that_do_not_fit(spec, request_, message):
 
 
 def test_what_is_asked_of_a_model():
-    assert [sampling_of(SPEC, steps=k).taus for k in (0, 1, 2, 3)] == [(), (), (2.0,), (2.0, 0.5)]
+    assert [sampling_of(SPEC, steps=k).taus for k in (0, 1, 2, 3)] == [(), (), (2.0,), (2.5, 0.5)]
     assert sampling_of(SPEC, steps=4).taus == (17.5, 2.52, 0.17)  # more than it knows: on a Karras grid
     assert sampling_of(SPEC, taus=(4.0,)).text == "multistep@4.0"
     assert sampling_of(DENOISER).text == "heun:3"

@@ -129,7 +129,7 @@ def test_what_cannot_be_fetched_is_said(make_run, tmp_path):
 
 def test_a_registered_model_can_be_a_teacher(make_run, tmp_path):
     diffusion = DiffusionConfig(boundary="none")
-    denoiser = Model(replace(tiny_spec(), diffusion=diffusion, sampler="heun:18", taus=()))
+    denoiser = Model(replace(tiny_spec(), diffusion=diffusion, sampler="heun:18", time_points=()))
     register(make_run(rows=1, model=denoiser), None)
     for uri in ("", "none", f"sqlite:///{tmp_path}/runs/mlflow.db"):
         settings = {"teacher.model": "models:/tiny@champion", "tracking.uri": uri, "method": "cd"}

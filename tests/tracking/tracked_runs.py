@@ -37,7 +37,11 @@ def tiny_spec(*, conditional=False):
     )
     names = ("a", "b", "c") if conditional else ()
     return ModelSpec(
-        network=network, diffusion=DiffusionConfig(), shape=(1, 8, 8), class_names=names, taus=(0.8,)
+        network=network,
+        diffusion=DiffusionConfig(),
+        shape=(1, 8, 8),
+        class_names=names,
+        time_points=((0.8,),),
     )
 
 
