@@ -17,6 +17,9 @@ from cm_ray.errors import UserError, closest
 
 T = TypeVar("T")
 
+Resizing = Literal["legacy_tensorflow", "clean"]
+"""How images come to the size of Inception; see `cm_ray.metrics.resizing`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
@@ -187,8 +190,15 @@ class EvaluationConfig:
 
     every: int = 0
     """Steps between sample grids (and scores, where there is an extractor); 0 only at the end."""
-    extractor: Literal["none", "digits"] = "none"
-    """Features for the Fréchet distance: digits is a small classifier of the embedded data."""
+    extractor: str = "none"
+    """Features for the Fréchet distance: inception-2015 (FID's), cifar-resnet56, cifar-resnet20, digits (a
+    small classifier of the embedded data), your own as package.module:factory; none: no scores."""
+    weights: str = ""
+    """File of the extractor's published weights, or a folder with it; empty: an environment variable, the
+    cache, or a download, with the SHA-256 checked in any case."""
+    resizing: Resizing = "legacy_tensorflow"
+    """How Inception's images come to 299 x 299: as CIFAR-10's FIDs were published, or clean (Parmar et al.
+    2022)."""
     samples: int = 0
     """Samples to score; 0 takes as many as there are images in the data."""
     grid: int = 10
@@ -199,6 +209,20 @@ class EvaluationConfig:
     pd:4; own: the model's own."""
     batch_size: int = 256
     """Images per network evaluation when sampling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorsConfig:
+    """Who samples and extracts features."""
+
+    count: int = 0
+    """Actors; 0: one for each GPU, or for each CPU core where there is none."""
+    use_gpu: Literal["auto", "yes", "no"] = "auto"
+    """Whether actors have GPUs; auto: if the cluster has any."""
+    gpus_each: float = 1.0
+    """Share of a GPU that an actor takes; 0.5 puts two on each."""
+    cpus_each: float = 1.0
+    """CPU cores that an actor takes, and its PyTorch threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,101 +1,281 @@
-"""Generation on Ray: warm actors that sample units of work, whoever does which."""
+"""Samples and features on Ray: warm actors that do units of work, whoever does which.
+
+A unit's noise belongs to its indices and its result to its place, so neither the number of actors nor their
+deaths change a bit of what comes out.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import ray
 import torch
 from torch import Tensor
 
-from cm_ray.cluster.launch import Plan, user_error
-from cm_ray.metrics.extractors import open_extractor
+from cm_ray.cluster.actors import Actors
+from cm_ray.cluster.launch import user_error
+from cm_ray.data.shards import Manifest, read_rows, rows_per_group
+from cm_ray.errors import UserError
+from cm_ray.metrics.extractors import Extractor
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import load_model
+from cm_ray.networks.model import ModelSpec, build_model, read_model
+from cm_ray.tracking.registry import model_digest
 from cm_ray.training.sampling import Request, sample_unit
+
+Wanted: TypeAlias = frozenset[Literal["images", "features", "statistics"]]
+"""What is to be brought back. Statistics suffice for a Fréchet distance and are added up on the way;
+features and images travel only where a score or a person needs them."""
+
+Opener: TypeAlias = Callable[[str], Extractor]
+"""Opens the extractor on a device; picklable."""
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told of images done and images in all."""
+
+_LIVES = 5
+"""How often an actor is replaced, and a unit of work done again, before it is given up."""
+_READ_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PutModel:
+    """A model whose weights lie in the cluster's memory, once for each node that has actors."""
+
+    digest: str
+    """Names the content."""
+    spec: ModelSpec
+    source: str
+    """Folder that it was read from, for messages."""
+    weights: list[Any]
+    """Reference to the weights; in a list, so that Ray does not fetch them for every unit."""
 
 
 class Unit(NamedTuple):
     """What an actor made of a unit of work."""
 
-    images: Tensor
-    """uint8 (count, c, h, w)."""
+    size: int
+    images: Tensor | None
+    """uint8 (size, c, h, w)."""
+    features: Tensor | None
+    """float32 (size, dim)."""
     statistics: FeatureStatistics | None
     seconds: float
-    """Spent on sampling; features are not in it."""
+    """Spent on the images; features are not in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """Samples in the order of their indices, and their features' statistics if an extractor was named."""
+@dataclass(slots=True)
+class Gathered:
+    """Units put together in the order of their images; what was not wanted is None."""
 
-    images: Tensor
-    """uint8 (n, c, h, w)."""
-    statistics: FeatureStatistics | None
-    seconds_per_1000: float
-    """Seconds in which one actor samples 1,000 images: the median of its units, features not counted."""
+    count: int = 0
+    statistics: FeatureStatistics | None = None
+    _images: list[Tensor] = field(default_factory=list)
+    _features: list[Tensor] = field(default_factory=list)
+    _seconds: list[float] = field(default_factory=list)
+
+    def append(self, unit: Unit) -> None:
+        """Add the next unit."""
+        self.count += unit.size
+        self._seconds.append(unit.seconds / unit.size)
+        if unit.images is not None:
+            self._images.append(unit.images)
+        if unit.features is not None:
+            self._features.append(unit.features)
+        if unit.statistics is not None:
+            so_far = self.statistics
+            self.statistics = unit.statistics if so_far is None else so_far + unit.statistics
+
+    @property
+    def images(self) -> Tensor | None:
+        """uint8 (n, c, h, w)."""
+        return torch.cat(self._images) if self._images else None
+
+    @property
+    def features(self) -> Tensor | None:
+        """float32 (n, dim)."""
+        return torch.cat(self._features) if self._features else None
+
+    @property
+    def seconds_per_1000(self) -> float:
+        """Seconds in which one actor makes 1,000 images: the median of its units, features not counted."""
+        return 1000 * statistics.median(self._seconds)
 
 
-@ray.remote(max_restarts=2, max_task_retries=2)
+@ray.remote(max_restarts=_LIVES, max_task_retries=_LIVES)
 class Sampler:
-    """A model and an extractor kept warm. A unit's noise belongs to its indices, whoever samples it."""
+    """A model and an extractor kept warm."""
 
-    def __init__(self, extractor: str, device: str) -> None:
-        torch.set_num_threads(1)
-        self.device, self.folder = device, ""
-        self.extractor = None if extractor == "none" else open_extractor(extractor, device)
+    def __init__(self, opener: Opener | None, device: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.opener, self.device, self.digest = opener, device, ""
+        self.extractor: Extractor | None = None  # opened by the first unit, whose errors come back as they are
 
-    def unit(self, model_folder: str, request: Request, first: int, count: int) -> Unit:
-        """Sample one unit with the model in a folder, and sum its features."""
-        if model_folder != self.folder:
-            self.model, self.folder = load_model(Path(model_folder), self.device), model_folder
+    def sample(self, model: PutModel, request: Request, first: int, count: int, wanted: Wanted) -> Unit:
+        """Sample `count` images from index `first` on."""
+        if model.digest != self.digest:
+            self.digest = ""
+            arrays = ray.get(model.weights[0])
+            weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            self.model = build_model(model.spec, weights, model.source, self.device)
+            self.digest = model.digest
         started = time.perf_counter()
-        images = sample_unit(self.model, request, first, count)
-        seconds = time.perf_counter() - started
-        features = None if self.extractor is None else self.extractor.features(images)
-        return Unit(images, None if features is None else FeatureStatistics.of(features), seconds)
+        try:
+            images = sample_unit(self.model, request, first, count)
+        except torch.cuda.OutOfMemoryError as error:
+            raise UserError(
+                f"A batch of {count} images does not fit into the GPU's memory: lower --batch-size."
+            ) from error
+        return self._unit(images, wanted, time.perf_counter() - started)
+
+    def read(self, file: Path, start: int, stop: int, manifest: Manifest, wanted: Wanted) -> Unit:
+        """Read images start to stop of a shard."""
+        started, step, parts = time.perf_counter(), rows_per_group(manifest.shape), []
+        for row in range(start, stop, step):
+            parts.append(read_rows(file, row, min(stop, row + step), manifest.shape)[0])
+        images = torch.from_numpy(np.concatenate(parts))
+        return self._unit(images, wanted, time.perf_counter() - started)
+
+    def _unit(self, images: Tensor, wanted: Wanted, seconds: float) -> Unit:
+        features = total = None
+        if wanted - {"images"}:
+            if self.extractor is None:
+                assert self.opener is not None, "features are wanted of a pool without extractor"
+                self.extractor = self.opener(self.device)
+            features = torch.cat([self.extractor.features(part) for part in images.split(256)])
+        if "statistics" in wanted and features is not None:
+            total = FeatureStatistics.of(features)
+        kept = features.float().cpu() if "features" in wanted and features is not None else None
+        return Unit(len(images), images if "images" in wanted else None, kept, total, seconds)
 
 
 class SamplerPool:
-    """Actors on what the training workers held: a GPU each, else a CPU core each for the cores they had."""
+    """Actors for as long as the block lasts: ``with SamplerPool(opener, actors) as pool``."""
 
-    def __init__(self, extractor: str, plan: Plan) -> None:
-        count = plan.num_workers if plan.use_gpu else plan.num_workers * plan.threads
-        share = plan.cpus_per_worker * plan.num_workers / count
-        options = {"num_cpus": share} | ({"num_gpus": plan.gpus_per_worker} if plan.use_gpu else {})
-        device = "cuda" if plan.use_gpu else "cpu"
+    def __init__(self, opener: Opener | None, actors: Actors) -> None:
         self.actors = [
-            Sampler.options(**options).remote(extractor, device)  # type: ignore[attr-defined]
-            for _ in range(count)
+            Sampler.options(**actors.options).remote(opener, actors.device, actors.threads)  # type: ignore[attr-defined]
+            for _ in range(actors.count)
         ]
 
-    def generate(self, model_folder: Path, request: Request) -> Generated:
-        """Sample all units and add up their statistics in the units' order: the sum is repeatable.
+    def __enter__(self) -> SamplerPool:
+        return self
 
-        Raises the UserError of an actor.
-        """
-        try:
-            return self._generate(str(model_folder), request)
-        except ray.exceptions.RayError as error:
-            raise user_error(error) or error from None
-
-    def _generate(self, model_folder: str, request: Request) -> Generated:
-        pool = ray.util.ActorPool(self.actors)
-        units: list[Unit] = list(
-            pool.map(lambda actor, unit: actor.unit.remote(model_folder, request, *unit), request.units())
-        )
-        total: FeatureStatistics | None = None
-        for unit in units:
-            if unit.statistics is not None:
-                total = unit.statistics if total is None else total + unit.statistics
-        images = torch.cat([unit.images for unit in units])
-        return Generated(images, total, 1000 * statistics.median(u.seconds / len(u.images) for u in units))
-
-    def close(self) -> None:
-        """End the actors."""
+    def __exit__(self, *_: object) -> None:
         for actor in self.actors:
             ray.kill(actor)
+
+    def put(self, folder: Path) -> PutModel:
+        """Put the weights of a folder where all actors find them. Raises UserError as `load_model`."""
+        spec, weights = read_model(folder)
+        arrays = {name: tensor.numpy() for name, tensor in weights.items()}
+        return PutModel(model_digest(folder), spec, str(folder), [ray.put(arrays)])
+
+    def generate(
+        self, model: PutModel, request: Request, wanted: Wanted, progress: Progress | None = None
+    ) -> Gathered:
+        """Sample one request; see `generate_all`."""
+        ((_, gathered),) = self.generate_all(model, [request], wanted, progress)
+        return gathered
+
+    def generate_all(
+        self, model: PutModel, requests: Sequence[Request], wanted: Wanted, progress: Progress | None = None
+    ) -> Iterator[tuple[int, Gathered]]:
+        """Yield the place of every request and what came of it, as each is finished.
+
+        The units of all requests are worked on together. Raises the UserError of an actor, and UserError
+        when actors die more often than they are replaced.
+        """
+        units = [(place, *unit) for place, request in enumerate(requests) for unit in request.units()]
+
+        def submit(actor: Any, unit: tuple[int, int, int]) -> Any:
+            place, first, count = unit
+            return actor.sample.remote(model, requests[place], first, count, wanted)
+
+        yield from self._run(submit, units, progress)
+
+    def read(
+        self, folder: Path, manifest: Manifest, wanted: Wanted, progress: Progress | None = None
+    ) -> Gathered:
+        """Gather what is wanted of all images of a folder of shards. Raises UserError as `read_rows`."""
+        rows = [
+            (0, file, start, min(_READ_ROWS, shard.rows - start))
+            for shard in manifest.shards
+            for file in [folder / shard.file]
+            for start in range(0, shard.rows, _READ_ROWS)
+        ]
+
+        def submit(actor: Any, unit: tuple[int, Path, int, int]) -> Any:
+            _, file, start, count = unit
+            return actor.read.remote(file, start, start + count, manifest, wanted)
+
+        ((_, gathered),) = self._run(submit, rows, progress)
+        return gathered
+
+    def _run(
+        self, submit: Callable[[Any, Any], Any], units: Sequence[Any], progress: Progress | None
+    ) -> Iterator[tuple[int, Gathered]]:
+        """Do units (place, …, count), and yield every place with what its units came to, once all are."""
+        assembly = _Assembly([unit[0] for unit in units])
+        done, total = 0, sum(unit[-1] for unit in units)
+        try:
+            for number, unit in self._finished(submit, units):
+                done += unit.size
+                if progress:
+                    progress(done, total)
+                if gathered := assembly.put(number, unit):
+                    yield units[number][0], gathered
+        except ray.exceptions.RayError as error:
+            raise _explained(error) from error
+
+    def _finished(
+        self, submit: Callable[[Any, Any], Any], units: Sequence[Any]
+    ) -> Iterator[tuple[int, Unit]]:
+        """Yield the number of every unit and what came of it, as each is finished; two to each actor."""
+        waiting = list(enumerate(units))[::-1]
+        running: dict[Any, tuple[int, Any]] = {}
+        idle = [*self.actors, *self.actors]
+        while waiting or running:
+            while waiting and idle:
+                number, unit = waiting.pop()
+                actor = idle.pop(0)
+                running[submit(actor, unit)] = number, actor
+            for reference in ray.wait(list(running), num_returns=1)[0]:
+                number, actor = running.pop(reference)
+                idle.append(actor)
+                yield number, ray.get(reference)
+
+
+class _Assembly:
+    """Gathers the units of every place in the order of their numbers: sums are then always the same."""
+
+    def __init__(self, places: Sequence[int]) -> None:
+        self._places = places
+        self._early: dict[int, Unit] = {}
+        self._turns: dict[int, list[int]] = {}  # numbers still to come, the next one last
+        for number in reversed(range(len(places))):
+            self._turns.setdefault(places[number], []).append(number)
+        self._gathered = {place: Gathered() for place in self._turns}
+
+    def put(self, number: int, unit: Unit) -> Gathered | None:
+        """Take in a unit; return all of its place when it was the last one missing."""
+        place = self._places[number]
+        turns, gathered = self._turns[place], self._gathered[place]
+        self._early[number] = unit
+        while turns and turns[-1] in self._early:
+            gathered.append(self._early.pop(turns.pop()))
+        return self._gathered.pop(place) if not turns else None
+
+
+def _explained(error: ray.exceptions.RayError) -> Exception:
+    if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.ActorUnavailableError):
+        return UserError(
+            f"Actors died more than {_LIVES} times over ({str(error).splitlines()[0]}); if memory is short, "
+            "lower --batch-size or the number of actors."
+        )
+    return user_error(error) or error

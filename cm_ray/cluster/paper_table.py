@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cm_ray.checks import check
+from cm_ray.cluster.actors import as_workers
 from cm_ray.cluster.generate import SamplerPool
 from cm_ray.cluster.launch import Plan, connected, node_resources, plan
 from cm_ray.cluster.prepare import prepare_shards
@@ -18,7 +19,6 @@ from cm_ray.config import TrainConfig, override
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.files import read_json, write_json
-from cm_ray.metrics.extractors import open_extractor
 from cm_ray.networks.model import load_model, sampling_of
 from cm_ray.presets import preset
 from cm_ray.run_directory import RunDirectory
@@ -26,7 +26,8 @@ from cm_ray.tracking import Group
 from cm_ray.tracking.registry import model_digest
 from cm_ray.training import recipe
 from cm_ray.training.comparison import Cell, write_comparison
-from cm_ray.training.evaluate import noise_distance, reference_statistics, score_samples
+from cm_ray.training.evaluate import extractor_opener, noise_distance, score_samples
+from cm_ray.training.reference import reference_statistics
 from cm_ray.training.sampling import Request
 
 Method = Literal["edm", "cd", "pd", "ect", "ct", "ict"]
@@ -154,16 +155,17 @@ def _entries(table: Table, methods: Sequence[str]) -> Iterator[_Entry]:
 def _scored(table: Table, config: TrainConfig, entries: Iterator[_Entry]) -> tuple[list[Cell], str]:
     """Return the cells, measured or read, and a note that says how."""
     shards, manifest = prepare_shards(config)
-    extractor = open_extractor(config.evaluation.extractor)
+    opener = extractor_opener(config.evaluation)
+    assert opener is not None, "_configs has refused a recipe without an extractor"
+    extractor = opener("cpu")
     reference = reference_statistics(shards, extractor)
     count = config.evaluation.samples or manifest.count
     noise = noise_distance(extractor, reference, manifest, count)
     workers = plan(config.cluster, node_resources())
-    pool = SamplerPool(config.evaluation.extractor, workers)
 
     def measured(entry: _Entry) -> Cell:
         request = _request(entry, config, count)
-        generated = pool.generate(entry.model, request)
+        generated = pool.generate(pool.put(entry.model), request, frozenset(["statistics"]))
         assert generated.statistics is not None
         score = score_samples(generated.statistics, reference, extractor, request, manifest)
         return Cell(
@@ -174,11 +176,9 @@ def _scored(table: Table, config: TrainConfig, entries: Iterator[_Entry]) -> tup
             training_s=read_json(entry.run.result_file)["timings"]["training_s"],
         )
 
-    try:
+    with SamplerPool(opener, as_workers(workers)) as pool:
         how = {"samples": count, "batch_size": config.evaluation.batch_size, "actors": str(workers)}
         cells = [_remembered(table, entry, measured, how) for entry in entries]
-    finally:
-        pool.close()
     return cells, _note(workers, manifest, config, noise)
 
 

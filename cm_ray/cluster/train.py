@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from cm_ray.cluster.generate import Generated, SamplerPool
+from cm_ray.cluster.actors import as_workers
+from cm_ray.cluster.generate import Gathered, PutModel, SamplerPool, Wanted
 from cm_ray.cluster.launch import connected, node_resources, plan
 from cm_ray.cluster.prepare import lineage, model_spec, prepare_shards
 from cm_ray.cluster.progress import Progress, followed
@@ -19,15 +20,17 @@ from cm_ray.cluster.trainer import Task, fit
 from cm_ray.config import TrainConfig
 from cm_ray.errors import UserError
 from cm_ray.files import read_json, write_json
-from cm_ray.metrics.extractors import open_extractor
+from cm_ray.metrics.extractors import Extractor
+from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score
 from cm_ray.networks.model import sampling_of, save_model
 from cm_ray.run_directory import RunDirectory, default_run_dir
 from cm_ray.sampling import Sampling
 from cm_ray.tracking import Tracker, open_tracker
 from cm_ray.training.checkpoint import CheckpointStore
-from cm_ray.training.evaluate import noise_distance, reference_statistics, score_samples
+from cm_ray.training.evaluate import extractor_opener, noise_distance, score_samples
 from cm_ray.training.pictures import save_samples
+from cm_ray.training.reference import reference_statistics
 from cm_ray.training.sampling import Request
 
 FINAL_SEED = 1
@@ -52,6 +55,8 @@ class Run:
 
     def __init__(self, config: TrainConfig, run: RunDirectory) -> None:
         self.config, self.run = config, run
+        self.opener = extractor_opener(config.evaluation)
+        self.extractor = self.opener("cpu") if self.opener else None  # missing weights are told at once
         workers = plan(config.cluster, node_resources())
         self.shards, self.manifest = prepare_shards(config)
         spec = model_spec(config, self.manifest)
@@ -96,14 +101,12 @@ class Run:
         """Export the best averaged weights, sample and score them, and write result.json last."""
         started = time.perf_counter()
         step = self._export()
-        pool = SamplerPool(self.config.evaluation.extractor, self.task.plan)
-        try:
+        with SamplerPool(self.opener, as_workers(self.task.plan)) as pool:
+            model = pool.put(self.run.model)
             samples = [
-                self._sample(pool, sampling_of(self.task.spec, text))
+                self._sample(pool, model, sampling_of(self.task.spec, text))
                 for text in self.config.evaluation.samplers
             ]
-        finally:
-            pool.close()
         rows = [row for row in self.run.read_metrics() if "seconds" in row]
         write_json(
             self.run.result_file,
@@ -131,25 +134,28 @@ class Run:
         save_model(self.run.model, self.task.spec, checkpoint.group("ema0"))
         return step
 
-    def _sample(self, pool: SamplerPool, sampling: Sampling) -> Sampled:
+    def _sample(self, pool: SamplerPool, model: PutModel, sampling: Sampling) -> Sampled:
         evaluation = self.config.evaluation
-        scored = evaluation.extractor != "none"
         request = Request(
-            count=evaluation.samples or (self.manifest.count if scored else evaluation.grid**2),
+            count=evaluation.samples or (self.manifest.count if self.extractor else evaluation.grid**2),
             seed=self.config.seed + FINAL_SEED,
             sampling=sampling,
             unit=evaluation.batch_size,
         )
-        generated = pool.generate(self.run.model, request)
+        wanted: Wanted = frozenset(["images", "statistics"] if self.extractor else ["images"])
+        generated = pool.generate(model, request, wanted)
+        assert generated.images is not None
         stem = self.run.samples / f"final-{sampling.file_name}"
         grid, _ = save_samples(generated.images, stem, most=evaluation.grid**2, columns=evaluation.grid)
-        if not scored:
+        if self.extractor is None:
             return Sampled(grid)
-        return self._score(generated, request, grid)
+        return self._score(self.extractor, generated, request, grid)
 
-    def _score(self, generated: Generated, request: Request, grid: Path) -> Sampled:
-        extractor = open_extractor(self.config.evaluation.extractor)
+    def _score(self, extractor: Extractor, generated: Gathered, request: Request, grid: Path) -> Sampled:
         assert generated.statistics is not None
+        assert generated.images is not None
+        if warning := bias_warning(request.count, extractor.dim):
+            say(f"warning: {warning}")
         reference = reference_statistics(self.shards, extractor)
         return Sampled(
             grid,

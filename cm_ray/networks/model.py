@@ -149,14 +149,26 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
 
     Raises UserError when it is not such a folder or there is no such device.
     """
+    spec, weights = read_model(folder)
+    return build_model(spec, weights, folder / WEIGHTS, device)
+
+
+def read_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
+    """Read the specification and the weights that `save_model` wrote. Raises UserError as `load_model`."""
     if not (folder / SPEC).is_file() or not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} holds no model: {SPEC} and {WEIGHTS} are expected there.")
-    model = Model(spec_from_dict(read_json(folder / SPEC)))
     try:
-        weights = load_file(folder / WEIGHTS)
+        return spec_from_dict(read_json(folder / SPEC)), load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise UserError(f"{folder / WEIGHTS} is broken ({error}); restore it.") from error
-    load_weights(model.network, weights, folder / WEIGHTS)
+
+
+def build_model(
+    spec: ModelSpec, weights: dict[str, Tensor], source: Path | str, device: torch.device | str = "cpu"
+) -> Model:
+    """Return a model in eval mode. Raises UserError, naming the source, when the weights are another's."""
+    model = Model(spec)
+    load_weights(model.network, weights, source)
     return model.to(_device(device)).eval()
 
 

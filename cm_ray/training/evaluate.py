@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from cm_ray.config import TrainConfig
+from cm_ray.config import EvaluationConfig, TrainConfig
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.data.shards import Manifest, load_all
+from cm_ray.data.shards import Manifest
 from cm_ray.metrics.extractors import Extractor, open_extractor, statistics_of
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.score import Score, frechet_score
@@ -16,13 +18,17 @@ from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import Model, sampling_of, to_uint8
 from cm_ray.sampling import Sampling
 from cm_ray.training.pictures import save_grid
+from cm_ray.training.reference import reference_statistics
 from cm_ray.training.sampling import Request, sample_units
 
 
-def reference_statistics(shards: Path, extractor: Extractor) -> FeatureStatistics:
-    """Return the statistics of the features of all images of a folder of shards."""
-    images, _ = load_all(shards)
-    return statistics_of(extractor, torch.from_numpy(images))
+def extractor_opener(evaluation: EvaluationConfig) -> Callable[[torch.device | str], Extractor] | None:
+    """Return what opens the extractor that a config names on a device; None when it names none."""
+    if evaluation.extractor == "none":
+        return None
+    return partial(
+        open_extractor, evaluation.extractor, weights=evaluation.weights, resizing=evaluation.resizing
+    )
 
 
 class Evaluator:
@@ -31,9 +37,9 @@ class Evaluator:
     def __init__(self, config: TrainConfig, shards: Path, device: torch.device) -> None:
         self.evaluation, self.seed = config.evaluation, config.seed
         self.manifest = Manifest.load(shards)
-        self.extractor: Extractor | None = None
-        if self.evaluation.extractor != "none":
-            self.extractor = open_extractor(self.evaluation.extractor, device)
+        opener = extractor_opener(self.evaluation)
+        self.extractor = opener(device) if opener else None
+        if self.extractor:
             self.reference = reference_statistics(shards, self.extractor)
 
     def evaluate(self, model: Model, step: int, folder: Path) -> list[Score]:

@@ -1,0 +1,179 @@
+"""Samples and features on Ray do not depend on who makes them, nor on who dies meanwhile."""
+
+import dataclasses
+import os
+import signal
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from cm_ray.cluster.actors import Actors, plan_actors
+from cm_ray.cluster.generate import SamplerPool
+from cm_ray.config import ActorsConfig, DiffusionConfig, NetworkConfig
+from cm_ray.data.shards import Manifest, load_all, write_shard
+from cm_ray.errors import UserError
+from cm_ray.metrics.extractors import open_extractor, statistics_of
+from cm_ray.networks.model import Model, ModelSpec, load_model, sampling_of, save_model
+from cm_ray.training.sampling import Request, sample_all
+
+OPENER = partial(open_extractor, "digits")
+ALL = frozenset(["images", "features", "statistics"])
+HALF_CORE = Actors(count=1, cpus=0.5)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    network = NetworkConfig(channels=8, channel_mult=(1, 2), blocks=1, norm_groups=4, head_channels=8)
+    names = tuple("0123456789")
+    spec = ModelSpec(network=network, diffusion=DiffusionConfig(), shape=(1, 8, 8), class_names=names)
+    weights = Model(spec).network.state_dict()
+    weights = {name: torch.randn_like(tensor) * 0.2 for name, tensor in weights.items()}
+    folder = tmp_path_factory.mktemp("models") / "model"
+    save_model(folder, spec, weights)
+    return folder
+
+
+def request(model_folder, sampler="multistep@2.0", **changes):
+    sampling = sampling_of(load_model(model_folder).spec, sampler)
+    return Request(**({"count": 100, "seed": 3, "sampling": sampling, "unit": 16} | changes))
+
+
+def same(a, b):
+    return (
+        torch.equal(a.images, b.images)
+        and torch.equal(a.features, b.features)
+        and np.array_equal(a.statistics.outer, b.statistics.outer)
+        and np.array_equal(a.statistics.total, b.statistics.total)
+    )
+
+
+@pytest.mark.ray
+def test_one_actor_and_two_make_the_same_bits(ray_cluster, model_folder):
+    made = []
+    for count in (1, 2):
+        with SamplerPool(OPENER, dataclasses.replace(HALF_CORE, count=count)) as pool:
+            made.append(pool.generate(pool.put(model_folder), request(model_folder), ALL))
+    assert same(*made)
+    images, _ = sample_all(load_model(model_folder), request(model_folder))
+    assert torch.equal(made[0].images, images)
+    assert made[0].count == 100
+    assert made[0].seconds_per_1000 > 0
+    whole = statistics_of(OPENER("cpu"), images)
+    np.testing.assert_allclose(made[0].statistics.outer, whole.outer, rtol=1e-6)
+    np.testing.assert_allclose(made[0].features.sum(0), whole.total, rtol=1e-5)
+
+
+@pytest.mark.ray
+def test_an_actor_that_is_killed_changes_no_bit(ray_cluster, model_folder):
+    requests = [request(model_folder, "multistep:8", first=first, count=400) for first in (0, 400, 800)]
+    with SamplerPool(OPENER, dataclasses.replace(HALF_CORE, count=2)) as pool:
+        model = pool.put(model_folder)
+        calm = dict(pool.generate_all(model, requests, ALL))
+        pids = [ray_cluster.get(actor.__ray_call__.remote(lambda self: os.getpid())) for actor in pool.actors]
+        done = []
+
+        def progress(count, total):
+            if len(done) == 5:
+                os.kill(pids[0], signal.SIGKILL)
+            done.append(count)
+
+        killed = dict(pool.generate_all(model, requests, ALL, progress))
+        after = ray_cluster.get(pool.actors[0].__ray_call__.remote(lambda self: os.getpid()))
+    assert after != pids[0]
+    assert done[-1] == 1200
+    assert set(calm) == set(killed) == {0, 1, 2}
+    assert all(same(calm[place], killed[place]) for place in calm)
+
+
+@pytest.mark.ray
+def test_only_what_is_wanted_travels(ray_cluster, model_folder):
+    with SamplerPool(OPENER, HALF_CORE) as pool:
+        gathered = pool.generate(pool.put(model_folder), request(model_folder), frozenset(["statistics"]))
+    assert gathered.images is gathered.features is None
+    assert gathered.statistics.n == 100
+    with SamplerPool(None, HALF_CORE) as pool:
+        gathered = pool.generate(pool.put(model_folder), request(model_folder), frozenset(["images"]))
+    assert gathered.features is gathered.statistics is None
+    assert gathered.images.shape == (100, 1, 8, 8)
+
+
+@pytest.mark.ray
+def test_images_of_shards_are_read_in_order(ray_cluster, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5000, 1, 8, 8)).astype(np.uint8)
+    shards = [
+        write_shard(tmp_path / f"shard-{i}.parquet", part, np.full(len(part), -1))
+        for i, part in enumerate((images[:4500], images[4500:]))
+    ]
+    manifest = Manifest(
+        shape=(1, 8, 8), class_names=(), source="x", recipe="x", skipped=0, shards=tuple(shards)
+    )
+    manifest.save(tmp_path)
+    with SamplerPool(OPENER, dataclasses.replace(HALF_CORE, count=2)) as pool:
+        gathered = pool.read(tmp_path, manifest, ALL)
+    assert torch.equal(gathered.images, torch.from_numpy(load_all(tmp_path)[0]))
+    assert gathered.statistics.n == 5000
+    np.testing.assert_allclose(gathered.features.sum(0), gathered.statistics.total, rtol=1e-5)
+
+
+@pytest.mark.ray
+def test_errors_of_actors_are_the_users(ray_cluster, model_folder):
+    with (
+        SamplerPool(partial(open_extractor, "cifar-resnet20", weights="/nowhere"), HALF_CORE) as pool,
+        pytest.raises(UserError, match="SHA-256"),
+    ):
+        pool.generate(pool.put(model_folder), request(model_folder), ALL)
+
+
+@pytest.mark.ray
+def test_an_actor_that_dies_for_ever_is_given_up(ray_cluster, model_folder):
+    with (
+        SamplerPool(lambda device: os._exit(1), HALF_CORE) as pool,
+        pytest.raises(UserError, match="died more than"),
+    ):
+        pool.generate(pool.put(model_folder), request(model_folder), ALL)
+
+
+GPU_NODE, CPU_NODE = {"CPU": 8.0, "GPU": 2.0}, {"CPU": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("config", "nodes", "expected"),
+    [
+        (ActorsConfig(), [CPU_NODE], Actors(count=2, cpus=1)),
+        (ActorsConfig(), [GPU_NODE, CPU_NODE], Actors(count=2, cpus=1, gpus=1.0)),
+        (ActorsConfig(gpus_each=0.5), [GPU_NODE], Actors(count=4, cpus=1, gpus=0.5)),
+        (
+            ActorsConfig(gpus_each=0.4),
+            [GPU_NODE],
+            Actors(count=4, cpus=1, gpus=0.4),
+        ),  # two to a GPU, not five
+        (ActorsConfig(use_gpu="no"), [GPU_NODE], Actors(count=8, cpus=1)),
+        (ActorsConfig(count=3, cpus_each=2), [GPU_NODE | {"GPU": 0}], Actors(count=3, cpus=2, threads=2)),
+        (ActorsConfig(cpus_each=4), [CPU_NODE], Actors(count=1, cpus=2, threads=2)),
+    ],
+)
+def test_actors_fit_the_cluster(config, nodes, expected):
+    assert plan_actors(config, nodes) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (ActorsConfig(count=3), "has room for 2"),
+        (ActorsConfig(use_gpu="yes"), "has no GPU"),
+        (ActorsConfig(gpus_each=2), "gpus-each in"),
+        (ActorsConfig(count=-1), "must not be negative"),
+    ],
+)
+def test_actors_that_do_not_fit(config, sentence):
+    with pytest.raises(UserError, match=sentence):
+        plan_actors(config, [CPU_NODE])
+
+
+def test_actors_say_what_they_are():
+    assert str(Actors(count=1, cpus=1)) == "1 actor on a CPU core"
+    assert str(Actors(count=2, cpus=2, threads=2)) == "2 actors on 2 CPU cores each"
+    assert str(Actors(count=4, cpus=1, gpus=0.5)) == "4 actors on 0.5 of a GPU each"
