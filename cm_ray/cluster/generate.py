@@ -6,12 +6,11 @@ deaths change a bit of what comes out.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import ray
@@ -19,18 +18,15 @@ import torch
 from torch import Tensor
 
 from cm_ray.cluster.actors import Actors
+from cm_ray.cluster.gathered import Gathered, Unit, Wanted
 from cm_ray.cluster.launch import user_error
+from cm_ray.data.part import cut_pieces
 from cm_ray.data.shards import Manifest, read_rows, rows_per_group
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import Extractor
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import ModelSpec, build_model, read_model
-from cm_ray.tracking.registry import model_digest
+from cm_ray.networks.model import ModelSpec, build_model, network_digest, read_model
 from cm_ray.training.sampling import Request, sample_unit
-
-Wanted: TypeAlias = frozenset[Literal["images", "features", "statistics"]]
-"""What is to be brought back. Statistics suffice for a Fréchet distance and are added up on the way;
-features and images travel only where a score or a person needs them."""
 
 Opener: TypeAlias = Callable[[str], Extractor]
 """Opens the extractor on a device; picklable."""
@@ -48,63 +44,12 @@ class PutModel:
     """A model whose weights lie in the cluster's memory, once for each node that has actors."""
 
     digest: str
-    """Names the content."""
+    """Names the network and its weights; see `network_digest`."""
     spec: ModelSpec
     source: str
     """Folder that it was read from, for messages."""
     weights: list[Any]
     """Reference to the weights; in a list, so that Ray does not fetch them for every unit."""
-
-
-class Unit(NamedTuple):
-    """What an actor made of a unit of work."""
-
-    size: int
-    images: Tensor | None
-    """uint8 (size, c, h, w)."""
-    features: Tensor | None
-    """float32 (size, dim)."""
-    statistics: FeatureStatistics | None
-    seconds: float
-    """Spent on the images; features are not in it."""
-
-
-@dataclass(slots=True)
-class Gathered:
-    """Units put together in the order of their images; what was not wanted is None."""
-
-    count: int = 0
-    statistics: FeatureStatistics | None = None
-    _images: list[Tensor] = field(default_factory=list)
-    _features: list[Tensor] = field(default_factory=list)
-    _seconds: list[float] = field(default_factory=list)
-
-    def append(self, unit: Unit) -> None:
-        """Add the next unit."""
-        self.count += unit.size
-        self._seconds.append(unit.seconds / unit.size)
-        if unit.images is not None:
-            self._images.append(unit.images)
-        if unit.features is not None:
-            self._features.append(unit.features)
-        if unit.statistics is not None:
-            so_far = self.statistics
-            self.statistics = unit.statistics if so_far is None else so_far + unit.statistics
-
-    @property
-    def images(self) -> Tensor | None:
-        """uint8 (n, c, h, w)."""
-        return torch.cat(self._images) if self._images else None
-
-    @property
-    def features(self) -> Tensor | None:
-        """float32 (n, dim)."""
-        return torch.cat(self._features) if self._features else None
-
-    @property
-    def seconds_per_1000(self) -> float:
-        """Seconds in which one actor makes 1,000 images: the median of its units, features not counted."""
-        return 1000 * statistics.median(self._seconds)
 
 
 @ray.remote(max_restarts=_LIVES, max_task_retries=_LIVES)
@@ -114,7 +59,9 @@ class Sampler:
     def __init__(self, opener: Opener | None, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self.opener, self.device, self.digest = opener, device, ""
-        self.extractor: Extractor | None = None  # opened by the first unit, whose errors come back as they are
+        self.extractor: Extractor | None = (
+            None  # opened by the first unit, whose errors come back as they are
+        )
 
     def sample(self, model: PutModel, request: Request, first: int, count: int, wanted: Wanted) -> Unit:
         """Sample `count` images from index `first` on."""
@@ -174,7 +121,7 @@ class SamplerPool:
         """Put the weights of a folder where all actors find them. Raises UserError as `load_model`."""
         spec, weights = read_model(folder)
         arrays = {name: tensor.numpy() for name, tensor in weights.items()}
-        return PutModel(model_digest(folder), spec, str(folder), [ray.put(arrays)])
+        return PutModel(network_digest(folder), spec, str(folder), [ray.put(arrays)])
 
     def generate(
         self, model: PutModel, request: Request, wanted: Wanted, progress: Progress | None = None
@@ -200,22 +147,31 @@ class SamplerPool:
         yield from self._run(submit, units, progress)
 
     def read(
-        self, folder: Path, manifest: Manifest, wanted: Wanted, progress: Progress | None = None
-    ) -> Gathered:
-        """Gather what is wanted of all images of a folder of shards. Raises UserError as `read_rows`."""
-        rows = [
-            (0, file, start, min(_READ_ROWS, shard.rows - start))
-            for shard in manifest.shards
-            for file in [folder / shard.file]
-            for start in range(0, shard.rows, _READ_ROWS)
+        self,
+        folder: Path,
+        manifest: Manifest,
+        wanted: Wanted,
+        progress: Progress | None = None,
+        parts: int = 1,
+    ) -> list[Gathered]:
+        """Gather what is wanted of all images of a folder of shards, in parts of about as many images each.
+
+        Raises UserError as `read_rows`.
+        """
+        files = [(shard.file, shard.rows) for shard in manifest.shards]
+        units = [
+            (place, folder / file, start, min(_READ_ROWS, stop - start))
+            for place, pieces in enumerate(cut_pieces(files, -(-manifest.count // parts)))
+            for file, first, stop in pieces
+            for start in range(first, stop, _READ_ROWS)
         ]
 
         def submit(actor: Any, unit: tuple[int, Path, int, int]) -> Any:
             _, file, start, count = unit
             return actor.read.remote(file, start, start + count, manifest, wanted)
 
-        ((_, gathered),) = self._run(submit, rows, progress)
-        return gathered
+        gathered = dict(self._run(submit, units, progress))
+        return [gathered[place] for place in sorted(gathered)]
 
     def _run(
         self, submit: Callable[[Any, Any], Any], units: Sequence[Any], progress: Progress | None

@@ -13,8 +13,9 @@ from cm_ray.cluster.actors import as_workers
 from cm_ray.cluster.generate import SamplerPool
 from cm_ray.cluster.launch import Plan, connected, node_resources, plan
 from cm_ray.cluster.prepare import prepare_shards
+from cm_ray.cluster.progress import say
 from cm_ray.cluster.teachers import TEACHER
-from cm_ray.cluster.train import FINAL_SEED, say, train
+from cm_ray.cluster.train import FINAL_SEED, train
 from cm_ray.config import TrainConfig, override
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
@@ -154,7 +155,7 @@ def _entries(table: Table, methods: Sequence[str]) -> Iterator[_Entry]:
 
 def _scored(table: Table, config: TrainConfig, entries: Iterator[_Entry]) -> tuple[list[Cell], str]:
     """Return the cells, measured or read, and a note that says how."""
-    shards, manifest = prepare_shards(config)
+    shards, manifest = prepare_shards(config.data)
     opener = extractor_opener(config.evaluation)
     assert opener is not None, "_configs has refused a recipe without an extractor"
     extractor = opener("cpu")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cm_ray.cluster.progress import shown
 from cm_ray.cluster.shards import make_shards
-from cm_ray.config import TrainConfig
+from cm_ray.config import DataConfig, TrainConfig
 from cm_ray.data.shards import Manifest, check_shards, is_shard_folder
 from cm_ray.data.sources import open_source
 from cm_ray.errors import UserError
@@ -22,35 +22,34 @@ from cm_ray.sampling import TimePoints, own_sampler, parse
 _PACKAGES = ("cm_ray", "torch", "ray", "mlflow", "numpy", "pyarrow", "safetensors")
 
 
-def prepare_shards(config: TrainConfig) -> tuple[Path, Manifest]:
-    """Return the folder of shards to train on; what is not yet sharded is sharded into the cache.
+def prepare_shards(data: DataConfig) -> tuple[Path, Manifest]:
+    """Return the folder of shards of the data; what is not yet sharded is sharded into the cache.
 
     Raises UserError when the data is missing, broken or not given.
     """
-    path = config.data.path
-    if not path:
+    if not data.path:
         raise UserError("No data is given: --data takes a folder, or the name of a data set.")
-    folder = Path(path).expanduser().absolute()
+    folder = Path(data.path).expanduser().absolute()
     if not is_shard_folder(folder):
         with shown("byte") as fetched:
-            source = open_source(path, progress=fetched)
-        folder = cache_root() / "shards" / f"{source.name}-{source.identity[:12]}-{config.data.size}"
-        if config.data.on_bad_image == "skip":
+            source = open_source(data.path, progress=fetched)
+        folder = cache_root() / "shards" / f"{source.name}-{source.identity[:12]}-{data.size}"
+        if data.on_bad_image == "skip":
             folder = folder.with_name(folder.name + "-skip")
         with shown("shard") as progress:
             make_shards(
                 source,
                 folder,
-                size=config.data.size,
-                on_bad_image=config.data.on_bad_image,
+                size=data.size,
+                on_bad_image=data.on_bad_image,
                 progress=progress,
             )
     manifest = Manifest.load(folder)
     check_shards(folder, manifest)
-    if config.data.size and manifest.shape[1:] != (config.data.size, config.data.size):
+    if data.size and manifest.shape[1:] != (data.size, data.size):
         raise UserError(
             f"{folder} holds images of {manifest.shape[2]}x{manifest.shape[1]}, not of --data.size "
-            f"{config.data.size}; make shards of that size with jobs/make_shards.py, or give --data.size 0."
+            f"{data.size}; make shards of that size with jobs/make_shards.py, or give --data.size 0."
         )
     return folder, manifest
 

@@ -102,6 +102,11 @@ def _scores(rows: list[dict[str, Any]]) -> str:
     return "  ".join(f"{row['name']} ({row['key']['sampler']}) {row['value']:.4g}" for row in rows)
 
 
+def say(text: str) -> None:
+    """Tell the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def shown(unit: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback that shows progress: a bar on a terminal, else a line per tenth."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 import torch
 
 from cm_ray.cluster.actors import as_workers
-from cm_ray.cluster.generate import Gathered, PutModel, SamplerPool, Wanted
+from cm_ray.cluster.gathered import Gathered, Wanted
+from cm_ray.cluster.generate import PutModel, SamplerPool
 from cm_ray.cluster.launch import connected, node_resources, plan
 from cm_ray.cluster.prepare import lineage, model_spec, prepare_shards
-from cm_ray.cluster.progress import Progress, followed
+from cm_ray.cluster.progress import Progress, followed, say
 from cm_ray.cluster.teachers import prepare_teachers
 from cm_ray.cluster.trainer import Task, fit
 from cm_ray.config import TrainConfig
@@ -58,7 +58,7 @@ class Run:
         self.opener = extractor_opener(config.evaluation)
         self.extractor = self.opener("cpu") if self.opener else None  # missing weights are told at once
         workers = plan(config.cluster, node_resources())
-        self.shards, self.manifest = prepare_shards(config)
+        self.shards, self.manifest = prepare_shards(config.data)
         spec = model_spec(config, self.manifest)
         prepare_teachers(config, spec, run)
         run.clean()
@@ -202,11 +202,6 @@ def class_shares(extractor: Any, images: torch.Tensor) -> list[float] | None:
         return None
     counts = torch.bincount(extractor.predict(images), minlength=10).double()
     return [round(share, 4) for share in (counts / len(images)).tolist()]
-
-
-def say(text: str) -> None:
-    """Tell the person at the terminal."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _summary(run: RunDirectory) -> str:

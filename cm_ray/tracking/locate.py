@@ -17,6 +17,16 @@ def locate_model(name: str, tracking_uri: str = "") -> Path:
     ``models:/NAME@champion`` or ``models:/NAME/3``.
     tracking_uri: see `fetch_model`. Raises UserError, saying what is missing, when there is none.
     """
+    if (folder := find_model(name, tracking_uri)) is not None:
+        return folder
+    raise UserError(f"{name} is neither a run directory nor a model's folder, nor models:/NAME@ALIAS.")
+
+
+def find_model(name: str, tracking_uri: str = "") -> Path | None:
+    """Return the folder of a model as `locate_model` does; None when the name is that of no model.
+
+    Raises UserError when the run is not finished, or the registry does not have it.
+    """
     if name.startswith("models:"):
         return fetch_model(name, tracking_uri)
     folder = Path(name).expanduser()
@@ -28,4 +38,4 @@ def locate_model(name: str, tracking_uri: str = "") -> Path:
     for run in runs:
         if RunDirectory(run).config_file.is_file():
             raise UserError(f"The run in {run} is not finished: repeat its command first.")
-    raise UserError(f"{name} is neither a run directory nor a model's folder, nor models:/NAME@ALIAS.")
+    return None

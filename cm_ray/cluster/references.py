@@ -1,0 +1,89 @@
+"""What scores are measured with: features, and the images compared with. Features are made on the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from cm_ray.cluster.generate import Opener, SamplerPool
+from cm_ray.cluster.progress import shown
+from cm_ray.config import DataConfig, EvaluationConfig, MeasuringConfig, TrainConfig
+from cm_ray.data.shards import Manifest, load_all
+from cm_ray.errors import UserError
+from cm_ray.metrics.extractors import EXTRACTORS, Extractor
+from cm_ray.metrics.measures import SampleSet
+from cm_ray.run_directory import RunDirectory
+from cm_ray.training.evaluate import extractor_opener
+from cm_ray.training.reference import keep_features, keep_statistics, kept_features, kept_statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Yardstick:
+    """An extractor, and where the images are that it compares with."""
+
+    opener: Opener
+    extractor: Extractor
+    """On the CPU: for its key, and for what needs no actor."""
+    data: DataConfig
+
+
+def yardstick(settings: MeasuringConfig, run: TrainConfig | None) -> Yardstick:
+    """Return what to measure with, as the settings say, else as the run of the model did.
+
+    Raises UserError when neither says it, or the extractor cannot be opened.
+    """
+    data = DataConfig(path=settings.data, size=settings.size)
+    if not settings.data:
+        if run is None:
+            raise UserError("Compared with which images? --data takes a folder, or the name of a data set.")
+        data = run.data
+    evaluation = EvaluationConfig(
+        extractor=settings.extractor, weights=settings.weights, resizing=settings.resizing
+    )
+    if not settings.extractor and run is not None:
+        evaluation = run.evaluation
+    if evaluation.extractor in ("", "none"):
+        raise UserError(
+            f"By which features? --extractor takes one of {', '.join(EXTRACTORS)}, or package.module:factory."
+        )
+    opener = extractor_opener(evaluation)
+    assert opener is not None
+    return Yardstick(opener, opener("cpu"), data)
+
+
+def run_of(model: Path) -> TrainConfig | None:
+    """Return the settings of the run that a model's folder lies in; None when it lies in none."""
+    run = RunDirectory(model.parent)
+    return run.config() if run.config_file.is_file() else None
+
+
+def reference_set(
+    pool: SamplerPool, shards: Path, manifest: Manifest, extractor: Extractor, needs: Collection[str]
+) -> SampleSet:
+    """Return what scores need of all images of a folder of shards, from the cache or from the pool.
+
+    needs: of statistics, features and images, those that the samples are compared by.
+    """
+    groups = kept_statistics(manifest, extractor)
+    features = kept_features(manifest, extractor) if "features" in needs else None
+    missing: set[Literal["images", "features", "statistics"]] = set()
+    if groups is None:
+        missing.add("statistics")
+    if "features" in needs and features is None:
+        missing.add("features")
+    if missing:
+        with shown("image") as progress:
+            (made,) = pool.read(shards, manifest, frozenset(missing), progress)
+        if made.statistics is not None:
+            groups = made.statistics
+            keep_statistics(manifest, extractor, groups)
+        if made.features is not None:
+            features = made.features
+            keep_features(manifest, extractor, features)
+    assert groups is not None
+    images = torch.from_numpy(load_all(shards, manifest)[0]) if "images" in needs else None
+    return SampleSet(groups=[groups], features=features, images=images)
