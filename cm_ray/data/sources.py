@@ -1,4 +1,4 @@
-"""Where images come from: a data set by its name, a folder of image files, Parquet files of images."""
+"""Where images come from: a data set by its name, a folder of image files, Parquet files, an .npz."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 from cm_ray.data.cifar10 import Cifar10Source
 from cm_ray.data.digits import DigitsSource
 from cm_ray.data.folder import FolderSource
+from cm_ray.data.npz import NpzSource
 from cm_ray.data.parquet import ParquetSource
 from cm_ray.data.part import Source
 from cm_ray.errors import UserError, closest
 
 NAMED = ("cifar10", "digits")
+_WANTED = "a folder of images, a Parquet file or a folder of them, or an .npz file"
 _SPLIT_FOLDERS = frozenset({"train", "test", "val", "valid", "validation", "dev"})
 _HUB_FILE = re.compile(r"(.+)-\d{5}-of-\d{5}\.parquet")
 
@@ -23,11 +25,11 @@ def open_source(
 ) -> Source:
     """Open a data set by its name (digits, cifar10), or what lies at a path.
 
-    A path is a Parquet file, a folder of Parquet files, a folder of image files, a folder of one
-    sub-folder of image files per class, or a folder that holds one of these for each split (train, test,
-    …). A name wins over a folder of the same name: write ./digits for the folder. `progress` is called with
-    bytes done and bytes in all should `parts` have to download something. Raises UserError when nothing
-    usable is there.
+    A path is a Parquet file, an .npz file, a folder of Parquet files, a folder of image files, a folder of
+    one sub-folder of image files per class, or a folder that holds one of these for each split (train,
+    test, …). A name wins over a folder of the same name: write ./digits for the folder. `progress` is
+    called with bytes done and bytes in all should `parts` have to download something. Raises UserError when
+    nothing usable is there.
     """
     if path_or_name == "cifar10":
         return Cifar10Source(split, progress)
@@ -37,21 +39,28 @@ def open_source(
     if not path_or_name or not path.exists():
         raise _missing(path_or_name)
     if path.is_file():
-        if path.suffix != ".parquet":
-            raise UserError(f"{path} is a file; give a folder of images, a Parquet file or a folder of them.")
-        return ParquetSource.open([path], path.stem)
+        return _open_file(path)
     if (path / "manifest.json").is_file():
         raise UserError(f"{path} holds shards already; train on it as it is (--data {path}).")
     return _open_folder(path, split)
 
 
+def _open_file(path: Path) -> Source:
+    if path.suffix == ".parquet":
+        return ParquetSource.open([path], path.stem)
+    if path.suffix == ".npz":
+        return NpzSource.open(path, path.stem)
+    raise UserError(f"{path} is a file; give {_WANTED}.")
+
+
 def _missing(path_or_name: str) -> UserError:
     hint = closest(path_or_name, list(NAMED))
+    give = f"give the path of {_WANTED}."
     if Path(path_or_name).name != path_or_name:
-        return UserError(f"There is no {path_or_name}; give the path of a folder of images or Parquet files.")
+        return UserError(f"There is no {path_or_name}; {give}")
     return UserError(
         f"There is no data set and no path {path_or_name!r}; {hint.rstrip('.')}"
-        + ("" if hint.endswith("?") else ", or give the path of a folder of images or Parquet files.")
+        + ("" if hint.endswith("?") else f", or {give}")
     )
 
 

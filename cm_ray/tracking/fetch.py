@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,17 +11,15 @@ from typing import Any
 from cm_ray.errors import UserError
 from cm_ray.files import cache_root, folder_written_aside
 from cm_ray.networks.model import SPEC, WEIGHTS
-from cm_ray.run_directory import default_run_dir
-from cm_ray.tracking.registry import CONTENT_TAG, MODEL_ARTIFACT, model_digest
-from cm_ray.tracking.store import (
-    brief,
-    calling_mlflow,
-    check_uri,
-    database_file,
-    default_uri,
-    is_missing,
-    open_client,
+from cm_ray.tracking.registry import (
+    CONTENT_TAG,
+    MODEL_ARTIFACT,
+    existing_store,
+    get_version,
+    model_digest,
+    parse_model_uri,
 )
+from cm_ray.tracking.store import brief, calling_mlflow, is_missing, open_client
 
 _TIMEOUT_S = 30
 
@@ -36,21 +32,12 @@ def fetch_model(uri: str, tracking_uri: str = "") -> Path:
     two plain files are read. Raises UserError when the address is malformed, the server is away, the name,
     version or alias is not there, or what arrives is not what was registered.
     """
-    name, version, alias = _parse(uri)
-    tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-    tracking_uri = tracking_uri or default_uri(default_run_dir("any").parent)
-    check_uri(tracking_uri)
-    file = database_file(tracking_uri)
-    if file is not None and not file.is_file():  # MLflow would make an empty one
-        raise UserError(f"There is no MLflow store at {file}; say where it is by --tracking.uri.")
+    name, version, alias = parse_model_uri(uri)
+    tracking_uri = existing_store(tracking_uri)
     with calling_mlflow(_TIMEOUT_S):
         try:
             client = open_client(tracking_uri)
-            found = (
-                client.get_model_version_by_alias(name, alias)
-                if alias
-                else client.get_model_version(name, version)
-            )
+            found = get_version(client, name, version, alias)
             return _fetch(client, found, tracking_uri)
         except UserError:
             raise
@@ -81,10 +68,3 @@ def _fetch(client: Any, found: Any, tracking_uri: str) -> Path:
         if model_digest(aside) != content:
             raise UserError(f"models:/{found.name}/{found.version} has other content than was registered.")
     return folder
-
-
-def _parse(uri: str) -> tuple[str, str, str]:
-    match = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@([\w.-]+))", uri)
-    if match is None:
-        raise UserError(f"{uri!r} is no model: give models:/NAME@champion or models:/NAME/VERSION.")
-    return match[1], match[2] or "", match[3] or ""

@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import re
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,8 @@ from cm_ray.errors import UserError
 from cm_ray.files import read_json, sha256_of
 from cm_ray.metrics.score import Score, better, comparable, key_differences
 from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
-from cm_ray.tracking.store import is_missing
+from cm_ray.run_directory import default_run_dir
+from cm_ray.tracking.store import check_uri, database_file, default_uri, is_missing
 from cm_ray.tracking.tracker import Registered
 
 CHAMPION = "champion"
@@ -39,9 +44,9 @@ def register_model(
     """
     content = model_digest(model)
     _make_registered_model(client, name)
-    version = _find_version(client, name, run_id, content)
+    version = find_version(client, name, run_id, content)
     if version is None:
-        source = _log_model(client, model, run_id, content)
+        source = log_model(client, model, run_id, content)
         tags = {**_tags(score, lineage), CONTENT_TAG: content}
         version = client.create_model_version(name, source, run_id, tags=tags).version
     champion, reason = crown(client, name, str(version), score)
@@ -53,7 +58,7 @@ def crown(client: Any, name: str, version: str, score: Score | None) -> tuple[bo
 
     Returns whether the version is the champion now, and why, in one sentence.
     """
-    present = _champion(client, name)
+    present = champion_of(client, name)
     if present is None:
         client.set_registered_model_alias(name, CHAMPION, version)
         return True, f"{name} version {version} is the champion: it is the first."
@@ -83,6 +88,68 @@ def model_digest(model: Path) -> str:
     return hashlib.sha256(both.encode()).hexdigest()
 
 
+def log_model(client: Any, model: Path, run_id: str, content: str) -> str:
+    """Put the model among the run's artifacts, under a name that tells its content; return its address."""
+    place = f"model-{content[:12]}"
+    with tempfile.TemporaryDirectory() as scratch:
+        save_pyfunc(model, Path(scratch) / "model")
+        client.log_artifacts(run_id, str(Path(scratch) / "model"), place)
+    return f"{client.get_run(run_id).info.artifact_uri}/{place}"
+
+
+def find_version(client: Any, name: str, run_id: str, content: str) -> Any:
+    """Return the number of the version that an MLflow run has of this content; None if it has none."""
+    for version in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+        if version.tags.get(CONTENT_TAG) == content:
+            return version.version
+    return None
+
+
+def champion_of(client: Any, name: str) -> Any:
+    """Return the version that the alias `champion` is on; None if there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException as error:
+        if is_missing(error):
+            return None
+        raise
+
+
+def parse_model_uri(uri: str) -> tuple[str, str, str]:
+    """Return name, version and alias of ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``, one empty.
+
+    Raises UserError when it is neither.
+    """
+    match = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@([\w.-]+))", uri)
+    if match is None:
+        raise UserError(f"{uri!r} is no model: give models:/NAME@champion or models:/NAME/VERSION.")
+    return match[1], match[2] or "", match[3] or ""
+
+
+def existing_store(tracking_uri: str) -> str:
+    """Return the address of a store that is there; one that is reached by the network is not contacted.
+
+    Empty stands for $MLFLOW_TRACKING_URI, else for mlflow.db in the default folder of runs. Raises UserError
+    when MLflow has no store of this kind, or the file is not there.
+    """
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    uri = uri or default_uri(default_run_dir("any").parent)
+    check_uri(uri)
+    file = database_file(uri)
+    if file is not None and not file.is_file():  # MLflow would make an empty one
+        raise UserError(f"There is no MLflow store at {file}; say where it is by --tracking.uri.")
+    return uri
+
+
+def get_version(client: Any, name: str, version: str, alias: str) -> Any:
+    """Return a version by its number or alias, whichever is given; raises MLflow's exception without one."""
+    if alias:
+        return client.get_model_version_by_alias(name, alias)
+    return client.get_model_version(name, version)
+
+
 def save_pyfunc(model: Path, folder: Path) -> None:
     """Write an MLflow model to a new `folder`: the two plain files, and code that loads them; no pickle.
 
@@ -91,14 +158,32 @@ def save_pyfunc(model: Path, folder: Path) -> None:
     import mlflow.pyfunc
 
     example = ({"index": [0, 1]}, {"seed": 0, "steps": 0, "label": -1})
-    mlflow.pyfunc.save_model(
-        folder,
-        python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-        artifacts={MODEL_ARTIFACT: str(model)},
-        signature=_signature(model),
-        input_example=example,
-        pip_requirements=[f"cm_ray=={cm_ray.__version__}", f"mlflow=={mlflow.__version__}"],
-    )
+    with _called(MODEL_ARTIFACT, model) as named:
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={MODEL_ARTIFACT: str(named)},
+            signature=_signature(model),
+            input_example=example,
+            pip_requirements=[f"cm_ray=={cm_ray.__version__}", f"mlflow=={mlflow.__version__}"],
+        )
+
+
+@contextlib.contextmanager
+def _called(name: str, model: Path) -> Iterator[Path]:
+    """Yield a folder of this name with the model: MLflow keeps a folder under its own name.
+
+    A copy and not a link, as MLflow follows none out of a folder.
+    """
+    if model.name == name:
+        yield model
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        named = Path(scratch) / name
+        named.mkdir()
+        for file in (SPEC, WEIGHTS):
+            shutil.copyfile(model / file, named / file)
+        yield named
 
 
 def _signature(model: Path) -> Any:
@@ -116,15 +201,6 @@ def _signature(model: Path) -> Any:
     )
 
 
-def _log_model(client: Any, model: Path, run_id: str, content: str) -> str:
-    """Put the model among the run's artifacts, under a name that tells its content; return its address."""
-    place = f"model-{content[:12]}"
-    with tempfile.TemporaryDirectory() as scratch:
-        save_pyfunc(model, Path(scratch) / "model")
-        client.log_artifacts(run_id, str(Path(scratch) / "model"), place)
-    return f"{client.get_run(run_id).info.artifact_uri}/{place}"
-
-
 def _make_registered_model(client: Any, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -133,24 +209,6 @@ def _make_registered_model(client: Any, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def _find_version(client: Any, name: str, run_id: str, content: str) -> Any:
-    for version in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
-        if version.tags.get(CONTENT_TAG) == content:
-            return version.version
-    return None
-
-
-def _champion(client: Any, name: str) -> Any:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException as error:
-        if is_missing(error):
-            return None
-        raise
 
 
 def _tags(score: Score | None, lineage: dict[str, Any]) -> dict[str, str]:
