@@ -26,8 +26,8 @@ class DataConfig:
     """The images."""
 
     path: str = ""
-    """A folder of shards (jobs/make_shards.py), of Hugging Face Parquet files or of image files; or the
-    name of a data set: digits, cifar10. What is not yet sharded is sharded into the cache first.
+    """A folder of shards (jobs/make_shards.py), of Hugging Face Parquet files or of image files; an .npz
+    of uint8 NHWC images; or the name of a data set: digits, cifar10. What is not yet sharded is sharded into the cache first.
     Short: --data."""
     size: int = 0
     """Crop to a square and resize to this many pixels when sharding; 0 takes images as they are."""

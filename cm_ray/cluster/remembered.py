@@ -34,16 +34,17 @@ class Remembered:
         """
         missing = []
         for place, request in enumerate(requests):
-            if kept := Gathered.load(self._file(request), self.wanted):
+            if kept := Gathered.load(self.file(request), self.wanted):
                 yield place, kept
             else:
                 missing.append(place)
         left = [requests[place] for place in missing]
         for number, gathered in self.pool.generate_all(self.model, left, self.wanted, progress):
-            gathered.save(self._file(left[number]))
+            gathered.save(self.file(left[number]))
             yield missing[number], gathered
 
-    def _file(self, request: Request) -> Path:
+    def file(self, request: Request) -> Path:
+        """Return where what came of a request is kept."""
         extractor = self.extractor
         key = (
             *(self.model.digest, extractor.name, extractor.weights_sha256, extractor.preprocess),
