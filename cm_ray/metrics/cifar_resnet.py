@@ -99,9 +99,10 @@ class CifarResNetExtractor:
 
     @torch.no_grad()
     def logits_of(self, features: Tensor) -> Tensor:
-        """Return the logits (b, 10) of features."""
-        with plain_float32(features):
-            return self.network.linear(features)
+        """Return the logits (b, 10) of features. See `Classifier`."""
+        linear = self.network.linear
+        with plain_float32(linear.weight):
+            return linear(features.to(linear.weight))
 
     def predict(self, images: Tensor) -> Tensor:
         """Return the classes (b,), int64, that the images show, in CIFAR-10's numbering."""

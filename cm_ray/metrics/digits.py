@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cm_ray.core.noise import Purpose, uniform
-from cm_ray.errors import UserError
 from cm_ray.files import cache_root, written_aside
+from cm_ray.metrics.inference import checked_images
 
 _SEED, _STEPS, _BATCH, _RATE, _DECAY, _SMOOTHING = 0, 400, 64, 3e-3, 1e-2, 0.1
 _CHANNELS, _DIM, _CLASSES, _GAIN = (16, 32, 64), 64, 10, 2.25
@@ -62,7 +62,7 @@ class DigitsExtractor:
     @torch.no_grad()
     def logits_of(self, features: Tensor) -> Tensor:
         """Return the logits (b, 10) of features. See `Classifier`."""
-        return self.network[-1](features)
+        return self.network[-1](features.to(next(self.network.parameters())))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
@@ -70,12 +70,7 @@ class DigitsExtractor:
         return self.network(self._prepared(images)).argmax(1)
 
     def _prepared(self, images: Tensor) -> Tensor:
-        if images.dtype != torch.uint8 or images.shape[1:] != (1, 8, 8):
-            raise UserError(
-                "The digits extractor is made for uint8 images (b, 1, 8, 8), not for "
-                f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}; "
-                "score other data with --evaluation.extractor none."
-            )
+        checked_images(images, self.name, channels=(1,), size=(8, 8))
         return scaled(images.to(next(self.network.parameters()).device))
 
 

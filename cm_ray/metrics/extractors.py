@@ -52,7 +52,10 @@ class Classifier(Protocol):
     """An extractor that also classifies: what the Inception score is made of."""
 
     def logits_of(self, features: Tensor) -> Tensor:
-        """Return the logits (b, classes) that the network goes on to from `features` (b, dim)."""
+        """Return the logits (b, classes) that the network goes on to from `features` (b, dim).
+
+        The features may come from another device, as those do that were collected on the CPU.
+        """
         ...
 
 

@@ -86,8 +86,9 @@ class InceptionExtractor:
 
         The bias is left out where the Inception score is published (Salimans et al. 2016's code).
         """
-        with plain_float32(features):
-            return features @ self.network.fc.weight.T
+        weight = self.network.fc.weight
+        with plain_float32(weight):
+            return features.to(weight) @ weight.T
 
     def _features_of(self, images: Tensor) -> Tensor:
         device = self.network.fc.weight.device

@@ -144,8 +144,8 @@ def _to_8(channels: int) -> Block:
 
 def _block_8(channels: int, pool: str) -> Block:
     """Grid 8x8, with branches that fork."""
-    fork = [(Step(f"branch3x3_2{a}", 384, k)) for a, k in (("a", (1, 3)), ("b", (3, 1)))]
-    fork_twice = [(Step(f"branch3x3dbl_3{a}", 384, k)) for a, k in (("a", (1, 3)), ("b", (3, 1)))]
+    fork = [Step(f"branch3x3_2{a}", 384, k) for a, k in (("a", (1, 3)), ("b", (3, 1)))]
+    fork_twice = [Step(f"branch3x3dbl_3{a}", 384, k) for a, k in (("a", (1, 3)), ("b", (3, 1)))]
     threes: Branch = [Step("branch3x3_1", 384), (fork[0], fork[1])]
     twice: Branch = [
         Step("branch3x3dbl_1", 448),

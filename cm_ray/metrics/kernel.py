@@ -24,6 +24,7 @@ def kernel_distance(
     May be negative, as it is unbiased. Raises UserError when there are not two blocks.
     """
     checked_features(samples, reference)
+    reference = reference.to(samples.device)
     smaller = min(len(samples), len(reference))
     block = block or min(_BLOCK, max(2, smaller // 10))
     blocks = smaller // block

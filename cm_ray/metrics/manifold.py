@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from cm_ray.core.noise import derived_seed
 from cm_ray.errors import UserError
 from cm_ray.metrics.measured import REPLICATES, Counts, Measured, checked_features, standard_error
 
 _CELLS = 1 << 26  # of a matrix of distances at a time: 256 MiB in float32
+_GROUPS, _SPLITS = 10, 2  # of the samples, for the error of the recall
 
 
 def precision_and_recall(
@@ -18,20 +21,28 @@ def precision_and_recall(
 
     A set's manifold is the union of the balls around its vectors that reach to their k-th neighbour (Eq. 1).
     Precision is the share of samples on the reference's manifold, recall the share of the reference on the
-    samples' (Eq. 2). The errors are of these shares with both manifolds given.
+    samples' (Eq. 2). The reference counts as fixed for the errors: that of the precision is a bootstrap over
+    samples, that of the recall see `_recall_error`.
 
     Distances are never held for all pairs: beyond the features it takes about 1 GiB whatever n and m, in
-    the features' own precision. Raises UserError when a set has not more than k vectors.
+    the features' own precision. Raises UserError when a set has fewer than 2 (k + 1) vectors.
     """
     if k < 1:
         raise UserError(f"Precision and recall need a neighbour: k must be at least 1, not {k}.")
-    checked_features(samples, reference, least=k + 1)
+    checked_features(samples, reference, least=2 * (k + 1))
     reference = reference.to(samples)
     centre = reference.mean(0)  # distances keep more digits near the origin
     x, y = samples - centre, reference - centre
-    radii_x, radii_y = neighbour_distances(x, k), neighbour_distances(y, k)
-    of_samples, of_reference = on_manifolds(x, y, radii_x, radii_y)
-    return _share(of_samples, k, replicates, seed), _share(of_reference, k, replicates, seed)
+    real = on_manifold(x, y, neighbour_distances(y, k)).double().cpu().numpy()
+
+    def share(counts: Counts) -> float:
+        return float(counts @ real) / len(real)
+
+    precision = standard_error(share, len(real), replicates=replicates, seed=seed)
+    return (
+        Measured(value=float(real.mean()), error=precision, settings={"k": k}),
+        Measured(value=_recall(x, y, k), error=_recall_error(x, y, k, seed), settings={"k": k}),
+    )
 
 
 def neighbour_distances(x: Tensor, k: int) -> Tensor:
@@ -46,18 +57,34 @@ def neighbour_distances(x: Tensor, k: int) -> Tensor:
     return torch.cat(radii)
 
 
-def on_manifolds(x: Tensor, y: Tensor, radii_x: Tensor, radii_y: Tensor) -> tuple[Tensor, Tensor]:
-    """Tell which of x (n, d) lie in a ball around a y (m, d), and which of y in one around an x: bool.
+def on_manifold(points: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
+    """Tell which of the points (n, d) lie in a ball around one of the centres (m, d): bool (n,).
 
-    radii_x (n,), radii_y (m,): squared radii of the balls, as `neighbour_distances` returns them.
+    radii: squared radii of the balls (m,), as `neighbour_distances` returns them.
     """
-    rows = _rows(len(y))
-    of_x, of_y = [], torch.zeros(len(y), dtype=torch.bool, device=x.device)
-    for part, radii in zip(x.split(rows), radii_x.split(rows), strict=True):
-        distances = _squared_distances(part, y)
-        of_x.append((distances <= radii_y).any(1))
-        of_y |= (distances <= radii[:, None]).any(0)
-    return torch.cat(of_x), of_y
+    parts = points.split(_rows(len(centres)))
+    return torch.cat([(_squared_distances(part, centres) <= radii).any(1) for part in parts])
+
+
+def _recall(x: Tensor, y: Tensor, k: int) -> float:
+    """Return the share of y (m, d) on the manifold of x (n, d)."""
+    return float(on_manifold(y, x, neighbour_distances(x, k)).double().mean())
+
+
+def _recall_error(x: Tensor, y: Tensor, k: int, seed: int) -> float:
+    """Return the standard error of the recall of the samples x (n, d): from recalls of disjoint parts.
+
+    A bootstrap will not do: a sample drawn twice is its own neighbour, and its ball vanishes. A tenth of
+    the samples makes a manifold of its own, with larger balls; over sqrt(10), the deviation of ten such
+    recalls was within a factor 1.5 of that of repeated experiments.
+    """
+    groups = min(_GROUPS, len(x) // (k + 1))
+    rng, variances = np.random.default_rng(derived_seed(seed, "recall")), []
+    for _ in range(_SPLITS):
+        order = torch.from_numpy(rng.permutation(len(x))).to(x.device)
+        recalls = [_recall(x[part], y, k) for part in order.tensor_split(groups)]
+        variances.append(np.var(recalls, ddof=1) / groups)
+    return float(np.sqrt(np.mean(variances)))
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
@@ -68,13 +95,3 @@ def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
 def _rows(columns: int) -> int:
     return max(1, _CELLS // columns)
-
-
-def _share(inside: Tensor, k: int, replicates: int, seed: int) -> Measured:
-    flags = inside.double().cpu().numpy()
-
-    def share(counts: Counts) -> float:
-        return float(counts @ flags) / len(flags)
-
-    error = standard_error(share, len(flags), replicates=replicates, seed=seed)
-    return Measured(value=float(flags.mean()), error=error, settings={"k": k})

@@ -21,7 +21,7 @@ def open_own(path: str, device: torch.device | str = "cpu") -> Extractor:
     module_name, _, factory_name = path.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
             f"The extractor {path} cannot be had ({error}); name it package.module:factory, "
             "importable from where this runs."

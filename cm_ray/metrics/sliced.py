@@ -16,6 +16,8 @@ from cm_ray.metrics.measured import (
     standard_error,
 )
 
+_ROWS = 8192
+
 
 def sliced_wasserstein(
     samples: Tensor,
@@ -34,8 +36,8 @@ def sliced_wasserstein(
     checked_features(samples, reference)
     directions = normal(seed, 0, torch.arange(projections), Purpose.NOISE, (samples.shape[1],)).double()
     directions = (directions / directions.norm(dim=1, keepdim=True)).T.to(samples.device)
-    x = samples.double() @ directions
-    y = (reference.to(samples.device).double() @ directions).sort(0).values
+    x = _projected(samples, directions)
+    y = _projected(reference.to(samples.device), directions).sort(0).values
 
     def statistic(counts: Counts) -> float:
         return float(squared_wasserstein_1d(repeated(x, counts).sort(0).values, y).mean().sqrt())
@@ -45,6 +47,11 @@ def sliced_wasserstein(
         error=standard_error(statistic, len(x), replicates=replicates, seed=seed),
         settings={"projections": projections, "projection_seed": seed},
     )
+
+
+def _projected(features: Tensor, directions: Tensor) -> Tensor:
+    """Return features (n, d) along directions (d, c): (n, c), float64, which the features never are whole."""
+    return torch.cat([part.double() @ directions for part in features.split(_ROWS)])
 
 
 def squared_wasserstein_1d(x: Tensor, y: Tensor) -> Tensor:

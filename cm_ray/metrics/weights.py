@@ -45,7 +45,9 @@ class PublishedWeights:
         try:
             return download(self.url, cache_root() / "weights" / self.file_name, sha256=self.sha256)
         except UserError as error:
-            raise UserError(f"{error} (or name the file in {self.variable})") from error
+            raise UserError(
+                f"{str(error).removesuffix('.')}, or name the file in {self.variable}."
+            ) from error
 
     def load(self, path: Path | str = "") -> dict[str, Tensor]:
         """Return the tensors of the file by name, on the CPU; nothing is unpickled. See `find`."""
@@ -62,7 +64,8 @@ class PublishedWeights:
         else:
             return file
         raise UserError(
-            f"{file}, {origin}, {problem}; fetch {self.url} (SHA-256 {self.sha256}) and put it there."
+            f"{file}, {origin}, {problem}; fetch {self.url} (SHA-256 {self.sha256}) and put it there, "
+            f"or where {self.variable} says if no place is given."
         )
 
 

@@ -1,6 +1,8 @@
 """Extractors that all tests of the folder share, and the real images beside the checkout."""
 
+import importlib
 import io
+import types
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,6 +12,9 @@ from PIL import Image
 
 from cm_ray.metrics.extractors import open_extractor
 from cm_ray.metrics.inception import InceptionExtractor
+from cm_ray.networks.vision import torchvision
+
+_ORACLES = ("fid", "inception", "kid")
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +31,15 @@ def extractor(extractor_cache, monkeypatch):
 @pytest.fixture(scope="session")
 def random_inception():
     return InceptionExtractor.random()
+
+
+@pytest.fixture(scope="session")
+def image_metrics():
+    """torchmetrics' modules fid, inception and kid: an oracle that is not installed everywhere."""
+    torchvision()  # must be mended before torchmetrics imports it
+    pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
+    modules = {name: importlib.import_module(f"torchmetrics.image.{name}") for name in _ORACLES}
+    return types.SimpleNamespace(**modules)
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,8 @@ def test_batches_and_repetition_change_nothing(resnet20, cifar_images):
     assert features.shape == (20, resnet20.dim) == (20, 64)
     assert torch.equal(features, resnet20.features(images))
     torch.testing.assert_close(resnet20.features(images[5:6]), features[5:6], rtol=1e-5, atol=1e-5)
+    logits = resnet20.logits_of(features.double())  # as they may have been kept
+    assert torch.equal(logits.argmax(1), resnet20.predict(images))
     assert frechet_distance(*2 * [statistics_of(resnet20, images)]) < 1e-6
 
 

@@ -48,6 +48,8 @@ def test_features_do_not_depend_on_the_batch(extractor):
     assert features.shape == (1797, extractor.dim) == (1797, 64)
     assert (features[100:107] - extractor.features(images[100:107])).abs().max() < 1e-12
     assert (extractor.predict(images) == labels).double().mean() > 0.99
+    logits = extractor.logits_of(features.float())  # as they may have been kept
+    assert torch.equal(logits.argmax(1), extractor.predict(images))
 
 
 def test_the_distance_orders_samples_by_how_wrong_they_are(extractor):

@@ -1,4 +1,4 @@
-"""The Fréchet distance against closed forms, a general matrix root and clean-fid; errors; extrapolation."""
+"""The Fréchet distance against closed forms, a general matrix root and others' code; errors; FD-infinity."""
 
 import time
 
@@ -88,6 +88,14 @@ def test_equals_clean_fids_code():
     assert distance == pytest.approx(expected, rel=1e-8)
 
 
+def test_equals_torchmetrics_code(image_metrics):
+    mixing = features(20, 20, seed=5)
+    x, y = features(200, 20) @ mixing, features(300, 20, seed=1, shift=0.2) @ mixing
+    expected = float(image_metrics.fid._compute_fid(x.mean(0), x.T.cov(), y.mean(0), y.T.cov()))
+    distance = frechet_distance(FeatureStatistics.of(x), FeatureStatistics.of(y))
+    assert distance == pytest.approx(expected, rel=1e-8)
+
+
 def test_a_reference_keeps_its_root():
     a, b = FeatureStatistics.of(features(50)), FeatureStatistics.of(features(60, seed=1))
     reference = FrechetReference.of(a)
@@ -137,6 +145,8 @@ def test_the_error_of_the_extrapolation_covers_the_truth():
         for seed in range(20)
     ]
     assert sum(abs(each.value - 1) < 2.5 * each.error for each in values) >= 16
+    deviation = np.std([each.value for each in values], ddof=1)
+    assert np.mean([each.error for each in values]) == pytest.approx(deviation, rel=0.4)
     assert values[0].settings == {"points": 6, "subset_seed": 0}
 
 
@@ -152,12 +162,12 @@ def test_too_few_samples_for_the_features_are_said():
 
 @pytest.mark.slow
 def test_2048_features_take_less_than_a_second():
-    """Beside a cached reference root, on two cores."""
+    """Beside a cached reference root, on two cores; the best of some, as others may use the cores."""
     rng = np.random.default_rng(0)
     a, b = (gaussian(rng.standard_normal(2048), random_covariance(rng, 2048, 3000)) for _ in range(2))
     reference = FrechetReference.of(a)
     times = []
-    for _ in range(3):
+    while not times or (min(times) >= 1 and len(times) < 10):
         start = time.perf_counter()
         reference.distance(b)
         times.append(time.perf_counter() - start)

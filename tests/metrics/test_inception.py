@@ -132,3 +132,4 @@ def test_logits_leave_the_bias_out(random_inception):
     logits = random_inception.logits_of(features)
     torch.testing.assert_close(logits, features @ random_inception.network.fc.weight.T)
     assert logits.shape == (2, 1008)
+    assert torch.equal(random_inception.logits_of(features.double()), logits)

@@ -26,6 +26,25 @@ def test_it_is_the_definition():
     assert inception_score(x, splits=1).value == pytest.approx(definition(x), rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:torchmetrics")  # of its memory, and one split's deviation
+def test_it_is_torchmetrics(image_metrics):
+    """Which takes the network as given: here images are logits. It averages over as many splits."""
+    x = logits(60).double()
+    theirs = image_metrics.inception.InceptionScore(torch.nn.Identity(), splits=1)
+    theirs.update(x)
+    assert inception_score(x, splits=1).value == pytest.approx(float(theirs.compute()[0]), rel=1e-8)
+
+
+def test_two_kinds_of_sample_have_the_closed_form():
+    """A share of samples is surely of class 0, the others of either: exp(H(marginal) - H(conditional))."""
+    share = 0.3
+    x = torch.tensor([[1e4, 0.0]] * 30 + [[0.0, 0.0]] * 70)
+    p = share + (1 - share) / 2
+    entropy = -p * math.log(p) - (1 - p) * math.log(1 - p)
+    expected = math.exp(entropy - (1 - share) * math.log(2))
+    assert inception_score(x, splits=1).value == pytest.approx(expected, rel=1e-6)
+
+
 def test_splits_are_averaged():
     """Copies of one sample score 1 in any split; two classes in turn score 2 whichever way they are split."""
     assert inception_score(logits(1).expand(40, -1)).value == pytest.approx(1, rel=1e-6)

@@ -1,4 +1,4 @@
-"""KID against clean-fid's code, its definition, and a closed form."""
+"""KID against others' code, its definition, and a closed form."""
 
 import numpy as np
 import pytest
@@ -20,6 +20,11 @@ def test_the_estimate_is_clean_fids():
     x, y = features(60).double(), features(60, seed=1, shift=0.3).double()
     expected = clean_fid_kernel_distance(x.numpy(), y.numpy(), num_subsets=1, max_subset_size=60)
     assert squared_mmd(x, y) == pytest.approx(expected, rel=1e-8)
+
+
+def test_the_estimate_is_torchmetrics(image_metrics):
+    x, y = features(60).double(), features(60, seed=1, shift=0.3).double()
+    assert squared_mmd(x, y) == pytest.approx(float(image_metrics.kid.poly_mmd(x, y)), rel=1e-8)
 
 
 def test_the_estimate_is_the_sum_over_pairs():
@@ -50,6 +55,15 @@ def test_it_finds_the_closed_form_and_its_error_covers_it():
         )
         covered += abs(measured.value - truth) < 2 * measured.error
     assert covered >= 16  # 95 % of 20 but for chance
+
+
+def test_the_error_is_that_of_repeated_experiments():
+    measured = [
+        kernel_distance(features(400, seed=2 * seed), features(400, seed=2 * seed + 1, shift=0.3))
+        for seed in range(40)
+    ]
+    deviation = np.std([each.value for each in measured], ddof=1)
+    assert np.mean([each.error for each in measured]) == pytest.approx(deviation, rel=0.4)
 
 
 def test_blocks_are_settings_and_unbiased():

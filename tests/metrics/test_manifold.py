@@ -1,5 +1,8 @@
 """Improved precision and recall against brute force, extremes, and in little memory."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -59,14 +62,53 @@ def test_duplicates_have_themselves_as_neighbours():
     assert float(neighbour_distances(x, 4).min()) > 1e-5
 
 
-def test_the_error_of_a_share_is_binomial():
+def test_chunks_change_no_bit(monkeypatch):
+    x, y = features(700, 64), features(900, 64, seed=1, shift=0.1)
+    whole = precision_and_recall(x, y)
+    assert 0.1 < whole[0].value < 1
+    assert 0.1 < whole[1].value < 1
+    for cells in (900, 10_000, 77_777):
+        monkeypatch.setattr(manifold, "_CELLS", cells)
+        assert precision_and_recall(x, y) == whole
+
+
+@pytest.mark.parametrize(("d", "shift"), [(3, 0.5), (16, 0.5)])
+def test_the_errors_are_those_of_repeated_experiments(d, shift):
+    reference = features(1000, d, seed=999)
+    repeated = [precision_and_recall(features(300, d, seed, shift), reference) for seed in range(40)]
+    for measured in zip(*repeated, strict=True):
+        deviation = torch.tensor([each.value for each in measured]).std()
+        error = sum(each.error for each in measured) / len(measured)
+        assert error == pytest.approx(float(deviation), rel=0.5)
+
+
+@pytest.mark.slow
+def test_fifty_thousand_against_fifty_thousand_take_less_than_four_gib():
+    """The whole process, with PyTorch, the features of 64 numbers, and all that is computed."""
+    program = """if True:
+        import resource
+        import torch
+        from cm_ray.metrics.manifold import precision_and_recall
+
+        generator = torch.Generator().manual_seed(0)
+        x, y = (torch.randn(50_000, 64, generator=generator) for _ in range(2))
+        precision, recall = precision_and_recall(x, y)
+        print(precision.value, recall.value, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    precision, recall, peak_kib = map(float, done.stdout.split())
+    assert precision == pytest.approx(recall, abs=0.02)
+    assert peak_kib < 4 * 2**20
+
+
+def test_the_error_of_the_precision_is_binomial():
     precision, _ = precision_and_recall(features(400), features(400, seed=1, shift=1.0), replicates=400)
     expected = (precision.value * (1 - precision.value) / 400) ** 0.5
     assert precision.error == pytest.approx(expected, rel=0.15)
 
 
 def test_too_few_vectors_or_neighbours_are_refused():
-    with pytest.raises(UserError, match="at least 4 images in each set, not 3"):
-        precision_and_recall(features(3), features(10))
+    with pytest.raises(UserError, match="at least 8 images in each set, not 7"):
+        precision_and_recall(features(7), features(10))
     with pytest.raises(UserError, match="k must be at least 1"):
         precision_and_recall(features(5), features(10), k=0)

@@ -45,6 +45,7 @@ def test_a_factory_makes_the_extractor(module):
         ("no_such_package.x:y", "cannot be had"),
         ("own_pixels:missing", "cannot be had"),
         (":", "cannot be had"),
+        (".relative:y", "cannot be had"),
         ("own_pixels:text", "no factory"),
         ("own_pixels:nothing", "lacks name, dim, weights_sha256, preprocess, features"),
         ("own_pixels:Impostor", "calls itself inception-2015"),

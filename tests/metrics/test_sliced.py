@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from scipy.stats import wasserstein_distance
 
 from cm_ray.errors import UserError
 from cm_ray.metrics.sliced import sliced_wasserstein, squared_wasserstein_1d
@@ -19,6 +20,25 @@ def test_in_one_dimension_it_is_the_best_matching():
     best = min(float((x - y[list(m)]).square().mean()) for m in matchings)
     value = squared_wasserstein_1d(x.sort(0).values, y.sort(0).values)
     assert float(value) == pytest.approx(best, rel=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(50, 50), (40, 63)])
+def test_of_zeros_and_ones_it_is_scipys(sizes):
+    """Scipy has the distance with |x - y| only; between zeros and ones that is (x - y)^2."""
+    x, y = ((features(n, 1, seed=n) > shift).double() for n, shift in zip(sizes, (0.3, -0.4), strict=True))
+    expected = wasserstein_distance(x[:, 0].numpy(), y[:, 0].numpy())
+    assert expected > 0.05
+    value = squared_wasserstein_1d(x.sort(0).values, y.sort(0).values)
+    assert float(value) == pytest.approx(expected, rel=1e-12)
+    assert sliced_wasserstein(x, y).value == pytest.approx(expected**0.5, rel=1e-12)
+
+
+def test_it_is_scipys_at_least():
+    """By Jensen's inequality; the two are equal where all is shifted alike."""
+    x, y = features(80, 1).double(), features(90, 1, seed=1, shift=0.5).double()
+    first = wasserstein_distance(x[:, 0].numpy(), y[:, 0].numpy())
+    assert first < sliced_wasserstein(x, y).value < 1.5 * first
+    assert sliced_wasserstein(x, x + 2).value == pytest.approx(2, rel=1e-12)
 
 
 def test_sets_of_different_sizes_are_matched_as_their_copies():

@@ -1,0 +1,152 @@
+"""Every kind of score from one place: what it needs of the samples, and measuring it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from torch import Tensor
+
+from cm_ray.errors import UserError
+from cm_ray.metrics.extractors import Classifier, Extractor
+from cm_ray.metrics.frechet import (
+    FrechetReference,
+    check_extrapolation,
+    frechet_infinity,
+    frechet_with_error,
+)
+from cm_ray.metrics.inception_score import inception_score
+from cm_ray.metrics.kernel import kernel_distance
+from cm_ray.metrics.manifold import precision_and_recall
+from cm_ray.metrics.measured import Measured
+from cm_ray.metrics.score import KINDS
+from cm_ray.metrics.sliced import sliced_wasserstein
+from cm_ray.metrics.statistics import FeatureStatistics
+
+Needs = Literal["statistics", "features", "images"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)  # without slots: `frechet` is kept beside the fields
+class SampleSet:
+    """What is kept of generated samples, or of the real images: the parts that `NEEDS` says, no more."""
+
+    groups: Sequence[FeatureStatistics] = ()
+    """Statistics that add up to the whole's. Of samples: of 20 or more parts of equal size, for the error."""
+    features: Tensor | None = None
+    """Feature vectors (n, d)."""
+    images: Tensor | None = None
+    """uint8 images (n, c, h, w)."""
+
+    @functools.cached_property
+    def frechet(self) -> FrechetReference:
+        """The set as a reference of Fréchet distances, made once: of the groups, or else of the features."""
+        if self.groups:
+            return FrechetReference.of(sum(self.groups[1:], start=self.groups[0]))
+        return FrechetReference.of(FeatureStatistics.of(_given(self.features, "the reference's features")))
+
+
+def check_kinds(kinds: Iterable[str], extractor: Extractor, n: int | None = None) -> None:
+    """Refuse, before there are samples, what could not be measured of `n` of them (None: not known yet).
+
+    Raises UserError on an unknown kind, on IS of an extractor that does not classify, and on FDinf of too
+    few samples, see `frechet_infinity`.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UserError(f"There is no score {kind!r}; choose from {', '.join(KINDS)}.")
+        if kind == "IS" and not isinstance(extractor, Classifier):
+            raise UserError(
+                f"IS needs an extractor that classifies, and {extractor.name} does not; choose another one."
+            )
+        if kind == "FDinf" and n is not None:
+            check_extrapolation(n, extractor.dim)
+
+
+def measure_all(
+    kinds: Sequence[str], samples: SampleSet, reference: SampleSet, extractor: Extractor, *, seed: int = 0
+) -> dict[str, Measured]:
+    """Return each of `kinds`, see `KINDS`, of the samples against the reference, with its error.
+
+    Both sets hold what `NEEDS` says, of the images as `extractor` sees them; of the reference, FDinf takes
+    groups, too, and IS nothing.  seed: of random subsets and of the bootstraps. SWD is of the pixels, in
+    [-1, 1]; all else is of the features. Raises UserError as `check_kinds` does and on too few samples,
+    ValueError when a needed part is missing or does not fit.
+    """
+    check_kinds(kinds, extractor)
+    measured: dict[str, Measured] = {}
+    for kind in kinds:
+        if kind not in measured:  # recall comes with precision
+            measured |= _MEASURES[kind][1](samples, reference, extractor, seed)
+    return {kind: measured[kind] for kind in kinds}
+
+
+_Measures = Callable[[SampleSet, SampleSet, Extractor, int], dict[str, Measured]]
+
+
+def _fd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+    if not samples.groups:
+        raise ValueError("FD needs the samples' groups")
+    return {"FD": frechet_with_error(samples.groups, reference.frechet, seed=seed)}
+
+
+def _fdinf(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+    features = _given(samples.features, "the samples' features")
+    return {"FDinf": frechet_infinity(features, reference.frechet, seed=seed)}
+
+
+def _kid(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+    return {"KID": kernel_distance(*_features_of_both(samples, reference), seed=seed)}
+
+
+def _is(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+    classifier = cast(Classifier, extractor)  # `check_kinds` has seen to it
+    logits = classifier.logits_of(_given(samples.features, "the samples' features"))
+    return {"IS": inception_score(logits, seed=seed)}
+
+
+def _manifold(
+    samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int
+) -> dict[str, Measured]:
+    precision, recall = precision_and_recall(*_features_of_both(samples, reference), seed=seed)
+    return {"precision": precision, "recall": recall}
+
+
+def _swd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+    x, y = _given(samples.images, "the samples' images"), _given(reference.images, "the reference's images")
+    if x.shape[1:] != y.shape[1:]:
+        raise ValueError(f"images {tuple(x.shape)} and {tuple(y.shape)} cannot be compared")
+    measured = sliced_wasserstein(_pixels(x), _pixels(y), seed=seed)
+    return {"SWD": dataclasses.replace(measured, settings={**measured.settings, "of": "pixels"})}
+
+
+_MEASURES: dict[str, tuple[Needs, _Measures]] = {
+    "FD": ("statistics", _fd),
+    "FDinf": ("features", _fdinf),
+    "KID": ("features", _kid),
+    "SWD": ("images", _swd),
+    "IS": ("features", _is),
+    "precision": ("features", _manifold),
+    "recall": ("features", _manifold),
+}
+
+NEEDS: Mapping[str, Needs] = {kind: needs for kind, (needs, _) in _MEASURES.items()}
+"""What each kind needs of a `SampleSet`; statistics are its groups."""
+
+
+def _given(part: Tensor | None, name: str) -> Tensor:
+    if part is None:
+        raise ValueError(f"a score needs {name}, which were not kept; see NEEDS")
+    return part
+
+
+def _features_of_both(samples: SampleSet, reference: SampleSet) -> tuple[Tensor, Tensor]:
+    x = _given(samples.features, "the samples' features")
+    return x, _given(reference.features, "the reference's features")
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """Return uint8 images (n, c, h, w) as vectors (n, c h w), float32 in [-1, 1]."""
+    return images.flatten(1).float().div_(127.5).sub_(1)

@@ -1,0 +1,150 @@
+"""Every kind is measured as by its own function, from what it says that it needs, or refused early."""
+
+import pytest
+import torch
+
+from cm_ray.errors import UserError
+from cm_ray.metrics import measures
+from cm_ray.metrics.frechet import FrechetReference, frechet_infinity, frechet_with_error
+from cm_ray.metrics.inception_score import inception_score
+from cm_ray.metrics.kernel import kernel_distance
+from cm_ray.metrics.manifold import precision_and_recall
+from cm_ray.metrics.measures import NEEDS, SampleSet, check_kinds, measure_all
+from cm_ray.metrics.score import KINDS
+from cm_ray.metrics.sliced import sliced_wasserstein
+from cm_ray.metrics.statistics import FeatureStatistics
+
+N, D = 200, 4
+
+
+class Plain:
+    """An extractor that does not classify: the first pixels are the features."""
+
+    name, dim, weights_sha256, preprocess = "plain", D, "", "none"
+
+    def features(self, images):
+        return images.flatten(1)[:, :D].float()
+
+
+class Classifying(Plain):
+    name = "classifying"
+
+    def logits_of(self, features):
+        return features / 50
+
+
+def images(n=N, seed=0, top=256):
+    return torch.randint(
+        0, top, (n, 1, 3, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
+
+
+def whole(pictures, groups):
+    features = Plain().features(pictures)
+    parts = [FeatureStatistics.of(part) for part in features.tensor_split(groups)]
+    return SampleSet(groups=parts, features=features, images=pictures)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return whole(images(top=200), groups=20)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return whole(images(300, seed=1), groups=1)
+
+
+def test_the_table_has_every_kind():
+    assert set(NEEDS) == set(KINDS)
+    assert NEEDS["FD"] == "statistics"
+    assert NEEDS["SWD"] == "images"
+    assert {NEEDS[kind] for kind in ("FDinf", "KID", "IS", "precision", "recall")} == {"features"}
+
+
+def test_each_kind_is_what_its_own_function_measures(samples, reference):
+    measured = measure_all(list(KINDS), samples, reference, Classifying(), seed=3)
+    x, y, seed = samples.features, reference.features, 3
+    fixed = FrechetReference.of(reference.groups[0])
+    assert list(measured) == list(KINDS)
+    assert measured["FD"] == frechet_with_error(samples.groups, fixed, seed=seed)
+    assert measured["FDinf"] == frechet_infinity(x, fixed, seed=seed)
+    assert measured["KID"] == kernel_distance(x, y, seed=seed)
+    assert measured["IS"] == inception_score(x / 50, seed=seed)
+    assert (measured["precision"], measured["recall"]) == precision_and_recall(x, y, seed=seed)
+    pixels = (each.images.flatten(1).float() / 127.5 - 1 for each in (samples, reference))
+    sliced = sliced_wasserstein(*pixels, seed=seed)
+    assert measured["SWD"].value == pytest.approx(sliced.value, rel=1e-6)
+    assert measured["SWD"].settings == {**sliced.settings, "of": "pixels"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_needs_no_more_than_it_says(kind, samples, reference):
+    field = {"statistics": "groups"}.get(NEEDS[kind], NEEDS[kind])
+    x, y = (SampleSet(**{field: getattr(each, field)}) for each in (samples, reference))
+    alone = measure_all([kind], x, y, Classifying())
+    together = measure_all([kind], samples, reference, Classifying())
+    assert alone[kind].value == pytest.approx(together[kind].value, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_missing_part_is_said(kind, samples, reference):
+    part = "groups" if kind == "FD" else NEEDS[kind]
+    with pytest.raises(ValueError, match=f"needs the samples' {part}"):
+        measure_all([kind], SampleSet(), reference, Classifying())
+    if kind != "IS":
+        with pytest.raises(ValueError, match="needs the reference's"):
+            measure_all([kind], samples, SampleSet(), Classifying())
+
+
+def test_the_inception_score_needs_no_reference(samples):
+    assert measure_all(["IS"], samples, SampleSet(), Classifying())["IS"].value > 1
+
+
+def test_precision_and_recall_come_of_one_manifold(samples, reference, monkeypatch):
+    calls = []
+
+    def counted(*arguments, **settings):
+        calls.append(arguments)
+        return precision_and_recall(*arguments, **settings)
+
+    monkeypatch.setattr(measures, "precision_and_recall", counted)
+    both = measure_all(["recall", "precision"], samples, reference, Plain())
+    assert list(both) == ["recall", "precision"]
+    assert len(calls) == 1
+    assert list(measure_all(["recall"], samples, reference, Plain())) == ["recall"]
+
+
+def test_the_references_root_is_made_once(samples, reference, monkeypatch):
+    fresh = SampleSet(groups=reference.groups)
+    first = measure_all(["FD", "FDinf"], samples, fresh, Plain())
+    monkeypatch.setattr(FrechetReference, "of", lambda statistics: pytest.fail("made again"))
+    assert measure_all(["FD"], samples, fresh, Plain())["FD"] == first["FD"]
+
+
+def test_a_group_more_or_less_changes_errors_only(samples, reference):
+    halves = SampleSet(groups=[FeatureStatistics.of(part) for part in samples.features.split(100)])
+    parts = SampleSet(groups=[FeatureStatistics.of(part) for part in reference.features.split(50)])
+    measured = measure_all(["FD"], halves, parts, Plain())["FD"]
+    expected = measure_all(["FD"], samples, reference, Plain())["FD"]
+    assert measured.value == pytest.approx(expected.value, rel=1e-10)
+
+
+def test_what_cannot_be_measured_is_refused_before_there_are_samples(samples, reference):
+    with pytest.raises(UserError, match="no score 'FID'; choose from FD, FDinf, KID, SWD, IS, precision"):
+        check_kinds(["FD", "FID"], Plain())
+    with pytest.raises(UserError, match="IS needs an extractor that classifies, and plain does not"):
+        check_kinds(["IS"], Plain())
+    with pytest.raises(UserError, match="49 samples are not more than 10 x 4 features"):
+        check_kinds(["FDinf"], Plain(), 49)
+    check_kinds(["FDinf"], Plain(), 50)
+    check_kinds(KINDS, Classifying())
+    for kinds in (["FID"], ["FD", "IS"]):
+        with pytest.raises(UserError, match=r"choose|classifies"):
+            measure_all(kinds, samples, reference, Plain())
+
+
+def test_images_of_other_sizes_do_not_compare(samples):
+    other = SampleSet(images=torch.zeros(9, 9, 1, 1, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"images \(200, 1, 3, 3\) and \(9, 9, 1, 1\) cannot be compared"):
+        measure_all(["SWD"], samples, other, Plain())
