@@ -11,7 +11,10 @@ from typing import Annotated
 import tyro
 
 from cm_ray.command_line import run_job
-from cm_ray.networks.model import load_model, sampling_of
+from cm_ray.errors import UserError
+from cm_ray.networks.model import ModelSpec, load_model, sampling_of
+from cm_ray.sampling import ONE_STEP, Sampling
+from cm_ray.search.openai_indices import read_ts, taus
 from cm_ray.tracking.locate import locate_model
 from cm_ray.training.pictures import save_samples
 from cm_ray.training.sampling import Request, sample_all
@@ -34,6 +37,9 @@ class Sample:
     """Steps of the model's own sampler: network evaluations of a consistency model; instead of --sampler."""
     taus: tuple[float, ...] = ()
     """Time points of a consistency model beyond t_max, descending; instead of --sampler."""
+    ts: str = ""
+    """Time points as OpenAI's code writes them: 0,22,39, indices on a grid of --steps 40 boundaries, not with
+    --sampler and --taus."""
     seed: int = 0
     """Seed of the noise, and of the labels of a conditional model."""
     label: int | None = None
@@ -52,13 +58,23 @@ def draw(args: Sample) -> None:
     request = Request(
         count=args.samples,
         seed=args.seed,
-        sampling=sampling_of(model.spec, args.sampler, args.steps, args.taus),
+        sampling=_sampling(args, model.spec),
         label=args.label,
         unit=args.batch_size,
     )
     images, labels = sample_all(model, request)
     for path in save_samples(images, args.out, labels=labels):
         print(path)
+
+
+def _sampling(args: Sample, spec: ModelSpec) -> Sampling:
+    if not args.ts:
+        return sampling_of(spec, args.sampler, args.steps, args.taus)
+    if args.sampler or args.taus:
+        raise UserError("Give one of --ts, --sampler and --taus.")
+    ends = {"t_min": spec.diffusion.t_min, "t_max": spec.diffusion.t_max, "rho": spec.diffusion.rho}
+    points = taus(read_ts(args.ts, args.steps), args.steps, **ends)
+    return sampling_of(spec, taus=points) if points else sampling_of(spec, ONE_STEP)
 
 
 if __name__ == "__main__":

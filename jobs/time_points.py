@@ -5,7 +5,8 @@ Writes a table, a plot with every evaluation, an MLflow run, and the points into
 `jobs/sample.py --steps 2` takes them. The same command goes on after an interruption, repeating nothing.
 """
 
-from cm_ray.cluster.time_points import TimePointSearch, find_time_points
+from cm_ray.cluster.point_plan import TimePointSearch
+from cm_ray.cluster.time_points import find_time_points
 from cm_ray.command_line import run_job
 
 

@@ -145,7 +145,11 @@ def _csv(evaluated: Sequence[Evaluated]) -> str:
 
 
 def _plot(report: Report, file: Path) -> None:
-    """Draw a panel for each stage: score against the time that was searched, every evaluation a dot."""
+    """Draw a panel for each stage: score against the time that was searched, every evaluation a dot.
+
+    A line joins evaluations on the same samples, which alone compare: fewer have a greater distance. Fresh
+    samples are those of the confirmation.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -174,19 +178,23 @@ def _rows(report: Report, placed: Placed) -> list[Evaluated]:
 
 def _panel(axes: Any, placed: Placed, rows: Sequence[Evaluated]) -> None:
     place = placed.taus.index(placed.tau)
-    most = max(row.samples for row in rows)
-    for row in sorted(rows, key=lambda row: row.samples):
-        size = row.samples / most
+    series = sorted({(row.first > 0, row.samples) for row in rows})
+    for number, (fresh, samples) in enumerate(series):
+        own = [row for row in rows if (row.first > 0, row.samples) == (fresh, samples)]
+        own.sort(key=lambda row: row.taus[place])
         axes.errorbar(
-            row.taus[place],
-            row.value,
-            yerr=row.error,
-            fmt="o",
-            color="tab:blue",
-            markersize=2.5 + 3 * size,
-            alpha=0.25 + 0.75 * size,
-            elinewidth=0.8,
+            [row.taus[place] for row in own],
+            [row.value for row in own],
+            yerr=[row.error for row in own],
+            color=f"C{number % 10}",
+            marker="s" if fresh else "o",
+            linestyle=":" if fresh else "-",
+            markersize=4,
+            linewidth=0.8,
+            elinewidth=0.6,
+            label=f"{samples:,}" + (" fresh" if fresh else ""),
         )
+    axes.legend(title="samples", fontsize=7, title_fontsize=7)
     axes.axvline(placed.tau, color="tab:red", linewidth=1)
     axes.set_xscale("log")
     axes.set_xlabel("time point t")
