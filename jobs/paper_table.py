@@ -21,7 +21,7 @@ class PaperTable:
     """Which data, and where to."""
 
     data: Literal["digits", "cifar10"] = "digits"
-    """Whose recipes; those of cifar10 have no feature extractor yet and are refused."""
+    """Whose recipes; those of cifar10 are the paper's, for GPUs and days."""
     methods: tuple[Method, ...] = DEFAULT
     """Which methods; the teacher, edm, is always there."""
     run_dir: str = ""

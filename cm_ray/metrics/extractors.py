@@ -68,8 +68,8 @@ def open_extractor(
 ) -> Extractor:
     """Return the extractor called `name`, one of `EXTRACTORS` or ``package.module:factory``, on `device`.
 
-    weights: file, or folder with the file, of the published weights of `inception-2015` and the CIFAR
-    networks; empty looks where `PublishedWeights.find` says.  resizing: for the Inceptions, see
+    weights: file, or folder with the file, of the published weights of `inception-2015`, `clean-fid` and
+    the CIFAR networks; empty looks where `PublishedWeights.find` says.  resizing: for the Inceptions, see
     `cm_ray.metrics.resizing`. `digits` is trained on first use (seconds). Raises UserError on an unknown
     name, on "none", and when weights are missing or are others.
     """
@@ -99,6 +99,12 @@ def _open_inception(device: torch.device | str, weights: Path | str, resizing: s
     return InceptionExtractor.open(device, weights=weights, resizing=resizing)
 
 
+def _open_clean_fid(device: torch.device | str, weights: Path | str, resizing: str) -> Extractor:
+    from cm_ray.metrics.clean_fid import CleanFIDExtractor
+
+    return CleanFIDExtractor.open(device, weights=weights, resizing=resizing)
+
+
 def _open_random_inception(device: torch.device | str, weights: Path | str, resizing: str) -> Extractor:
     from cm_ray.metrics.inception import InceptionExtractor
 
@@ -118,6 +124,7 @@ _Opener = Callable[[torch.device | str, Path | str, str], Extractor]
 _OPENERS: dict[str, _Opener] = {
     "digits": _open_digits,
     "inception-2015": _open_inception,
+    "clean-fid": _open_clean_fid,
     "cifar-resnet20": _open_cifar_resnet(20),
     "cifar-resnet56": _open_cifar_resnet(56),
     "random-inception": _open_random_inception,

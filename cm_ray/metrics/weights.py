@@ -77,6 +77,16 @@ INCEPTION_2015 = PublishedWeights(
 )
 """Inception of 2015-12-05, the network of Heusel et al. 2017, as pytorch-fid translated it."""
 
+TORCHSCRIPT_INCEPTION = PublishedWeights(
+    url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+    sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+    variable="CM_RAY_CLEAN_FID_WEIGHTS",
+)
+"""The same network as NVIDIA translated it to TorchScript for StyleGAN2-ADA, which clean-fid runs.
+
+It is code as well as weights: to `find`, not to `load`.
+"""
+
 CIFAR_RESNETS = {
     20: PublishedWeights(
         url=_RESNETS + "resnet20-12fca82f.th",

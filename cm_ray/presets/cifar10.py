@@ -56,7 +56,7 @@ def ct_cifar10() -> TrainConfig:
         name="ct_cifar10",
         data=DataConfig(path="cifar10"),
         checkpoint=CheckpointConfig(every=10_000),
-        evaluation=EvaluationConfig(every=10_000),
+        evaluation=EvaluationConfig(every=10_000, extractor="inception-2015"),
         tracking=TrackingConfig(model_name="cm_ray-cifar10"),
     )
 
