@@ -155,7 +155,7 @@ def streams(shards: Path, manifest: Manifest) -> dict[str, float]:
 def measure(args: Overhead) -> None:
     config = configured(args)
     with connected(), tempfile.TemporaryDirectory() as folder:
-        shards, manifest = prepare_shards(config)
+        shards, manifest = prepare_shards(config.data)
         images, labels = (torch.from_numpy(array) for array in load_all(shards))
         spec = model_spec(config, manifest)
         before = plain_loop(config, spec, images, labels)

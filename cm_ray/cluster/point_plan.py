@@ -16,9 +16,11 @@ from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.networks.model import ModelSpec, read_model, sampling_of
 from cm_ray.sampling import Sampling
+from cm_ray.search.adaptive import ZONE
 from cm_ray.search.effort import Effort
 from cm_ray.search.greedy import Points
 from cm_ray.search.openai_indices import taus
+from cm_ray.search.smooth import TOLERANCE
 
 _MOST_GRID, _GRID = 201, 40
 
@@ -46,9 +48,9 @@ class TimePointSearch(MeasuringConfig):
     """Samples to begin with; 0: a sixteenth of the budget, or more than the extractor has features."""
     sweeps: int = 1
     """How often, after each new point, all points are refined."""
-    tolerance: float = 0.005
+    tolerance: float = TOLERANCE
     """Expected regret, in the score's unit, at which smooth ends."""
-    zone: float = 0.04
+    zone: float = ZONE
     """Difference, in the score's unit, that raced does not tell apart."""
     seed: int = 2
     """Seed of the noise and the labels of the search; the found points are scored on the next one's."""

@@ -8,7 +8,10 @@ A candidate is an index i of the ascending Karras grid, 0 .. N - 1: a time point
 `effort`            noisy scores: who samples what, paired by the same noise, and how much was spent
 `race`              the better one of several candidates, with no more samples than that takes
 `surrogate`         a smooth curve through all scores, with its uncertainty
-`adaptive`          searches over noisy scores: by races, or by the smooth curve
+`adaptive`          searches over noisy scores by races, or with the whole budget for every evaluation
+`smooth`            the search over noisy scores by the smooth curve: the default
+`noisy`             `find_points`, several points by noisy scores; where a driver begins
+`simulated`         noisy curves of the published shapes, to try a search on
 `openai_indices`    ``--ts 0,22,39 --steps 40``, there and back
 ==================  ===================================================================================
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -23,7 +23,8 @@ Partial = TypeVar("Partial")
 """What a range of samples comes to: a monoid, with ``+``."""
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Request:
     """Samples wanted."""
 
     candidate: int
@@ -46,7 +47,8 @@ class Scores(Protocol[Partial]):
 
         Replicate b resamples the same units of work for every candidate, as units pair: the difference of two
         candidates' replicates is a replicate of their difference. At least 8 units in the fewest samples give
-        a usable standard error. A bias that depends on the count alone does no harm.
+        a usable standard error. A bias that depends on the count alone does no harm. A score of infinity says
+        that the candidate failed: it never wins. A NaN is a ValueError of whoever reads it.
         """
         ...
 
@@ -84,65 +86,92 @@ class Difference(NamedTuple):
     """Its bootstrap standard error."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sampled(Generic[Partial]):
+    """What one candidate's samples came to."""
+
+    merged: Partial
+    """All of them together."""
+    scored: tuple[Array, ...]
+    """The score and its replicates at every level so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory(Generic[Partial]):
+    """What earlier searches sampled of the same candidates; a search adds what it samples."""
+
+    search: dict[int, Sampled[Partial]] = field(default_factory=dict)
+    """In the order in which they were first sampled."""
+    fresh: dict[int, Sampled[Partial]] = field(default_factory=dict)
+    """Of the samples that no search decides by."""
+
+
 class Ledger(Generic[Partial]):
     """What was sampled from `start` on, what it scored, and what it cost."""
 
-    def __init__(self, scores: Scores[Partial], effort: Effort, *, start: int = 0) -> None:
+    def __init__(
+        self,
+        scores: Scores[Partial],
+        effort: Effort,
+        sampled: dict[int, Sampled[Partial]] | None = None,
+        *,
+        start: int = 0,
+    ) -> None:
+        """sampled: what is there already; it grows in place."""
         self.effort = effort
-        self.requests: list[Request] = []
-        """All that was sampled, in order."""
+        self.spent = 0
+        """Samples that were taken for it, all candidates together."""
         self.rounds = 0
         """Batches that were sampled, one after the other."""
         self._scores, self._start = scores, start
-        self._merged: dict[int, Partial] = {}
-        self._scored: dict[int, list[Array]] = {}
-
-    def fresh(self, budget: int) -> Ledger[Partial]:
-        """Return an empty ledger of samples that this one never takes, up to `budget` for each candidate."""
-        effort = Effort(first=self.effort.first, budget=budget)
-        return Ledger(self._scores, effort, start=self._start + self.effort.budget)
-
-    @property
-    def spent(self) -> int:
-        """Samples that all candidates took together."""
-        return sum(request.count for request in self.requests)
+        self._sampled = {} if sampled is None else sampled
 
     @property
     def candidates(self) -> tuple[int, ...]:
         """Candidates that have a score, in the order in which they were first sampled."""
-        return tuple(self._scored)
+        return tuple(self._sampled)
 
     def level(self, candidate: int) -> int:
         """Return the highest level of a candidate, -1 when it has none."""
-        return len(self._scored.get(candidate, ())) - 1
+        return len(self._sampled[candidate].scored) - 1 if candidate in self._sampled else -1
 
-    def cost(self, candidate: int, level: int) -> int:
-        """Return the samples that bringing a candidate to a level takes."""
-        return sum(request.count for request in self._missing(candidate, level))
+    def cost(self, levels: Mapping[int, int]) -> int:
+        """Return the samples that bringing candidates to levels takes."""
+        return sum(request.count for item in levels.items() for request in self._missing(*item))
 
     def bring(self, levels: Mapping[int, int]) -> None:
-        """Sample candidates up to levels, all in one round. Does nothing where they are there already."""
+        """Sample candidates up to levels, all in one round. Does nothing where they are there already.
+
+        Raises ValueError on another number of parts, a NaN, an infinite merit, or too few replicates.
+        """
         requests = [request for item in levels.items() for request in self._missing(*item)]
         if not requests:
             return
         for request, part in zip(requests, self._scores.sample(requests), strict=True):
             self._merge(request.candidate, part)
-        self.requests += requests
+        self.spent += sum(request.count for request in requests)
         self.rounds += 1
 
     def score(self, candidate: int, level: int) -> Array:
         """Return the score and the replicates of a candidate at a level that it reached."""
-        return self._scored[candidate][level]
+        return self._sampled[candidate].scored[level]
+
+    def failed(self, candidate: int) -> bool:
+        """Say whether a candidate scored infinity."""
+        return bool(np.isinf(self.score(candidate, self.level(candidate))[0]))
 
     def difference(self, a: int, b: int) -> Difference:
-        """Compare two candidates over the samples that both have."""
+        """Compare two candidates over the samples that both have; what failed is infinitely worse."""
+        if self.failed(a) or self.failed(b):
+            behind = {(True, False): math.inf, (False, True): -math.inf, (True, True): 0.0}
+            return Difference(behind[self.failed(a), self.failed(b)], 0.0)
         level = min(self.level(a), self.level(b))
         gap = self.score(a, level) - self.score(b, level)
         return Difference(float(gap[0]), float(gap[1:].std(ddof=1)))
 
     def foremost(self, candidates: Iterable[int]) -> int:
-        """Return the candidate that has most samples, the first of several."""
-        return max(candidates, key=self.level)
+        """Return the candidate that has most samples, the first of several; what failed comes last."""
+        return max(candidates, key=lambda candidate: (not self.failed(candidate), self.level(candidate)))
 
     def leader(self, candidates: Sequence[int]) -> int:
         """Return the best, each compared with the one that has most samples; ties to the earlier."""
@@ -158,16 +187,22 @@ class Ledger(Generic[Partial]):
         ]
 
     def _merge(self, candidate: int, part: Any) -> None:
-        if candidate in self._merged:
-            part = self._merged[candidate] + part
-        self._merged[candidate] = part
-        scored = np.asarray(self._scores.score(part), dtype=np.float64)
-        if scored.ndim != 1 or len(scored) < 3 or not np.isfinite(scored).all():
-            raise ValueError(f"a score and two or more replicates must be finite numbers, not {scored}")
-        self._scored.setdefault(candidate, []).append(scored)
+        before: Sampled[Any] | None = self._sampled.get(candidate)
+        merged = part if before is None else before.merged + part
+        scored = np.asarray(self._scores.score(merged), dtype=np.float64)
+        if scored.ndim != 1 or len(scored) < 3 or np.isnan(scored).any() or scored.min() == -math.inf:
+            raise ValueError(f"a score and two or more replicates must be numbers, not {scored}")
+        if np.isinf(scored).any():
+            scored = np.full_like(scored, math.inf)
+        self._sampled[candidate] = Sampled(merged, (*(before.scored if before else ()), scored))
 
 
-def fixed_size_cost(left: int, right: int, best: int, effort: Effort) -> int:
-    """Return the samples of a ternary search that gives each candidate the budget and finds `best`."""
-    found = minimise(ternary, left, right, lambda batch: [abs(i - best) for i in batch])
+def fixed_size_cost(left: int, right: int, best: int, effort: Effort, incumbent: int | None = None) -> int:
+    """Return the samples of a ternary search that gives each candidate the budget and finds `best`.
+
+    incumbent: one that the search before it has evaluated.
+    """
+
+    known = {} if incumbent is None else {incumbent: float(abs(incumbent - best))}
+    found = minimise(ternary, left, right, lambda batch: [abs(i - best) for i in batch], known)
     return found.evaluations * effort.budget

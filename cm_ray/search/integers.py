@@ -65,8 +65,7 @@ def minimise(method: Method, left: int, right: int, evaluate: Evaluate, known: V
     known: values that need no evaluation; only those from left to right count.  Raises ValueError when there
     is no candidate, or when `evaluate` returns another number of values or a NaN.
     """
-    if right < left:
-        raise ValueError(f"there is no candidate from {left} to {right}")
+    check_range(left, right)
     values = {i: value for i, value in (known or {}).items() if left <= i <= right}
     rounds, path = [], []
     for step in method(left, right, values):
@@ -77,6 +76,12 @@ def minimise(method: Method, left: int, right: int, evaluate: Evaluate, known: V
             rounds.append(batch)
     best = min(values, key=values.__getitem__)
     return Found(best, values[best], values, tuple(rounds), tuple(path))
+
+
+def check_range(left: int, right: int) -> None:
+    """Raise ValueError when there is no candidate from left to right."""
+    if right < left:
+        raise ValueError(f"there is no candidate from {left} to {right}")
 
 
 def _checked(batch: Sequence[int], values: Sequence[float]) -> Sequence[float]:
@@ -150,7 +155,7 @@ def fibonacci(left: int, right: int, known: Values) -> Iterator[Step]:
 
 
 def sections(left: int, right: int, known: Values, *, probes: int) -> Iterator[Step]:
-    """Cut the bracket by `probes` new candidates a round, and keep what lies around the best."""
+    """Cut the bracket by `probes` new candidates a round, 2 or more, and keep what lies around the best."""
     low, high = left - 1, right + 1  # the minimum is strictly between
     while unknown := [i for i in range(low + 1, high) if i not in known]:
         inside = {*range(low + 1, high)} - {*unknown}
@@ -178,7 +183,10 @@ METHODS = ("ternary", "fibonacci", "sections", "exhaustive")
 
 
 def method_named(name: str, *, actors: int = 2) -> Method:
-    """Return a method for so many evaluations at once. Raises UserError when there is none of the name."""
+    """Return a method for so many evaluations at once. Raises UserError when there is none of the name.
+
+    A lone actor evaluates the two probes of `sections` one after the other: one probe alone shows no side.
+    """
     if name not in METHODS:
         raise UserError(f"There is no search method {name!r}: {closest(name, list(METHODS))}")
     if actors < 1:
@@ -186,7 +194,7 @@ def method_named(name: str, *, actors: int = 2) -> Method:
     methods: dict[str, Method] = {
         "ternary": partial(ternary, actors=actors),
         "fibonacci": fibonacci,
-        "sections": partial(sections, probes=actors),
+        "sections": partial(sections, probes=max(actors, 2)),
         "exhaustive": exhaustive,
     }
     return methods[name]

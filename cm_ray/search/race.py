@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cm_ray.search.effort import Difference, Ledger, Partial
 
@@ -11,37 +10,29 @@ SIGMAS = 2.0
 """Standard errors by which a difference must differ from 0 to decide."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The end of a race."""
-
-    leader: int
-    """The best."""
-    open: tuple[int, ...]
-    """Candidates that the budget did not tell from the leader."""
-
-
-def race(ledger: Ledger[Partial], candidates: Sequence[int], *, zone: float = 0.0) -> Outcome:
-    """Sample candidates until one is better than the others, or the budget is reached.
+def race(
+    ledger: Ledger[Partial], candidates: Sequence[int], *, zone: float = 0.0, top: int | None = None
+) -> int:
+    """Sample candidates until one is better than the others, and return the best.
 
     Each begins at the first level, or where it is. Those that are within `SIGMAS` standard errors of the
-    leader go on to the next level, the leader with them. zone: a difference of scores that does not matter;
-    a candidate leaves when it could be better by no more than that.
+    leader go on to the next level, the leader with them, up to level `top`, else the budget.  zone: a
+    difference of scores that does not matter; a candidate leaves that could be better by no more than that.
     """
     ledger.bring(dict.fromkeys(candidates, 0))
-    top = len(ledger.effort.counts) - 1
+    last = len(ledger.effort.counts) - 1 if top is None else top
     while True:
         leader = ledger.leader(candidates)
-        contested = tuple(
+        in_race = [
             candidate
             for candidate in candidates
             if candidate != leader and could_win_by(ledger.difference(candidate, leader)) > zone
-        )
-        in_race = [*contested, leader] if contested else []
-        level = min((ledger.level(candidate) for candidate in in_race), default=top)
-        if level == top:
-            return Outcome(leader, contested)
-        ledger.bring({candidate: level + 1 for candidate in in_race if ledger.level(candidate) == level})
+        ]
+        level = min(map(ledger.level, [*in_race, leader])) if in_race else last
+        if level >= last:
+            return leader
+        behind = [candidate for candidate in [*in_race, leader] if ledger.level(candidate) == level]
+        ledger.bring(dict.fromkeys(behind, level + 1))
 
 
 def could_win_by(behind: Difference) -> float:

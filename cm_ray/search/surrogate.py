@@ -49,7 +49,8 @@ class Curve:
         normals: standard normal numbers (draws, n).
         """
         values, vectors = np.linalg.eigh(self.covariance)
-        curves = self.mean + normals @ (vectors * np.sqrt(values.clip(min=0))).T
+        root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T  # the symmetric one does not hang on signs
+        curves = self.mean + normals @ root
         return float((curves[:, self.lowest] - curves.min(1)).mean())
 
     def valley(self, share: float) -> tuple[int, int]:

@@ -32,7 +32,7 @@ SMALL = NETWORK | {
 
 def trained(folder, preset="ict_digits", **changes):
     config = override(presets.preset(preset), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
-    shards, manifest = prepare_shards(config)
+    shards, manifest = prepare_shards(config.data)
     spec = model_spec(config, manifest)
     run = RunDirectory(folder)
     run.root.mkdir(exist_ok=True)

@@ -32,7 +32,8 @@ def free_port():
 @contextlib.contextmanager
 def head():
     """Start a Ray head in the foreground of a process of ours; end that process and its children alone."""
-    ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
+    names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
+    ports = {name: free_port() for name in names}  # of the agent, too: another cluster may hold its default
     with ray_folder() as folder:
         token = Path(folder) / "token"
         token.write_text(secrets.token_hex(32))
@@ -80,7 +81,8 @@ def test_submit_the_cifar_job(tmp_path, cifar10):
     run_dir = tmp_path / "run"
     job = [sys.executable, "jobs/ct_cifar.py", "--data", cifar10 / "test", "--run-dir", run_dir]
     job += [*SMALL, "--steps", 4, "--log-every", 2, "--checkpoint.every", 2, "--evaluation.every", 2]
-    job += ["--distance.name", "l2"]
+    job += ["--distance.name", "l2", "--evaluation.extractor", "cifar-resnet20"]
+    job += ["--evaluation.weights", cifar10.parents[1] / "weights", "--evaluation.samples", 100]
     with head() as variables:
         without_token = {name: value for name, value in variables.items() if "TOKEN" not in name}
         refused = submit(without_token | {"HOME": str(tmp_path)}, sys.executable, "-c", "pass")
@@ -93,6 +95,7 @@ def test_submit_the_cifar_job(tmp_path, cifar10):
     assert "succeeded" in done.stdout + done.stderr
     result = json.loads((run_dir / "result.json").read_text())
     assert result["steps"] == 4
+    assert result["scores"][0]["name"] == "FD-cifar-resnet20-100"
     assert (run_dir / "samples" / "final-one-step.png").exists()
     assert (run_dir / "samples" / "final-one-step.npz").exists()
     assert (run_dir / "checkpoints" / "step-00000004" / "state.safetensors").exists()

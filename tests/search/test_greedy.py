@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cm_ray.errors import UserError
-from cm_ray.search.greedy import Gap, checked_points, exactly, greedy
-from cm_ray.search.integers import METHODS, method_named
+from cm_ray.search.greedy import Gap, checked_points, exactly, greedy, points_by_count
+from cm_ray.search.integers import METHODS, Found, method_named
 
 
 class Bowl:
@@ -31,7 +31,7 @@ class Bowl:
 
 def search(scores, count, *, sweeps=0, method="ternary", size=40):
     pinpoint, found = exactly(method_named(method, actors=3), scores)
-    return greedy(pinpoint, size, count, sweeps=sweeps), found
+    return list(greedy(pinpoint, size, count, sweeps=sweeps)), found
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -62,7 +62,23 @@ def test_refinement_mends_what_the_greedy_order_got_wrong():
     refined, refined_scores = search(lambda batch: [coupled(points) for points in batch], 2, sweeps=5)
     assert refined[-1].points == (10, 30)
     assert refined_scores[10, 30] < scores[10, 20]
-    assert len(refined) == 2 + 2 * 2, "a sweep that moves nothing is the last"
+    assert len(refined) == 2 + 2, "what would be searched between the same neighbours again is not"
+
+
+def test_the_points_of_every_count_are_refined_before_the_next_one_is_placed():
+    stages, _ = search(lambda batch: [coupled(points) for points in batch], 3, sweeps=5)
+    assert points_by_count(stages) == {1: (20,), 2: (10, 30), 3: (8, 20, 32)}
+    new = [stage for stage in stages if stage.gap.incumbent is None]
+    assert new[2].gap.above == (10, 30)
+    assert all(stage.points == stage.gap.filled(stage.found.best) for stage in stages)
+
+
+def test_stages_come_as_they_end():
+    scores = Bowl(4, 9, 17, 31)
+    stages = greedy(exactly(method_named("ternary"), scores)[0], 40, 4)
+    assert not scores.asked
+    assert next(stages).points == (31,)
+    assert {len(points) for points in scores.asked} == {1}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -77,13 +93,15 @@ def test_refinement_never_worsens_any_score_and_points_stay_between_their_neighb
         return [hash((seed, points)) % 1009 for points in batch]
 
     stages, found = search(scores, count, sweeps=sweeps, method=method, size=size)
-    assert [len(stage.points) for stage in stages[:count]] == [*range(1, count + 1)]
+    new = [stage for stage in stages if stage.gap.incumbent is None]
+    assert [len(stage.points) for stage in new] == [*range(1, count + 1)]
     for stage in stages:
         ladder = (0, *stage.points, size - 1)
         place = len(stage.gap.below)
         assert ladder[place] < stage.gap.left <= ladder[place + 1] <= stage.gap.right < ladder[place + 2]
-    refined = [found[stage.points] for stage in stages[count - 1 :]]
-    assert all(after <= before for before, after in itertools.pairwise(refined))
+    for before, after in itertools.pairwise(stages):
+        if after.gap.incumbent is not None:
+            assert found[after.points] <= found[before.points]
 
 
 def test_points_that_leave_no_room_below_are_followed_by_one_in_the_widest_gap():
@@ -112,4 +130,4 @@ def test_bad_numbers_are_refused_in_a_sentence():
 
 def test_a_search_that_leaves_its_neighbours_is_a_defect():
     with pytest.raises(ValueError, match="between 1 and 38 was put at 39"):
-        greedy(lambda gap: 39, 40, 1)
+        next(greedy(lambda gap: Found(39, 0.0, {}, (), ()), 40, 1))

@@ -1,0 +1,221 @@
+"""What a search for a time point costs, and how good its answer is, on simulated curves and on a real model.
+
+    python benchmarks/time_points.py --model runs/demo
+
+Simulated: see `time_points_synthetic`. Real: every candidate of a grid is sampled 20,000 times for each seed;
+the mean over the seeds is the true curve. Every way to search then searches each seed's samples, as if it
+had asked for them; regret is the true curve at the answer less its minimum. Wall times are of searches that
+sample for themselves, as is the speed of two actors against one. Samples stay in --folder: a repeated call
+goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import write_row
+from time_points_synthetic import OPENAI, Synthetic, Trial, Way, measure, row, ways
+from torch import Tensor
+
+from cm_ray.cluster.actors import Actors, plan_actors
+from cm_ray.cluster.generate import SamplerPool
+from cm_ray.cluster.launch import connected, node_resources
+from cm_ray.cluster.point_scores import WANTED, PointScores, resampled_means
+from cm_ray.cluster.prepare import prepare_shards
+from cm_ray.cluster.progress import shown
+from cm_ray.cluster.references import reference_set, run_of, yardstick
+from cm_ray.cluster.remembered import Remembered
+from cm_ray.command_line import run_job
+from cm_ray.config import ActorsConfig, MeasuringConfig
+from cm_ray.metrics.frechet import FrechetReference, frechet_influence
+from cm_ray.networks.model import load_model, sampling_of
+from cm_ray.search.effort import Array, Effort, Request
+from cm_ray.search.noisy import PointRequest
+from cm_ray.search.openai_indices import taus
+from cm_ray.tracking.locate import locate_model
+from cm_ray.training import sampling
+
+SAMPLES = 20_000
+"""Of a candidate and a seed: as many as a search and its confirmation take at most."""
+BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(Synthetic):
+    """What to search."""
+
+    model: str = ""
+    """A consistency model's run directory; empty: simulated curves only."""
+    simulated: bool = True
+    """Whether simulated curves are searched, too."""
+    grids: tuple[int, ...] = (18, 40)
+    """Boundaries of the real model's grids."""
+    seeds: int = 2
+    """Seeds for each grid, two at least."""
+    live: bool = True
+    """Whether searches that sample for themselves are timed."""
+    folder: str = ""
+    """Where the real samples are kept; empty: a temporary folder."""
+
+
+class Real:
+    """A model on a pool of actors, and what its samples are compared with."""
+
+    def __init__(self, args: Benchmark, pool: SamplerPool, folder: Path) -> None:
+        self.pool, self.folder = pool, folder
+        self.place = locate_model(args.model)
+        self.spec = load_model(self.place).spec
+        self.measure = yardstick(MeasuringConfig(), run_of(self.place))
+        shards, manifest = prepare_shards(self.measure.data)
+        self.reference: FrechetReference = reference_set(
+            pool, shards, manifest, self.measure.extractor, ()
+        ).frechet
+        self.model = pool.put(self.place)
+
+    def remembered(self, folder: Path) -> Remembered:
+        """Return the model with its memory in a folder."""
+        return Remembered(self.pool, self.model, self.measure.extractor, WANTED, folder)
+
+    def request(self, size: int, index: int, first: int, count: int, seed: int) -> sampling.Request:
+        """Return a request for samples of a candidate."""
+        ends = {"t_min": self.spec.diffusion.t_min, "t_max": self.spec.diffusion.t_max}
+        sampler = sampling_of(self.spec, taus=taus((index,), size, rho=self.spec.diffusion.rho, **ends))
+        return sampling.Request(first=first, count=count, seed=seed, sampling=sampler, unit=BATCH)
+
+    def features(self, size: int, seed: int) -> dict[int, Tensor]:
+        """Return the features of all candidates (SAMPLES, dim)."""
+        asked = [self.request(size, i, 0, SAMPLES, seed) for i in range(1, size - 1)]
+        with shown("image") as progress:
+            made = dict(self.remembered(self.folder).generate_all(asked, progress))
+        return {i + 1: one.features for i, one in made.items() if one.features is not None}
+
+
+class Replay:
+    """Samples of one seed that are there already, for any search."""
+
+    def __init__(self, features: dict[int, Tensor], reference: FrechetReference) -> None:
+        self.features, self.reference = features, reference
+
+    def sample(self, requests: Sequence[Request]) -> list[tuple[tuple[int, int, int], ...]]:
+        """Return candidate, first and last sample of each request."""
+        return [((request.candidate, request.first, request.first + request.count),) for request in requests]
+
+    def score(self, parts: tuple[tuple[int, int, int], ...]) -> Array:
+        """Return the distance and its replicates."""
+        features = torch.cat([self.features[i][first:stop] for i, first, stop in parts])
+        value, influence = frechet_influence(features, self.reference)
+        return np.concatenate([[value], value + resampled_means(influence)])
+
+
+class Live:
+    """Samples that are made when a search asks for them."""
+
+    def __init__(self, real: Real, size: int, seed: int, folder: Path) -> None:
+        self.scores = PointScores(
+            real.remembered(folder),
+            real.reference,
+            lambda asked: real.request(size, asked.points[0], asked.first, asked.count, seed),
+            lambda measurement: None,
+        )
+        self.score = self.scores.score
+
+    def sample(self, requests: Sequence[Request]) -> list[object]:
+        """Sample on the actors."""
+        return list(self.scores.sample([PointRequest((r.candidate,), r.first, r.count) for r in requests]))
+
+
+def searched(way: Way, size: int, scores: object, truth: Array, effort: Effort) -> Trial:
+    found = way(1, size - 2, scores, effort)  # type: ignore[arg-type]
+    return Trial(len(found.counts), found.rounds, found.spent, float(truth[found.best - 1] - truth.min()))
+
+
+def timed(way: Way, real: Real, size: int, truth: Array, effort: Effort, seed: int) -> tuple[float, Trial]:
+    folder = Path(tempfile.mkdtemp(dir=real.folder))
+    started = time.perf_counter()
+    found = searched(way, size, Live(real, size, seed, folder), truth, effort)
+    seconds = time.perf_counter() - started
+    shutil.rmtree(folder)
+    return seconds, found
+
+
+def measure_grid(args: Benchmark, real: Real, size: int) -> None:
+    """Print and write a row for each way to search a grid."""
+    features = {seed: real.features(size, seed) for seed in range(100, 100 + args.seeds)}
+    curves = np.array(
+        [
+            [frechet_influence(of_seed[i], real.reference)[0] for i in range(1, size - 1)]
+            for of_seed in features.values()
+        ]
+    )
+    truth, effort = curves.mean(0), Effort(first=args.budget // 16, budget=args.budget)
+    spread = float((curves - curves.mean(1, keepdims=True)).std(0, ddof=1).mean())
+    print(
+        f"N = {size}: best index {truth.argmin() + 1}, {truth.min():.4f}; the curve's error "
+        f"{spread / args.seeds**0.5:.4f}"
+    )
+    found: dict[str, list[Trial]] = {}
+    for name, way in ways(args.actors):
+        replays = [Replay(of_seed, real.reference) for of_seed in features.values()]
+        found[name] = [searched(way, size, replay, truth, effort) for replay in replays]
+        figures = row(size, name, found[name], found[OPENAI])
+        figures |= {"data": "digits", "seeds": args.seeds, "curve_error": round(spread / args.seeds**0.5, 4)}
+        if args.live and name != "exhaustive, fixed":
+            seconds, live = timed(way, real, size, truth, effort, seed=500)
+            figures |= {"seconds": round(seconds, 1), "seconds_samples": live.samples}
+        print(
+            "{n:4} {way:19} {evaluations:5} {rounds:6} {samples:8} {share:.3f}  {regret:.4f} "
+            "{more_regret:+.4f}".format(**figures),
+            f" {figures.get('seconds', '-')} s",
+            flush=True,
+        )
+        write_row("time_points", figures)
+
+
+def measure_actors(args: Benchmark, folder: Path) -> None:
+    """Print and write how much faster two actors are than one: the same samples, in turns."""
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(3):
+        for count in seconds:
+            actors = Actors(count=count, cpus=1)
+            with SamplerPool(
+                yardstick(MeasuringConfig(), run_of(locate_model(args.model))).opener, actors
+            ) as pool:
+                real = Real(args, pool, folder)
+                request = real.request(18, 9, 0, 16 * BATCH, seed=7)
+                pool.generate(real.model, real.request(18, 9, 0, 2 * BATCH, seed=7), WANTED)  # all are warm
+                started = time.perf_counter()
+                pool.generate(real.model, request, WANTED)
+                seconds[count].append(time.perf_counter() - started)
+    medians = {count: statistics.median(values) for count, values in seconds.items()}
+    ratio = medians[1] / medians[2]
+    print(f"one actor {medians[1]:.2f} s, two {medians[2]:.2f} s: {ratio:.2f} times as fast")
+    write_row("time_points", {"actors": medians, "ratio": round(ratio, 3), "images": 16 * BATCH})
+
+
+def run(args: Benchmark) -> None:
+    if args.simulated:
+        measure(args)
+    if not args.model:
+        return
+    folder = Path(args.folder or tempfile.mkdtemp()).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with connected():
+        if args.live:
+            measure_actors(args, folder)
+        opener = yardstick(MeasuringConfig(), run_of(locate_model(args.model))).opener
+        with SamplerPool(opener, plan_actors(ActorsConfig(), node_resources())) as pool:
+            real = Real(args, pool, folder)
+            for size in args.grids:
+                measure_grid(args, real, size)
+
+
+if __name__ == "__main__":
+    run_job(Benchmark, run, __doc__ or "")
