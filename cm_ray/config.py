@@ -26,9 +26,9 @@ class DataConfig:
     """The images."""
 
     path: str = ""
-    """A folder of shards (jobs/make_shards.py), of Hugging Face Parquet files or of image files; an .npz
-    of uint8 NHWC images; or the name of a data set: digits, cifar10. What is not yet sharded is sharded into the cache first.
-    Short: --data."""
+    """A folder of shards (jobs/make_shards.py), of Hugging Face Parquet files or of image files; an .npz of
+    uint8 NHWC images; or the name of a data set: digits, cifar10. What is not yet sharded is sharded into the
+    cache first. Short: --data."""
     size: int = 0
     """Crop to a square and resize to this many pixels when sharding; 0 takes images as they are."""
     cache: Literal["auto", "memory", "stream"] = "auto"
@@ -235,8 +235,8 @@ class MeasuringConfig:
     size: int = 0
     """Crop and resize the images to this many pixels; 0 takes them as they are."""
     extractor: str = ""
-    """inception-2015 (FID's), clean-fid (a cross-check of it), cifar-resnet56, cifar-resnet20, digits, or your
-    own as package.module:factory; empty: that of MODEL's run."""
+    """inception-2015 (FID's), clean-fid (a cross-check of it), cifar-resnet56, cifar-resnet20, digits, or
+    your own as package.module:factory; empty: that of MODEL's run."""
     weights: str = ""
     """File of the extractor's published weights, or a folder with it; empty: an environment variable, the
     cache, or a download, with the SHA-256 checked in any case."""
