@@ -33,8 +33,9 @@ types: install
 layers: install
 	$(BIN)/lint-imports
 
-tests: install
-	$(BIN)/python -m pytest
+tests: install  # what starts no Ray cluster shares both cores; a cluster takes them all
+	$(BIN)/python -m pytest -n 2 -m "not ray"
+	$(BIN)/python -m pytest -m ray
 
 kills: install  ## Ten random kills of workers and drivers, each to end bit-equal (10 to 15 minutes)
 	$(BIN)/python -m pytest --slow tests/cluster/test_kills.py

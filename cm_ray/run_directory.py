@@ -125,7 +125,7 @@ class RunDirectory:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(handle)
-            raise UserError(f"Another process is training in {self.root}; wait for it or stop it.") from error
+            raise UserError(f"Another process is working in {self.root}; wait for it or stop it.") from error
         try:
             yield
         finally:

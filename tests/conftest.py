@@ -19,6 +19,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: pytest --slow runs it"))
+        if "ray_cluster" in item.fixturenames:
+            item.add_marker("ray")
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs CUDA"))
     # Tests with clusters of their own come first: the shared one, once started, stays to the end.

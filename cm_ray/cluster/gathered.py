@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -20,6 +20,9 @@ from cm_ray.metrics.statistics import FeatureStatistics
 Wanted: TypeAlias = frozenset[Literal["images", "features", "statistics"]]
 """What is to be brought back. Statistics suffice for a Fréchet distance and are added up on the way;
 features and images travel only where a score or a person needs them."""
+
+_TENSORS = {"images": ("images",), "features": ("features",), "statistics": ("total", "outer")}
+"""What each is in a file."""
 
 
 class Unit(NamedTuple):
@@ -60,12 +63,12 @@ class Gathered:
     @property
     def images(self) -> Tensor | None:
         """uint8 (n, c, h, w)."""
-        return torch.cat(self._images) if self._images else None
+        return _whole(self._images)
 
     @property
     def features(self) -> Tensor | None:
         """float32 (n, dim)."""
-        return torch.cat(self._features) if self._features else None
+        return _whole(self._features)
 
     @property
     def seconds_per_1000(self) -> float:
@@ -75,34 +78,63 @@ class Gathered:
     def save(self, path: Path) -> None:
         """Write it to a file, aside and renamed."""
         tensors = {"seconds": torch.tensor(self._seconds, dtype=torch.float64)}
-        if self.images is not None:
-            tensors["images"] = self.images
-        if self.features is not None:
-            tensors["features"] = self.features
+        if (images := self.images) is not None:
+            tensors["images"] = images.contiguous()
+        if (features := self.features) is not None:
+            tensors["features"] = features.contiguous()
         if self.statistics is not None:
             tensors |= {name: torch.tensor(getattr(self.statistics, name)) for name in ("total", "outer")}
         with written_aside(path) as aside:
-            tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
             save_file(tensors, aside, metadata={"count": json.dumps(self.count)})
 
     @classmethod
     def load(cls, path: Path, wanted: Wanted) -> Gathered | None:
-        """Read what `save` wrote; None when it is not there, not whole, or lacks what is wanted."""
+        """Read what is wanted of what `save` wrote; None when it is not there, or lacks some of it.
+
+        A file that is not whole is removed, and is then not there.
+        """
         if not path.is_file():
             return None
+        needed = ["seconds", *(name for what in wanted for name in _TENSORS[what])]
         try:
             with safe_open(path, framework="pt") as file:
-                found: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if not {*needed} <= {*file.keys()}:
+                    return None
+                found: dict[str, Tensor] = {name: file.get_tensor(name) for name in needed}
                 count = json.loads(file.metadata()["count"])
-        except (SafetensorError, OSError):
+        except (SafetensorError, OSError, TypeError, KeyError):  # metadata() is None, or another file's
             remove(path)
             return None
-        if "outer" in found:
-            arrays: list[np.ndarray] = [found.pop(name).numpy() for name in ("total", "outer")]
-            statistics_ = FeatureStatistics(count, *arrays)
-        else:
-            statistics_ = None
-        if wanted - {*found, *(["statistics"] if statistics_ else [])}:
-            return None
-        parts = {f"_{name}": [found[name]] for name in ("images", "features") if name in found}
-        return cls(count=count, statistics=statistics_, _seconds=found["seconds"].tolist(), **parts)
+        loaded = cls(count=count, _seconds=found["seconds"].tolist())
+        if "statistics" in wanted:
+            loaded.statistics = FeatureStatistics(count, found["total"].numpy(), found["outer"].numpy())
+        loaded._images = [found["images"]] if "images" in wanted else []
+        loaded._features = [found["features"]] if "features" in wanted else []
+        return loaded
+
+
+def joined(parts: Sequence[Gathered], what: Literal["images", "features"]) -> Tensor | None:
+    """Put the images or features of parts together, in their order; None when they were not wanted.
+
+    They are not held twice: the parts keep views of the whole.
+    """
+    lists = [part._images if what == "images" else part._features for part in parts]
+    count = sum(len(tensor) for tensors in lists for tensor in tensors)
+    first = next((tensors[0] for tensors in lists if tensors), None)
+    if first is None:
+        return None
+    whole, start = first.new_empty((count, *first.shape[1:])), 0
+    del first  # every part is let go as soon as it is copied
+    for tensors in lists:
+        for place, tensor in enumerate(tensors):
+            here = slice(start, start := start + len(tensor))
+            whole[here] = tensor
+            tensors[place] = whole[here]
+    return whole
+
+
+def _whole(parts: list[Tensor]) -> Tensor | None:
+    """Join the parts in place, so that they are neither held nor joined twice."""
+    if len(parts) > 1:
+        parts[:] = [torch.cat(parts)]
+    return parts[0] if parts else None

@@ -36,7 +36,8 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 _LIVES = 5
 """How often an actor is replaced, and a unit of work done again, before it is given up."""
-_READ_ROWS = 4096
+_READ_GROUPS = 4
+"""Row groups of a shard that an actor reads at once: 32 MiB at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,11 +160,12 @@ class SamplerPool:
         Raises UserError as `read_rows`.
         """
         files = [(shard.file, shard.rows) for shard in manifest.shards]
+        step = _READ_GROUPS * rows_per_group(manifest.shape)
         units = [
-            (place, folder / file, start, min(_READ_ROWS, stop - start))
+            (place, folder / file, start, min(step, stop - start))
             for place, pieces in enumerate(cut_pieces(files, -(-manifest.count // parts)))
             for file, first, stop in pieces
-            for start in range(first, stop, _READ_ROWS)
+            for start in range(first, stop, step)
         ]
 
         def submit(actor: Any, unit: tuple[int, Path, int, int]) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from cm_ray.cluster.generate import Opener, SamplerPool
-from cm_ray.cluster.progress import shown
+from cm_ray.cluster.progress import say, shown
 from cm_ray.config import DataConfig, EvaluationConfig, MeasuringConfig, TrainConfig
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.errors import UserError
@@ -36,16 +36,18 @@ def yardstick(settings: MeasuringConfig, run: TrainConfig | None) -> Yardstick:
 
     Raises UserError when neither says it, or the extractor cannot be opened.
     """
-    data = DataConfig(path=settings.data, size=settings.size)
-    if not settings.data:
-        if run is None:
-            raise UserError("Compared with which images? --data takes a folder, or the name of a data set.")
-        data = run.data
-    evaluation = EvaluationConfig(
-        extractor=settings.extractor, weights=settings.weights, resizing=settings.resizing
-    )
-    if not settings.extractor and run is not None:
+    if not settings.data and run is None:
+        raise UserError("Compared with which images? --data takes a folder, or the name of a data set.")
+    data = run.data if run and not settings.data else DataConfig(path=settings.data)
+    if settings.size:
+        data = replace(data, size=settings.size)
+    evaluation = EvaluationConfig(extractor=settings.extractor)
+    if run and not settings.extractor:
         evaluation = run.evaluation
+    if settings.weights:
+        evaluation = replace(evaluation, weights=settings.weights)
+    if settings.resizing != MeasuringConfig.resizing:
+        evaluation = replace(evaluation, resizing=settings.resizing)
     if evaluation.extractor in ("", "none"):
         raise UserError(
             f"By which features? --extractor takes one of {', '.join(EXTRACTORS)}, or package.module:factory."
@@ -66,16 +68,18 @@ def reference_set(
 ) -> SampleSet:
     """Return what scores need of all images of a folder of shards, from the cache or from the pool.
 
-    needs: of statistics, features and images, those that the samples are compared by.
+    needs: of statistics, features and images, those that the samples are compared by; statistics come with
+    all but images alone.
     """
     groups = kept_statistics(manifest, extractor)
     features = kept_features(manifest, extractor) if "features" in needs else None
     missing: set[Literal["images", "features", "statistics"]] = set()
-    if groups is None:
+    if groups is None and {*needs} != {"images"}:
         missing.add("statistics")
     if "features" in needs and features is None:
         missing.add("features")
     if missing:
+        say(f"features of {manifest.source}, once for this extractor:")
         with shown("image") as progress:
             (made,) = pool.read(shards, manifest, frozenset(missing), progress)
         if made.statistics is not None:
@@ -84,6 +88,5 @@ def reference_set(
         if made.features is not None:
             features = made.features
             keep_features(manifest, extractor, features)
-    assert groups is not None
     images = torch.from_numpy(load_all(shards, manifest)[0]) if "images" in needs else None
-    return SampleSet(groups=[groups], features=features, images=images)
+    return SampleSet(groups=[groups] if groups else [], features=features, images=images)

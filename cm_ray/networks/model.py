@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from cm_ray.core.precondition import EDM, VE, VP, Boundary, Piecewise, Scalings,
 from cm_ray.core.samplers import Step
 from cm_ray.core.types import Images, Labels, Times
 from cm_ray.errors import UserError
-from cm_ray.files import folder_written_aside, read_json
+from cm_ray.files import folder_written_aside, read_json, sha256_of
 from cm_ray.networks.unet import UNet
 from cm_ray.sampling import ONE_STEP, Sampling, TimePoints, parse
 
@@ -194,6 +195,18 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], source: Path | 
             f"{wanted.get(name, 'missing')} here; use the settings that it was trained with."
         )
     network.load_state_dict(weights)
+
+
+def network_digest(folder: Path) -> str:
+    """Return a SHA-256 of a model that tells what it computes: not how it is best sampled.
+
+    A search for time points alters model.json and leaves this alone. Raises FileNotFoundError when `folder`
+    holds no model.
+    """
+    values = read_json(folder / SPEC)
+    what = {name: value for name, value in values.items() if name not in ("time_points", "sampler")}
+    content = json.dumps(what, sort_keys=True) + sha256_of(folder / WEIGHTS)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def spec_to_dict(spec: ModelSpec) -> dict[str, Any]:

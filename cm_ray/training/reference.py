@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from cm_ray.data.shards import Manifest, load_all
+from cm_ray.data.shards import Manifest, read_rows, rows_per_group
 from cm_ray.files import cache_root, remove, written_aside
-from cm_ray.metrics.extractors import Extractor, statistics_of
+from cm_ray.metrics.extractors import Extractor
 from cm_ray.metrics.statistics import FeatureStatistics
 
 
@@ -26,10 +27,20 @@ def reference_statistics(shards: Path, extractor: Extractor) -> FeatureStatistic
     manifest = Manifest.load(shards)
     found = kept_statistics(manifest, extractor)
     if found is None:
-        images, _ = load_all(shards)
-        found = statistics_of(extractor, torch.from_numpy(images))
+        parts = (FeatureStatistics.of(extractor.features(part)) for part in _images(shards, manifest))
+        found = sum(parts, start=FeatureStatistics.zero(extractor.dim))
         keep_statistics(manifest, extractor, found)
     return found
+
+
+def _images(shards: Path, manifest: Manifest) -> Iterator[Tensor]:
+    """Yield all images in order, a few at a time: a data set need not fit into memory."""
+    step = rows_per_group(manifest.shape)
+    for shard in manifest.shards:
+        for start in range(0, shard.rows, step):
+            stop = min(shard.rows, start + step)
+            images, _ = read_rows(shards / shard.file, start, stop, manifest.shape)
+            yield torch.from_numpy(images.copy())  # PyTorch warns of read-only arrays
 
 
 def kept_statistics(manifest: Manifest, extractor: Extractor) -> FeatureStatistics | None:
@@ -60,10 +71,10 @@ def keep_features(manifest: Manifest, extractor: Extractor, features: Tensor) ->
 def _file(manifest: Manifest, extractor: Extractor, what: str) -> Path:
     """Return the place of what is known.
 
-    Features follow the order of the shards, which the fingerprint does not tell and the recipe does.
+    Features follow the order of the images, which the fingerprint does not tell and the files' SHA-256 do.
     """
     key = [extractor.name, extractor.weights_sha256, extractor.preprocess, manifest.fingerprint]
-    order = [shard.content for shard in manifest.shards] if what == "features" else []
+    order = [shard.sha256 for shard in manifest.shards] if what == "features" else []
     digest = hashlib.sha256(repr([*key, *order]).encode()).hexdigest()
     name = re.sub(r"[^\w.-]", "-", f"{manifest.source}-{extractor.name}")
     return cache_root() / "references" / f"{name}-{what}-{digest[:16]}.safetensors"

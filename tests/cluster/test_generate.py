@@ -11,12 +11,13 @@ import torch
 
 from cm_ray.cluster.actors import Actors, plan_actors
 from cm_ray.cluster.generate import SamplerPool
-from cm_ray.config import ActorsConfig, DiffusionConfig, NetworkConfig
+from cm_ray.config import ActorsConfig
 from cm_ray.data.shards import Manifest, load_all, write_shard
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import open_extractor, statistics_of
-from cm_ray.networks.model import Model, ModelSpec, load_model, sampling_of, save_model
+from cm_ray.networks.model import load_model, sampling_of
 from cm_ray.training.sampling import Request, sample_all
+from tests.cluster.tiny import save_tiny
 
 OPENER = partial(open_extractor, "digits")
 ALL = frozenset(["images", "features", "statistics"])
@@ -25,15 +26,7 @@ HALF_CORE = Actors(count=1, cpus=0.5)
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    torch.manual_seed(0)
-    network = NetworkConfig(channels=8, channel_mult=(1, 2), blocks=1, norm_groups=4, head_channels=8)
-    names = tuple("0123456789")
-    spec = ModelSpec(network=network, diffusion=DiffusionConfig(), shape=(1, 8, 8), class_names=names)
-    weights = Model(spec).network.state_dict()
-    weights = {name: torch.randn_like(tensor) * 0.2 for name, tensor in weights.items()}
-    folder = tmp_path_factory.mktemp("models") / "model"
-    save_model(folder, spec, weights)
-    return folder
+    return save_tiny(tmp_path_factory.mktemp("models") / "model")
 
 
 def request(model_folder, sampler="multistep@2.0", **changes):
@@ -112,7 +105,10 @@ def test_images_of_shards_are_read_in_order(ray_cluster, tmp_path):
     )
     manifest.save(tmp_path)
     with SamplerPool(OPENER, dataclasses.replace(HALF_CORE, count=2)) as pool:
-        gathered = pool.read(tmp_path, manifest, ALL)
+        (gathered,) = pool.read(tmp_path, manifest, ALL)
+        parts = pool.read(tmp_path, manifest, ALL, parts=3)
+    assert [part.count for part in parts] == [1667, 1667, 1666]
+    assert torch.equal(torch.cat([part.images for part in parts]), gathered.images)
     assert torch.equal(gathered.images, torch.from_numpy(load_all(tmp_path)[0]))
     assert gathered.statistics.n == 5000
     np.testing.assert_allclose(gathered.features.sum(0), gathered.statistics.total, rtol=1e-5)

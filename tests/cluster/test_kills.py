@@ -104,7 +104,7 @@ def test_two_drivers_do_not_share_a_run_directory(tmp_path):
     with started("ict_digits.py", *options(tmp_path / "run", 1)):
         wait_for(lambda: (tmp_path / "run" / "config.json").exists(), "the run's beginning")
         done = run("ict_digits.py", *options(tmp_path / "run", 1), expect=2)
-    assert "Another process is training in" in done.stderr
+    assert "Another process is working in" in done.stderr
 
 
 def test_ctrl_c_says_how_to_go_on(tmp_path):

@@ -38,11 +38,11 @@ def test_a_table_goes_on_where_it_was_stopped(methods, ray_cluster, tmp_path, mo
     table = Table(folder=tmp_path / "runs" / "table", data="digits", changes=TINY, methods=methods)
     generate, done = SamplerPool.generate, []
 
-    def counted(self, model, request):
+    def counted(self, model, request, *wanted):
         if len(done) == 7:
             raise Killed
-        done.append((model, request.sampling.text))
-        return generate(self, model, request)
+        done.append((model.source, request.sampling.text))
+        return generate(self, model, request, *wanted)
 
     train, trained = paper_table.train, []
 
@@ -73,9 +73,9 @@ def test_a_table_goes_on_where_it_was_stopped(methods, ray_cluster, tmp_path, mo
 def stopped_in_the_table(counted, generate, last):
     """Stop among the cells, not among the final samples of the runs."""
 
-    def choose(self, model, request):
+    def choose(self, model, request, *wanted):
         among_cells = (last / "result.json").exists()
-        return (counted if among_cells else generate)(self, model, request)
+        return (counted if among_cells else generate)(self, model, request, *wanted)
 
     return choose
 

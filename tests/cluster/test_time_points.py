@@ -133,6 +133,22 @@ def test_the_points_are_the_best_of_all_that_was_evaluated(ray_cluster, run, req
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("samples", [1000, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_adaptive_searches_find_the_minimum_of_the_exhaustive_curve(ray_cluster, run, samples):
+    two = {"steps": 2, "sweeps": 0, "update": False, "batch_size": 250}
+    whole = find_time_points(
+        search(run, "whole", spend="fixed", method="exhaustive", budget=samples, seed=100, **two)
+    )
+    curve = {row["points"][0]: row for row in result(whole)["evaluated"]}
+    lowest = min(curve.values(), key=lambda row: row["value"])
+    for spend in ("smooth", "raced"):
+        found = result(find_time_points(search(run, spend, spend=spend, **two)))["placed"][0]
+        regret = curve[found["best"]]["value"] - lowest["value"]
+        assert regret <= lowest["error"]
+        assert found["spent"] < found["fixed"]
+
+
+@pytest.mark.ray
 def test_the_model_samples_by_its_points_from_then_on(ray_cluster, run, capsys, monkeypatch):
     before = model_digest(run.model)
     found = find_time_points(search(run))

@@ -62,6 +62,9 @@ def job(monkeypatch, capsys):
         ("ect_cifar.py", [], "Which teacher? --teacher takes a run directory"),
         ("sample.py", ["nowhere"], "nowhere is neither a run directory nor a model's folder"),
         ("track.py", ["nowhere"], "nowhere is not a run directory"),
+        ("evaluate.py", ["digits"], "Compared with which images? --data takes a folder"),
+        ("evaluate.py", ["digts", "--data", "digits"], "did you mean 'digits'?"),
+        ("evaluate.py", ["digits", "--scores", "FID"], "FDinf"),
     ],
 )
 def test_commands(name, options, said, job):

@@ -1,0 +1,636 @@
+"""Scores of models and of anyone's images: right, resumable, with their keys; bad input is one sentence."""
+
+import contextlib
+import dataclasses
+import json
+import re
+import runpy
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cm_ray import presets
+from cm_ray.cluster import evaluate as module
+from cm_ray.cluster.actors import Actors
+from cm_ray.cluster.evaluate import GROUPS, Evaluation, evaluate
+from cm_ray.cluster.generate import SamplerPool
+from cm_ray.cluster.references import run_of, yardstick
+from cm_ray.config import ActorsConfig, DiffusionConfig, MeasuringConfig, override
+from cm_ray.data.npz import NpzSource
+from cm_ray.data.part import ReadOptions
+from cm_ray.data.shards import Manifest, load_all
+from cm_ray.errors import UserError
+from cm_ray.files import read_json, write_json
+from cm_ray.metrics.digits import load_digits_images
+from cm_ray.metrics.extractors import open_extractor
+from cm_ray.metrics.score import KINDS, Score
+from cm_ray.networks.model import load_model
+from cm_ray.run_directory import RunDirectory
+from cm_ray.sampling import parse
+from cm_ray.training.evaluate import Evaluator
+from cm_ray.training.kept_samples import file_name
+from tests.cluster.tiny import NETWORK, make_tiny_run, save_tiny
+
+ROOT = Path(__file__).parents[2]
+EVERYTHING = tuple(KINDS)
+COUNT = 660  # FDinf needs more than ten for each of the 64 features
+
+
+class Killed(BaseException):
+    pass
+
+
+class Plain:
+    """An extractor that does not classify."""
+
+    name, dim, weights_sha256, preprocess = "plain", 64, "ab" * 32, "none"
+
+    def __init__(self, device):
+        """Take the device that a factory is called with."""
+
+    def features(self, images):
+        """Return the pixels."""
+        return images.flatten(1).float()
+
+
+def settings(source, run_dir, **changes):
+    defaults = {
+        "data": "digits",
+        "extractor": "digits",
+        "tracking_uri": "none",
+        "actors": ActorsConfig(count=1, cpus_each=0.5),
+        "grid": 2,
+        "run_dir": str(run_dir),
+    }
+    return Evaluation(source=str(source), **(defaults | changes))
+
+
+def by_metric(scores):
+    return {score.metric: score for score in scores}
+
+
+def save_npz(path, images):
+    """Write images (n, c, h, w) as people do."""
+    np.savez(path, np.asarray(images).transpose(0, 2, 3, 1))
+    return path
+
+
+def noise(count, *, size=8, channels=1, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, channels, size, size), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The run directory of a class-conditional model that knows a time point."""
+    network = dataclasses.replace(NETWORK, conditional=True)
+    return make_tiny_run(
+        tmp_path_factory.mktemp("models") / "tiny", network=network, time_points=((2.0,),)
+    ).root
+
+
+@pytest.fixture(scope="module")
+def scored(ray_cluster, tiny, tmp_path_factory):
+    """Every score of the model, without interruption, on two actors of its own; the samples are kept."""
+    actors = ActorsConfig(count=2, cpus_each=0.5)
+    root = tmp_path_factory.mktemp("runs") / "scored"
+    run, scores = evaluate(settings(tiny, root, samples=COUNT, scores=EVERYTHING, keep="npz", actors=actors))
+    return run, scores
+
+
+@pytest.fixture(scope="module")
+def pool(ray_cluster):
+    with SamplerPool(partial(open_extractor, "digits"), Actors(count=1, cpus=0.5)) as warm:
+        yield warm
+
+
+@pytest.fixture
+def warm(pool, monkeypatch):
+    """Let evaluations take actors that are there already: starting them takes seconds."""
+    monkeypatch.setattr(module, "SamplerPool", lambda opener, actors: contextlib.nullcontext(pool))
+    return pool
+
+
+@pytest.fixture
+def requests(monkeypatch):
+    """The requests that are put to actors, but for grids; more of them than `requests.most` are a kill."""
+
+    class Requests(list):
+        most = 10**9
+
+    made, generate_all = Requests(), SamplerPool.generate_all
+
+    def watched(self, model, requests, wanted, progress=None):
+        grid = len(requests) == 1 and wanted == frozenset(["images"])
+        for place, gathered in generate_all(self, model, requests, wanted, progress):
+            if not grid and len(made) >= made.most:
+                raise Killed
+            made.extend([] if grid else [(requests[place].sampling.text, requests[place].first)])
+            yield place, gathered
+
+    monkeypatch.setattr(SamplerPool, "generate_all", watched)
+    return made
+
+
+@pytest.mark.ray
+class TestScores:
+    """What the numbers are."""
+
+    def test_every_score_has_its_row(self, scored):
+        run, scores = scored
+        rows = read_json(run.root / "scores.json")
+        assert [Score.from_row(row) for row in rows] == scores
+        assert [(row["kind"], row["key"]["sampler"]) for row in rows] == [
+            (kind, sampler) for sampler in ("one-step", "multistep@2.0") for kind in EVERYTHING
+        ]
+        for row in rows:
+            assert row["name"] == f"{row['kind']}-digits-{COUNT}", "never FID by another extractor"
+            assert row["error"] >= 0
+            assert row["key"]["n"] == COUNT
+            assert row["key"]["seed"] == 1
+            assert row["key"]["reference"] == Manifest.load(digits_shards()).fingerprint
+            assert row["key"]["weights_sha256"] == open_extractor("digits").weights_sha256
+            assert row["key"]["evaluations"] == (1 if row["key"]["sampler"] == "one-step" else 2)
+        table = (run.root / "scores.md").read_text().splitlines()
+        assert len(table) == 2 + len(rows)
+        assert {line.count("|") for line in table} == {8}
+        assert f"| FD-digits-{COUNT} | `one-step` | {scores[0].value:.4g} |" in table[2]
+        assert not any("FID" in line for line in table)
+        grid = Image.open(run.samples / "one-step.png")
+        assert grid.size[0] >= 400
+        assert sorted(path.name for path in run.samples.iterdir()) == [
+            *("multistep-2.0.npz", "multistep-2.0.png"),
+            *("one-step.npz", "one-step.png"),
+        ]
+        assert not (run.root / "work").exists()
+
+    def test_a_model_scores_what_its_training_says(self, scored, tiny, tmp_path):
+        config = override(
+            run_of(tiny / "model"), {"seed": 1, "evaluation.samples": COUNT, "evaluation.grid": 2}
+        )
+        evaluator = Evaluator(config, digits_shards(), torch.device("cpu"))
+        (one_step, *_) = evaluator.evaluate(load_model(tiny / "model"), 0, tmp_path)
+        ours = by_metric(scored[1])[one_step.metric]
+        assert ours.key == one_step.key
+        assert ours.value == pytest.approx(one_step.value, rel=1e-9)
+
+    def test_kept_samples_are_images_with_the_same_scores(self, scored, warm, tmp_path):
+        run, scores = scored
+        _, others = evaluate(settings(run.samples / "one-step.npz", tmp_path / "images", scores=EVERYTHING))
+        ours = by_metric(scores)
+        for score in others:
+            assert score.key["sampler"] == "images of one-step"
+            assert (score.key["seed"], score.key["evaluations"]) == (0, 0)
+            same = ours[f"{score.name}/one-step"]
+            assert score.value == pytest.approx(same.value, rel=1e-9, abs=1e-12), score.name
+        errors = [ours[f"FD-digits-{COUNT}/one-step"].error, others[0].error]
+        assert errors[0] == pytest.approx(errors[1], rel=1e-6), "cut into the same groups"
+
+    def test_kept_arrays_are_those_of_the_model(self, scored, tiny):
+        source = NpzSource.open(scored[0].samples / "multistep-2.0.npz", "kept")
+        (part,) = source.parts(10**6)
+        batch = next(part.read(ReadOptions()))
+        model, indices = load_model(tiny / "model"), torch.arange(COUNT)
+        assert batch.images.shape == (COUNT, 8, 8, 1)
+        np.testing.assert_array_equal(batch.labels, model.sample_labels(indices, 1))
+        again = scored[1][len(EVERYTHING)]
+        assert again.key["sampler"] == "multistep@2.0"
+
+    def test_a_second_call_adds_to_the_first(self, scored, warm, tiny, tmp_path, requests):
+        root = tmp_path / "run"
+        first = evaluate(settings(tiny, root, samples=COUNT, samplers=("one-step",)))[1]
+        call = settings(
+            tiny,
+            root,
+            samples=COUNT,
+            samplers=("multistep:2", "multistep@2.0"),
+            scores=("FD", "KID"),
+            keep="shards",
+        )
+        run, second = evaluate(call)
+        assert [score.metric.split("-")[0] for score in second] == ["FD", "KID"], "the two are one sampler"
+        assert [Score.from_row(row) for row in read_json(root / "scores.json")] == [*first, *second]
+        assert first == [by_metric(scored[1])[first[0].metric]]
+        assert {score.metric: score.value for score in second}.items() <= {
+            score.metric: score.value for score in scored[1]
+        }.items()
+        assert len(requests) == 2 * GROUPS
+        evaluate(call)
+        rows = read_json(root / "scores.json")
+        assert [Score.from_row(row) for row in rows] == [*first, *second], "in the place of the same ones"
+
+        kept = run.samples / "multistep-2.0"
+        manifest = Manifest.load(kept)
+        images, labels = load_all(kept)
+        assert (manifest.count, manifest.shape, manifest.class_names) == (
+            COUNT,
+            (1, 8, 8),
+            tuple("0123456789"),
+        )
+        np.testing.assert_array_equal(
+            labels, load_model(tiny / "model").sample_labels(torch.arange(COUNT), 1)
+        )
+        with np.load(scored[0].samples / "multistep-2.0.npz") as arrays:
+            np.testing.assert_array_equal(images, arrays["arr_0"].transpose(0, 3, 1, 2))
+        _, (as_data,) = evaluate(settings(kept, tmp_path / "as-data"))
+        assert as_data.value == pytest.approx(second[0].value, rel=1e-9)
+        _, scores = evaluate(
+            settings(kept, tmp_path / "self", data=str(kept), scores=("FD", "precision", "recall"))
+        )
+        assert [score.value for score in scores] == pytest.approx([0, 1, 1], abs=1e-9)
+
+    def test_the_data_itself_is_perfect(self, warm, tmp_path):
+        scores = ("FD", "precision", "recall", "SWD")
+        npz = save_npz(tmp_path / "digits.npz", load_digits_images()[0].numpy())
+        _, measured = evaluate(settings(npz, tmp_path / "run", scores=scores))
+        assert [score.value for score in measured] == pytest.approx([0, 1, 1, 0], abs=1e-9)
+        assert measured[0].name == "FD-digits-1797"
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        for index, image in enumerate(load_digits_images()[0][:90]):
+            Image.fromarray(image[0].numpy()).save(folder / f"{index}.png")
+        _, (score,) = evaluate(settings(folder, tmp_path / "self", data=str(folder)))
+        assert score.value == pytest.approx(0, abs=1e-9)
+        assert score.key["sampler"] == "images of folder"
+
+    def test_what_a_run_was_trained_with_is_taken(self, warm, tiny, monkeypatch, tmp_path):
+        monkeypatch.setenv("CM_RAY_RUNS", str(tmp_path / "runs"))
+        config = dataclasses.replace(settings(tiny, "", samples=100), data="", extractor="")
+        run, scores = evaluate(config)
+        assert run.root == tmp_path / "runs" / "evaluate-tiny"
+        assert [score.metric for score in scores] == ["FD-digits-100/one-step", "FD-digits-100/multistep@2.0"]
+        again, _ = evaluate(dataclasses.replace(config, source=str(tiny / "model")))
+        assert again.root == run.root, "the model of that run, and its settings"
+
+    def test_only_what_a_score_needs_travels(self, warm, tiny, tmp_path, monkeypatch, capsys):
+        finished, units = SamplerPool._finished, []
+
+        def watched(self, submit, work):
+            for number, unit in finished(self, submit, work):
+                units.append((unit.size, unit.images is not None, unit.features is not None))
+                yield number, unit
+
+        put, puts = SamplerPool.put, []
+        monkeypatch.setattr(SamplerPool, "_finished", watched)
+        monkeypatch.setattr(SamplerPool, "put", lambda self, folder: puts.append(folder) or put(self, folder))
+        npz = save_npz(tmp_path / "data.npz", noise(80))
+        few = {"data": str(npz), "samples": 60, "batch_size": 2}
+        evaluate(settings(tiny, tmp_path / "a", **few))
+        grids = [unit for unit in units if unit[1]]
+        assert [size for size, *_ in grids] == [2, 2] * 2, "two samplers, each a grid of four"
+        assert not any(features for _, _, features in units)
+        assert sum(size for size, *_ in units) == 80 + 2 * (60 + 4)
+        assert len(puts) == 1, "weights are put once for all samplers"
+        said = capsys.readouterr().err
+        assert "warning: 60 samples are not more than 64 features" in said
+        assert "features of data, once for this extractor:" in said
+
+        units.clear()
+        evaluate(settings(npz, tmp_path / "b", data=str(npz), scores=("IS", "SWD")))
+        assert units
+        assert all(images and features for _, images, features in units)
+        assert sum(size for size, *_ in units) == 80, "the data are not asked for features"
+        said = capsys.readouterr().err
+        assert "warning" not in said, "which is of the Fréchet distance"
+
+
+def digits_shards():
+    from cm_ray.cluster.prepare import prepare_shards
+    from cm_ray.config import DataConfig
+
+    return prepare_shards(DataConfig(path="digits"))[0]
+
+
+@pytest.mark.ray
+class TestInterruptions:
+    """The same call goes on, and nothing is made twice."""
+
+    def test_finished_parts_are_not_made_again(self, scored, warm, tiny, tmp_path, requests):
+        call = settings(tiny, tmp_path / "run", samples=COUNT, scores=EVERYTHING)
+        requests.most = GROUPS + 7  # in the middle of the second sampler
+        with pytest.raises(Killed):
+            evaluate(call)
+        work = tmp_path / "run" / "work"
+        assert len(list(work.iterdir())) == GROUPS + 7
+        assert len(read_json(tmp_path / "run" / "scores.json")) == len(EVERYTHING), "what is done is written"
+        broken = sorted(work.glob("multistep*"))[0]
+        broken.write_bytes(broken.read_bytes()[:-10])
+        stale = tmp_path / "run" / "samples" / ".one-step.npz.0123.part"
+        stale.write_bytes(b"half of it")
+        done, requests.most = list(requests), 10**9
+        requests.clear()
+        _, scores = evaluate(call)
+        assert len(requests) == GROUPS - 7 + 1, "and the one that is not whole"
+        assert len(set(done) & set(requests)) == 1
+        assert scores == scored[1], "to the bit"
+        assert not work.exists()
+        assert not stale.exists()
+
+    def test_a_part_is_made_again_when_more_is_wanted_of_it(self, warm, tiny, tmp_path, requests):
+        requests.most = 3
+        for scores in (("FD",), ("FD", "KID")):
+            with pytest.raises(Killed):
+                evaluate(settings(tiny, tmp_path / "run", samples=100, samplers=("one-step",), scores=scores))
+            requests.most += 4
+        assert [first for _, first in requests] == [0, 5, 10, 0, 5, 10, 15]
+        requests.most = 10**9
+        evaluate(settings(tiny, tmp_path / "run", samples=100, samplers=("one-step",)))
+        assert [first for _, first in requests[7:]] == [*range(20, 100, 5)]
+
+    def test_a_directory_keeps_the_scores_of_one_source(self, warm, tiny, tmp_path):
+        npz = save_npz(tmp_path / "images.npz", noise(70))
+        evaluate(settings(npz, tmp_path / "run"))
+        rows = (tmp_path / "run" / "scores.json").read_text()
+        save_npz(npz, noise(70, seed=1))
+        with pytest.raises(UserError, match=r"holds scores of .*images\.npz with other content"):
+            evaluate(settings(npz, tmp_path / "run"))
+        with pytest.raises(UserError, match=r"choose another --run-dir"):
+            evaluate(settings(tiny, tmp_path / "run"))
+        assert (tmp_path / "run" / "scores.json").read_text() == rows
+        (tmp_path / "run" / "scores.json").write_text('[{"value": 1}]')
+        save_npz(npz, noise(70))
+        with pytest.raises(UserError, match=r"scores.json is not what was written"):
+            evaluate(settings(npz, tmp_path / "run"))
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(120)
+def test_a_champion_is_scored_and_mlflow_is_told(warm, tiny, tmp_path, monkeypatch):
+    from cm_ray.tracking.registry import register_model
+    from cm_ray.tracking.store import calling_mlflow, default_uri, open_client
+
+    uri = default_uri(tmp_path / "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with calling_mlflow(5):
+        client = open_client(uri)
+        made = client.create_experiment("x", artifact_location=str(tmp_path / "artifacts"))
+        training = client.create_run(made).info.run_id
+        register_model(client, "tiny", tiny / "model", run_id=training, score=None, lineage={})
+    call = settings(
+        "models:/tiny@champion", tmp_path / "run", samples=80, scores=("FD", "SWD"), tracking_uri=""
+    )
+    _, scores = evaluate(call)
+    with calling_mlflow(5):
+        experiment = client.get_experiment_by_name("cm_ray").experiment_id
+        (told,) = client.search_runs([experiment])
+        files = {file.path for file in client.list_artifacts(told.info.run_id)}
+        pictures = {file.path for file in client.list_artifacts(told.info.run_id, "samples")}
+    assert (told.info.status, told.info.run_name) == ("FINISHED", "run")
+    clean = {name.replace("@", "_"): score.value for name, score in by_metric(scores).items()}
+    assert told.data.metrics == clean
+    assert len(clean) == 4
+    assert told.data.params["source"] == "models:/tiny@champion"
+    assert told.data.params["data"] == "digits"
+    assert {"scores.json", "scores.md"} <= files
+    assert pictures == {"samples/one-step.png", "samples/multistep-2.0.png"}
+    _, untracked = evaluate(
+        dataclasses.replace(call, tracking_uri="none", run_dir=str(tmp_path / "untracked"))
+    )
+    assert untracked == scores, "the registry is asked all the same"
+    assert not (tmp_path / "untracked" / "tracking.json").exists()
+
+
+@pytest.mark.ray
+def test_the_command_scores_images(warm, tmp_path, monkeypatch, capsys):
+    npz = save_npz(tmp_path / "images.npz", noise(90))
+    command = ["evaluate.py", npz, "--data", npz, "--extractor", "digits", "--tracking-uri", "none"]
+    command += ["--scores", "FD", "recall", "--run-dir", tmp_path / "run", "--actors.cpus-each", "0.5"]
+    code, said = job(command, monkeypatch, capsys)
+    assert code == 0, said.err
+    assert "| recall-digits-90 | `images of images` | 1 |" in said.out
+    assert str(tmp_path / "run" / "scores.json") in said.out
+    assert "FD-digits-90/images of images: " in said.err
+
+
+def job(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "jobs" / "evaluate.py"), run_name="__main__")
+    return ended.value.code, capsys.readouterr()
+
+
+def test_help_is_complete(monkeypatch, capsys):
+    code, said = job(["evaluate.py", "--help"], monkeypatch, capsys)
+    assert code == 0
+    for field in dataclasses.fields(Evaluation):
+        option = "SOURCE" if field.name == "source" else f"--{field.name.replace('_', '-')}"
+        assert option in said.out
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", said.out).split())
+    for sentence in (
+        "python jobs/evaluate.py runs/demo",
+        "models:/NAME@ALIAS",
+        "improved precision and recall",
+        "0: as many as there are images to compare with",
+        "the same command goes on from there",
+        "--actors.count",
+        "--debug",
+    ):
+        assert sentence in text
+
+
+def refused(sentence, source, tmp_path, **changes):
+    """It is refused in one sentence; the directory holds no more than its lock."""
+    with pytest.raises(UserError, match=sentence) as told:
+        evaluate(settings(source, tmp_path / "run", **changes))
+    assert "\n" not in str(told.value)
+    left = {path.name for path in (tmp_path / "run").rglob("*")} if (tmp_path / "run").exists() else set()
+    assert left <= {".lock"}
+
+
+@pytest.fixture
+def no_cluster(monkeypatch):
+    """What is bad without the data at hand is said before Ray is started."""
+    monkeypatch.setattr(module, "connected", lambda: pytest.fail("Ray was started"))
+
+
+@pytest.mark.usefixtures("no_cluster")
+class TestBadSettings:
+    """One sentence each, before the cluster is started."""
+
+    @pytest.mark.parametrize(
+        ("changes", "sentence"),
+        [
+            ({"samples": 1}, "--samples must be at least 2 for a score, or 0 .*, not 1"),
+            ({"samples": -3}, "--samples must be at least 2 for a score, or 0 .*, not -3"),
+            ({"grid": 0}, "--grid must be at least 1, not 0"),
+            ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
+            ({"scores": ()}, "--scores needs at least one"),
+            ({"scores": ("FDinf",), "samples": 640}, "640 samples are not more than 10 x 64 features"),
+            ({"samplers": ("one-stp",)}, "There is no sampler 'one-stp': did you mean 'one-step'"),
+            ({"samplers": ("multistep@2.0,x",)}, "There is no sampler 'multistep@2.0,x'"),
+            ({"samplers": ("multistep@1.0,2.0",)}, "Time points must descend"),
+            ({"samplers": ("heun:18",)}, "heun:18 is for diffusion models"),
+            ({"extractor": "digit"}, "There is no extractor 'digit': did you mean 'digits'"),
+            ({"extractor": "nowhere:make"}, "The extractor nowhere:make cannot be had"),
+            ({"extractor": "cifar-resnet20", "weights": "/nowhere"}, r"/nowhere, given as .*SHA-256"),
+            (
+                {"extractor": f"{__name__}:Plain", "scores": ("FD", "IS")},
+                "IS needs an extractor that classifies",
+            ),
+            ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is no address of an MLflow store"),
+        ],
+    )
+    def test_of_a_model(self, changes, sentence, tiny, tmp_path):
+        refused(sentence, tiny, tmp_path, **changes)
+
+    def test_weights_that_are_others(self, tiny, tmp_path):
+        (tmp_path / "weights.th").write_bytes(b"anything")
+        extractor = {"extractor": "cifar-resnet20", "weights": str(tmp_path / "weights.th")}
+        refused(r"weights\.th, given as the weights, has the SHA-256", tiny, tmp_path, **extractor)
+
+    def test_a_diffusion_model_is_not_sampled_as_a_consistency_model(self, tmp_path):
+        diffusion = DiffusionConfig(boundary="none")
+        model = save_tiny(tmp_path / "edm", diffusion=diffusion, sampler="heun:18")
+        refused("one-step is for consistency models", model, tmp_path, samplers=("one-step",))
+
+    def test_a_source_that_is_nothing(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("CM_RAY_RUNS", str(tmp_path / "runs"))
+        refused("no data set and no path 'digts'; did you mean 'digits'", "digts", tmp_path)
+        refused("There is no /nowhere/run; give the path of", "/nowhere/run", tmp_path)
+        refused("There is no MLflow store at", "models:/tiny@champion", tmp_path)
+        refused("is no model: give models:/NAME@champion", "models:/tiny", tmp_path)
+        (tmp_path / "empty").mkdir()
+        refused("empty holds no images", tmp_path / "empty", tmp_path)
+        (tmp_path / "notes.txt").write_text("no images")
+        refused("notes.txt is a file; give a folder of images", tmp_path / "notes.txt", tmp_path)
+        (tmp_path / "cut.npz").write_bytes(b"PK\3\4")
+        refused("is not a whole .npz file", tmp_path / "cut.npz", tmp_path)
+        run = make_tiny_run(tmp_path / "begun")
+        run.model.rename(tmp_path / "finished")
+        refused("begun is not finished: repeat its command first", run.root, tmp_path)
+
+    def test_settings_that_images_do_not_have(self, tmp_path):
+        npz = save_npz(tmp_path / "images.npz", noise(30))
+        for changes in ({"samples": 20}, {"samplers": ("one-step",)}, {"keep": "npz"}):
+            refused("images.npz is no model, and --samples, --samplers", npz, tmp_path, **changes)
+
+    def test_nothing_to_compare_with(self, tiny, tmp_path):
+        npz = save_npz(tmp_path / "images.npz", noise(30))
+        refused(r"Compared with which images\? --data takes", npz, tmp_path, data="")
+        refused(r"By which features\? --extractor takes one of", npz, tmp_path, extractor="")
+        refused(r"By which features\?", npz, tmp_path, extractor="none")
+        alone = save_tiny(tmp_path / "alone")
+        refused(r"Compared with which images\?", alone, tmp_path, data="")
+        refused(r"By which features\?", alone, tmp_path, extractor="")
+        unscored = make_tiny_run(tmp_path / "unscored", extractor="none").root
+        refused(r"By which features\?", unscored, tmp_path, extractor="")
+
+    def test_another_process_has_the_directory(self, tiny, tmp_path):
+        with RunDirectory(tmp_path / "run").locked():
+            refused("Another process", tiny, tmp_path)
+
+
+@pytest.mark.ray
+class TestBadImages:
+    """What is known when the images are at hand; nothing is sampled, and MLflow is not told."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_told(self, ray_cluster, monkeypatch):
+        def refuse(*arguments, **settings):
+            pytest.fail("actors were started")
+
+        monkeypatch.setattr(module, "SamplerPool", refuse)
+        monkeypatch.setattr(module.Group, "finish", refuse)
+
+    def test_images_of_another_shape(self, tiny, tmp_path):
+        large = save_npz(tmp_path / "large.npz", noise(30, size=16))
+        refused("large.npz has images of 1x16x16 and the data of 1x8x8: give --size", large, tmp_path)
+        refused("tiny has images of 1x8x8 and the data of 1x16x16", tiny, tmp_path, data=str(large))
+        colour = save_npz(tmp_path / "colour.npz", noise(30, channels=3))
+        refused("of 3x8x8 and the data of 1x8x8", colour, tmp_path)
+
+    def test_mixed_sizes(self, tmp_path):
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        for size in (8, 9):
+            Image.new("L", (size, size)).save(folder / f"{size}.png")
+        refused("different sizes: .*8x8.*9x9.*--size|different sizes: .*9x9.*8x8.*--size", folder, tmp_path)
+
+    def test_too_few(self, tiny, tmp_path):
+        one = save_npz(tmp_path / "one.npz", noise(1))
+        refused("needs two images on each side: .*one.npz gives 1", one, tmp_path)
+        refused("and one has 1; take more", tiny, tmp_path, data=str(one), samples=9)
+        few = save_npz(tmp_path / "few.npz", noise(200))
+        refused("200 samples are not more than 10 x 64 features", few, tmp_path, scores=("FDinf",))
+        refused("200 samples are not more", tiny, tmp_path, data=str(few), scores=("FDinf",))
+
+    def test_the_directory_of_another_job(self, tiny, tmp_path):
+        run = RunDirectory(tmp_path / "other")
+        run.root.mkdir()
+        write_json(run.result_file, {})
+        with pytest.raises(UserError, match=r"other belongs to another job; choose another --run-dir"):
+            evaluate(settings(tiny, run.root, samples=9))
+
+
+@pytest.mark.ray
+def test_images_that_the_extractor_is_not_made_for(warm, tmp_path):
+    colour = save_npz(tmp_path / "colour.npz", noise(30, channels=3))
+    with pytest.raises(
+        UserError, match=r"digits is made for uint8 images \(b, 1, 8, 8\), not for .*\(30, 3, 8, 8\)"
+    ):
+        evaluate(settings(colour, tmp_path / "run", data=str(colour)))
+
+
+def test_a_runs_extractor_and_data_can_be_said_otherwise_in_part(tmp_path):
+    (tmp_path / "moved.th").write_bytes(b"other weights")
+    config = run_of(make_tiny_run(tmp_path / "run", extractor="cifar-resnet20").model)
+    with pytest.raises(UserError, match=r"moved\.th, given as the weights, has the SHA-256"):
+        yardstick(MeasuringConfig(weights=str(tmp_path / "moved.th")), config)
+    config = run_of(make_tiny_run(tmp_path / "other", extractor="digits").model)
+    measure = yardstick(MeasuringConfig(size=4), config)
+    assert (measure.data.path, measure.data.size, measure.extractor.name) == ("digits", 4, "digits")
+    config = run_of(make_tiny_run(tmp_path / "third", extractor="random-inception").model)
+    assert yardstick(MeasuringConfig(), config).extractor.preprocess.startswith("legacy_tensorflow")
+    assert yardstick(MeasuringConfig(resizing="clean"), config).extractor.preprocess.startswith("clean")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("models:/tiny@champion", "tiny@champion"),
+        ("models:/tiny/3", "tiny-3"),
+        ("runs/demo.v2/", "demo.v2"),
+        ("samples/one.npz", "one"),
+        ("run/model", "run"),
+        ("digits", "digits"),
+    ],
+)
+def test_what_an_evaluation_is_called(source, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_tiny_run(tmp_path / "run")
+    (tmp_path / "samples").mkdir()
+    save_npz(tmp_path / "samples" / "one.npz", noise(2))
+    assert module._name(source) == name
+
+
+def test_names_of_samplers_with_many_time_points_fit_into_file_names():
+    names = [file_name(parse(f"multistep:{count}", DiffusionConfig())) for count in (2, 60, 61)]
+    assert names[0] == "multistep-2.52"
+    assert len(set(names)) == 3
+    assert max(map(len, names)) <= 100
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trained_run_scores_what_its_result_says(warm, tmp_path):
+    """The quick form takes the same score from the code of training."""
+    from cm_ray.cluster.train import train
+
+    changes = {
+        **{"steps": 4, "batch_size": 8, "checkpoint.every": 4, "evaluation.every": 0, "cluster.threads": 1},
+        **{"network.channels": 8, "network.norm_groups": 4, "network.head_channels": 8, "network.blocks": 1},
+        **{"evaluation.samples": 300, "tracking.uri": "none", "run_dir": str(tmp_path / "trained")},
+    }
+    train(override(presets.ict_digits(), changes))
+    result = json.loads((tmp_path / "trained" / "result.json").read_text())["scores"]
+    call = settings(tmp_path / "trained", tmp_path / "run", samples=300, data="", extractor="")
+    _, scores = evaluate(dataclasses.replace(call, samplers=("one-step", "multistep@2.0")))
+    for row in result:
+        ours = by_metric(scores)[Score.from_row(row).metric]
+        assert ours.key == row["key"]
+        assert ours.value == pytest.approx(row["value"], rel=1e-9)
