@@ -63,8 +63,8 @@ def plan_actors(config: ActorsConfig, nodes: Sequence[Mapping[str, float]]) -> A
     if config.use_gpu == "yes" and not has_gpus:
         raise UserError("--actors.use-gpu yes, and the cluster has no GPU; give auto or no.")
     gpus = config.gpus_each if has_gpus and config.use_gpu != "no" else 0.0
-    cpus = min(config.cpus_each, max((node.get("CPU", 0.0) for node in nodes), default=0.0))
-    room = sum(_room(node, cpus, gpus) for node in nodes) if cpus else 0
+    cpus = config.cpus_each
+    room = sum(_room(node, cpus, gpus) for node in nodes)
     if room < max(1, config.count):
         raise UserError(
             f"{config.count or 1} actors with {config.cpus_each:g} CPUs and {gpus:g} GPUs each do not fit: "

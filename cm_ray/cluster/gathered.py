@@ -102,7 +102,7 @@ class Gathered:
                     return None
                 found: dict[str, Tensor] = {name: file.get_tensor(name) for name in needed}
                 count = json.loads(file.metadata()["count"])
-        except (SafetensorError, OSError, TypeError, KeyError):  # metadata() is None, or another file's
+        except (SafetensorError, TypeError, KeyError, ValueError):  # metadata() is None, or another file's
             remove(path)
             return None
         loaded = cls(count=count, _seconds=found["seconds"].tolist())

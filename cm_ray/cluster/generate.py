@@ -6,9 +6,10 @@ deaths change a bit of what comes out.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from cm_ray.cluster.actors import Actors
 from cm_ray.cluster.gathered import Gathered, Unit, Wanted
 from cm_ray.cluster.launch import user_error
+from cm_ray.cluster.progress import say
 from cm_ray.data.part import cut_pieces
 from cm_ray.data.shards import Manifest, read_rows, rows_per_group
 from cm_ray.errors import UserError
@@ -34,8 +36,11 @@ Opener: TypeAlias = Callable[[str], Extractor]
 Progress: TypeAlias = Callable[[int, int], None]
 """Told of images done and images in all."""
 
+_PATIENCE_S = 20
 _LIVES = 5
 """How often an actor is replaced, and a unit of work done again, before it is given up."""
+_STATISTICS_BATCHES = 4
+"""Batches that an actor adds up before it tells: statistics of 2,048 features are 33 MB."""
 _READ_GROUPS = 4
 """Row groups of a shard that an actor reads at once: 32 MiB at most."""
 
@@ -64,6 +69,9 @@ class Sampler:
             None  # opened by the first unit, whose errors come back as they are
         )
 
+    def started(self) -> None:
+        """Answer once the actor is there."""
+
     def sample(self, model: PutModel, request: Request, first: int, count: int, wanted: Wanted) -> Unit:
         """Sample `count` images from index `first` on."""
         if model.digest != self.digest:
@@ -72,14 +80,11 @@ class Sampler:
             weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
             self.model = build_model(model.spec, weights, model.source, self.device)
             self.digest = model.digest
-        started = time.perf_counter()
-        try:
-            images = sample_unit(self.model, request, first, count)
-        except torch.cuda.OutOfMemoryError as error:
-            raise UserError(
-                f"A batch of {count} images does not fit into the GPU's memory: lower --batch-size."
-            ) from error
-        return self._unit(images, wanted, time.perf_counter() - started)
+        started, parts = time.perf_counter(), []
+        with _memory_explained(request.unit):
+            for start, size in replace(request, first=first, count=count).units():
+                parts.append(sample_unit(self.model, request, start, size))
+            return self._unit(torch.cat(parts), wanted, time.perf_counter() - started)
 
     def read(self, file: Path, start: int, stop: int, manifest: Manifest, wanted: Wanted) -> Unit:
         """Read images start to stop of a shard."""
@@ -102,14 +107,31 @@ class Sampler:
         return Unit(len(images), images if "images" in wanted else None, kept, total, seconds)
 
 
+@contextlib.contextmanager
+def _memory_explained(batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"A batch of {batch_size} images does not fit into the GPU's memory: lower --batch-size."
+        ) from error
+
+
 class SamplerPool:
-    """Actors for as long as the block lasts: ``with SamplerPool(opener, actors) as pool``."""
+    """Actors for as long as the block lasts: ``with SamplerPool(opener, actors) as pool``.
+
+    An actor works as soon as the cluster has room for it, the others meanwhile.
+    """
 
     def __init__(self, opener: Opener | None, actors: Actors) -> None:
         self.actors = [
             Sampler.options(**actors.options).remote(opener, actors.device, actors.threads)  # type: ignore[attr-defined]
             for _ in range(actors.count)
         ]
+        self.kind = f"{actors.device}-{actors.threads}"
+        """On what actors compute: elsewhere the same samples differ by rounding."""
+        self._ready: list[Any] = []
+        self._starting = {actor.started.remote(): actor for actor in self.actors}
 
     def __enter__(self) -> SamplerPool:
         return self
@@ -139,7 +161,12 @@ class SamplerPool:
         The units of all requests are worked on together. Raises the UserError of an actor, and UserError
         when actors die more often than they are replaced.
         """
-        units = [(place, *unit) for place, request in enumerate(requests) for unit in request.units()]
+        batches = _STATISTICS_BATCHES if "statistics" in wanted else 1
+        units = [
+            (place, *unit)
+            for place, request in enumerate(requests)
+            for unit in replace(request, unit=batches * request.unit).units()
+        ]
 
         def submit(actor: Any, unit: tuple[int, int, int]) -> Any:
             place, first, count = unit
@@ -197,16 +224,31 @@ class SamplerPool:
         """Yield the number of every unit and what came of it, as each is finished; two to each actor."""
         waiting = list(enumerate(units))[::-1]
         running: dict[Any, tuple[int, Any]] = {}
-        idle = [*self.actors, *self.actors]
+        idle = [*self._ready, *self._ready]
         while waiting or running:
             while waiting and idle:
                 number, unit = waiting.pop()
                 actor = idle.pop(0)
                 running[submit(actor, unit)] = number, actor
-            for reference in ray.wait(list(running), num_returns=1)[0]:
+            for reference in self._waited_for(running):
+                if reference in self._starting:
+                    self._ready.append(self._starting.pop(reference))
+                    idle += [self._ready[-1]] * 2
+                    continue
                 number, actor = running.pop(reference)
                 idle.append(actor)
                 yield number, ray.get(reference)
+
+    def _waited_for(self, running: Mapping[Any, Any]) -> list[Any]:
+        """Return what has come of units or of starting actors; say why, if nothing can come for long."""
+        references = [*running, *self._starting]
+        done: list[Any] = ray.wait(references, num_returns=1, timeout=None if running else _PATIENCE_S)[0]
+        if not done:
+            say(
+                f"waiting for room on the cluster for {len(self._starting)} actors: others hold its resources"
+            )
+            done = ray.wait(references, num_returns=1)[0]
+        return done
 
 
 class _Assembly:
@@ -236,4 +278,6 @@ def _explained(error: ray.exceptions.RayError) -> Exception:
             f"Actors died more than {_LIVES} times over ({str(error).splitlines()[0]}); if memory is short, "
             "lower --batch-size or the number of actors."
         )
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return UserError("A node ran out of memory: lower --batch-size or the number of actors.")
     return user_error(error) or error

@@ -3,12 +3,14 @@
 import dataclasses
 import os
 import signal
+import threading
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from cm_ray.cluster import generate
 from cm_ray.cluster.actors import Actors, plan_actors
 from cm_ray.cluster.generate import SamplerPool
 from cm_ray.config import ActorsConfig
@@ -132,6 +134,26 @@ def test_an_actor_that_dies_for_ever_is_given_up(ray_cluster, model_folder):
         pool.generate(pool.put(model_folder), request(model_folder), ALL)
 
 
+@pytest.mark.ray
+def test_actors_that_find_no_room_hold_nothing_up(ray_cluster, model_folder, monkeypatch, capsys):
+    @ray_cluster.remote(num_cpus=1)
+    class Other:
+        def there(self):
+            pass
+
+    other = Other.remote()
+    ray_cluster.get(other.there.remote())
+    with SamplerPool(OPENER, Actors(count=2, cpus=1)) as pool:  # of two cores, one is taken
+        gathered = pool.generate(pool.put(model_folder), request(model_folder), ALL)
+        assert gathered.count == 100
+        assert len(pool._ready) == 1
+    monkeypatch.setattr(generate, "_PATIENCE_S", 0.5)
+    with SamplerPool(OPENER, Actors(count=1, cpus=1.5)) as pool:
+        threading.Timer(3, ray_cluster.kill, [other]).start()
+        assert pool.generate(pool.put(model_folder), request(model_folder), ALL).count == 100
+    assert "waiting for room on the cluster for 1 actors" in capsys.readouterr().err
+
+
 GPU_NODE, CPU_NODE = {"CPU": 8.0, "GPU": 2.0}, {"CPU": 2.0}
 
 
@@ -148,7 +170,6 @@ GPU_NODE, CPU_NODE = {"CPU": 8.0, "GPU": 2.0}, {"CPU": 2.0}
         ),  # two to a GPU, not five
         (ActorsConfig(use_gpu="no"), [GPU_NODE], Actors(count=8, cpus=1)),
         (ActorsConfig(count=3, cpus_each=2), [GPU_NODE | {"GPU": 0}], Actors(count=3, cpus=2, threads=2)),
-        (ActorsConfig(cpus_each=4), [CPU_NODE], Actors(count=1, cpus=2, threads=2)),
     ],
 )
 def test_actors_fit_the_cluster(config, nodes, expected):
@@ -159,6 +180,7 @@ def test_actors_fit_the_cluster(config, nodes, expected):
     ("config", "sentence"),
     [
         (ActorsConfig(count=3), "has room for 2"),
+        (ActorsConfig(cpus_each=4), "has room for 0"),
         (ActorsConfig(use_gpu="yes"), "has no GPU"),
         (ActorsConfig(gpus_each=2), "gpus-each in"),
         (ActorsConfig(count=-1), "must not be negative"),
