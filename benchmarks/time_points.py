@@ -4,9 +4,9 @@
 
 Simulated: see `time_points_synthetic`. Real: every candidate of a grid is sampled 20,000 times for each seed;
 every way to search then searches each seed's samples, as if it had asked for them. The curve of the other
-seeds' samples is the judge: regret is that curve at the answer less its minimum. Wall times are of searches that
-sample for themselves, as is the speed of two actors against one. Samples stay in --folder: a repeated call
-goes on.
+seeds' samples is the judge: regret is that curve at the answer less its minimum. Wall times are of searches
+that sample for themselves, as is the speed of two actors against one. Samples stay in --folder: a repeated
+call goes on.
 """
 
 from __future__ import annotations

@@ -154,8 +154,9 @@ class Run:
     def _score(self, extractor: Extractor, generated: Gathered, request: Request, grid: Path) -> Sampled:
         assert generated.statistics is not None
         assert generated.images is not None
-        if warning := bias_warning(request.count, extractor.dim):
-            say(f"warning: {warning}")
+        for count, what in ((request.count, "samples"), (self.manifest.count, "images of the reference")):
+            if warning := bias_warning(count, extractor.dim, what):
+                say(f"warning: {warning}")
         reference = reference_statistics(self.shards, extractor)
         return Sampled(
             grid,

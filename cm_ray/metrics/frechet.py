@@ -1,4 +1,4 @@
-"""The Fréchet distance between two Gaussians, the number behind FID: its value, errors and extrapolation."""
+"""The Fréchet distance between two Gaussians, the number behind FID: its value and its errors."""
 
 from __future__ import annotations
 
@@ -10,16 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cm_ray.core.noise import derived_seed
 from cm_ray.errors import UserError
-from cm_ray.metrics.measured import (
-    REPLICATES,
-    Counts,
-    Measured,
-    checked_features,
-    repeated,
-    standard_error,
-)
+from cm_ray.metrics.measured import Measured, checked_features, infinitesimal_jackknife
 from cm_ray.metrics.statistics import Array, FeatureStatistics
 
 _ROWS = 8192  # samples whose influence is computed at once
@@ -74,115 +66,119 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     return FrechetReference.of(a).distance(b)
 
 
-def frechet_with_error(
-    groups: Sequence[FeatureStatistics],
-    reference: FrechetReference,
-    *,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-) -> Measured:
-    """Return the distance of all groups' samples together, with a bootstrap over the groups.
+def frechet_of_features(features: Tensor, reference: FrechetReference) -> Measured:
+    """Return the distance of features (n, d), with the infinitesimal jackknife's error.
 
-    groups: statistics of equally many independent samples each, 20 or more of them for an error worth the
-    name. The reference counts as fixed. Each replicate costs one distance. Raises UserError on fewer than
-    two groups.
+    The reference counts as fixed. The order of the features does not matter. Costs one `eigh`; raises as
+    `frechet_influence` does.
     """
+    value, influence = frechet_influence(features, reference)
+    return Measured(value=value, error=infinitesimal_jackknife(influence))
+
+
+def frechet_of_groups(groups: Sequence[FeatureStatistics], reference: FrechetReference) -> Measured:
+    """Return the distance of all groups' samples together, with an error from what the groups pull it by.
+
+    groups: statistics of independent samples, of 20 or more parts for an error right to 16 %. Parts that
+    differ, such as one class each, make it too great; `frechet_of_features` knows no parts. The reference
+    counts as fixed. Costs one `eigh`. Raises UserError on fewer than two groups that are not empty.
+    """
+    groups = [group for group in groups if group.n]
     if len(groups) < 2:
         raise UserError(f"An error of the Fréchet distance needs two groups of samples, not {len(groups)}.")
-    nothing = FeatureStatistics.zero(len(reference.mean))
-
-    def statistic(counts: Counts) -> float:
-        drawn = (_times(group, int(k)) for group, k in zip(groups, counts, strict=True) if k)
-        return reference.distance(sum(drawn, start=nothing))
-
-    error = standard_error(statistic, len(groups), replicates=replicates, seed=seed)
-    return Measured(value=reference.distance(sum(groups, start=nothing)), error=error)
+    whole = sum(groups[1:], start=groups[0])
+    gradient = FrechetGradient.at(whole, reference)
+    error = infinitesimal_jackknife(gradient.of_groups(groups), whole.n)
+    return Measured(value=gradient.value, error=error)
 
 
 def frechet_influence(features: Tensor, reference: FrechetReference) -> tuple[float, Array]:
     """Return the distance of features (n, d), and each sample's first-order influence on it (n,).
 
-    The influence of a sample is the derivative of the distance when its share of the whole grows (the
-    infinitesimal jackknife; Efron & Tibshirani 1993, Ch. 21). With mean mu, covariance C, reference
-    N(m, A) and f = features_i:
-
-        2 (mu - m)·(f - mu) + n/(n-1) (f - mu)^T (I - T) (f - mu) - tr((I - T) C)
-
-    where T = A^(1/2) (A^(1/2) C A^(1/2))^(-1/2) A^(1/2) carries N(0, C) to N(0, A) at the least cost, and
-    n/(n-1) belongs to the unbiased covariance. Influences add up to 0. Their standard deviation over sqrt(n)
-    is the distance's standard error; that of the differences of two sets' influences, sample by sample, is
-    the standard error of the difference of two models sampled with the same noise.
+    The influence of a sample is the derivative of the distance when its share of the whole grows, see
+    `FrechetGradient`. Influences add up to 0. `infinitesimal_jackknife` of them is the distance's standard
+    error; of the differences of two sets' influences, sample by sample, it is the standard error of the
+    difference of two models sampled with the same noise.
 
     Costs one `eigh`. Raises UserError on fewer than two samples, ValueError on other shapes.
     """
     checked_features(features)
-    samples = FeatureStatistics.of(features)
-    reference.check_length(samples)
-    covariance, gap = samples.covariance(), samples.mean() - reference.mean
-    values, vectors = _positive_spectrum(reference.factor.T @ covariance @ reference.factor)
-    # T = half half^T. Where C is singular, so is the root; samples do not leave the range of their own C.
-    half = reference.factor @ (vectors * values**-0.25)
-    variance, root = float(np.trace(covariance)), float(np.sqrt(values).sum())  # root is tr(T C), too
-    influence = []
-    for part in features.detach().split(_ROWS):
-        x = part.cpu().double().numpy() - samples.mean()
-        moved = np.square(x).sum(1) - np.square(x @ half).sum(1)
-        influence.append(2 * x @ gap + samples.n / (samples.n - 1) * moved - (variance - root))
-    return reference.value(gap, variance, root), np.concatenate(influence)
+    gradient = FrechetGradient.at(FeatureStatistics.of(features), reference)
+    return gradient.value, gradient.of_features(features)
 
 
-def frechet_infinity(
-    features: Tensor,
-    reference: FrechetReference,
-    *,
-    points: int = 15,
-    replicates: int = 20,
-    seed: int = 0,
-) -> Measured:
-    """Return the distance that infinitely many samples would have.  Chong & Forsyth 2020, Sec. 4.
+@dataclass(frozen=True, slots=True, eq=False)
+class FrechetGradient:
+    """The distance of a set of samples, and its derivative with respect to their shares of the set.
 
-    The distance of n samples is that of infinitely many plus a constant over n, as far as n is well above
-    the dimension: distances of random subsets of n / 10 to n samples are fitted by a line in 1 / n, whose
-    value at 0 is the result. It may be negative. What the reference's own size biases stays in.
+    With n samples of mean mu and covariance C, the reference N(m, A) and the features f of a sample, the
+    derivative when that sample's share grows, its influence (Efron & Tibshirani 1993, Ch. 21), is
 
-    features: (n, d) of the samples.  points: subset sizes; each replicate costs as many distances.  Raises
-    UserError when a tenth of n is not more than d: such distances do not lie on a line.
+        2 (mu - m)·(f - mu) + n/(n-1) (f - mu)^T (I - T) (f - mu) - tr((I - T) C)
+
+    where T = A^(1/2) (A^(1/2) C A^(1/2))^(-1/2) A^(1/2) carries N(0, C) to N(0, A) at the least cost, and
+    n/(n-1) belongs to the unbiased covariance. It is quadratic in f: sums of it need the sums of f and
+    f f^T only.
     """
-    checked_features(features)
-    n = len(features)
-    check_extrapolation(n, features.shape[1])
-    sizes = np.linspace(n // 10, n, points).round().astype(int)
-    rng = np.random.default_rng(derived_seed(seed, "FD-infinity"))
-    subsets = [rng.permutation(n)[:size] for size in sizes]
 
-    def statistic(counts: Counts) -> float:
-        drawn = repeated(features, counts)
-        values = [reference.distance(FeatureStatistics.of(drawn[subset])) for subset in subsets]
-        return float(np.polyfit(1 / sizes, values, 1)[1])
+    n: int
+    """Samples of the set."""
+    value: float
+    """Their distance."""
+    mean: Array
+    """mu (d,)."""
+    gap: Array
+    """mu - m (d,)."""
+    half: Array
+    """H (d, rank) with T = H H^T. Where C is singular, so is T; samples do not leave the range of their C."""
+    level: float
+    """tr((I - T) C)."""
 
-    return Measured(
-        value=statistic(np.ones(n, np.int64)),
-        error=standard_error(statistic, n, replicates=replicates, seed=seed),
-        settings={"points": points, "subset_seed": seed},
-    )
+    @classmethod
+    def at(cls, samples: FeatureStatistics, reference: FrechetReference) -> FrechetGradient:
+        """Return the distance of `samples` and its derivative, by one `eigh`.
+
+        Raises ValueError on fewer than two samples, or on features of another length than the reference's.
+        """
+        reference.check_length(samples)
+        covariance, mean = samples.covariance(), samples.mean()
+        values, vectors = _positive_spectrum(reference.factor.T @ covariance @ reference.factor)
+        half = reference.factor @ (vectors * values**-0.25)
+        variance, root = float(np.trace(covariance)), float(np.sqrt(values).sum())  # root is tr(T C), too
+        gap = mean - reference.mean
+        return cls(samples.n, reference.value(gap, variance, root), mean, gap, half, variance - root)
+
+    def of_features(self, features: Tensor) -> Array:
+        """Return the influence (k,) of each of the features (k, d)."""
+        influence = []
+        for part in features.detach().split(_ROWS):
+            x = part.cpu().double().numpy() - self.mean
+            moved = np.square(x).sum(1) - np.square(x @ self.half).sum(1)
+            influence.append(2 * x @ self.gap + self.n / (self.n - 1) * moved - self.level)
+        return np.concatenate(influence)
+
+    def of_groups(self, groups: Sequence[FeatureStatistics]) -> Array:
+        """Return the sum (g,) of the influences of each group's samples."""
+        kept = np.eye(len(self.mean)) - self.half @ self.half.T  # I - T
+        pull = kept @ self.mean
+        sums = []
+        for group in groups:
+            centred = group.total - group.n * self.mean
+            moved = float(np.vdot(kept, group.outer)) - float((group.total + centred) @ pull)
+            sums.append(2 * centred @ self.gap + self.n / (self.n - 1) * moved - group.n * self.level)
+        return np.array(sums)
 
 
-def check_extrapolation(n: int, dim: int) -> None:
-    """Raise UserError when `n` samples of `dim` features are too few for `frechet_infinity`."""
-    if n // 10 <= dim:
-        raise UserError(
-            f"FD-infinity extrapolates from a tenth of the samples, and {n} samples are not more than "
-            f"10 x {dim} features; take more."
-        )
+def bias_warning(n: int, dim: int, what: str = "samples") -> str | None:
+    """Return the sentence that a Fréchet distance of `n` images in `dim` features needs, if it needs one.
 
-
-def bias_warning(n: int, dim: int) -> str | None:
-    """Return the sentence that a Fréchet distance of `n` samples in `dim` features needs, if it needs one."""
+    what: the images' name; those of the reference bias the distance as much as the samples do.
+    """
     if n > dim:
         return None
     return (
-        f"{n} samples are not more than {dim} features: their covariance is singular and the Fréchet "
-        f"distance far too great; compare it only with distances of as many samples, or take more."
+        f"{n} {what} are not more than {dim} features: their covariance is singular and the Fréchet "
+        f"distance far too great; compare it only with distances of as many, or take more."
     )
 
 
@@ -212,8 +208,3 @@ def _positive_spectrum(a: Array) -> tuple[Array, Array]:
 def _positive(eigenvalues: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     """Tell which eigenvalues (d,) are above 0 by more than rounding, whose roots, 1e-8 each, would add up."""
     return eigenvalues > eigenvalues.max(initial=0.0) * len(eigenvalues) * np.finfo(np.float64).eps
-
-
-def _times(statistics: FeatureStatistics, k: int) -> FeatureStatistics:
-    """Return the statistics of `k` copies of a set."""
-    return FeatureStatistics(k * statistics.n, k * statistics.total, k * statistics.outer)

@@ -23,15 +23,13 @@ def kernel_distance(
     the larger set, are left out. block: 0 takes 1,000, or a tenth of the smaller set when that is less.
     May be negative, as it is unbiased. Raises UserError when there are not two blocks.
     """
-    checked_features(samples, reference)
+    if block and block < 2:
+        raise UserError(f"KID needs blocks of two or more vectors, not of {block}.")
+    checked_features(samples, reference, least=least_vectors(block))
     reference = reference.to(samples.device)
     smaller = min(len(samples), len(reference))
     block = block or min(_BLOCK, max(2, smaller // 10))
     blocks = smaller // block
-    if block < 2 or blocks < 2:
-        raise UserError(
-            f"KID needs two blocks of two or more vectors: {smaller} in blocks of {block} are too few."
-        )
     rng = np.random.default_rng(derived_seed(seed, "KID"))
     order_x, order_y = (torch.from_numpy(rng.permutation(len(x))).to(x.device) for x in (samples, reference))
     values = np.array(
@@ -49,6 +47,11 @@ def kernel_distance(
         error=standard_error(mean, blocks, replicates=replicates, seed=seed),
         settings={"block": block, "block_seed": seed},
     )
+
+
+def least_vectors(block: int = 0) -> int:
+    """Return how many vectors each set needs: two blocks of `block`, which is two at least."""
+    return 2 * max(block, 2)
 
 
 def squared_mmd(x: Tensor, y: Tensor) -> float:

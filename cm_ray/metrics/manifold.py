@@ -13,9 +13,12 @@ from cm_ray.metrics.measured import REPLICATES, Counts, Measured, checked_featur
 _CELLS = 1 << 26  # of a matrix of distances at a time: 256 MiB in float32
 _GROUPS, _SPLITS = 10, 2  # of the samples, for the error of the recall
 
+NEIGHBOUR = 3
+"""Kynkäänniemi et al.'s k: balls reach to the third neighbour."""
+
 
 def precision_and_recall(
-    samples: Tensor, reference: Tensor, *, k: int = 3, replicates: int = REPLICATES, seed: int = 0
+    samples: Tensor, reference: Tensor, *, k: int = NEIGHBOUR, replicates: int = REPLICATES, seed: int = 0
 ) -> tuple[Measured, Measured]:
     """Return precision and recall of features (n, d) against (m, d), in [0, 1]; higher is better.
 
@@ -29,7 +32,7 @@ def precision_and_recall(
     """
     if k < 1:
         raise UserError(f"Precision and recall need a neighbour: k must be at least 1, not {k}.")
-    checked_features(samples, reference, least=2 * (k + 1))
+    checked_features(samples, reference, least=least_vectors(k))
     reference = reference.to(samples)
     centre = reference.mean(0)  # distances keep more digits near the origin
     x, y = samples - centre, reference - centre
@@ -43,6 +46,11 @@ def precision_and_recall(
         Measured(value=float(real.mean()), error=precision, settings={"k": k}),
         Measured(value=_recall(x, y, k), error=_recall_error(x, y, k, seed), settings={"k": k}),
     )
+
+
+def least_vectors(k: int = NEIGHBOUR) -> int:
+    """Return how many vectors each set needs: two groups with a k-th neighbour, see `_recall_error`."""
+    return 2 * (k + 1)
 
 
 def neighbour_distances(x: Tensor, k: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +10,15 @@ from typing import Literal, cast
 from torch import Tensor
 
 from cm_ray.errors import UserError
+from cm_ray.metrics import inception_score as inception
+from cm_ray.metrics import kernel, manifold
 from cm_ray.metrics.extractors import Classifier, Extractor
-from cm_ray.metrics.frechet import (
-    FrechetReference,
-    check_extrapolation,
-    frechet_infinity,
-    frechet_with_error,
-)
+from cm_ray.metrics.extrapolation import check_extrapolation, frechet_infinity
+from cm_ray.metrics.frechet import FrechetReference, frechet_of_features, frechet_of_groups
 from cm_ray.metrics.inception_score import inception_score
 from cm_ray.metrics.kernel import kernel_distance
 from cm_ray.metrics.manifold import precision_and_recall
-from cm_ray.metrics.measured import Measured
+from cm_ray.metrics.measured import LEAST, Measured, check_enough
 from cm_ray.metrics.score import KINDS
 from cm_ray.metrics.sliced import sliced_wasserstein
 from cm_ray.metrics.statistics import FeatureStatistics
@@ -34,7 +31,7 @@ class SampleSet:
     """What is kept of generated samples, or of the real images: the parts that `NEEDS` says, no more."""
 
     groups: Sequence[FeatureStatistics] = ()
-    """Statistics that add up to the whole's. Of samples: of 20 or more parts of equal size, for the error."""
+    """Statistics that add up to the whole's. Samples without features: of 20 or more, for FD's error."""
     features: Tensor | None = None
     """Feature vectors (n, d)."""
     images: Tensor | None = None
@@ -48,11 +45,13 @@ class SampleSet:
         return FrechetReference.of(FeatureStatistics.of(_given(self.features, "the reference's features")))
 
 
-def check_kinds(kinds: Iterable[str], extractor: Extractor, n: int | None = None) -> None:
+def check_kinds(
+    kinds: Iterable[str], extractor: Extractor, n: int | None = None, n_reference: int | None = None
+) -> None:
     """Refuse, before there are samples, what could not be measured of `n` of them (None: not known yet).
 
-    Raises UserError on an unknown kind, on IS of an extractor that does not classify, and on FDinf of too
-    few samples, see `frechet_infinity`.
+    n_reference: images of the reference, likewise. Raises UserError on an unknown kind, on IS of an
+    extractor that does not classify, and on too few samples, or images of the reference, for a kind.
     """
     for kind in kinds:
         if kind not in KINDS:
@@ -61,6 +60,9 @@ def check_kinds(kinds: Iterable[str], extractor: Extractor, n: int | None = None
             raise UserError(
                 f"IS needs an extractor that classifies, and {extractor.name} does not; choose another one."
             )
+        for count, least, what in zip((n, n_reference), _LEAST[kind], _WHAT, strict=True):
+            if count is not None:
+                check_enough(count, least, kind, what)
         if kind == "FDinf" and n is not None:
             check_extrapolation(n, extractor.dim)
 
@@ -87,9 +89,11 @@ _Measures = Callable[[SampleSet, SampleSet, Extractor, int], dict[str, Measured]
 
 
 def _fd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+    if samples.features is not None:
+        return {"FD": frechet_of_features(samples.features, reference.frechet)}
     if not samples.groups:
-        raise ValueError("FD needs the samples' groups")
-    return {"FD": frechet_with_error(samples.groups, reference.frechet, seed=seed)}
+        raise ValueError("FD needs the samples' groups, or their features")
+    return {"FD": frechet_of_groups(samples.groups, reference.frechet)}
 
 
 def _fdinf(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
@@ -118,8 +122,9 @@ def _swd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: i
     x, y = _given(samples.images, "the samples' images"), _given(reference.images, "the reference's images")
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(f"images {tuple(x.shape)} and {tuple(y.shape)} cannot be compared")
-    measured = sliced_wasserstein(_pixels(x), _pixels(y), seed=seed)
-    return {"SWD": dataclasses.replace(measured, settings={**measured.settings, "of": "pixels"})}
+    levels = sliced_wasserstein(x.flatten(1), y.flatten(1), seed=seed)
+    settings = {**levels.settings, "of": "pixels"}
+    return {"SWD": Measured(value=levels.value / _LEVELS, error=levels.error / _LEVELS, settings=settings)}
 
 
 _MEASURES: dict[str, tuple[Needs, _Measures]] = {
@@ -131,6 +136,19 @@ _MEASURES: dict[str, tuple[Needs, _Measures]] = {
     "precision": ("features", _manifold),
     "recall": ("features", _manifold),
 }
+
+_LEAST = {
+    "FD": (LEAST, LEAST),
+    "FDinf": (LEAST, LEAST),
+    "KID": (kernel.least_vectors(), kernel.least_vectors()),
+    "SWD": (LEAST, LEAST),
+    "IS": (inception.least_samples(), 0),
+    "precision": (manifold.least_vectors(), manifold.least_vectors()),
+    "recall": (manifold.least_vectors(), manifold.least_vectors()),
+}
+"""Samples and images of the reference that each kind needs, as its own function checks."""
+_WHAT = ("samples", "images in the reference")
+_LEVELS = 127.5  # of a byte, in a unit of [-1, 1]
 
 NEEDS: Mapping[str, Needs] = {kind: needs for kind, (needs, _) in _MEASURES.items()}
 """What each kind needs of a `SampleSet`; statistics are its groups."""
@@ -145,8 +163,3 @@ def _given(part: Tensor | None, name: str) -> Tensor:
 def _features_of_both(samples: SampleSet, reference: SampleSet) -> tuple[Tensor, Tensor]:
     x = _given(samples.features, "the samples' features")
     return x, _given(reference.features, "the reference's features")
-
-
-def _pixels(images: Tensor) -> Tensor:
-    """Return uint8 images (n, c, h, w) as vectors (n, c h w), float32 in [-1, 1]."""
-    return images.flatten(1).float().div_(127.5).sub_(1)

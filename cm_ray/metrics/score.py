@@ -50,14 +50,16 @@ class Score:
     kind: str = "FD"
     """One of `KINDS`."""
     error: float | None = None
-    """Bootstrap standard error of the value, where one was made."""
+    """Standard error of the value, where one was made; finite. See `cm_ray.metrics.measured`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the kind, JSON values; they belong to what must be equal for scores to compare."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError on a value that is not finite, an unknown kind, or a key of other entries."""
+        """Raise ValueError on a value or error that is not finite, an unknown kind, or a key of others."""
         if not math.isfinite(self.value):
             raise ValueError(f"a score must be finite, not {self.value}")
+        if self.error is not None and not math.isfinite(self.error):
+            raise ValueError(f"a score's error must be finite, not {self.error}")
         if self.kind not in KINDS:
             raise ValueError(f"a score is one of {', '.join(KINDS)}, not {self.kind}")
         if set(self.key) != {*MEASURING, *DESCRIBING}:

@@ -1,4 +1,4 @@
-"""The Fréchet distance against closed forms, a general matrix root and others' code; errors; FD-infinity."""
+"""The Fréchet distance against closed forms, a general matrix root and others' code."""
 
 import time
 
@@ -7,14 +7,11 @@ import pytest
 import scipy.linalg
 import torch
 
-from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import (
     FrechetReference,
     bias_warning,
     covariance_factor,
     frechet_distance,
-    frechet_infinity,
-    frechet_with_error,
 )
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.vision import torchvision
@@ -105,57 +102,11 @@ def test_a_reference_keeps_its_root():
         reference.distance(FeatureStatistics.of(features(50, 3)))
 
 
-def test_the_error_is_that_of_repeated_experiments():
-    reference = FrechetReference.of(gaussian(np.zeros(6), np.eye(6), 10**6))
-
-    def measured(seed):
-        groups = [FeatureStatistics.of(part) for part in features(1000, seed=seed, shift=0.5).split(25)]
-        return frechet_with_error(groups, reference)
-
-    values = [measured(seed) for seed in range(40)]
-    deviation = np.std([each.value for each in values], ddof=1)
-    assert values[0].error == pytest.approx(deviation, rel=0.4)
-    whole = frechet_distance(
-        gaussian(np.zeros(6), np.eye(6), 10**6), FeatureStatistics.of(features(1000, seed=0, shift=0.5))
-    )
-    assert values[0].value == pytest.approx(whole, rel=1e-9)
-    covered = sum(abs(each.value - 1.5) < 2 * each.error for each in values)
-    assert covered >= 34
-    with pytest.raises(UserError, match="two groups of samples, not 1"):
-        frechet_with_error([FeatureStatistics.of(features(30))], reference)
-
-
-def test_the_distance_of_infinitely_many_samples_is_nearer_to_the_truth():
-    """N(0, I) to itself in d dimensions: 0. That of n samples is too great by some d^2 / 4n."""
-    d = 20
-    reference = FrechetReference.of(gaussian(np.zeros(d), np.eye(d), 10**9))
-    of_n, of_infinitely_many = [], []
-    for seed in range(5):
-        x = features(1000, d, seed=seed)
-        of_n.append(reference.distance(FeatureStatistics.of(x)))
-        of_infinitely_many.append(frechet_infinity(x, reference, points=8, replicates=2).value)
-    assert np.mean(of_n) > d**2 / 4000
-    assert abs(np.mean(of_infinitely_many)) < np.mean(of_n) / 5
-
-
-def test_the_error_of_the_extrapolation_covers_the_truth():
-    reference = FrechetReference.of(gaussian(np.zeros(4), np.eye(4), 10**9))
-    values = [
-        frechet_infinity(features(500, 4, seed=seed, shift=0.5), reference, points=6, replicates=30)
-        for seed in range(20)
-    ]
-    assert sum(abs(each.value - 1) < 2.5 * each.error for each in values) >= 16
-    deviation = np.std([each.value for each in values], ddof=1)
-    assert np.mean([each.error for each in values]) == pytest.approx(deviation, rel=0.4)
-    assert values[0].settings == {"points": 6, "subset_seed": 0}
-
-
-def test_too_few_samples_for_the_features_are_said():
-    reference = FrechetReference.of(gaussian(np.zeros(6), np.eye(6)))
-    with pytest.raises(UserError, match="60 samples are not more than 10 x 6 features"):
-        frechet_infinity(features(60), reference)
+def test_too_few_samples_or_images_for_the_features_are_said():
     assert bias_warning(2049, 2048) is None
     assert "2048 samples are not more than 2048 features" in bias_warning(2048, 2048)
+    of_reference = bias_warning(1797, 2048, "images of the reference")
+    assert of_reference.startswith("1797 images of the reference are not more than 2048 features")
     with pytest.raises(ValueError, match="at least two feature vectors, not 1"):
         frechet_distance(FeatureStatistics.of(features(1)), FeatureStatistics.of(features(9)))
 

@@ -66,6 +66,19 @@ def test_the_error_is_that_of_repeated_experiments():
     assert scores[0].error == pytest.approx(float(deviation), rel=0.4)
 
 
+@pytest.mark.parametrize("n", [50, 100])
+def test_the_error_of_few_samples_a_split_is_finite_and_that_of_repeated_experiments(n):
+    scores = [inception_score(logits(n, seed=seed), replicates=100) for seed in range(100)]
+    deviation = torch.tensor([score.value for score in scores]).std()
+    mean = sum(score.error for score in scores) / len(scores)
+    assert mean == pytest.approx(float(deviation), rel=0.3)
+
+
+def test_the_fewest_samples_have_an_error():
+    errors = [inception_score(logits(20, seed=seed)).error for seed in range(20)]
+    assert all(math.isfinite(error) and error > 0 for error in errors)
+
+
 def test_too_few_samples_are_refused():
     with pytest.raises(UserError, match="at least 20 images"):
         inception_score(logits(15))

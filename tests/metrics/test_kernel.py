@@ -75,7 +75,10 @@ def test_blocks_are_settings_and_unbiased():
 
 
 def test_too_few_vectors_are_refused():
-    with pytest.raises(UserError, match="30 in blocks of 20 are too few"):
+    with pytest.raises(UserError, match="at least 40 images in each set, not 30"):
         kernel_distance(features(30), features(50), block=20)
-    with pytest.raises(UserError, match="at least 2 images"):
-        kernel_distance(features(1), features(50))
+    with pytest.raises(UserError, match="at least 4 images in each set, not 3"):
+        kernel_distance(features(50), features(3))
+    with pytest.raises(UserError, match="blocks of two or more vectors, not of 1"):
+        kernel_distance(features(50), features(50), block=1)
+    assert kernel_distance(features(4), features(4, seed=1)).settings["block"] == 2

@@ -62,6 +62,11 @@ def test_scores_of_different_keys_never_compare(changes):
 def test_what_is_no_score_is_refused():
     with pytest.raises(ValueError, match="finite"):
         score(float("nan"))
+    for error in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="error must be finite"):
+            of_kind("IS", error=error)
+    with pytest.raises(ValueError, match="error must be finite"):
+        Score.from_row(of_kind("IS").to_row() | {"error": float("nan")})
     with pytest.raises(ValueError, match="not a row"):
         Score.from_row({"value": 1})
     with pytest.raises(ValueError, match="key has"):

@@ -1,0 +1,62 @@
+"""FD-infinity: the Fréchet distance that infinitely many samples would have (Chong & Forsyth 2020)."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from cm_ray.core.noise import derived_seed
+from cm_ray.errors import UserError
+from cm_ray.metrics.frechet import FrechetReference, frechet_influence
+from cm_ray.metrics.measured import Measured, checked_features, infinitesimal_jackknife
+
+
+def frechet_infinity(
+    features: Tensor, reference: FrechetReference, *, points: int = 15, seed: int = 0
+) -> Measured:
+    """Return the distance that infinitely many samples would have.  Chong & Forsyth 2020, Sec. 4.
+
+    The distance of n samples is that of infinitely many plus a constant over n, as far as n is well above
+    the dimension: distances of random subsets of n / 10 to n samples are fitted by a line in 1 / n, whose
+    value at 0 is the result. It may be negative. What the reference's own size biases stays in.
+
+    features: (n, d) of the samples.  points: subset sizes, 2 or more; each costs one `eigh`.  The value is a
+    sum of distances with the fit's weights, a sample's influence on it the sum of those on the distances of
+    the subsets that it is in: their infinitesimal jackknife is the error, at no further distance. Raises
+    UserError when a tenth of n is not more than d: such distances do not lie on a line.
+    """
+    checked_features(features)
+    n = len(features)
+    check_extrapolation(n, features.shape[1])
+    sizes = np.linspace(n // 10, n, points).round().astype(int)
+    rng = np.random.default_rng(derived_seed(seed, "FD-infinity"))
+    value, influence = 0.0, np.zeros(n)
+    for size, weight in zip(sizes, _weights_at_zero(1 / sizes), strict=True):
+        subset = rng.permutation(n)[:size]
+        distance, within = frechet_influence(features[subset], reference)
+        value += weight * distance
+        influence[subset] += weight * n / size * within  # of a share of the subset, and n / size of all
+    return Measured(
+        value=float(value),
+        error=infinitesimal_jackknife(influence),
+        settings={"points": points, "subset_seed": seed},
+    )
+
+
+def least_samples(dim: int) -> int:
+    """Return how many samples of `dim` features `frechet_infinity` needs: a tenth is more than `dim`."""
+    return 10 * (dim + 1)
+
+
+def check_extrapolation(n: int, dim: int) -> None:
+    """Raise UserError when `n` samples of `dim` features are too few for `frechet_infinity`."""
+    if n < least_samples(dim):
+        raise UserError(
+            f"FD-infinity extrapolates from a tenth of the samples, and {n} samples are not more than "
+            f"10 x {dim} features; take {least_samples(dim)} or more."
+        )
+
+
+def _weights_at_zero(x: np.ndarray) -> np.ndarray:
+    """Return w (k,) such that w·y is the value at 0 of the line that fits (x, y) best."""
+    return np.polyfit(x, np.eye(len(x)), 1)[1]
