@@ -1,12 +1,13 @@
 """A run directory: what is where, the log of a run, and the lock that gives it to one process.
 
 config.json        the settings           lineage.json   data fingerprint, git revision, versions
+search.json        in its place: a search for time points; source.json: an evaluation
 metrics.jsonl      a row per log interval  result.json    scores with their keys, timings, paths
 checkpoints/       step-00001000/ …, best.json
 samples/           *.png and *.npz        model/         what sampling needs: model.json, weights
 teacher/, initial/ copies of the models that it was distilled from and started from
 rounds/            of progressive distillation: the model of every round, by its sampling steps
-tracking.json      the MLflow run and how far it has been told
+tracking.json      the MLflow run and how far it has been told; of an evaluation, tracking/*/tracking.json
 """
 
 from __future__ import annotations
@@ -24,6 +25,16 @@ from cm_ray.config import TrainConfig, differences, from_dict, to_dict
 from cm_ray.errors import UserError
 from cm_ray.files import read_json, remove, write_json, written_aside
 
+_OWNERS = {
+    "config.json": "a training run",
+    "search.json": "a search for time points",
+    "source.json": "an evaluation",
+    "cells": "a table",
+}
+"""What each job writes before all else, and whose a directory with it is; of several, the first counts."""
+_OF_SOMEBODY = ("result.json", "tracking.json", "checkpoints")
+"""What no directory has that is free."""
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -35,6 +46,16 @@ class RunDirectory:
     def config_file(self) -> Path:
         """The settings."""
         return self.root / "config.json"
+
+    @property
+    def search_file(self) -> Path:
+        """What is searched for, of a search for time points."""
+        return self.root / "search.json"
+
+    @property
+    def source_file(self) -> Path:
+        """What is scored, of an evaluation."""
+        return self.root / "source.json"
 
     @property
     def lineage_file(self) -> Path:
@@ -91,6 +112,17 @@ class RunDirectory:
         """Folder of the models of the rounds of progressive distillation, by sampling steps."""
         return self.root / "rounds"
 
+    def check_owner(self, mine: Path) -> None:
+        """Raise UserError when the directory is another job's than the one that writes the file `mine`.
+
+        mine: `config_file`, `search_file` or `source_file`. Ask before anything is written.
+        """
+        found = next((name for name in _OWNERS if (self.root / name).exists()), None)
+        if found is None and any((self.root / name).exists() for name in _OF_SOMEBODY):
+            raise UserError(f"{self.root} belongs to another job; choose another --run-dir.")
+        if found and found != mine.name:
+            raise UserError(f"{self.root} belongs to {_OWNERS[found]}; choose another --run-dir.")
+
     def config(self) -> TrainConfig:
         """Read the settings. Raises UserError when this is no run directory."""
         if not self.config_file.is_file():
@@ -98,7 +130,11 @@ class RunDirectory:
         return from_dict(TrainConfig, read_json(self.config_file))
 
     def check_same(self, config: TrainConfig) -> None:
-        """Raise UserError, naming what differs, when the directory holds a run with other settings."""
+        """Raise UserError, naming what differs, when the directory holds a run with other settings.
+
+        Also when it is another job's.
+        """
+        self.check_owner(self.config_file)
         if self.config_file.is_file() and (others := differences(self.config(), config)):
             raise UserError(
                 f"{self.root} holds a run with other settings: {', '.join(others)}; "

@@ -5,7 +5,8 @@ an .npz, the name of a data set. Generation and features run on Ray. Every score
 its whole key; it is called FID-50k only when it is one. The same command goes on after an interruption.
 """
 
-from cm_ray.cluster.evaluate import Evaluation, evaluate
+from cm_ray.cluster.evaluate import evaluate
+from cm_ray.cluster.evaluate_plan import Evaluation
 from cm_ray.command_line import run_job
 from cm_ray.training.scored import table
 

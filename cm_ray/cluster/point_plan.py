@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -44,6 +45,8 @@ class TimePointSearch(MeasuringConfig):
     round as there are actors, exhaustive all of them."""
     budget: int = 10_000
     """Most samples for a candidate; the confirmation takes others, up to as many again."""
+    probes: int = 0
+    """Candidates at once, of sections and of ternary's looking ahead; 0: as many as there are actors."""
     first: int = 0
     """Samples to begin with; 0: a sixteenth of the budget, or more than the extractor has features."""
     sweeps: int = 1
@@ -73,15 +76,19 @@ class Plan:
         spec, _ = read_model(folder)
         if spec.diffusion.boundary == "none":
             raise UserError(f"{settings.model} is a diffusion model: time points are a consistency model's.")
-        if settings.steps < 2:
-            raise UserError(f"--steps {settings.steps} has no time points to search: give 2 or more.")
+        _check(settings)
         dim = measure.extractor.dim
         first = settings.first or min(settings.budget, max(settings.budget // 16, dim + dim // 4))
         if warning := bias_warning(first, dim):
             say(f"warning: a search from {first} samples on: {warning}")
-        known = run.schedule.s1 + 1 if run else _GRID
         effort = Effort(first=first, budget=settings.budget)
-        return cls(settings, spec, settings.grid or min(_MOST_GRID, known), effort)
+        grid = settings.grid or min(_MOST_GRID, run.schedule.s1 + 1 if run else _GRID)
+        if grid < settings.steps + 1:
+            raise UserError(
+                f"A grid of {grid} has no room for {settings.steps - 1} points between its ends: take --grid "
+                f"{settings.steps + 1} or more."
+            )
+        return cls(settings, spec, grid, effort)
 
     def sampling(self, points: Points) -> Sampling:
         """Return the sampling with points of the grid."""
@@ -100,3 +107,19 @@ class Plan:
         for name in ("actors", "run_dir", "tracking_uri", "update", "model", "weights"):
             del kept[name]
         return kept | {"grid": self.grid, "first": self.effort.first}
+
+
+def _check(settings: TimePointSearch) -> None:
+    """Raise UserError, naming the setting, on what no model could be searched with."""
+    if settings.steps < 2:
+        raise UserError(f"--steps {settings.steps} has no time points to search: give 2 or more.")
+    least = {"batch_size": 1, "budget": 2, "grid": 0, "first": 0, "probes": 0, "sweeps": 0, "seed": 0}
+    for name, low in least.items():
+        if (number := getattr(settings, name)) < low:
+            raise UserError(f"--{name.replace('_', '-')} must be at least {low}, not {number}.")
+    if settings.first == 1:
+        raise UserError("--first must be at least 2 for a score, or 0 for its default, not 1.")
+    for name in ("tolerance", "zone"):
+        number = getattr(settings, name)
+        if not (math.isfinite(number) and number >= 0):
+            raise UserError(f"--{name} must be a number of 0 or more, not {number}.")

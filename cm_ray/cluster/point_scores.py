@@ -16,6 +16,7 @@ from cm_ray.cluster.progress import shown
 from cm_ray.cluster.remembered import Remembered
 from cm_ray.core.noise import derived_seed
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
+from cm_ray.metrics.measured import infinitesimal_jackknife
 from cm_ray.metrics.statistics import Array
 from cm_ray.search.greedy import Points
 from cm_ray.search.noisy import PointRequest
@@ -93,7 +94,7 @@ class PointScores:
     def score(self, kept: Kept) -> Array:
         """Return the distance and its replicates (1 + REPLICATES,)."""
         value, influence = frechet_influence(kept.features(), self._reference)
-        self._tell(Measurement(kept, value, float(influence.std(ddof=1) / np.sqrt(len(influence)))))
+        self._tell(Measurement(kept, value, infinitesimal_jackknife(influence)))
         return np.concatenate([[value], value + resampled_means(influence)])
 
 

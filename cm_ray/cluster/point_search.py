@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from cm_ray.cluster.actors import plan_actors
 from cm_ray.cluster.gathered import Gathered
@@ -18,10 +18,11 @@ from cm_ray.cluster.progress import say, shown
 from cm_ray.cluster.references import Yardstick, reference_set
 from cm_ray.cluster.remembered import Remembered
 from cm_ray.errors import UserError
-from cm_ray.files import remove, write_json
+from cm_ray.files import read_json, remove, write_json
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
-from cm_ray.metrics.measured import Measured
+from cm_ray.metrics.measured import Measured, infinitesimal_jackknife
 from cm_ray.metrics.score import Score, measured_score, score_key
+from cm_ray.metrics.statistics import Array
 from cm_ray.networks.model import sampling_of
 from cm_ray.run_directory import RunDirectory
 from cm_ray.sampling import Sampling, parse
@@ -32,9 +33,24 @@ from cm_ray.search.noisy import PointRequest, find_points
 from cm_ray.search.openai_indices import write_ts
 from cm_ray.training.pictures import save_grid
 from cm_ray.training.sampling import Request
-from cm_ray.training.time_points_report import Chosen, Evaluated, Placed, Report
+from cm_ray.training.time_points_report import Chosen, Evaluated, Gap, Placed, Report
 
-_WORK = "work"
+_WORK = "search-work"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fresh:
+    """A score on noise that the search has not seen."""
+
+    sampling: Sampling
+    score: Score
+    influence: Array
+    """Of each sample on the score: those of two scores pair."""
+
+    def over(self, other: _Fresh) -> Gap:
+        """Return this score less another one."""
+        error = infinitesimal_jackknife(self.influence - other.influence)
+        return Gap(mean=self.score.value - other.score.value, error=error)
 
 
 class Search:
@@ -48,26 +64,24 @@ class Search:
                 f"The model makes images of {plan.spec.shape} and the data are of {self.manifest.shape}: "
                 "give --size, or other --data."
             )
-        self.actors = plan_actors(plan.settings.actors, node_resources())
         self.evaluated: list[Evaluated] = []
         self.placed: list[Placed] = []
 
     def conclude(self) -> None:
         """Search, measure what was found, and write result.json last."""
-        settings = self.plan.settings
+        settings, actors = self.plan.settings, plan_actors(self.plan.settings.actors, node_resources())
+        self.probes = self._settled_probes(actors.count)
         say(
             f"{self.run.root}: up to {settings.steps} evaluations on a grid of {self.plan.grid}, "
-            f"{settings.spend}, {self.measure.extractor.name}, {self.actors}"
+            f"{settings.spend}, {self.measure.extractor.name}, {actors}"
         )
-        with SamplerPool(self.measure.opener, self.actors) as pool:
+        with SamplerPool(self.measure.opener, actors) as pool:
             extractor = self.measure.extractor
             references = reference_set(pool, self.shards, self.manifest, extractor, ())
             remembered = Remembered(pool, pool.put(self.folder), extractor, WANTED, self.run.root / _WORK)
             scores = PointScores(remembered, references.frechet, self._request, self._measured)
-            found = points_by_count(self._stages(scores))
-            chosen = [
-                self._chosen(remembered, references.frechet, points) for points in ((), *found.values())
-            ]
+            found = points_by_count(self._stages(scores)).values()
+            chosen = list(self._chosen(remembered, references.frechet, found))
             self._grids(pool, chosen)
         report = Report(
             model=settings.model,
@@ -81,6 +95,18 @@ class Search:
         write_json(self.run.result_file, report.to_dict())
         remove(self.run.root / _WORK)
 
+    def _settled_probes(self, actors: int) -> int:
+        """Return how many candidates are probed at once: as many as when the search began.
+
+        Their number decides the way of some methods, so that a call with other actors would leave it.
+        """
+        found: dict[str, Any] = read_json(self.run.search_file)
+        if "at_once" not in found:
+            found["at_once"] = self.plan.settings.probes or actors
+            write_json(self.run.search_file, found)
+        probes: int = found["at_once"]
+        return probes
+
     def _stages(self, scores: PointScores) -> list[Stage[Pinpointed]]:
         settings, stages = self.plan.settings, []
         for stage in find_points(
@@ -88,7 +114,7 @@ class Search:
             self.plan.grid,
             settings.steps - 1,
             spending=settings.spend,
-            method=method_named(settings.method, actors=self.actors.count),
+            method=method_named(settings.method, actors=self.probes),
             effort=self.plan.effort,
             sweeps=settings.sweeps,
             tolerance=settings.tolerance,
@@ -142,31 +168,49 @@ class Search:
             )
         )
 
-    def _chosen(self, remembered: Remembered, reference: FrechetReference, points: Points) -> Chosen:
-        """Measure found points, and a Karras grid's, on the next seed's noise."""
-        count = len(points) + 1
-        sampling, karras = self.plan.sampling(points), parse(f"multistep:{count}", self.plan.spec.diffusion)
-        requests = [self._samples(one, 0, self.plan.effort.budget, seeds=1) for one in (sampling, karras)]
-        values: list[Score] = []
+    def _chosen(
+        self, remembered: Remembered, reference: FrechetReference, found: Iterable[Points]
+    ) -> Iterator[Chosen]:
+        """Measure found points, for 1, 2, .. evaluations, and a Karras grid's, on the next seed's noise."""
+        best: _Fresh | None = None
+        for points in ((), *found):
+            karras = parse(f"multistep:{len(points) + 1}", self.plan.spec.diffusion)
+            own, rival = self._fresh(remembered, reference, [self.plan.sampling(points), karras])
+            kept = rival if rival.score.value < own.score.value else own
+            say(f"{own.score.metric}: {own.score.value:.4g} ± {own.score.error:.2g}")
+            chosen = Chosen(
+                evaluations=len(points) + 1,
+                taus=own.sampling.taus,
+                ts=write_ts(points, self.plan.grid),
+                score=own.score.to_row(),
+                karras_taus=karras.taus,
+                karras_value=rival.score.value,
+                kept=kept.sampling.taus,
+                over_karras=own.over(rival),
+                over_fewer=kept.over(best) if best else None,
+            )
+            best = kept if best is None or kept.score.value < best.score.value else best
+            for sentence in chosen.doubts:
+                say(sentence)
+            yield chosen
+
+    def _fresh(
+        self, remembered: Remembered, reference: FrechetReference, samplings: Sequence[Sampling]
+    ) -> list[_Fresh]:
+        """Measure samplings on the next seed's noise, all together."""
+        requests = [self._samples(one, 0, self.plan.effort.budget, seeds=1) for one in samplings]
         with shown("image") as progress:
-            for _ in remembered.generate_all(requests[: 1 + (karras != sampling)], progress):
+            for _ in remembered.generate_all(list(dict.fromkeys(requests)), progress):
                 pass
+        fresh = []
         for request in requests:
             gathered = Gathered.load(remembered.file(request), WANTED)
             assert gathered is not None
             assert gathered.features is not None
             value, influence = frechet_influence(gathered.features, reference)
-            error = float(influence.std(ddof=1) / np.sqrt(len(influence)))
-            values.append(self._score(request, Measured(value=value, error=error)))
-        say(f"{values[0].metric}: {values[0].value:.4g} ± {values[0].error:.2g}")
-        return Chosen(
-            evaluations=count,
-            taus=sampling.taus,
-            ts=write_ts(points, self.plan.grid),
-            score=values[0].to_row(),
-            karras_taus=karras.taus,
-            karras_value=values[1].value,
-        )
+            measured = Measured(value=value, error=infinitesimal_jackknife(influence))
+            fresh.append(_Fresh(request.sampling, self._score(request, measured), influence))
+        return fresh
 
     def _score(self, request: Request, measured: Measured) -> Score:
         key = score_key(
@@ -190,6 +234,8 @@ class Search:
     def _note(self) -> str:
         plan, settings = self.plan, self.plan.settings
         how = settings.spend if settings.spend == "smooth" else f"{settings.spend} by {settings.method}"
+        if settings.spend != "smooth" and settings.method in ("ternary", "sections"):
+            how += f", {self.probes} candidates at once"
         return (
             f"Searched {how}, from {plan.effort.first:,} samples to {plan.effort.budget:,} for a candidate, "
             f"seed {settings.seed}, against {self.manifest.count:,} images of {self.manifest.source}; scored "

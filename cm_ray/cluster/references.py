@@ -1,7 +1,8 @@
-"""What scores are measured with: features, and the images compared with. Features are made on the pool."""
+"""What scores are measured with and of: features, the images compared with, models by their names."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from cm_ray.data.shards import Manifest, load_all
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import EXTRACTORS, Extractor
 from cm_ray.metrics.measures import SampleSet
+from cm_ray.networks.model import SPEC
 from cm_ray.run_directory import RunDirectory
+from cm_ray.tracking.store import check_uri
 from cm_ray.training.evaluate import extractor_opener
 from cm_ray.training.reference import keep_features, keep_statistics, kept_features, kept_statistics
 
@@ -61,6 +64,28 @@ def run_of(model: Path) -> TrainConfig | None:
     """Return the settings of the run that a model's folder lies in; None when it lies in none."""
     run = RunDirectory(model.parent)
     return run.config() if run.config_file.is_file() else None
+
+
+def tracking_uris(settings: MeasuringConfig) -> tuple[str, str]:
+    """Return where MLflow is told of the work, and where models:/ names are: they are read with "none", too.
+
+    Empty stands for the places that `Group` and `fetch_model` choose. Raises UserError on an address that
+    MLflow does not take.
+    """
+    told = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if told not in ("", "none"):
+        check_uri(told)
+    return told, "" if told == "none" else told
+
+
+def name_of(source: str) -> str:
+    """Return what to call it: demo of runs/demo and of runs/demo/model, NAME-3 of models:/NAME/3."""
+    if source.startswith("models:"):
+        return source.removeprefix("models:").strip("/").replace("/", "-")
+    path = Path(source).expanduser().absolute()
+    if path.is_file():
+        return path.stem
+    return path.parent.name if path.name == "model" and (path / SPEC).is_file() else path.name
 
 
 def reference_set(

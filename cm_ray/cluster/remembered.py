@@ -44,10 +44,11 @@ class Remembered:
             yield missing[number], gathered
 
     def file(self, request: Request) -> Path:
-        """Return where what came of a request is kept."""
+        """Return where what came of a request is kept; what other devices make differs by rounding."""
         extractor = self.extractor
         key = (
-            *(self.model.digest, extractor.name, extractor.weights_sha256, extractor.preprocess),
+            *(self.pool.kind, self.model.digest),
+            *(extractor.name, extractor.weights_sha256, extractor.preprocess),
             *(request.sampling.text, request.seed, request.label, request.unit),
         )
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]

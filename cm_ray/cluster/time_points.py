@@ -8,13 +8,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cm_ray.cluster.launch import connected
 from cm_ray.cluster.point_plan import Plan, TimePointSearch
 from cm_ray.cluster.point_search import Search
 from cm_ray.cluster.progress import say
-from cm_ray.cluster.references import Yardstick, run_of, yardstick
+from cm_ray.cluster.references import Yardstick, name_of, run_of, tracking_uris, yardstick
+from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.files import folder_written_aside, read_json, write_json
 from cm_ray.networks.model import SPEC, WEIGHTS, network_digest, read_model, spec_to_dict
@@ -34,52 +37,70 @@ def find_time_points(settings: TimePointSearch) -> RunDirectory:
     In it: result.json; time_points.md, .csv (every evaluation) and .png; sample grids. The same call goes on
     after a kill and repeats no finished evaluation. Raises UserError on bad input.
     """
-    folder = locate_model(settings.model, settings.tracking_uri)
+    told_at, registry = tracking_uris(settings)
+    folder = locate_model(settings.model, registry)
     run_config = run_of(folder)
     measure = yardstick(settings, run_config)
-    name = Path(settings.model.replace("models:/", "").rstrip("/")).stem
-    root = Path(settings.run_dir).absolute() if settings.run_dir else default_run_dir(f"time_points-{name}")
-    run = RunDirectory(root)
+    named = Path(settings.run_dir).absolute() if settings.run_dir else None
+    run = RunDirectory(named or default_run_dir(f"time_points-{name_of(settings.model)}"))
     plan = Plan.of(settings, folder, run_config, measure)
     with run.locked():
-        before = _claim(run, plan, folder, measure)
-        group = Group(run.root, name=run.root.name, uri=settings.tracking_uri, experiment=EXPERIMENT)
-        try:
-            if not run.result_file.is_file():
-                with connected():
-                    Search(plan, measure, folder, run).conclude()
-            _tell(group, plan, run)
-            if settings.update:
-                _update(settings, folder, run, before, group.run_id)
-        except BaseException:
-            group.finish("FAILED")
-            raise
-        group.finish("FINISHED")
+        wanted = _wanted(plan, folder, measure)
+        _check_same(run, wanted)
+        with connected():
+            search = Search(plan, measure, folder, run)
+            before = _claim(run, wanted, search.manifest, folder)
+            group = Group(run.root, name=run.root.name, uri=told_at, experiment=EXPERIMENT)
+            try:
+                if not run.result_file.is_file():
+                    search.conclude()
+                _tell(group, plan, run)
+                if settings.update:
+                    _update(settings, folder, run, before, group.run_id)
+            except BaseException:
+                group.finish("FAILED")
+                raise
+            group.finish("FINISHED")
     return run
 
 
-def _claim(run: RunDirectory, plan: Plan, folder: Path, measure: Yardstick) -> str:
-    """Give the directory to this search; return the digest that the model had when it began.
-
-    Raises UserError, naming what differs, when it holds another search.
-    """
-    file = run.root / "search.json"
+def _wanted(plan: Plan, folder: Path, measure: Yardstick) -> dict[str, Any]:
+    """Return, as JSON values, what makes two searches the same."""
     extractor = measure.extractor
     wanted = plan.to_dict() | {
         "network": network_digest(folder),
         "extractor": [extractor.name, extractor.weights_sha256, extractor.preprocess],
         "data": [measure.data.path, measure.data.size],
     }
-    if not file.is_file():
-        write_json(file, wanted | {"model": model_digest(folder)})
-    found = read_json(file)
-    before: str = found.pop("model")
-    wanted = json.loads(json.dumps(wanted))
+    return json.loads(json.dumps(wanted))
+
+
+def _check_same(run: RunDirectory, wanted: Mapping[str, Any]) -> None:
+    """Raise UserError, naming what differs, when the directory holds another search, or is another job's."""
+    run.check_owner(run.search_file)
+    found = read_json(run.search_file) if run.search_file.is_file() else wanted
     if others := [name for name in wanted if found.get(name) != wanted[name]]:
         raise UserError(
             f"{run.root} holds a search with other settings ({', '.join(others)}); repeat its settings to go "
             "on with it, or choose another --run-dir."
         )
+
+
+def _claim(run: RunDirectory, wanted: Mapping[str, Any], manifest: Manifest, folder: Path) -> str:
+    """Give the directory to this search; return the digest that the model had when it began.
+
+    Not before all is known to fit. Raises UserError when the search that it holds was of other images.
+    """
+    if not run.search_file.is_file():
+        first = {"reference": manifest.fingerprint, "model": model_digest(folder)}
+        write_json(run.search_file, {**wanted, **first})
+    found = read_json(run.search_file)
+    if found["reference"] != manifest.fingerprint:
+        raise UserError(
+            f"{manifest.source} has other images than when the search in {run.root} began; choose another "
+            "--run-dir."
+        )
+    before: str = found["model"]
     return before
 
 
@@ -94,34 +115,31 @@ def _tell(group: Group, plan: Plan, run: RunDirectory) -> None:
 
 
 def _update(settings: TimePointSearch, folder: Path, run: RunDirectory, before: str, mlflow_run: str) -> None:
-    """Write the found points into the model, and register it again where it was registered."""
-    chosen = read_json(run.result_file)["chosen"]
+    """Write the time points into the model, and register it again where it was registered."""
     spec, _ = read_model(folder)
     points = {len(taus): taus for taus in spec.time_points}
-    points |= {len(one["taus"]): tuple(one["taus"]) for one in chosen if one["taus"]}
+    kept = [tuple(one["kept"]) for one in read_json(run.result_file)["chosen"]]
+    points |= {len(taus): taus for taus in kept if taus}
     spec = dataclasses.replace(spec, time_points=tuple(points[count] for count in sorted(points)))
-    tags = {"time_points.run": mlflow_run}
+    told_at, registry = tracking_uris(settings)
     if settings.model.startswith("models:"):
         with folder_written_aside(run.model) as aside:
             shutil.copy(folder / WEIGHTS, aside / WEIGHTS)
             write_json(aside / SPEC, spec_to_dict(spec))
-        registered = publish_time_points(
-            run.model, settings.model, tracking_uri=settings.tracking_uri, tags=tags
-        )
-        say(f"{registered.uri}: {registered.reason}")
+        source, where = settings.model, {"tracking_uri": registry}
+        folder = run.model
+    else:
+        write_json(folder / SPEC, spec_to_dict(spec))
+        say(f"{folder / SPEC} has the time points: python jobs/sample.py {settings.model} --steps 2")
+        if (told := registered_as(folder)) is None:
+            return
+        source = told.version["name"]
+        where = {"before": before, "run_id": told.run_id, "tracking_uri": told.uri}
+    if told_at == "none":
+        say(f"--tracking-uri none: the registered model {source} was left alone; {folder} has the points.")
         return
-    write_json(folder / SPEC, spec_to_dict(spec))
-    say(f"{folder / SPEC} has the time points: python jobs/sample.py {settings.model} --steps 2")
-    if (told := registered_as(folder)) is not None:
-        registered = publish_time_points(
-            folder,
-            told.version["name"],
-            before=before,
-            run_id=told.run_id,
-            tracking_uri=told.uri,
-            tags=tags,
-        )
-        say(f"{registered.uri}: {registered.reason}")
+    registered = publish_time_points(folder, source, tags={"time_points.run": mlflow_run}, **where)
+    say(f"{registered.uri}: {registered.reason}")
 
 
 def registered_as(model: Path) -> Told | None:

@@ -46,8 +46,7 @@ def publish_time_points(
     source: the version that the time points were searched for: ``models:/NAME@ALIAS`` or
     ``models:/NAME/VERSION``; or NAME alone, which stands for its first version of the content `before`.
     before: the `model_digest` of the model before the search.  run_id: only versions of this MLflow run
-    count for NAME; empty: of any.  tracking_uri: see `fetch_model`.
-    tags: more tags of the new version; `clean_name` sees to their names.
+    count for NAME; empty: of any.  tracking_uri: see `fetch_model`.  tags: more tags of the new version.
 
     The new version belongs to the source's MLflow run and bears its tags, and the tags `time_points` (JSON)
     and `time_points.of` (the source's number). Called again it finds the version that is there. If the

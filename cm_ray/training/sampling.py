@@ -27,7 +27,9 @@ class Request:
     """Images per network evaluation."""
 
     def units(self) -> list[tuple[int, int]]:
-        """Return (first index, count) of every unit of work."""
+        """Return (first index, count) of every unit of work. Raises ValueError where there is none."""
+        if self.count < 1 or self.unit < 1:
+            raise ValueError(f"{self.count} samples in units of {self.unit}: both must be at least 1")
         stop = self.first + self.count
         return [(i, min(self.unit, stop - i)) for i in range(self.first, stop, self.unit)]
 

@@ -20,9 +20,8 @@ class Scored:
         folder is another job's, or holds the scores of other content: a score's key does not tell what was
         scored, and one would replace the other.
         """
-        self._folder, claim = run.root, run.root / "source.json"
-        if run.config_file.is_file() or run.result_file.is_file():
-            raise UserError(f"{run.root} belongs to another job; choose another --run-dir.")
+        self._folder, claim = run.root, run.source_file
+        run.check_owner(claim)
         if claim.is_file() and (found := read_json(claim))["content"] != content:
             raise UserError(
                 f"{run.root} holds scores of {found['source']} with other content than {source} has now; "
@@ -54,13 +53,13 @@ def _what(score: Score) -> str:
 def table(scores: Sequence[Score]) -> str:
     """Return scores as a Markdown table."""
     lines = [
-        "| score | sampler | value | ± | samples | seed | reference |",
-        "|---|---|---:|---:|---:|---:|---|",
+        "| score | sampler | value | ± | samples | seed | reference | images as |",
+        "|---|---|---:|---:|---:|---:|---|---|",
     ]
     for score in scores:
         key, error = score.key, "" if score.error is None else f"{score.error:.2g}"
         lines.append(
             f"| {score.name} | `{key['sampler']}` | {score.value:.4g} | {error} | {key['n']} | {key['seed']} "
-            f"| {key['reference'][:12]} |"
+            f"| {key['reference'][:12]} | {str(key['preprocess']).replace('|', '/')} |"
         )
     return "\n".join([*lines, ""])

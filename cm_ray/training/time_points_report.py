@@ -58,6 +58,24 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A difference of two scores on the same noise: worse, if above 0."""
+
+    mean: float
+    error: float
+    """Its standard error, of samples that pair."""
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is worse beyond doubt: by more than two standard errors."""
+        return self.mean > 2 * self.error
+
+    def __str__(self) -> str:
+        """Say it as a number."""
+        return f"{self.mean:.3g} ± {self.error:.2g}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
     """The time points for a number of evaluations, measured on noise that the search has not seen."""
 
@@ -72,6 +90,28 @@ class Chosen:
     """The inner points of a Karras grid, which would be taken without a search."""
     karras_value: float
     """Their score on the same noise."""
+    kept: tuple[float, ...]
+    """Which of the two the model gets: those of the better score, the found ones if they are equal."""
+    over_karras: Gap
+    """The found points' score less a Karras grid's."""
+    over_fewer: Gap | None
+    """The kept points' score less the best one with fewer evaluations; None where there are no fewer."""
+
+    @property
+    def doubts(self) -> list[str]:
+        """Return a sentence for each way in which the found points do not help."""
+        sentences, name = [], f"{self.evaluations} evaluations"
+        if self.kept != self.taus:
+            how = "clearly worse" if self.over_karras.clear else "no better"
+            sentences.append(
+                f"{name}: the points found score {how} than a Karras grid's (by {self.over_karras}), "
+                "which the model gets instead."
+            )
+        if self.over_fewer and self.over_fewer.clear:
+            sentences.append(
+                f"{name} score clearly worse than fewer do (by {self.over_fewer}): more steps do not help."
+            )
+        return sentences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +171,8 @@ class Report:
             f"{self.spent / self.fixed:.1%} of the {self.fixed:,} of the ternary search that gives each "
             "candidate the whole budget."
         )
-        return "\n".join([*lines, "", cost, "", self.note, ""])
+        doubts = [sentence for chosen in self.chosen for sentence in chosen.doubts]
+        return "\n".join([*lines, "", cost, "", " ".join([self.note, *doubts]), ""])
 
 
 def _csv(evaluated: Sequence[Evaluated]) -> str:

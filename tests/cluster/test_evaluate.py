@@ -17,9 +17,10 @@ from PIL import Image
 from cm_ray import presets
 from cm_ray.cluster import evaluate as module
 from cm_ray.cluster.actors import Actors
-from cm_ray.cluster.evaluate import GROUPS, Evaluation, evaluate
+from cm_ray.cluster.evaluate import GROUPS, evaluate
+from cm_ray.cluster.evaluate_plan import Evaluation
 from cm_ray.cluster.generate import SamplerPool
-from cm_ray.cluster.references import run_of, yardstick
+from cm_ray.cluster.references import name_of, run_of, yardstick
 from cm_ray.config import ActorsConfig, DiffusionConfig, MeasuringConfig, override
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.part import ReadOptions
@@ -157,7 +158,8 @@ class TestScores:
             assert row["key"]["evaluations"] == (1 if row["key"]["sampler"] == "one-step" else 2)
         table = (run.root / "scores.md").read_text().splitlines()
         assert len(table) == 2 + len(rows)
-        assert {line.count("|") for line in table} == {8}
+        assert {line.count("|") for line in table} == {9}
+        assert all(line.endswith(f" | {open_extractor('digits').preprocess} |") for line in table[2:])
         assert f"| FD-digits-{COUNT} | `one-step` | {scores[0].value:.4g} |" in table[2]
         assert not any("FID" in line for line in table)
         grid = Image.open(run.samples / "one-step.png")
@@ -166,7 +168,7 @@ class TestScores:
             *("multistep-2.0.npz", "multistep-2.0.png"),
             *("one-step.npz", "one-step.png"),
         ]
-        assert not (run.root / "work").exists()
+        assert not (run.root / "evaluation-work").exists()
 
     def test_a_model_scores_what_its_training_says(self, scored, tiny, tmp_path):
         config = override(
@@ -188,7 +190,7 @@ class TestScores:
             same = ours[f"{score.name}/one-step"]
             assert score.value == pytest.approx(same.value, rel=1e-9, abs=1e-12), score.name
         errors = [ours[f"FD-digits-{COUNT}/one-step"].error, others[0].error]
-        assert errors[0] == pytest.approx(errors[1], rel=1e-6), "cut into the same groups"
+        assert errors[0] == pytest.approx(errors[1], rel=1e-6)
 
     def test_kept_arrays_are_those_of_the_model(self, scored, tiny):
         source = NpzSource.open(scored[0].samples / "multistep-2.0.npz", "kept")
@@ -214,7 +216,11 @@ class TestScores:
         run, second = evaluate(call)
         assert [score.metric.split("-")[0] for score in second] == ["FD", "KID"], "the two are one sampler"
         assert [Score.from_row(row) for row in read_json(root / "scores.json")] == [*first, *second]
-        assert first == [by_metric(scored[1])[first[0].metric]]
+        (of_statistics,) = first
+        of_features = by_metric(scored[1])[of_statistics.metric]
+        assert of_statistics.key == of_features.key
+        assert of_statistics.value == pytest.approx(of_features.value, rel=1e-9), "summed in another order"
+        assert of_statistics.error == pytest.approx(of_features.error, rel=0.5), f"told by {GROUPS} groups"
         assert {score.metric: score.value for score in second}.items() <= {
             score.metric: score.value for score in scored[1]
         }.items()
@@ -257,6 +263,35 @@ class TestScores:
         assert score.value == pytest.approx(0, abs=1e-9)
         assert score.key["sampler"] == "images of folder"
 
+    def test_images_sorted_by_class_have_the_error_of_shuffled_ones(self, warm, tmp_path):
+        images, labels = (tensor.numpy()[:900] for tensor in load_digits_images())
+        scores = []
+        for name, order in [
+            ("sorted", np.argsort(labels)),
+            ("mixed", np.random.default_rng(0).permutation(900)),
+        ]:
+            npz = save_npz(tmp_path / f"{name}.npz", images[order])
+            scores += evaluate(settings(npz, tmp_path / name))[1]
+        assert scores[0].value == pytest.approx(scores[1].value, rel=1e-9)
+        assert scores[0].error == pytest.approx(scores[1].error, rel=1e-6)
+
+    def test_what_was_measured_before_a_failure_is_written(self, warm, tmp_path, monkeypatch):
+        measure_all = module.measure_all
+
+        def failing(kinds, *sets):
+            if "recall" in kinds:
+                raise UserError("not now")
+            return measure_all(kinds, *sets)
+
+        monkeypatch.setattr(module, "measure_all", failing)
+        npz = save_npz(tmp_path / "images.npz", noise(70))
+        with pytest.raises(UserError, match="not now"):
+            evaluate(settings(npz, tmp_path / "run", scores=("precision", "FD", "recall")))
+        assert not (tmp_path / "run" / "scores.json").exists(), "precision comes with recall"
+        with pytest.raises(UserError, match="not now"):
+            evaluate(settings(npz, tmp_path / "run", scores=("FD", "SWD", "recall", "IS")))
+        assert [row["kind"] for row in read_json(tmp_path / "run" / "scores.json")] == ["FD", "SWD"]
+
     def test_what_a_run_was_trained_with_is_taken(self, warm, tiny, monkeypatch, tmp_path):
         monkeypatch.setenv("CM_RAY_RUNS", str(tmp_path / "runs"))
         config = dataclasses.replace(settings(tiny, "", samples=100), data="", extractor="")
@@ -277,23 +312,24 @@ class TestScores:
         put, puts = SamplerPool.put, []
         monkeypatch.setattr(SamplerPool, "_finished", watched)
         monkeypatch.setattr(SamplerPool, "put", lambda self, folder: puts.append(folder) or put(self, folder))
-        npz = save_npz(tmp_path / "data.npz", noise(80))
+        npz = save_npz(tmp_path / "data.npz", noise(50))
         few = {"data": str(npz), "samples": 60, "batch_size": 2}
         evaluate(settings(tiny, tmp_path / "a", **few))
         grids = [unit for unit in units if unit[1]]
         assert [size for size, *_ in grids] == [2, 2] * 2, "two samplers, each a grid of four"
         assert not any(features for _, _, features in units)
-        assert sum(size for size, *_ in units) == 80 + 2 * (60 + 4)
+        assert sum(size for size, *_ in units) == 50 + 2 * (60 + 4)
         assert len(puts) == 1, "weights are put once for all samplers"
         said = capsys.readouterr().err
-        assert "warning: 60 samples are not more than 64 features" in said
+        assert said.count("warning: 60 samples are not more than 64 features") == 1
+        assert said.count("warning: 50 images of data are not more than 64 features") == 1
         assert "features of data, once for this extractor:" in said
 
         units.clear()
         evaluate(settings(npz, tmp_path / "b", data=str(npz), scores=("IS", "SWD")))
         assert units
         assert all(images and features for _, images, features in units)
-        assert sum(size for size, *_ in units) == 80, "the data are not asked for features"
+        assert sum(size for size, *_ in units) == 50, "the data are not asked for features"
         said = capsys.readouterr().err
         assert "warning" not in said, "which is of the Fréchet distance"
 
@@ -314,7 +350,7 @@ class TestInterruptions:
         requests.most = GROUPS + 7  # in the middle of the second sampler
         with pytest.raises(Killed):
             evaluate(call)
-        work = tmp_path / "run" / "work"
+        work = tmp_path / "run" / "evaluation-work"
         assert len(list(work.iterdir())) == GROUPS + 7
         assert len(read_json(tmp_path / "run" / "scores.json")) == len(EVERYTHING), "what is done is written"
         broken = sorted(work.glob("multistep*"))[0]
@@ -374,24 +410,28 @@ def test_a_champion_is_scored_and_mlflow_is_told(warm, tiny, tmp_path, monkeypat
         "models:/tiny@champion", tmp_path / "run", samples=80, scores=("FD", "SWD"), tracking_uri=""
     )
     _, scores = evaluate(call)
+    _, others = evaluate(dataclasses.replace(call, seed=5))
     with calling_mlflow(5):
         experiment = client.get_experiment_by_name("cm_ray").experiment_id
-        (told,) = client.search_runs([experiment])
+        other, told = client.search_runs([experiment], order_by=["attributes.start_time DESC"])
         files = {file.path for file in client.list_artifacts(told.info.run_id)}
-        pictures = {file.path for file in client.list_artifacts(told.info.run_id, "samples")}
     assert (told.info.status, told.info.run_name) == ("FINISHED", "run")
     clean = {name.replace("@", "_"): score.value for name, score in by_metric(scores).items()}
     assert told.data.metrics == clean
     assert len(clean) == 4
     assert told.data.params["source"] == "models:/tiny@champion"
     assert told.data.params["data"] == "digits"
-    assert {"scores.json", "scores.md"} <= files
-    assert pictures == {"samples/one-step.png", "samples/multistep-2.0.png"}
+    assert {"scores.json", "scores.md", "one-step.png", "multistep-2.0.png"} <= files
+    assert [run.data.params["seed"] for run in (told, other)] == ["1", "5"]
+    again = {name.replace("@", "_"): score.value for name, score in by_metric(others).items()}
+    assert other.data.metrics == again, "of another seed, and beside the first one's"
+    assert again.keys() == clean.keys()
+    assert again != clean
     _, untracked = evaluate(
         dataclasses.replace(call, tracking_uri="none", run_dir=str(tmp_path / "untracked"))
     )
     assert untracked == scores, "the registry is asked all the same"
-    assert not (tmp_path / "untracked" / "tracking.json").exists()
+    assert not (tmp_path / "untracked" / "tracking").exists()
 
 
 @pytest.mark.ray
@@ -458,6 +498,7 @@ class TestBadSettings:
             ({"samples": 1}, "--samples must be at least 2 for a score, or 0 .*, not 1"),
             ({"samples": -3}, "--samples must be at least 2 for a score, or 0 .*, not -3"),
             ({"grid": 0}, "--grid must be at least 1, not 0"),
+            ({"seed": -1}, "--seed must be at least 0, not -1"),
             ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
             ({"scores": ()}, "--scores needs at least one"),
             ({"scores": ("FDinf",), "samples": 640}, "640 samples are not more than 10 x 64 features"),
@@ -520,6 +561,23 @@ class TestBadSettings:
         unscored = make_tiny_run(tmp_path / "unscored", extractor="none").root
         refused(r"By which features\?", unscored, tmp_path, extractor="")
 
+    @pytest.mark.parametrize(
+        ("owner", "whose"),
+        [
+            ("config.json", "a training run"),
+            ("search.json", "a search for time points"),
+            ("result.json", "another job"),
+            ("tracking.json", "another job"),
+        ],
+    )
+    def test_the_directory_of_another_job(self, owner, whose, tiny, tmp_path):
+        other = tmp_path / "other"
+        write_json(other / owner, {})
+        with pytest.raises(UserError, match=f"other belongs to {whose}; choose another --run-dir"):
+            evaluate(settings(tiny, other, samples=9, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"))
+        assert {path.name for path in other.iterdir()} == {owner, ".lock"}
+        assert not (tmp_path / "mlflow.db").exists()
+
     def test_another_process_has_the_directory(self, tiny, tmp_path):
         with RunDirectory(tmp_path / "run").locked():
             refused("Another process", tiny, tmp_path)
@@ -558,13 +616,6 @@ class TestBadImages:
         few = save_npz(tmp_path / "few.npz", noise(200))
         refused("200 samples are not more than 10 x 64 features", few, tmp_path, scores=("FDinf",))
         refused("200 samples are not more", tiny, tmp_path, data=str(few), scores=("FDinf",))
-
-    def test_the_directory_of_another_job(self, tiny, tmp_path):
-        run = RunDirectory(tmp_path / "other")
-        run.root.mkdir()
-        write_json(run.result_file, {})
-        with pytest.raises(UserError, match=r"other belongs to another job; choose another --run-dir"):
-            evaluate(settings(tiny, run.root, samples=9))
 
 
 @pytest.mark.ray
@@ -605,7 +656,7 @@ def test_what_an_evaluation_is_called(source, name, tmp_path, monkeypatch):
     make_tiny_run(tmp_path / "run")
     (tmp_path / "samples").mkdir()
     save_npz(tmp_path / "samples" / "one.npz", noise(2))
-    assert module._name(source) == name
+    assert name_of(source) == name
 
 
 def test_names_of_samplers_with_many_time_points_fit_into_file_names():

@@ -1,23 +1,31 @@
 """The search for time points on Ray: who samples, who dies, and interruptions change nothing of it."""
 
+import contextlib
 import csv
 import dataclasses
+import math
 import os
 import runpy
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 
 from cm_ray.cluster import point_search
+from cm_ray.cluster import time_points as module
+from cm_ray.cluster.actors import Actors
 from cm_ray.cluster.generate import SamplerPool
 from cm_ray.cluster.point_plan import TimePointSearch
-from cm_ray.cluster.point_scores import Kept, resampled_means
+from cm_ray.cluster.point_scores import WANTED, Kept, resampled_means
+from cm_ray.cluster.remembered import Remembered
 from cm_ray.cluster.time_points import find_time_points
 from cm_ray.config import (
     ActorsConfig,
@@ -29,13 +37,19 @@ from cm_ray.config import (
 )
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
-from cm_ray.files import read_json
+from cm_ray.files import read_json, write_json
+from cm_ray.metrics.digits import load_digits_images
+from cm_ray.metrics.extractors import open_extractor
+from cm_ray.metrics.frechet import FrechetReference, frechet_influence
+from cm_ray.metrics.measured import infinitesimal_jackknife
 from cm_ray.metrics.score import Score
+from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import Model, ModelSpec, load_model, sampling_of, save_model
 from cm_ray.run_directory import RunDirectory
 from cm_ray.search.openai_indices import read_ts
 from cm_ray.tracking.registry import model_digest, register_model
 from cm_ray.tracking.store import default_uri, open_client
+from cm_ray.training.sampling import Request, sample_units
 
 ROOT = Path(__file__).parents[2]
 ONE, TWO = ActorsConfig(count=1, cpus_each=0.5), ActorsConfig(count=2, cpus_each=0.5)
@@ -90,6 +104,18 @@ def run(tmp_path):
     return make_run(tmp_path / "tiny")
 
 
+@pytest.fixture(scope="module")
+def pool(ray_cluster):
+    with SamplerPool(partial(open_extractor, "digits"), Actors(count=2, cpus=0.5)) as warm:
+        yield warm
+
+
+@pytest.fixture
+def warm(pool, monkeypatch):
+    """Let searches take actors that are there already: starting them takes seconds."""
+    monkeypatch.setattr(point_search, "SamplerPool", lambda opener, actors: contextlib.nullcontext(pool))
+
+
 @pytest.fixture
 def requests_made(monkeypatch):
     """Every request that is sampled, not remembered."""
@@ -106,7 +132,7 @@ def requests_made(monkeypatch):
 
 
 @pytest.mark.ray
-def test_the_points_are_the_best_of_all_that_was_evaluated(ray_cluster, run, requests_made):
+def test_the_points_are_the_best_of_all_that_was_evaluated(warm, run, requests_made):
     found = find_time_points(search(run, spend="fixed", method="exhaustive", steps=2, sweeps=0))
     rows = result(found)["evaluated"]
     times = karras_times(10)
@@ -121,6 +147,13 @@ def test_the_points_are_the_best_of_all_that_was_evaluated(ray_cluster, run, req
     assert two["score"]["key"]["seed"] == 3  # not the noise that it was chosen on
     assert two["score"]["error"] > 0
     assert two["karras_taus"] == list(sampling_of(load_model(run.model).spec, "multistep@2.52").taus)
+    gap = two["over_karras"]
+    assert gap["mean"] == pytest.approx(two["score"]["value"] - two["karras_value"])
+    assert 0 < gap["error"] < 2 * two["score"]["error"]
+    assert two["kept"] == (two["karras_taus"] if gap["mean"] > 0 else two["taus"])
+    assert (one["over_karras"]["mean"], one["over_fewer"], one["kept"]) == (0, None, [])
+    lowest = min(two["karras_value"], two["score"]["value"])
+    assert two["over_fewer"]["mean"] == pytest.approx(lowest - one["score"]["value"])
     assert len(requests_made) == len(set(requests_made))
 
     table = (found.root / "time_points.md").read_text()
@@ -129,30 +162,45 @@ def test_the_points_are_the_best_of_all_that_was_evaluated(ray_cluster, run, req
         assert [float(row["value"]) for row in csv.DictReader(file)] == [row["value"] for row in rows]
     assert (found.root / "time_points.png").stat().st_size > 10_000
     assert {path.name for path in found.samples.iterdir()} == {"1-evaluations.png", "2-evaluations.png"}
-    assert not (found.root / "work").exists()
+    assert not (found.root / "search-work").exists()
+
+
+def exhaustive_curve(run, samples):
+    """Every candidate's score, and each sample's influence on it, without Ray and without a search."""
+    model, extractor = load_model(run.model), open_extractor("digits")
+    reference = FrechetReference.of(FeatureStatistics.of(extractor.features(load_digits_images()[0])))
+    times, curve = karras_times(10), {}
+    for i in range(1, 9):
+        sampling = sampling_of(model.spec, taus=(float(times[i]),))
+        request = Request(count=samples, seed=100, sampling=sampling, unit=250)
+        features = torch.cat([extractor.features(images) for images in sample_units(model, request)])
+        curve[i] = frechet_influence(features, reference)
+    return curve
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("samples", [1000, pytest.param(20_000, marks=pytest.mark.slow)])
-def test_adaptive_searches_find_the_minimum_of_the_exhaustive_curve(ray_cluster, run, samples):
-    two = {"steps": 2, "sweeps": 0, "update": False, "batch_size": 250}
-    whole = find_time_points(
-        search(run, "whole", spend="fixed", method="exhaustive", budget=samples, seed=100, **two)
-    )
-    curve = {row["points"][0]: row for row in result(whole)["evaluated"]}
-    lowest = min(curve.values(), key=lambda row: row["value"])
+@pytest.mark.parametrize("samples", [500, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_adaptive_searches_find_the_minimum_of_the_exhaustive_curve(warm, run, samples):
+    curve = exhaustive_curve(run, samples)
+    lowest, its_influence = min(curve.values(), key=lambda scored: scored[0])
+    as_good = {
+        i
+        for i, (value, influence) in curve.items()
+        if value - lowest <= 2 * (infinitesimal_jackknife(influence - its_influence) if value > lowest else 0)
+    }
+    assert len(as_good) < 3, "the curve tells candidates apart"
     for spend in ("smooth", "raced"):
-        found = result(find_time_points(search(run, spend, spend=spend, **two)))["placed"][0]
-        regret = curve[found["best"]]["value"] - lowest["value"]
-        assert regret <= lowest["error"]
-        assert found["spent"] < found["fixed"]
+        settings = search(run, spend, spend=spend, steps=2, sweeps=0, update=False, batch_size=80)
+        (placed,) = result(find_time_points(settings))["placed"]
+        assert placed["best"] in as_good
+        assert placed["spent"] < placed["fixed"]
 
 
 @pytest.mark.ray
-def test_the_model_samples_by_its_points_from_then_on(ray_cluster, run, capsys, monkeypatch):
+def test_the_model_samples_by_its_points_from_then_on(warm, run, capsys, monkeypatch):
     before = model_digest(run.model)
     found = find_time_points(search(run))
-    taus = [tuple(one["taus"]) for one in result(found)["chosen"]]
+    taus = [tuple(one["kept"]) for one in result(found)["chosen"]]
     spec = load_model(run.model).spec
     assert spec.time_points == tuple(taus[1:])
     assert [sampling_of(spec, steps=k).taus for k in (1, 2, 3)] == taus
@@ -161,14 +209,16 @@ def test_the_model_samples_by_its_points_from_then_on(ray_cluster, run, capsys, 
     monkeypatch.chdir(run.root)
     for out, how in [
         ("a", ["--steps", "3"]),
-        ("b", ["--ts", result(found)["chosen"][2]["ts"], "--steps", "10"]),
+        ("b", ["--taus", *map(str, taus[2])]),
+        ("c", ["--ts", result(found)["chosen"][2]["ts"], "--steps", "10"]),
     ]:
         monkeypatch.setattr(sys, "argv", ["sample.py", str(run.root), "--samples", "4", "--out", out, *how])
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(ROOT / "jobs" / "sample.py"), run_name="__main__")
         assert ended.value.code == 0
-    a, b = (np.load(run.root / f"{out}.npz")["arr_0"] for out in "ab")
+    a, b, c = (np.load(run.root / f"{out}.npz")["arr_0"] for out in "abc")
     assert np.array_equal(a, b)
+    assert np.array_equal(a, c) == (taus[2] == tuple(result(found)["chosen"][2]["taus"]))
 
 
 @pytest.mark.ray
@@ -181,9 +231,7 @@ def test_one_actor_finds_what_two_find(ray_cluster, run):
 
 @pytest.mark.ray
 @pytest.mark.parametrize("spend", ["smooth", "raced"])
-def test_an_interrupted_search_goes_on_and_repeats_nothing(
-    ray_cluster, run, requests_made, monkeypatch, spend
-):
+def test_an_interrupted_search_goes_on_and_repeats_nothing(warm, run, requests_made, monkeypatch, spend):
     whole = find_time_points(search(run, "whole", spend=spend, update=False))
     wanted = set(requests_made)
     del requests_made[:]
@@ -233,7 +281,7 @@ def test_an_actor_that_is_killed_changes_no_bit_of_the_answer(ray_cluster, run, 
 
 
 @pytest.mark.ray
-def test_a_registered_model_becomes_a_new_version(ray_cluster, run, tmp_path):
+def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
     uri = default_uri(tmp_path)
     client = open_client(uri)
     mlflow_run = client.create_run(
@@ -247,7 +295,7 @@ def test_a_registered_model_becomes_a_new_version(ray_cluster, run, tmp_path):
     found = find_time_points(settings)
     champion = client.get_model_version_by_alias("tiny", "champion")
     assert champion.version in (2, "2")
-    taus = result(found)["chosen"][1]["taus"]
+    taus = result(found)["chosen"][1]["kept"]
     assert champion.tags["time_points"] == f"[[{taus[0]}]]"
     find_time_points(settings)  # again: nothing is searched, nothing registered twice
     assert len(client.search_model_versions("name = 'tiny'")) == 2
@@ -270,6 +318,18 @@ def test_a_registered_model_becomes_a_new_version(ray_cluster, run, tmp_path):
         ({"data": "nowhere"}, "no data set and no path"),
         ({"extractor": "nothing"}, "no extractor 'nothing'"),
         ({"extractor": "cifar-resnet20", "weights": "/nowhere"}, "SHA-256"),
+        ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
+        ({"budget": 1}, "--budget must be at least 2, not 1"),
+        ({"grid": -1}, "--grid must be at least 0, not -1"),
+        ({"grid": 3}, "no room for 2 points between its ends: take --grid 4"),
+        ({"sweeps": -1}, "--sweeps must be at least 0, not -1"),
+        ({"seed": -2}, "--seed must be at least 0, not -2"),
+        ({"probes": -1}, "--probes must be at least 0, not -1"),
+        ({"first": 1}, "--first must be at least 2"),
+        ({"tolerance": math.nan}, "--tolerance must be a number of 0 or more, not nan"),
+        ({"tolerance": -0.1}, "--tolerance must be a number of 0 or more, not -0.1"),
+        ({"zone": math.inf}, "--zone must be a number of 0 or more, not inf"),
+        ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is no address of an MLflow store"),
     ],
 )
 def test_settings_that_are_refused(run, changes, sentence, request):
@@ -277,22 +337,14 @@ def test_settings_that_are_refused(run, changes, sentence, request):
         request.getfixturevalue("ray_cluster")
     with pytest.raises(UserError, match=sentence):
         find_time_points(search(run, **changes))
+    left = run.root.with_name("search")
+    assert {path.name for path in left.glob("*")} <= {".lock"}, "and the directory is anyone's"
 
 
 def test_a_diffusion_model_has_no_time_points(tmp_path):
     run = make_run(tmp_path / "edm", DiffusionConfig(boundary="none"))
     with pytest.raises(UserError, match="is a diffusion model"):
         find_time_points(search(run))
-
-
-@pytest.mark.ray
-def test_searches_that_do_not_fit(ray_cluster, run, tmp_path):
-    with pytest.raises(UserError, match="no room for 2 points"):
-        find_time_points(search(run, grid=3))
-    with pytest.raises(UserError, match=r"other settings \(grid\)"):
-        find_time_points(search(run, grid=12))
-    with pytest.raises(UserError, match="no data set and no path"):
-        find_time_points(search(run, "other", data="nowhere"))
 
 
 def test_samples_of_points_follow_each_other():
@@ -309,6 +361,159 @@ def test_replicates_resample_the_same_samples_for_all():
     difference = resampled_means(a) - resampled_means(b)
     np.testing.assert_allclose(difference, resampled_means(a - b), atol=1e-12)
     assert np.std(difference, ddof=1) == pytest.approx(np.std(a - b, ddof=1) / 500**0.5, rel=0.2)
+
+
+@pytest.fixture
+def no_samples(monkeypatch):
+    """Search nothing: tell the method's number of candidates at once, and finish, or stop there."""
+    asked = []
+
+    def stages(self, scores):
+        name, probes = self.plan.settings.method, self.probes
+        asked.append(probes)
+        raise KeyboardInterrupt(f"{name} by {probes}")
+
+    monkeypatch.setattr(point_search.Search, "_stages", stages)
+    monkeypatch.setattr(point_search, "SamplerPool", lambda *_: contextlib.nullcontext(MagicMock()))
+    monkeypatch.setattr(point_search, "reference_set", MagicMock())
+    return asked
+
+
+@pytest.mark.ray
+def test_candidates_at_once_stay_what_they_were(ray_cluster, run, no_samples):
+    sections = {"spend": "fixed", "method": "sections"}
+    for name, changes in [("a", {}), ("a", {"actors": ONE}), ("b", {"actors": ONE}), ("c", {"probes": 5})]:
+        with pytest.raises(KeyboardInterrupt):
+            find_time_points(search(run, name, **sections, **changes))
+    assert no_samples == [2, 2, 1, 5]
+    with pytest.raises(UserError, match=r"other settings \(probes\)"):
+        find_time_points(search(run, "c", **sections, probes=4))
+
+
+@pytest.mark.ray
+def test_a_finished_search_of_other_images_or_settings_is_not_shown(ray_cluster, run, tmp_path, monkeypatch):
+    def conclude(self):
+        write_json(self.run.result_file, {"samples": {}, "chosen": []})
+
+    def save(seed):
+        images = np.random.default_rng(seed).integers(0, 256, (9, 8, 8, 1), dtype=np.uint8)
+        np.savez(tmp_path / "images.npz", images)
+
+    monkeypatch.setattr(point_search.Search, "conclude", conclude)
+    settings = search(run, data=str(tmp_path / "images.npz"), update=False)
+    for seed in (0, 0):  # the same images in a file that has changed
+        save(seed)
+        find_time_points(settings)
+    save(1)
+    with pytest.raises(UserError, match=r"images has other images than when the search in .* began"):
+        find_time_points(settings)
+    with pytest.raises(UserError, match=r"other settings \(grid\); repeat its settings to go on"):
+        find_time_points(dataclasses.replace(settings, grid=12))
+
+
+@pytest.mark.parametrize("owner", ["config.json", "source.json", "cells", "tracking.json", "result.json"])
+def test_the_directory_of_another_job_is_left_alone(run, owner, monkeypatch):
+    monkeypatch.setattr(module, "Group", lambda *_, **__: pytest.fail("MLflow is told of it"))
+    other = run.root.with_name("other")
+    write_json(other / owner, {})
+    with pytest.raises(UserError, match=r"other belongs to .*; choose another --run-dir"):
+        find_time_points(search(run, "other"))
+    assert {path.name for path in other.iterdir()} == {owner, ".lock"}
+    with pytest.raises(UserError, match="tiny belongs to a training run; choose"):
+        find_time_points(search(run, run_dir=str(run.root)))
+    assert not run.search_file.exists()
+
+
+def test_a_search_knows_its_directory_and_training_refuses_it(run):
+    searched = RunDirectory(run.root.with_name("searched"))
+    write_json(searched.search_file, {})
+    searched.check_owner(searched.search_file)
+    run.check_same(run.config())
+    with pytest.raises(UserError, match="searched belongs to a search for time points"):
+        searched.claim(run.config())
+    assert not searched.config_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "asked"),
+    [
+        ("none", "sqlite:////runs/mlflow.db", ""),
+        ("", "sqlite:////runs/mlflow.db", "sqlite:////runs/mlflow.db"),
+        ("http://here:1", "sqlite:////runs/mlflow.db", "http://here:1"),
+        ("", "", ""),
+    ],
+)
+def test_where_registered_models_are_looked_up(run, monkeypatch, given, variable, asked):
+    def locate(name, uri):
+        raise UserError(f"{name} at {uri!r}")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
+    monkeypatch.setattr(module, "locate_model", locate)
+    with pytest.raises(UserError, match=f"^models:/tiny/1 at '{asked}'$"):
+        find_time_points(dataclasses.replace(search(run, tracking_uri=given), model="models:/tiny/1"))
+
+
+def test_searches_of_different_models_go_into_different_directories(run, monkeypatch, tmp_path):
+    def stop(self):
+        raise UserError(f"into {self.root.name}")
+
+    def locate(name, uri):
+        return run.model
+
+    monkeypatch.setattr(RunDirectory, "locked", stop)
+    monkeypatch.setattr(module, "locate_model", locate)
+    for model, name in [
+        ("models:/A/3", "A-3"),
+        ("models:/B/3", "B-3"),
+        ("runs/demo.v2", "demo.v2"),
+        (str(run.model), "tiny"),
+    ]:
+        with pytest.raises(UserError, match=f"^into time_points-{name}$"):
+            find_time_points(dataclasses.replace(search(run, run_dir=""), model=model))
+
+
+@pytest.mark.parametrize("registered", ["models:/tiny@champion", "as a run"])
+def test_what_is_registered_is_left_alone_when_nothing_is_tracked(run, registered, monkeypatch, capsys):
+    found = RunDirectory(run.root.with_name("search"))
+    chosen = [
+        {"taus": [], "kept": []},
+        {"taus": [2.0], "kept": [2.5]},
+        {"taus": [3.0, 1.0], "kept": [3.0, 1.0]},
+    ]
+    write_json(found.result_file, {"chosen": chosen})
+    published = []
+    monkeypatch.setattr(
+        module, "publish_time_points", lambda *what, **how: published.append((what, how)) or MagicMock()
+    )
+    told = SimpleNamespace(version={"name": "tiny"}, run_id="abc", uri="sqlite:////theirs.db")
+    monkeypatch.setattr(module, "registered_as", lambda folder: told)
+    settings, target = search(run), run.model
+    if registered != "as a run":
+        settings, target = dataclasses.replace(settings, model=registered), found.model
+    before = load_model(run.model).spec.time_points
+    module._update(settings, run.model, found, "before", "")
+    assert not published
+    assert load_model(target).spec.time_points == ((2.5,), (3.0, 1.0)), "what is kept, not what was found"
+    assert target == run.model or load_model(run.model).spec.time_points == before
+    name = "tiny" if registered == "as a run" else registered
+    said = capsys.readouterr().err
+    assert (
+        f"--tracking-uri none: the registered model {name} was left alone; {target} has the points." in said
+    )
+    module._update(dataclasses.replace(settings, tracking_uri=told.uri), run.model, found, "before", "")
+    ((what, how),) = published
+    assert what == (target, name)
+    assert how["tracking_uri"] == told.uri
+
+
+def test_what_other_devices_made_is_not_remembered(run, tmp_path):
+    request = Request(count=9, seed=0, sampling=sampling_of(load_model(run.model).spec))
+    model, extractor = MagicMock(digest="d"), open_extractor("digits")
+    files = {
+        Remembered(SimpleNamespace(kind=kind), model, extractor, WANTED, tmp_path).file(request)
+        for kind in ("cpu-1", "cpu-2", "cuda-1", "cpu-1")
+    }
+    assert len(files) == 3
 
 
 @pytest.mark.slow

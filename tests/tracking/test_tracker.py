@@ -198,7 +198,7 @@ def test_resend_of_a_run_that_did_not_finish(make_run):
     run = make_run()
     assert resend(run) is None
     assert only_run(run)[1].info.status == "FAILED"
-    with run.locked(), pytest.raises(UserError, match="Another process is training"):
+    with run.locked(), pytest.raises(UserError, match="Another process is working"):
         resend(run)
 
 
