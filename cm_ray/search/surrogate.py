@@ -20,6 +20,9 @@ LENGTHS = (0.1, 0.15, 0.22, 0.32, 0.45)
 """Lengths over which a curve may bend, as shares of the range. CIFAR-10's bends over 0.1 to 0.15."""
 HEIGHTS = (0.5, 1.0, 2.0, 4.0)
 """Standard deviations of a curve, as multiples of that of the scores."""
+ROUGHNESS = (0.0, 0.03, 0.1, 0.3)
+"""Standard deviations by which every place of a curve is off the smooth one, likewise: a model that was
+trained on few time points is better at some of them than between."""
 _LEVEL = 100.0
 """Variance of the curve's mean level, as a multiple of the curve's own: it is as good as unknown."""
 
@@ -63,13 +66,16 @@ class Curve:
 def fitted(size: int, places: Places, values: Array, noise: Array) -> Curve:
     """Return the curve at places 0 .. size - 1 given values (k,) at some of them (k,).
 
-    noise: covariance of the values (k, k).  The kernel is the squared exponential with the likeliest of
-    `LENGTHS` and `HEIGHTS`.
+    noise: covariance of the values (k, k).  The kernel is the squared exponential and a white one, with the
+    likeliest of `LENGTHS`, `HEIGHTS` and `ROUGHNESS`.
     """
     x = np.arange(size) / max(size - 1, 1)
     at, centre, spread = x[places], values.mean(), max(float(values.std()), 1e-12)
     noise = noise + np.eye(len(places)) * (1e-3 * spread) ** 2
-    kernels = [(length, (height * spread) ** 2) for length, height in itertools.product(LENGTHS, HEIGHTS)]
+    kernels = [
+        (length, (height * spread) ** 2, (rough * spread) ** 2)
+        for rough, length, height in itertools.product(ROUGHNESS, LENGTHS, HEIGHTS)
+    ]
     kernel = max(kernels, key=lambda kernel: _likelihood(at, values - centre, noise, *kernel))
     across = _covariance(at, x, *kernel)
     gain = np.linalg.solve(_covariance(at, at, *kernel) + noise, across).T  # (size, k)
@@ -77,12 +83,15 @@ def fitted(size: int, places: Places, values: Array, noise: Array) -> Curve:
     return Curve(centre + gain @ (values - centre), (covariance + covariance.T) / 2)
 
 
-def _covariance(a: Array, b: Array, length: float, variance: float) -> Array:
-    return np.asarray(variance * (np.exp(-(((a[:, None] - b) / length) ** 2) / 2) + _LEVEL))
+def _covariance(a: Array, b: Array, length: float, variance: float, rough: float) -> Array:
+    apart = a[:, None] - b
+    return np.asarray(variance * (np.exp(-((apart / length) ** 2) / 2) + _LEVEL) + rough * (apart == 0))
 
 
-def _likelihood(at: Array, values: Array, noise: Array, length: float, variance: float) -> float:
+def _likelihood(
+    at: Array, values: Array, noise: Array, length: float, variance: float, rough: float
+) -> float:
     """Return the log marginal likelihood of values around 0, but for a constant."""
-    factor = np.linalg.cholesky(_covariance(at, at, length, variance) + noise)
+    factor = np.linalg.cholesky(_covariance(at, at, length, variance, rough) + noise)
     white = np.linalg.solve(factor, values)
     return float(-(white @ white) / 2 - np.log(factor.diagonal()).sum())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
-from cm_ray.search.surrogate import HEIGHTS, LENGTHS, Curve, fitted
+from cm_ray.search.surrogate import HEIGHTS, LENGTHS, ROUGHNESS, Curve, fitted
 
 
 def measured(seed, size=30, k=9, deviation=0.05):
@@ -24,9 +24,11 @@ def measured(seed, size=30, k=9, deviation=0.05):
 def oracles(size, places, values, variances):
     """Scikit-learn's processes, of every kernel that there is to choose from."""
     spread = values.std()
-    for length, height in itertools.product(LENGTHS, HEIGHTS):
+    for rough, length, height in itertools.product(ROUGHNESS, LENGTHS, HEIGHTS):
         constant = ConstantKernel((height * spread) ** 2)
         kernel = constant * (RBF(length) + ConstantKernel(100.0))
+        if rough:  # 1 at the same place, 0 elsewhere
+            kernel = kernel + ConstantKernel((rough * spread) ** 2) * RBF(1e-5)
         alpha = variances + (1e-3 * spread) ** 2
         process = GaussianProcessRegressor(kernel, alpha=alpha, optimizer=None)
         yield process.fit(places[:, None] / (size - 1), values - values.mean())
@@ -95,3 +97,15 @@ def test_the_valley_is_what_lies_low_around_the_lowest_place():
     assert curve.valley(0.25) == (2, 5)
     assert curve.valley(0.15) == (3, 5)
     assert curve.valley(1.0) == (0, 8)
+
+
+def test_a_rough_curve_keeps_its_own_lowest_point():
+    """A model that is far better at one time point than beside it: a smooth curve would not believe it."""
+    places = np.arange(12)
+    values = ((places - 4) / 8) ** 2 + 0.3 * (-1.0) ** places * (places > 0)
+    values[7] = -0.5
+    curve = fitted(12, places, values, np.eye(12) * 1e-6)
+    assert curve.lowest == 7
+    np.testing.assert_allclose(curve.mean, values, atol=0.02)
+    beside = fitted(12, np.delete(places, 6), np.delete(values, 6), np.eye(11) * 1e-6)
+    assert beside.covariance[6, 6] > 100 * beside.covariance[7, 7], "what was not measured may be anywhere"
