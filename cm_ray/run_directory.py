@@ -29,6 +29,7 @@ _OWNERS = {
     "config.json": "a training run",
     "search.json": "a search for time points",
     "source.json": "an evaluation",
+    "sweep.json": "a sweep",
     "cells": "a table",
 }
 """What each job writes before all else, and whose a directory with it is; of several, the first counts."""
@@ -51,6 +52,16 @@ class RunDirectory:
     def search_file(self) -> Path:
         """What is searched for, of a search for time points."""
         return self.root / "search.json"
+
+    @property
+    def stop_file(self) -> Path:
+        """Asks the workers to stop after the step that they are at."""
+        return self.root / "stop"
+
+    @property
+    def sweep_file(self) -> Path:
+        """What is swept, of a sweep."""
+        return self.root / "sweep.json"
 
     @property
     def source_file(self) -> Path:

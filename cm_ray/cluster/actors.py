@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
 from cm_ray.cluster.launch import Plan
 from cm_ray.config import ActorsConfig
 from cm_ray.errors import UserError
@@ -32,7 +34,9 @@ class Actors:
     @property
     def options(self) -> dict[str, Any]:
         """As Ray wants it said."""
-        return {"num_cpus": self.cpus} | ({"num_gpus": self.gpus} if self.gpus else {})
+        outside = PlacementGroupSchedulingStrategy(placement_group=None)  # of a Tune trial's own tiny group
+        resources = {"num_cpus": self.cpus} | ({"num_gpus": self.gpus} if self.gpus else {})
+        return {**resources, "scheduling_strategy": outside}
 
     def __str__(self) -> str:
         """Say it in a line."""

@@ -19,11 +19,12 @@ from cm_ray.errors import UserError
 DATA_CPUS = 0.25
 """CPUs of a Ray Data read task: reading shards is mostly waiting."""
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else every report waits for a poll of 2 s
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+"""Of drivers and of what they start: set where it is not."""
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS") or "local"
     debug = bool(os.environ.get(DEBUG_VARIABLE))
@@ -67,10 +68,9 @@ def _let_readers_end() -> None:
 
 
 def quiet_ray(debug: bool = False) -> None:
-    """Keep Ray Data and Ray Train from writing over the progress of a job."""
-    level = logging.INFO if debug else logging.ERROR
-    for name in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(level)
+    """Keep Ray from writing over the progress of a job; a sweep tells of failed trials itself."""
+    for name, level in {"data": logging.ERROR, "train": logging.ERROR, "tune": logging.CRITICAL}.items():
+        logging.getLogger(f"ray.{name}").setLevel(logging.INFO if debug else level)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = debug
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from cm_ray.cluster.teachers import prepare_teachers
 from cm_ray.cluster.trainer import Task, fit
 from cm_ray.config import TrainConfig
 from cm_ray.errors import UserError
-from cm_ray.files import read_json, write_json
+from cm_ray.files import read_json, remove, write_json
 from cm_ray.metrics.extractors import Extractor
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score
@@ -33,28 +34,36 @@ from cm_ray.training.pictures import save_samples
 from cm_ray.training.reference import reference_statistics
 from cm_ray.training.sampling import Request
 
+Watch = Callable[[dict[str, Any]], bool]
+"""Gets every new row of metrics.jsonl, from a thread of its own; returns whether training should stop."""
 FINAL_SEED = 1
 """Added to the run's seed for the final scores: the best checkpoint was chosen on other noise."""
 
 
-def train(config: TrainConfig) -> None:
+def train(config: TrainConfig, watch: Watch | None = None) -> None:
     """Train, sample, score, track and register, in the run directory; the same call goes on after a kill.
 
-    Raises UserError on bad input, an impossible plan or a training that cannot go on.
+    Raises Stopped when `watch` says so: the run is closed as it is, and another call would go on. Raises
+    UserError on bad input, an impossible plan or a training that cannot go on.
     """
     run = RunDirectory(Path(config.run_dir).absolute() if config.run_dir else default_run_dir(config.name))
     with run.locked():
         run.check_same(config)
         tracker = open_tracker(config, run)  # its errors need not wait for Ray
         with connected():
-            Run(config, run).finish(tracker)
+            Run(config, run, watch).finish(tracker)
+
+
+class Stopped(Exception):
+    """A training was stopped by who watches it."""
 
 
 class Run:
     """One run on a connected cluster."""
 
-    def __init__(self, config: TrainConfig, run: RunDirectory) -> None:
+    def __init__(self, config: TrainConfig, run: RunDirectory, watch: Watch | None = None) -> None:
         self.config, self.run = config, run
+        self.watch = watch
         self.opener = extractor_opener(config.evaluation)
         self.extractor = self.opener("cpu") if self.opener else None  # missing weights are told at once
         workers = plan(config.cluster, node_resources())
@@ -64,7 +73,9 @@ class Run:
         run.clean()
         run.claim(config)  # not before all is known to fit: a mistyped command leaves no trace
         self._remember_lineage()
-        self.task = Task(config=config, spec=spec, plan=workers, run=run, shards=self.shards)
+        self.task = Task(
+            config=config, spec=spec, plan=workers, run=run, shards=self.shards, stoppable=watch is not None
+        )
         say(f"{run.root}: {self.manifest.count} images of {self.manifest.source}, {workers}")
 
     def finish(self, tracker: Tracker) -> None:
@@ -75,6 +86,9 @@ class Run:
                 self._conclude()
             tracker.sync()
             self._register(tracker)
+        except Stopped:
+            tracker.finish("KILLED")
+            raise
         except BaseException:
             tracker.finish("FAILED")
             raise
@@ -88,11 +102,18 @@ class Run:
         if steps:
             say(f"going on from step {steps[-1]}")
         progress = Progress(self.config.steps)
+        remove(self.run.stop_file)
         try:
-            with followed(self.run, progress.show, lambda row: tracker.sync()):
+            with followed(self.run, progress.show, lambda row: tracker.sync(), self._ask):
                 fit(self.task)
         finally:
             progress.close()
+        if self.run.stop_file.exists() and not self._last_row_is_there():
+            raise Stopped
+
+    def _ask(self, row: dict[str, Any]) -> None:
+        if self.watch is not None and self.watch(row):
+            self.run.stop_file.touch()
 
     def _last_row_is_there(self) -> bool:
         return any(row["step"] == self.config.steps and "scores" in row for row in self.run.read_metrics())

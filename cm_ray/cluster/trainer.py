@@ -43,13 +43,16 @@ class Task:
     plan: Plan
     run: RunDirectory
     shards: Path
+    stoppable: bool = False
+    """Whether the run's stop file is looked for."""
 
 
 def fit(task: Task) -> None:
     """Train to the last step on the cluster, going on from the last checkpoint if there is one.
 
-    A worker that dies is replaced, `max_failures` times. Raises UserError when the training cannot go
-    on: bad data, a loss that is not finite, a full disk, too many deaths.
+    A worker that dies is replaced, `max_failures` times. A stoppable task ends at the next row of the log
+    when the run's stop file comes to be there. Raises UserError when the training cannot go on: bad data, a
+    loss that is not finite, a full disk, too many deaths.
     """
     remove(task.run.error_file)
     trainer = TorchTrainer(
@@ -170,11 +173,19 @@ class Worker:
                     self._save_round()
                 if self._due(stats.step, self.config.log_every) or self._checkpoint_due(stats.step):
                     log.write(stats, self.share)
+                    if self._asked_to_stop():
+                        break
                 if self._checkpoint_due(stats.step):
                     self._checkpoint(stats.step)
                     log.go_on()
         finally:
             self.store.close()
+
+    def _asked_to_stop(self) -> bool:
+        """Tell what rank 0 sees, on every rank: all of them stop at the same step."""
+        if not self.task.stoppable:
+            return False
+        return bool(ray.train.collective.broadcast_from_rank_zero(self.task.run.stop_file.exists()))
 
     def _resume(self) -> None:
         """Load the checkpoint that rank 0 sees as the last one."""

@@ -17,7 +17,7 @@ from cm_ray.metrics.score import Score
 from cm_ray.run_directory import RunDirectory
 from cm_ray.tracking.store import check_model_name, check_uri, default_uri
 
-Status = Literal["FINISHED", "FAILED"]
+Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
