@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +57,23 @@ def run_training(
         run(config)
 
     sys.exit(_guarded(parse_and_run))
+
+
+def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
+    """Return ``dotted.path=value`` as a mapping; values are JSON where they parse as it, else text.
+
+    Raises UserError on a text without a path.
+    """
+    changes = {}
+    for text in texts:
+        path, separator, value = text.partition("=")
+        if not separator:
+            raise UserError(f"--set {text!r} must be path=value, such as network.channels=16.")
+        try:
+            changes[path] = json.loads(value)
+        except ValueError:
+            changes[path] = value
+    return changes
 
 
 def _parse(settings: type[T] | T, arguments: list[str], description: str, epilogue: str) -> T:

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cm_ray.cluster.paper_table import DEFAULT, Method, Table, make_table, parse_changes
-from cm_ray.command_line import run_job
+from cm_ray.cluster.paper_table import DEFAULT, Method, Table, make_table
+from cm_ray.command_line import parse_changes, run_job
 from cm_ray.run_directory import default_run_dir
 
 

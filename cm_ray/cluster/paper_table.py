@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,20 +213,3 @@ def _note(workers: Plan, manifest: Manifest, config: TrainConfig, noise: float) 
         "consistency models are the recipe's for two evaluations and a Karras grid's for more. EDM is the "
         f"teacher of CD, PD and ECT, whose times do not include its own; seed {config.seed}."
     )
-
-
-def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
-    """Return ``dotted.path=value`` as a mapping; values are JSON where they parse as it, else text.
-
-    Raises UserError on a text without a path.
-    """
-    changes = {}
-    for text in texts:
-        path, separator, value = text.partition("=")
-        if not separator:
-            raise UserError(f"--set {text!r} must be path=value, such as network.channels=16.")
-        try:
-            changes[path] = json.loads(value)
-        except ValueError:
-            changes[path] = value
-    return changes
