@@ -51,9 +51,10 @@ def ray_cluster():
     """A Ray cluster of two CPUs in this process's hands, with a short temporary folder of its own."""
     ray = pytest.importorskip("ray")
     from cm_ray.cluster.launch import connected
+    from tests.cluster.processes import LEAN
 
     folder = tempfile.mkdtemp(prefix="cmr", dir="/tmp")
-    os.environ["RAY_TMPDIR"] = folder
+    os.environ.update(LEAN, RAY_TMPDIR=folder)
     os.environ.pop("RAY_ADDRESS", None)
     with connected():
         yield ray

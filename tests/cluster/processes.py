@@ -23,23 +23,36 @@ SMALL = [
 ]
 """Options that make training a matter of milliseconds a step."""
 
+LEAN = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less: no cloud takes a node of a test back
+    "RAY_worker_niceness": "0",  # what else runs on this machine should not make tests time out
+}
+"""How Ray runs in tests."""
 
-def command(job, *options):
-    return [sys.executable, str(ROOT / "jobs" / job), *map(str, options)]
+
+def job(name, *options):
+    """Return the command line of a job."""
+    return [sys.executable, str(ROOT / "jobs" / name), *map(str, options)]
+
+
+def module_of_tests(name, *options):
+    """Return the command line of a module of these tests that is a program."""
+    return [sys.executable, "-m", name, *map(str, options)]
 
 
 def environment(**more):
     """Return the environment for a job: a short temporary folder for its Ray, no cluster but its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
     python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return kept | {"PYTHONPATH": python_path} | more
+    return kept | LEAN | {"PYTHONPATH": python_path} | more
 
 
-def run(job, *options, expect=0, **more):
-    """Run a job to its end and return what it said."""
+def run(command, expect=0, **more):
+    """Run a command to its end and return what it said."""
     with ray_folder() as folder:
         done = subprocess.run(
-            command(job, *options),
+            command,
+            cwd=ROOT,
             env=environment(RAY_TMPDIR=folder, **more),
             capture_output=True,
             text=True,
@@ -50,11 +63,12 @@ def run(job, *options, expect=0, **more):
 
 
 @contextlib.contextmanager
-def started(job, *options):
-    """Start a job; on leaving, see that nothing of it is left."""
+def started(command):
+    """Start a command; on leaving, see that nothing of it is left."""
     with ray_folder() as folder, tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
-            command(job, *options),
+            command,
+            cwd=ROOT,
             env=environment(RAY_TMPDIR=folder),
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -5,14 +5,14 @@ import signal
 
 import pytest
 
-from tests.cluster.processes import SMALL, descendants, reap, rows, run, started, wait_for, workers
+from tests.cluster.processes import SMALL, descendants, job, reap, rows, run, started, wait_for, workers
 from tests.cluster.teaching import save_teacher
 
 pytestmark = pytest.mark.ray
 
-STEPS = 300
+STEPS = 160
 TEACHER = []
-OPTIONS = [*SMALL, "--steps", STEPS, "--log-every", 5, "--checkpoint.every", 20, "--evaluation.every", 100]
+OPTIONS = [*SMALL, "--steps", STEPS, "--log-every", 5, "--checkpoint.every", 20, "--evaluation.every", 40]
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +20,12 @@ def uninterrupted(tmp_path_factory):
     """The final state of a run that nobody disturbed, by number of workers."""
     known = {}
 
-    def final(job, num_workers):
-        if (job, num_workers) not in known:
+    def final(name, num_workers):
+        if (name, num_workers) not in known:
             folder = tmp_path_factory.mktemp("uninterrupted") / str(num_workers)
-            run(job, *options(folder, num_workers, job))
-            known[job, num_workers] = outcome(folder)
-        return known[job, num_workers]
+            run(training(name, folder, num_workers))
+            known[name, num_workers] = outcome(folder)
+        return known[name, num_workers]
 
     return final
 
@@ -38,9 +38,9 @@ def teacher(tmp_path_factory):
     TEACHER.clear()
 
 
-def options(folder, num_workers, job="ict_digits.py"):
-    distilled = ["--teacher", *TEACHER] if job == "pd_digits.py" else []
-    return [*OPTIONS, *distilled, "--run-dir", folder, "--num-workers", num_workers]
+def training(name, folder, num_workers):
+    distilled = ["--teacher", *TEACHER] if name == "pd_digits.py" else []
+    return job(name, *OPTIONS, *distilled, "--run-dir", folder, "--num-workers", num_workers)
 
 
 def outcome(folder):
@@ -53,39 +53,43 @@ def outcome(folder):
     return state.read_bytes(), models, log, pictures
 
 
-def kill_worker(process, folder, step):
-    """Kill one of the workers when the log has reached a step; the driver goes on by itself."""
+def reached(folder, step):
     wait_for(lambda: any(row["step"] >= step for row in rows(folder)), f"step {step}")
+
+
+def kill_worker(process, folder, step):
+    """Kill one of the workers when the log has reached a step."""
+    reached(folder, step)
     victims = workers(process.pid)
     assert victims, "no worker was found"
     random.choice(victims).send_signal(signal.SIGKILL)
-    assert process.wait(200) == 0
 
 
-def kill_driver(process, folder, step, command):
-    """Kill the driver when the log has reached a step, and repeat the command."""
-    wait_for(lambda: any(row["step"] >= step for row in rows(folder)), f"step {step}")
+def kill_driver(process, folder, step):
+    """Kill the driver when the log has reached a step."""
+    reached(folder, step)
     family = descendants(process.pid)
     process.kill()
     process.wait()
     reap(family)
     assert not (folder / "result.json").exists(), "it was killed before it had finished"
-    run(*command)
 
 
-def disturb(job, folder, num_workers, victim, step):
-    command = [job, *options(folder, num_workers, job)]
-    with started(*command) as process:
-        if victim == "worker":
-            kill_worker(process, folder, step)
-        else:
-            kill_driver(process, folder, step, command)
+def disturb(name, folder, num_workers, kills):
+    """Kill a worker, a driver, or one after the other, at the given steps; see the run to its end."""
+    command = training(name, folder, num_workers)
+    with started(command) as process:
+        for victim, step in kills.items():
+            (kill_worker if victim == "worker" else kill_driver)(process, folder, step)
+        if "driver" not in kills:
+            assert process.wait(200) == 0, "the driver goes on by itself"
+    if "driver" in kills:
+        run(command)
 
 
-@pytest.mark.parametrize("victim", ["worker", "driver"])
-def test_a_kill_changes_nothing(victim, uninterrupted, tmp_path):
+def test_kills_change_nothing(uninterrupted, tmp_path):
     """In progressive distillation, which has most to lose: teachers, rounds, and their models."""
-    disturb("pd_digits.py", tmp_path / "run", 2, victim, step=130)
+    disturb("pd_digits.py", tmp_path / "run", 2, {"worker": 45, "driver": 110})
     assert outcome(tmp_path / "run") == uninterrupted("pd_digits.py", 2)
 
 
@@ -95,20 +99,17 @@ def test_a_kill_changes_nothing(victim, uninterrupted, tmp_path):
 def test_ten_random_kills_change_nothing(trial, uninterrupted, tmp_path):
     random.seed(trial)
     victim, num_workers = random.choice(["worker", "driver"]), random.choice([1, 2])
-    job = random.choice(["ict_digits.py", "pd_digits.py"])
-    disturb(job, tmp_path / "run", num_workers, victim, step=random.randrange(1, STEPS - 20))
-    assert outcome(tmp_path / "run") == uninterrupted(job, num_workers)
+    name = random.choice(["ict_digits.py", "pd_digits.py"])
+    disturb(name, tmp_path / "run", num_workers, {victim: random.randrange(1, STEPS - 20)})
+    assert outcome(tmp_path / "run") == uninterrupted(name, num_workers)
 
 
-def test_two_drivers_do_not_share_a_run_directory(tmp_path):
-    with started("ict_digits.py", *options(tmp_path / "run", 1)):
+def test_a_second_driver_is_refused_and_ctrl_c_leaves(tmp_path):
+    command = training("ict_digits.py", tmp_path / "run", 1)
+    with started(command) as process:
         wait_for(lambda: (tmp_path / "run" / "config.json").exists(), "the run's beginning")
-        done = run("ict_digits.py", *options(tmp_path / "run", 1), expect=2)
-    assert "Another process is working in" in done.stderr
-
-
-def test_ctrl_c_says_how_to_go_on(tmp_path):
-    with started("ict_digits.py", *options(tmp_path / "run", 1)) as process:
+        done = run(command, expect=2)
+        assert "Another process is working in" in done.stderr
         wait_for(lambda: rows(tmp_path / "run"), "the first row")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130, "not 0: it is not finished"
