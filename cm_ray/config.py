@@ -17,6 +17,8 @@ from cm_ray.errors import UserError, closest
 
 T = TypeVar("T")
 
+EXPERIMENT = "cm_ray"
+"""Of MLflow, where nothing else is said."""
 Resizing = Literal["legacy_tensorflow", "clean"]
 """How images come to the size of Inception; see `cm_ray.metrics.resizing`."""
 
@@ -276,7 +278,7 @@ class TrackingConfig:
     uri: str = ""
     """Tracking server (http://host:5000) or store (sqlite:////path/mlflow.db); empty: mlflow.db beside
     the run directory; none: do not track."""
-    experiment: str = "cm_ray"
+    experiment: str = EXPERIMENT
     """MLflow experiment."""
     model_name: str = ""
     """Name to register the model under; empty: do not register."""

@@ -28,7 +28,7 @@ from cm_ray.cluster.references import (
     yardstick,
 )
 from cm_ray.cluster.remembered import Remembered
-from cm_ray.config import DataConfig
+from cm_ray.config import EXPERIMENT, DataConfig
 from cm_ray.errors import UserError
 from cm_ray.files import remove
 from cm_ray.metrics.frechet import bias_warning
@@ -45,7 +45,6 @@ from cm_ray.training.pictures import save_grid
 from cm_ray.training.sampling import Request
 from cm_ray.training.scored import Scored
 
-EXPERIMENT = "cm_ray"
 GROUPS = 20
 """Parts that samples are made in: each is kept when it is done, and their statistics tell the error."""
 

@@ -15,7 +15,7 @@ from cm_ray.cluster.prepare import prepare_shards
 from cm_ray.cluster.progress import say
 from cm_ray.cluster.teachers import TEACHER
 from cm_ray.cluster.train import FINAL_SEED, train
-from cm_ray.config import TrainConfig, override
+from cm_ray.config import EXPERIMENT, TrainConfig, override
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.files import read_json, write_json
@@ -35,7 +35,6 @@ METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ect", "ct", "ict")
 """In the table's order."""
 DEFAULT: tuple[Method, ...] = ("edm", "cd", "pd", "ct", "ict")
 EVALUATIONS = (1, 2, 4, 8)
-EXPERIMENT = "cm_ray"
 _LINES = {
     "edm": ("EDM (DDIM)", "euler"),
     "cd": ("CD", "multistep"),

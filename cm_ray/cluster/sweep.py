@@ -24,7 +24,7 @@ from cm_ray.cluster.sweep_plan import Sweep, check_sweep, share
 from cm_ray.cluster.sweep_table import SweepTable
 from cm_ray.cluster.sweep_trial import Trials, run_trial
 from cm_ray.cluster.train import train
-from cm_ray.config import flatten
+from cm_ray.config import EXPERIMENT, flatten
 from cm_ray.errors import UserError
 from cm_ray.files import read_json, write_json
 from cm_ray.run_directory import RunDirectory, default_run_dir
@@ -44,7 +44,6 @@ from cm_ray.tracking import Group, resend
 from cm_ray.training.evaluate import extractor_opener
 from cm_ray.training.reference import reference_statistics
 
-EXPERIMENT = "cm_ray"
 _FREE = (
     "name",
     "run_dir",
@@ -105,8 +104,7 @@ class _Driver:
             objectives=len(self.space.minimize),
         )
         storage = open_storage(settings.storage, self.run.root)
-        study = open_study(settings.study or self.run.root.name, storage, chooser, self.space.minimize)
-        return study
+        return open_study(settings.study or self.run.root.name, storage, chooser, self.space.minimize)
 
     def finish(self) -> None:
         """Do what is left to do: trials, report, registration."""

@@ -17,6 +17,7 @@ from cm_ray.cluster.point_plan import Plan, TimePointSearch
 from cm_ray.cluster.point_search import Search
 from cm_ray.cluster.progress import say
 from cm_ray.cluster.references import Yardstick, name_of, run_of, tracking_uris, yardstick
+from cm_ray.config import EXPERIMENT
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.files import folder_written_aside, read_json, write_json
@@ -27,8 +28,6 @@ from cm_ray.tracking.locate import locate_model
 from cm_ray.tracking.progress import Told
 from cm_ray.tracking.registry import model_digest
 from cm_ray.tracking.time_points import publish_time_points
-
-EXPERIMENT = "cm_ray"
 
 
 def find_time_points(settings: TimePointSearch) -> RunDirectory:

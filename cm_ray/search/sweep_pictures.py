@@ -18,6 +18,7 @@ from cm_ray.search.space import Named, Space
 from cm_ray.search.study import optuna_experiments
 
 RunOf = Callable[[int, int], RunDirectory]
+"""The run directory of a trial's number and a seed."""
 _ENOUGH = 2
 """Finished trials that history, importance and slices need."""
 

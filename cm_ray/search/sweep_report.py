@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,10 @@ from scipy import stats
 
 from cm_ray.config import to_dict
 from cm_ray.files import write_json, written_aside
-from cm_ray.run_directory import RunDirectory
 from cm_ray.search.space import Space
 from cm_ray.search.study import FAILED, SCORE, SCORES, STOPPED
-from cm_ray.search.sweep_pictures import draw_pictures
+from cm_ray.search.sweep_pictures import RunOf, draw_pictures
 
-RunOf = Callable[[int, int], RunDirectory]
-"""The run directory of a trial's number and a seed."""
 _SURE = 0.95
 """Of a difference that counts as one."""
 
