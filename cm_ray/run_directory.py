@@ -1,7 +1,7 @@
 """A run directory: what is where, the log of a run, and the lock that gives it to one process.
 
 config.json        the settings           lineage.json   data fingerprint, git revision, versions
-search.json        in its place: a search for time points; source.json: an evaluation
+search.json        in its place: a search for time points; source.json: an evaluation; sweep.json: a sweep
 metrics.jsonl      a row per log interval  result.json    scores with their keys, timings, paths
 checkpoints/       step-00001000/ …, best.json
 samples/           *.png and *.npz        model/         what sampling needs: model.json, weights
@@ -126,7 +126,7 @@ class RunDirectory:
     def check_owner(self, mine: Path) -> None:
         """Raise UserError when the directory is another job's than the one that writes the file `mine`.
 
-        mine: `config_file`, `search_file` or `source_file`. Ask before anything is written.
+        mine: `config_file`, `search_file`, `source_file` or `sweep_file`. Ask before anything is written.
         """
         found = next((name for name in _OWNERS if (self.root / name).exists()), None)
         if found is None and any((self.root / name).exists() for name in _OF_SOMEBODY):

@@ -1,4 +1,4 @@
-"""Two objectives, score and training cost.   python jobs/sweep.py fast_and_good --sampler nsga2"""
+"""Two objectives, score and training cost.   python jobs/sweep.py fast_and_good"""
 
 from cm_ray import presets
 from cm_ray.search.space import Categorical, Float, Int, Space

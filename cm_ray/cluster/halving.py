@@ -9,7 +9,8 @@ from typing import Any
 import optuna
 from ray.tune.schedulers import ASHAScheduler
 
-from cm_ray.cluster.searcher import FINAL, NUMBER, STEP
+from cm_ray.cluster.searcher import FINAL, STEP
+from cm_ray.search.space import NUMBER
 from cm_ray.search.study import SCORE
 
 

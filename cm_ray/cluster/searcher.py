@@ -16,10 +16,9 @@ import optuna
 from optuna.trial import Trial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 
-from cm_ray.search.study import COST, FAILED, SCORE, SCORES, STOPPED, next_trial
+from cm_ray.search.space import NUMBER
+from cm_ray.search.study import COST, FAILED, SCORE, SCORES, STOPPED
 
-NUMBER = "trial"
-"""Tune's config has a trial's parameters, and under this name its number in the study."""
 STEP, FINAL = "step", "final"
 """What results have beside the objectives: the step, and whether it is the last."""
 
@@ -33,14 +32,13 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         suggest: Callable[[Trial], dict[str, Any]],
         objectives: Sequence[str],
         *,
-        owner: str,
         interrupted: Sequence[int] = (),
         outcome: Callable[[int], dict[str, Any]] = lambda number: {},
     ) -> None:
         """Take a study.
 
-        owner: id of the sweep.  interrupted: ids of trials in the storage that go on.  outcome: what a trial
-        that is over has left to be known of it, by its number: attributes, and FAILED with a sentence.
+        interrupted: ids of trials in the storage that go on.  outcome: what a trial that is over has left to
+        be known of it, by its number: attributes, and FAILED with a sentence.
         """
         several = len(objectives) > 1
         super().__init__(
@@ -52,8 +50,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             storage=study._storage,
         )
         self._ot_study = study
-        self._owner, self._outcome = owner, outcome
-        self._objectives = list(objectives)
+        self._outcome, self._objectives = outcome, list(objectives)
         self._waiting = list(interrupted)
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
@@ -66,7 +63,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def _next(self) -> Trial:
         if self._waiting:  # Optuna returns the values that the trial has already
             return Trial(self._ot_study, self._waiting.pop(0))
-        return next_trial(self._ot_study, self._owner)
+        return self._ot_study.ask()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Remember a point of the learning curve, which is the first seed's."""
@@ -85,7 +82,6 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         trial, last = self._ot_trials[trial_id], bool((result or {}).get(FINAL))
         if trial_id in self._completed_trials or not (error or last):
             return  # told before; or interrupted: it is running to the study, and goes on with the next call
-        self._completed_trials.add(trial_id)
         outcome = self._outcome(trial.number)
         values, stopped = self._values(outcome), STOPPED in outcome
         if not stopped and not all(map(math.isfinite, values)):
@@ -98,6 +94,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             self._ot_study.tell(trial, state=TrialState.PRUNED)
         else:
             self._ot_study.tell(trial, values)
+        self._completed_trials.add(trial_id)  # not before: a storage may be out of reach, and Tune asks again
 
     def _values(self, outcome: dict[str, Any]) -> list[float]:
         """Return the objectives as the trial has left them; not a number where it has not come so far."""

@@ -17,12 +17,13 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from cm_ray.cluster.halving import RememberingASHA
 from cm_ray.cluster.launch import connected
-from cm_ray.cluster.prepare import prepare_shards
+from cm_ray.cluster.prepare import model_spec, prepare_shards
 from cm_ray.cluster.progress import say
 from cm_ray.cluster.searcher import StudySearch
 from cm_ray.cluster.sweep_plan import Sweep, check_sweep, share
 from cm_ray.cluster.sweep_table import SweepTable
 from cm_ray.cluster.sweep_trial import Trials, run_trial
+from cm_ray.cluster.teachers import check_teachers
 from cm_ray.cluster.train import train
 from cm_ray.config import EXPERIMENT, flatten
 from cm_ray.errors import UserError
@@ -32,12 +33,13 @@ from cm_ray.search.space import Sampler, Space
 from cm_ray.search.spaces import load_space
 from cm_ray.search.study import (
     OVER,
+    begin,
     default_storage,
-    enqueue,
     open_sampler,
     open_storage,
     open_study,
-    trials_of,
+    shown_storage,
+    trials_in,
 )
 from cm_ray.search.sweep_report import best_trial, write_sweep_report
 from cm_ray.tracking import Group, resend
@@ -85,14 +87,12 @@ class _Driver:
     def __init__(self, settings: Sweep, space: Space, run: RunDirectory) -> None:
         self.settings, self.space, self.run = settings, space, run
         self.sampler: Sampler = settings.sampler or space.sampler
-        check_sweep(settings, space, self.sampler)
+        self.scheduler = check_sweep(settings, space, self.sampler)
         self.seeds = settings.seeds or space.seeds
         self.count = len(space.grid()) if self.sampler == "grid" else settings.trials or space.trials
         self.owner = self._check_same()
         self.group = Group(run.root, name=run.root.name, uri=settings.tracking_uri, experiment=EXPERIMENT)
         self.study = self._open_study()
-        write_json(run.sweep_file, {"id": self.owner, **self._wanted()})
-        enqueue(self.study, space, self.sampler, self.owner)
 
     def _open_study(self) -> optuna.Study:
         settings = self.settings
@@ -104,7 +104,8 @@ class _Driver:
             objectives=len(self.space.minimize),
         )
         storage = open_storage(settings.storage, self.run.root)
-        return open_study(settings.study or self.run.root.name, storage, chooser, self.space.minimize)
+        name = settings.study or self.run.root.name
+        return open_study(name, storage, chooser, self.space.minimize, self.owner)
 
     def finish(self) -> None:
         """Do what is left to do: trials, report, registration."""
@@ -117,22 +118,23 @@ class _Driver:
         self.group.finish("FINISHED")
 
     def _search(self) -> None:
-        over = len(trials_of(self.study, self.owner, *OVER))
-        interrupted = trials_of(self.study, self.owner, TrialState.RUNNING)
+        over = len(trials_in(self.study, *OVER))
+        interrupted = trials_in(self.study, TrialState.RUNNING)
         if (left := max(len(interrupted), self.count - over)) == 0:
             return
         trials, concurrent = self._trials(left)
+        write_json(self.run.sweep_file, {"id": self.owner, **self._wanted()})
+        begin(self.study, self.space, self.sampler, self.owner)  # a mistyped command has left no trace
         say(
             f"{self.run.root}: {self.count} trials of {self.space.question!r}, {over} done, "
             f"{len(interrupted)} go on; {concurrent} at once, {self.seeds} seeds, {self.sampler}"
         )
-        storage = self.settings.storage or default_storage(self.run.root)
+        storage = shown_storage(self.settings.storage or default_storage(self.run.root))
         say(f"  watch: optuna-dashboard {storage}   tensorboard --logdir {self.run.root / 'tune'}")
         searcher = StudySearch(
             self.study,
             self.space.suggest,
             self.space.minimize,
-            owner=self.owner,
             interrupted=[trial._trial_id for trial in interrupted],
             outcome=trials.outcome,
         )
@@ -143,6 +145,11 @@ class _Driver:
             self._tuner(trials, searcher, table, left, concurrent).fit()
         finally:
             table.close()
+        if untold := len(trials_in(self.study, TrialState.RUNNING)):
+            raise UserError(
+                f"{untold} trials could not be ended, or their ends not told to {storage}; the "
+                "same command goes on with them."
+            )
 
     def _tuner(
         self, trials: Trials, searcher: StudySearch, table: SweepTable, left: int, concurrent: int
@@ -169,7 +176,7 @@ class _Driver:
         )
 
     def _scheduler(self, trials: Trials) -> TrialScheduler:
-        if self.settings.scheduler == "none" or len(self.space.minimize) > 1:
+        if self.scheduler == "none":
             return FIFOScheduler()
         base = self.space.base
         return RememberingASHA(
@@ -183,7 +190,9 @@ class _Driver:
     def _trials(self, left: int) -> tuple[Trials, int]:
         """Return what trials have in common and how many run at once; make what they share beforehand."""
         base = self.space.base
-        shards, _ = prepare_shards(base.data)
+        shards, manifest = prepare_shards(base.data)
+        if not self.run.sweep_file.is_file():  # else its trials have begun with copies
+            check_teachers(base, model_spec(base, manifest), self.run)
         if opener := extractor_opener(base.evaluation):
             say(f"statistics of {base.data.path}, once for all trials")
             reference_statistics(shards, opener("cpu"))
@@ -205,7 +214,7 @@ class _Driver:
         )
 
     def _report(self) -> None:
-        trials, ended = self._common({}), trials_of(self.study, self.owner, *OVER)
+        trials, ended = self._common({}), trials_in(self.study, *OVER)
         self._close_unfinished(trials)
         files = write_sweep_report(self.study, ended, self.space, self.run.root, trials.run, seeds=self.seeds)
         best = best_trial(ended)
@@ -223,7 +232,7 @@ class _Driver:
         """Tell MLflow of trainings whose processes died: they could not."""
         if self.settings.tracking_uri == "none":
             return
-        for trial in trials_of(self.study, self.owner, TrialState.FAIL):
+        for trial in trials_in(self.study, TrialState.FAIL):
             for run in (trials.run(trial.number, seed) for seed in range(self.seeds)):
                 if run.config_file.is_file() and not run.result_file.is_file():
                     try:
@@ -253,7 +262,7 @@ class _Driver:
             "seeds": self.seeds,
             "sampler": self.sampler,
             "study": self.settings.study,
-            "storage": self.settings.storage,
+            "storage": shown_storage(self.settings.storage) if self.settings.storage else "",
             **base,
         }
 

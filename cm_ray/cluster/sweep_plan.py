@@ -26,8 +26,9 @@ class Sweep:
     """Trainings of each setting, whose mean score counts; 0: the space's own number."""
     sampler: Literal["", "tpe", "gp", "random", "grid", "nsga2"] = ""
     """Who chooses settings; empty: the space's own."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """asha stops trials whose scores are behind; with two objectives there is none."""
+    scheduler: Literal["", "asha", "none"] = ""
+    """asha stops trials whose scores are behind; empty: asha, but none for two objectives and for gp, which
+    learns from finished trials alone."""
     grace: int = 0
     """Steps that every trial is given before it may be stopped; 0: the space's own number."""
     reduction: int = 3
@@ -72,8 +73,8 @@ def share(space: Space, wanted: int, left: int) -> tuple[int, Plan]:
     raise refusal
 
 
-def check_sweep(settings: Sweep, space: Space, sampler: str) -> None:
-    """Raise UserError, naming the setting, on what no sweep could have."""
+def check_sweep(settings: Sweep, space: Space, sampler: str) -> Literal["asha", "none"]:
+    """Return who stops trials. Raises UserError, naming the setting, on what no sweep could have."""
     least = {"trials": 0, "seeds": 0, "grace": 0, "reduction": 2, "concurrent": 0, "retries": 0, "seed": 0}
     for name, low in least.items():
         if (number := getattr(settings, name)) < low:
@@ -82,3 +83,12 @@ def check_sweep(settings: Sweep, space: Space, sampler: str) -> None:
         raise UserError("The base of the space has no feature extractor: nothing could be compared.")
     if sampler == "grid" and settings.trials:
         raise UserError("--trials is a grid's own: leave it out, or take another --sampler.")
+    whole = (
+        "two objectives compare" if len(space.minimize) > 1 else "gp learns from" if sampler == "gp" else ""
+    )
+    if whole and settings.scheduler == "asha":
+        raise UserError(f"--scheduler asha stops trials, and {whole} finished ones alone: leave it out.")
+    scheduler = settings.scheduler or ("none" if whole else "asha")
+    if scheduler == "none" and (settings.grace or settings.reduction != Sweep.reduction):
+        raise UserError("--grace and --reduction are asha's, and no trial is stopped here: leave them out.")
+    return scheduler

@@ -12,8 +12,9 @@ from typing import Any
 from ray.tune import Callback
 
 from cm_ray.cluster.progress import say
-from cm_ray.cluster.searcher import FINAL, NUMBER, STEP
+from cm_ray.cluster.searcher import FINAL, STEP
 from cm_ray.cluster.sweep_trial import Trials
+from cm_ray.search.space import NUMBER
 from cm_ray.search.study import COST, FAILED, SCORE, SCORES, STOPPED
 
 _ROWS = 24

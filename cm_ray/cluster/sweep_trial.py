@@ -15,7 +15,7 @@ from typing import Any
 from ray import tune
 
 from cm_ray.cluster.launch import ENVIRONMENT
-from cm_ray.cluster.searcher import FINAL, NUMBER, STEP
+from cm_ray.cluster.searcher import FINAL, STEP
 from cm_ray.cluster.teachers import read_teacher
 from cm_ray.cluster.train import Stopped, train
 from cm_ray.config import TrainConfig, override
@@ -23,7 +23,7 @@ from cm_ray.errors import UserError
 from cm_ray.files import read_json, remove, write_json
 from cm_ray.networks.model import read_model
 from cm_ray.run_directory import RunDirectory
-from cm_ray.search.space import Space
+from cm_ray.search.space import NUMBER, Space
 from cm_ray.search.study import COST, FAILED, SCORE, SCORES, STOPPED
 from cm_ray.training.cost import training_flops
 
@@ -171,11 +171,16 @@ def _cost(config: TrainConfig, run: RunDirectory) -> float:
 
 
 def _wait_until_free(run: RunDirectory) -> None:
-    """Wait for the process of a killed call to let go of its run."""
+    """Wait for the process of a killed call to let go of its run.
+
+    Raises TimeoutError when it does not: the trial's settings are not to blame, and it is tried again.
+    """
     until = time.monotonic() + _PATIENCE_S
-    while run.root.exists() and time.monotonic() < until:
+    while run.root.exists():
         with contextlib.suppress(UserError), run.locked():
             return
+        if time.monotonic() > until:
+            raise TimeoutError(f"another process has been working in {run.root} for {_PATIENCE_S} s")
         time.sleep(1)
 
 

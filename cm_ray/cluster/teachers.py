@@ -25,14 +25,8 @@ def prepare_teachers(config: TrainConfig, spec: ModelSpec, run: RunDirectory) ->
     What happens to the originals later does not change the run. Raises UserError, before anything is
     written, when one is not to be found, broken, or not a model that this run can start with.
     """
-    teacher = _open(config.teacher.model, run.teacher, run, config, spec)
-    if teacher is not None:
-        _check_teacher(teacher.spec, config, spec)
-    named = "" if config.init_from == TEACHER else config.init_from
-    initial = _open(named, run.initial, run, config, spec)
-    if config.init_from:
-        _check_initial(teacher if config.init_from == TEACHER else initial, config, spec)
-    for model, folder in ((teacher, run.teacher), (initial, run.initial)):
+    models = check_teachers(config, spec, run)
+    for model, folder in zip(models, (run.teacher, run.initial), strict=True):
         if model is not None and not _begun_with(folder, run):
             save_model(folder, model.spec, model.network.state_dict())
 
@@ -47,6 +41,23 @@ def read_initial(config: TrainConfig, run: RunDirectory) -> dict[str, Tensor] | 
     if not config.init_from:
         return None
     return load_file((run.teacher if config.init_from == TEACHER else run.initial) / WEIGHTS)
+
+
+def check_teachers(
+    config: TrainConfig, spec: ModelSpec, run: RunDirectory
+) -> tuple[Model | None, Model | None]:
+    """Return the teacher and the initial model, those that the run has begun with if it has.
+
+    Raises UserError when a run could not start with them there.
+    """
+    teacher = _open(config.teacher.model, run.teacher, run, config, spec)
+    if teacher is not None:
+        _check_teacher(teacher.spec, config, spec)
+    named = "" if config.init_from == TEACHER else config.init_from
+    initial = _open(named, run.initial, run, config, spec)
+    if config.init_from:
+        _check_initial(teacher if config.init_from == TEACHER else initial, config, spec)
+    return teacher, initial
 
 
 def _begun_with(folder: Path, run: RunDirectory) -> bool:

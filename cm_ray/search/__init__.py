@@ -1,6 +1,7 @@
-"""Search for the time points of multistep sampling: integers, scores, and no device, file or cluster.
+"""Search for the time points of multistep sampling, and for settings: no device and no cluster.
 
-A candidate is an index i of the ascending Karras grid, 0 .. N - 1: a time point t_i between its neighbours.
+Time points: a candidate is an index i of the ascending Karras grid, 0 .. N - 1, that is, a time point t_i
+between its neighbours.
 
 ==================  ===================================================================================
 `integers`          ternary, fibonacci, sections, exhaustive search; exact scores
@@ -17,4 +18,13 @@ A candidate is an index i of the ascending Karras grid, 0 .. N - 1: a time point
 
 Who drives a search brings the scores: a callback that gets a batch of candidates and may measure all at
 once.
+
+Settings: trials of a study, chosen by Optuna.
+
+==================  ===================================================================================
+`space`             what may be changed, as data, held against the config's types and rules
+`spaces`            finds them by name: search_spaces/, or anybody's file
+`study`             where trials are kept, who chooses the next, what became of them
+`sweep_report`      what was found, and how sure it is; `sweep_pictures`, drawn
+==================  ===================================================================================
 """

@@ -32,6 +32,9 @@ _KEPT = (
     *("checkpoint.", "cluster.", "evaluation.", "tracking."),
 )
 """What a sweep decides for all of its trials: scores of others would not compare."""
+_SCALARS = (str, int, float, bool, type(None))
+NUMBER = "trial"
+"""Tune's config has a trial's parameters, and under this name its number in the study."""
 _DRAWS = 50
 """Settings of the other parameters beside which a value is tried."""
 
@@ -101,8 +104,7 @@ class Space:
             there = flatten(self.base) | self.changes(params) | dict(params)
             if any(there.get(path) not in values for path, values in entry.given.items()):
                 return None
-            entry = entry.what
-        return Categorical(list(entry.settings)) if isinstance(entry, Named) else entry
+        return _alone(entry)
 
     def changes(self, params: Params) -> dict[str, Any]:
         """Return values by dotted path."""
@@ -135,6 +137,12 @@ class Space:
         """Return all settings, trial 0 first. Raises UserError when they cannot be counted."""
         points, start = list(_points(self, {}, list(self.space))), self.start()
         return [start, *(point for point in points if point != start)]
+
+
+def _alone(entry: BaseDistribution | Named | When) -> BaseDistribution:
+    """Return a parameter's distribution where it exists."""
+    what = entry.what if isinstance(entry, When) else entry
+    return Categorical(list(what.settings)) if isinstance(what, Named) else what
 
 
 def _points(space: Space, params: dict[str, Any], names: list[str]) -> Iterator[dict[str, Any]]:
@@ -186,6 +194,8 @@ def _check(space: Space) -> None:
     for number, name in enumerate(space.space):
         _check_parameter(space, name, list(space.space)[:number])
     start = space.start()
+    if absent := [name for name in space.first if name not in start]:
+        raise UserError(f"`first` has {absent[0]}, which does not exist in trial 0: leave it out.")
     for name, value in start.items():
         distribution = space.distribution(name, start)
         if distribution is None or not _contains(distribution, value):
@@ -201,22 +211,31 @@ def _check(space: Space) -> None:
 def _check_parameter(space: Space, name: str, earlier: Sequence[str]) -> None:
     """Raise UserError on paths that the config does not have, and on conditions that can never hold."""
     known, entry = flatten(space.base), space.space[name]
-    what = entry.what if isinstance(entry, When) else entry
-    if isinstance(what, Named) and name in known:
-        raise UserError(f"{name} is a setting: bundles of settings need a name of their own.")
-    paths = (
-        [path for bundle in what.settings.values() for path in bundle] if isinstance(what, Named) else [name]
-    )
-    for path in paths:
-        if path not in known:
-            raise UserError(f"There is no setting {path!r}: {closest(path, list(known))}")
-        if path.startswith(_KEPT):
-            raise UserError(f"{path} is the same in all trials of a sweep: take it out of the space.")
+    _check_what(name, entry.what if isinstance(entry, When) else entry, list(known))
     for path in entry.given if isinstance(entry, When) else ():
         if path in space.space and path not in earlier:
             raise UserError(f"{name} depends on {path}, which must stand before it in the space.")
         if path not in known and path not in space.space:
             raise UserError(f"There is no setting {path!r}: {closest(path, [*known, *earlier])}")
+
+
+def _check_what(name: str, what: BaseDistribution | Named, known: list[str]) -> None:
+    """Raise UserError on names that there are not or that mean something else, and on odd choices."""
+    if name == NUMBER:
+        raise UserError(f"{NUMBER!r} is the number of a trial: give the bundles another name.")
+    if isinstance(what, Named) and name in known:
+        raise UserError(f"{name} is a setting: bundles of settings need a name of their own.")
+    for choice in what.choices if isinstance(what, Categorical) else ():
+        if not isinstance(choice, _SCALARS):
+            raise UserError(
+                f"{name} has the choice {choice!r}, which Optuna cannot keep: bundle it as `Named`."
+            )
+    bundles = what.settings.values() if isinstance(what, Named) else [{name: None}]
+    for path in (path for bundle in bundles for path in bundle):
+        if path not in known:
+            raise UserError(f"There is no setting {path!r}: {closest(path, known)}")
+        if path.startswith(_KEPT):
+            raise UserError(f"{path} is the same in all trials of a sweep: take it out of the space.")
 
 
 def _check_values(space: Space, name: str) -> None:
@@ -227,7 +246,7 @@ def _check_values(space: Space, name: str) -> None:
     for value in _extremes(what):
         sentence = "no other parameters let it exist"
         for _ in range(_DRAWS):
-            params = space.suggest(_Drawn(draw, {name: value}))
+            params = space.suggest(_Drawn(draw, {**_needed(space, name, draw), name: value}))
             if name not in params:
                 continue
             try:
@@ -238,6 +257,17 @@ def _check_values(space: Space, name: str) -> None:
                 break
         else:
             raise UserError(f"{name} can never be {value!r}: {sentence.rstrip('.')}.")
+
+
+def _needed(space: Space, name: str, draw: Random) -> dict[str, Any]:
+    """Return values with which a parameter's conditions hold, as far as other parameters have them."""
+    needed: dict[str, Any] = {}
+    entry = space.space[name]
+    for path, values in entry.given.items() if isinstance(entry, When) else ():
+        if path in space.space:
+            possible = [value for value in values if _contains(_alone(space.space[path]), value)]
+            needed |= _needed(space, path, draw) | ({path: draw.choice(possible)} if possible else {})
+    return needed
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from cm_ray.errors import UserError
@@ -21,9 +22,11 @@ _STARTUP_SHARE = 3
 """A third of the trials, ten at most, are random before a model of the scores chooses."""
 SCORE, COST = "score", "cost"
 """Objectives. SCORE is also an attribute: a score with its key, of the last seed."""
-OWNER, FAILED, STOPPED, SCORES = "sweep", "failed", "stopped_at", "scores"
-"""Attributes of trials: the id of the sweep that they belong to; why they failed; the step at which they were
-stopped; the scores of all seeds."""
+FAILED, STOPPED, SCORES = "failed", "stopped_at", "scores"
+"""Attributes of trials: why they failed; the step at which they were stopped; the scores of all seeds."""
+_OWNER = "sweep"
+"""Attribute of a study: the id of the sweep that it belongs to."""
+_JOURNAL = "journal:"
 
 
 def open_storage(url: str, folder: Path) -> BaseStorage:
@@ -32,17 +35,31 @@ def open_storage(url: str, folder: Path) -> BaseStorage:
     url: an SQLAlchemy address (sqlite:////path/study.db, postgresql://…), or journal:/path/file for NFS and
     many writers; empty: study.db in the folder. Raises UserError when it cannot be opened.
     """
-    if url.startswith("journal:"):
-        path = Path(url.removeprefix("journal:").removeprefix("//")).expanduser().absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
-    if not url:
-        folder.mkdir(parents=True, exist_ok=True)
     try:
+        if url.startswith(_JOURNAL):
+            path = _journal(url)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path))))
+        if not url:
+            folder.mkdir(parents=True, exist_ok=True)
         return RDBStorage(url or default_storage(folder))
-    except (SQLAlchemyError, ImportError, ArgumentError) as error:
+    except (SQLAlchemyError, ImportError, OSError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"--storage {url} cannot be opened: {reason}") from error
+        raise UserError(f"--storage {shown_storage(url)} cannot be opened: {reason}") from error
+
+
+def _journal(url: str) -> Path:
+    return Path(url.removeprefix(_JOURNAL).removeprefix("//")).expanduser().absolute()
+
+
+def shown_storage(url: str) -> str:
+    """Return an address of trials as optuna-dashboard takes it, without its password."""
+    if url.startswith(_JOURNAL):
+        return str(_journal(url))
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url
 
 
 def default_storage(folder: Path) -> str:
@@ -81,9 +98,13 @@ def optuna_experiments() -> Iterator[None]:
 
 
 def open_study(
-    name: str, storage: BaseStorage, sampler: BaseSampler, objectives: Sequence[str]
+    name: str, storage: BaseStorage, sampler: BaseSampler, objectives: Sequence[str], owner: str
 ) -> optuna.Study:
-    """Make or find a study. Raises UserError when the one that is there has other objectives."""
+    """Make or find the study of a sweep.
+
+    owner: the sweep's id. Raises UserError when the study that is there is another sweep's: its trials would
+    be mistaken for this one's, by samplers and by people.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=name,
@@ -93,36 +114,25 @@ def open_study(
         directions=["minimize"] * len(objectives),
         load_if_exists=True,
     )
-    if (there := study.user_attrs.get("objectives", list(objectives))) != list(objectives):
-        raise UserError(f"The study {name} minimizes {' and '.join(there)}: name another --study.")
-    if "objectives" not in study.user_attrs:
-        study.set_user_attr("objectives", list(objectives))
-        with optuna_experiments():
-            study.set_metric_names(list(objectives))
+    there = study.user_attrs.get(_OWNER)
+    if there != owner and (there or trials_in(study) or len(study.directions) != len(objectives)):
+        raise UserError(f"The study {name} in this storage belongs to another sweep: name another --study.")
     return study
 
 
-def enqueue(study: optuna.Study, space: Space, sampler: Sampler, owner: str) -> None:
-    """Put trial 0, or the whole grid, before all else, once."""
+def begin(study: optuna.Study, space: Space, sampler: Sampler, owner: str) -> None:
+    """Make a study a sweep's, and put trial 0, or the whole grid, before all else, once."""
+    study.set_user_attr(_OWNER, owner)
+    with optuna_experiments():
+        study.set_metric_names(list(space.minimize))
     for point in space.grid() if sampler == "grid" else [space.start()]:
-        study.enqueue_trial(point, user_attrs={OWNER: owner}, skip_if_exists=True)
-
-
-def next_trial(study: optuna.Study, owner: str) -> optuna.Trial:
-    """Begin a trial. It bears its owner before it runs, so that a kill leaves none that nobody finds."""
-    if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        study.enqueue_trial({}, user_attrs={OWNER: owner})
-    trial = study.ask()
-    if trial.user_attrs.get(OWNER) != owner:  # another sweep on the study has enqueued it
-        trial.set_user_attr(OWNER, owner)
-    return trial
+        study.enqueue_trial(point, skip_if_exists=True)
 
 
 OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 """Scored, stopped early, failed."""
 
 
-def trials_of(study: optuna.Study, owner: str, *states: TrialState) -> list[FrozenTrial]:
-    """Return a sweep's trials in some states: others may share the study."""
-    trials = study.get_trials(deepcopy=False, states=states)
-    return [trial for trial in trials if trial.user_attrs.get(OWNER) == owner]
+def trials_in(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    """Return a study's trials in the given states, or in all."""
+    return study.get_trials(deepcopy=False, states=states or None)

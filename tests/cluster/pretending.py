@@ -32,7 +32,8 @@ def pretended_train(config, watch):
             run.append_metrics(row)
             if watch(row) and step < config.steps:
                 raise Stopped
-        write_json(run.result_file, {"scores": [score(config, config.steps)]})
+        if not run.result_file.exists():
+            write_json(run.result_file, {"scores": [score(config, config.steps)]})
 
 
 def score(config, step):

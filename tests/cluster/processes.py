@@ -29,6 +29,8 @@ LEAN = {
 }
 """How Ray runs in tests."""
 
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+
 
 def job(name, *options):
     """Return the command line of a job."""
@@ -117,13 +119,17 @@ def end(pid):
 
 
 def reap(family):
-    """Wait for the processes of a killed driver to notice; end those that do not (Ray's agents linger)."""
-    _, lingering = psutil.wait_procs(family, timeout=8)
-    names = {name for process in lingering for name in cmdline(process)[:1]}
-    assert names <= {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}, names
-    for process in lingering:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    """Wait until the processes of a killed driver have noticed and ended; end Ray's agents, which linger."""
+
+    def lingering():
+        return [process for process in family if (line := cmdline(process)) and line[0] not in AGENTS]
+
+    try:
+        wait_for(lambda: not lingering(), "the end of what a killed driver started", timeout=60)
+    finally:
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def cmdline(process):

@@ -229,6 +229,9 @@ def test_two_objectives_have_a_front(ray_cluster, tmp_path):
         ({"trials": -1}, "--trials must be at least 0, not -1"),
         ({"reduction": 1}, "--reduction must be at least 2"),
         ({"trials": 5}, "--trials is a grid's own"),
+        ({"sampler": "gp", "scheduler": "asha"}, "gp learns from finished ones alone"),
+        ({"sampler": "gp", "grace": 5}, "--grace and --reduction are asha's"),
+        ({"scheduler": "none", "reduction": 2}, "--grace and --reduction are asha's"),
         ({"sampler": "nsga2"}, "nsga2 is for two objectives"),
         ({"storage": "nonsense"}, "--storage nonsense cannot be opened"),
         ({"tracking_uri": "nonsense"}, "'nonsense' is no address of an MLflow store"),
@@ -241,6 +244,16 @@ def test_what_is_refused_before_anything_is_made(changes, sentence, tmp_path):
         sweep(settings(file, **changes), {})
     left = tmp_path / "runs" / "swept"
     assert {path.name for path in left.glob("*")} <= {".lock"}
+
+
+def test_a_mistyped_teacher_costs_no_trial(ray_cluster, tmp_path):
+    file = write_space(tmp_path, GRID)
+    changes = parse_changes(["method=cd", f"teacher.model={tmp_path}/no-teacher"])
+    with pytest.raises(UserError, match="no-teacher"):
+        sweep(settings(file, tracking_uri="none"), changes)
+    root = tmp_path / "runs" / "swept"
+    assert not (root / "sweep.json").exists(), "the right command may follow"
+    assert not study(root).trials
 
 
 def test_the_directory_of_another_job(tmp_path):

@@ -56,6 +56,23 @@ class TestRefused:
             ({"what": Named({"a": {"steps": 9}})}, "Trial 0 has no 'what'"),
             ({"what": Named({"a": {"stepz": 9}}), "first": {"what": "a"}}, "no setting 'stepz'"),
             ({"steps": Named({"a": {"steps": 9}})}, "bundles of settings need a name of their own"),
+            ({"trial": Named({"a": {"steps": 9}})}, "'trial' is the number of a trial"),
+            (
+                {
+                    "distance__name": Categorical(["l2", "pseudo-huber"]),
+                    "distance__c": When({"distance.name": ("pseudo-huber",)}, Float(0.1, 1)),
+                    "first": {"distance.name": "l2", "distance.c": 0.5},
+                },
+                "`first` has distance.c, which does not exist in trial 0",
+            ),
+            (
+                {
+                    "distance__name": Categorical(["l2", "pseudo-huber"]),
+                    "distance__c": When({"distance.name": ("l1",)}, Float(0.1, 1)),
+                    "first": {"distance.name": "l2"},
+                },
+                "distance.c can never be 0.1: no other parameters let it exist",
+            ),
             (
                 {"distance__c": When({"distance.nam": ("l2",)}, Float(0.1, 1))},
                 "no setting 'distance.nam'.*distance.name",
@@ -79,6 +96,15 @@ class TestRefused:
 
     def test_what_only_others_make_wrong_is_no_error(self):
         space(schedule__s0=Int(2, 40), schedule__s1=Int(5, 60)).check()
+
+    def test_choices_that_optuna_cannot_keep(self):
+        with pytest.warns(UserWarning, match="is of type tuple"):
+            choices = Categorical([(1, 2), (1,)])
+        with pytest.raises(UserError, match=r"the choice \(1, 2\), which Optuna cannot keep"):
+            space(network__channel_mult=choices).check()
+
+    def test_what_rarely_exists_is_no_error(self):
+        space(schedule__s1=Int(5, 1000), schedule__mu0=When({"schedule.s1": (150,)}, Float(0.5, 0.9))).check()
 
     def test_a_grid_of_continuous_values(self):
         with pytest.raises(UserError, match=r"optimizer.learning_rate is continuous: give it a step"):
