@@ -62,8 +62,9 @@ def _optunas(study: optuna.Study, space: Space, complete: list[FrozenTrial]) -> 
     ]
     history = partial(plots.plot_optimization_history, study, target_name="score")
     pictures: dict[str, Callable[[], Any]] = {"history": history}
-    if varied:
+    if len(varied) > 1:  # of one parameter there is nothing to compare
         pictures["importance"] = lambda: plots.plot_param_importances(study, target_name="score")
+    if varied:
         pictures["slices"] = lambda: _readable(plots.plot_slice(study, params=varied, target_name="score"))
     return pictures
 

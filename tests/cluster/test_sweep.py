@@ -20,30 +20,9 @@ from cm_ray.run_directory import RunDirectory
 from cm_ray.tracking.store import calling_mlflow, open_client
 from tests.cluster.pretending import pretended_trial
 from tests.cluster.processes import descendants, job, module_of_tests, reap, run, started, wait_for, workers
+from tests.cluster.tiny_spaces import GRID, write_space
 
 pytestmark = pytest.mark.ray
-
-HEAD = """
-from cm_ray import presets
-from cm_ray.config import override
-from cm_ray.search.space import Categorical, Float, Int, Named, Space, When
-
-TINY = {
-    "steps": 20,
-    "batch_size": 16,
-    "network.channels": 8,
-    "network.blocks": 1,
-    "network.head_channels": 8,
-    "network.norm_groups": 4,
-    "checkpoint.every": 5,
-    "evaluation.every": 5,
-    "evaluation.samples": 100,
-    "evaluation.grid": 2,
-    "evaluation.samplers": ("one-step",),
-}
-BASE = override(presets.ct_digits(), TINY)
-"""
-
 
 RAISING = """
 import os, pathlib
@@ -61,13 +40,6 @@ SPACE = Raising"""
 """A space of which one setting raises what is no UserError, in the trial's process."""
 
 
-def write_space(folder, body, kind="SPACE = Space"):
-    file = folder / "tiny.py"
-    kind = kind.replace("FOLDER", f"pathlib.Path({str(folder)!r})")
-    file.write_text(f"{HEAD}\n{kind}(question='Which?', base=BASE, {body})\n")
-    return file
-
-
 def settings(file, **changes):
     return Sweep(**{"space": str(file), "run_dir": str(file.parent / "runs" / "swept"), **changes})
 
@@ -77,7 +49,6 @@ def study(root, url=""):
     return optuna.load_study(study_name=root.name, storage=name)
 
 
-GRID = "space={'distance.name': Categorical(['l2', 'l1'])}, sampler='grid', "
 CURVES = "space={'optimizer.learning_rate': Categorical([2e-3, 3e-3, 1e-7, 2e-7])}, sampler='grid', "
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.processes import SMALL, end, environment, ray_folder
+from tests.cluster.tiny_spaces import GRID, write_space
 
 pytestmark = pytest.mark.ray
 
@@ -100,3 +101,12 @@ def test_submit_the_cifar_job(tmp_path, cifar10):
     assert (run_dir / "samples" / "final-one-step.npz").exists()
     assert (run_dir / "checkpoints" / "step-00000004" / "state.safetensors").exists()
     assert os.listdir(run_dir / "model")
+
+
+@pytest.mark.slow
+def test_submit_a_sweep(tmp_path):
+    file, run_dir = write_space(tmp_path, GRID), tmp_path / "runs" / "swept"
+    with head() as variables:
+        done = submit(variables, sys.executable, "jobs/sweep.py", file, "--run-dir", run_dir)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 trials: 2 finished" in (run_dir / "report.md").read_text()
