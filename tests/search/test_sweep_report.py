@@ -14,7 +14,8 @@ from cm_ray import presets
 from cm_ray.config import TrainConfig, from_dict
 from cm_ray.files import read_json
 from cm_ray.run_directory import RunDirectory
-from cm_ray.search.space import Categorical, Float, Named, Space, When
+from cm_ray.search.space import Categorical, Float, Int, Named, Space, When
+from cm_ray.search.sweep_pictures import _place, _ticks
 from cm_ray.search.sweep_report import behind, best_trial, write_sweep_report
 
 SPACE = Space(
@@ -78,8 +79,8 @@ def test_a_report_tells_all(study, tmp_path):
     files = write_sweep_report(study, study.trials, SPACE, tmp_path, run_of(tmp_path / "runs"), seeds=3)
     assert {file.name for file in files} == {
         *("report.md", "trials.csv", "best.json"),
-        *("panel.png", "history.png", "importance.png", "slices.png"),
-    }
+        *("panel.png", "history.png", "slices.png"),
+    }, "three finished trials tell no importance"
     report = files[0].read_text()
     assert "5 trials: 3 finished, 1 stopped early, 1 failed. FD-digits-100, sampler one-step" in report
     rows = [line for line in report.splitlines() if line.startswith("| ")][1:]
@@ -96,6 +97,21 @@ def test_a_report_tells_all(study, tmp_path):
     assert next(iter(csv.DictReader(files[1].open())))["scores"] == "1.0 1.3 1.2"
     for picture in files[3:]:
         assert np.asarray(Image.open(picture)).std() > 1
+
+
+@pytest.mark.filterwarnings("ignore:Some regimes for parameter")
+def test_importance_takes_ten_finished_trials_and_two_parameters(study, tmp_path):
+    for number in range(7):
+        add(study, [1.0 + number], {"schedule": ("N = 9", "adaptive")[number % 2], "distance.name": "l2"})
+    files = write_sweep_report(study, study.trials, SPACE, tmp_path, run_of(tmp_path / "r"), seeds=1)
+    assert tmp_path / "importance.png" in files
+
+
+def test_slices_have_a_place_for_every_kind_of_value():
+    assert _ticks(Float(1e-4, 1, log=True)) == ([1e-4, pytest.approx(0.01), 1], ["0.0001", "0.01", "1"])
+    assert _ticks(Int(20, 160)) == ([20, 90, 160], ["20", "90", "160"])
+    assert _ticks(Categorical(["l2", None])) == ([0, 1], ["l2", "None"])
+    assert _place(Categorical(["l2", "l1"]), "l1") == 1
 
 
 def test_one_seed_tells_nothing_of_chance(tmp_path):
