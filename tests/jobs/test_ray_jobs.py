@@ -90,9 +90,6 @@ def test_submit_the_cifar_job(tmp_path, cifar10):
         assert refused.returncode != 0
         done = submit(variables, *job)
         assert done.returncode == 0, done.stdout + done.stderr
-        wrong = submit(variables, sys.executable, "jobs/ct_cifar.py", "--batch-size", 0)
-        assert wrong.returncode != 0
-        assert "--batch-size must be at least 1" in wrong.stdout + wrong.stderr
     assert "succeeded" in done.stdout + done.stderr
     result = json.loads((run_dir / "result.json").read_text())
     assert result["steps"] == 4
@@ -104,9 +101,12 @@ def test_submit_the_cifar_job(tmp_path, cifar10):
 
 
 @pytest.mark.slow
-def test_submit_a_sweep(tmp_path):
+def test_submit_a_wrong_job_and_a_sweep(tmp_path):
     file, run_dir = write_space(tmp_path, GRID), tmp_path / "runs" / "swept"
     with head() as variables:
+        wrong = submit(variables, sys.executable, "jobs/ct_cifar.py", "--batch-size", 0)
+        assert wrong.returncode != 0
+        assert "--batch-size must be at least 1" in wrong.stdout + wrong.stderr
         done = submit(variables, sys.executable, "jobs/sweep.py", file, "--run-dir", run_dir)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 trials: 2 finished" in (run_dir / "report.md").read_text()
