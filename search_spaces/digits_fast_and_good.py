@@ -6,7 +6,10 @@ from cm_ray.search.space import Categorical, Float, Int, Space
 
 SPACE = Space(
     question="Improved consistency training on digits: how good for how many operations?",
-    base=override(presets.ict_digits(), {"evaluation.every": 0, "evaluation.samplers": ("one-step",)}),
+    base=override(
+        presets.ict_digits(),
+        {"network.head_channels": 8, "evaluation.every": 0, "evaluation.samplers": ("one-step",)},
+    ),
     space={
         "network.channels": Categorical([32, 16, 24]),
         "batch_size": Categorical([128, 32, 64]),

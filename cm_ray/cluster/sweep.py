@@ -191,7 +191,8 @@ class _Driver:
         """Return what trials have in common and how many run at once; make what they share beforehand."""
         base = self.space.base
         shards, manifest = prepare_shards(base.data)
-        if not self.run.sweep_file.is_file():  # else its trials have begun with copies
+        if not self.run.sweep_file.is_file():  # else its trials have begun, with copies of the teacher
+            self.space.check(fits=partial(model_spec, manifest=manifest))
             check_teachers(base, model_spec(base, manifest), self.run)
         if opener := extractor_opener(base.evaluation):
             say(f"statistics of {base.data.path}, once for all trials")

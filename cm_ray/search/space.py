@@ -6,7 +6,7 @@ A parameter is a dotted path (``schedule.s0``) with a distribution of its values
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
@@ -26,6 +26,7 @@ Objective = Literal["score", "cost"]
 Sampler = Literal["tpe", "gp", "random", "grid", "nsga2"]
 Params = Mapping[str, Any]
 """Values by parameter."""
+Fits = Callable[[TrainConfig], object]
 
 _KEPT = (
     *("name", "run_dir", "seed", "log_every", "data.path", "data.size"),
@@ -82,12 +83,13 @@ class Space:
     lines: tuple[str, ...] = ()
     """Parameters whose values name the lines of the panel of scores against training steps; empty: none."""
 
-    def check(self) -> None:
+    def check(self, fits: Fits = lambda config: None) -> None:
         """Hold all of it against the config's types and rules.
 
-        Raises UserError on settings that there are not, values out of range, and conditions that never hold.
+        fits: raises UserError on settings that do not go with the images. Raises UserError on settings that
+        there are not, values out of range, conditions that never hold, and values that never fit.
         """
-        _check(self)
+        _check(self, fits)
 
     def suggest(self, trial: Any) -> dict[str, Any]:
         """Ask an Optuna trial for the parameters that exist in it, one after the other."""
@@ -182,7 +184,7 @@ def _asked(trial: Any, name: str, distribution: BaseDistribution) -> Any:
     )
 
 
-def _check(space: Space) -> None:
+def _check(space: Space, fits: Fits) -> None:
     """Raise UserError on parameters that do not exist, and on values that no trial could be trained with."""
     if not space.space:
         raise UserError("A search space needs at least one parameter.")
@@ -203,9 +205,9 @@ def _check(space: Space) -> None:
                 f"{name} is {value!r} in trial 0, and {distribution} has no such value: widen it, or give "
                 "`first`."
             )
-    space.config(start)
+    fits(space.config(start))
     for name in space.space:
-        _check_values(space, name)
+        _check_values(space, name, fits)
 
 
 def _check_parameter(space: Space, name: str, earlier: Sequence[str]) -> None:
@@ -238,7 +240,7 @@ def _check_what(name: str, what: BaseDistribution | Named, known: list[str]) -> 
             raise UserError(f"{path} is the same in all trials of a sweep: take it out of the space.")
 
 
-def _check_values(space: Space, name: str) -> None:
+def _check_values(space: Space, name: str, fits: Fits) -> None:
     """Raise UserError when a bound or choice of a parameter cannot be trained, whatever the others are."""
     entry = space.space[name]
     what = entry.what if isinstance(entry, When) else entry
@@ -250,7 +252,7 @@ def _check_values(space: Space, name: str) -> None:
             if name not in params:
                 continue
             try:
-                space.config(params)
+                fits(space.config(params))
             except UserError as error:
                 sentence = str(error)
             else:

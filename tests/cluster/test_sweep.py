@@ -148,7 +148,7 @@ def test_what_a_stopped_training_leaves(ray_cluster, tmp_path):
 
 @pytest.mark.parametrize("training", ["pretended", pytest.param("real", marks=pytest.mark.slow)])
 def test_failures_are_recorded_and_stop_nobody(training, ray_cluster, tmp_path, request):
-    """One whose loss is not finite, one that raises, one whose settings do not fit; and one that is right."""
+    """One whose loss is not finite, one that raises, and one that is right."""
     tracked = training == "real"
     if not tracked:
         request.getfixturevalue("pretended")
@@ -158,22 +158,20 @@ def test_failures_are_recorded_and_stop_nobody(training, ray_cluster, tmp_path, 
         body="space={'case': Named({"
         "'right': {}, "
         "'nan': {'optimizer.learning_rate': 1e30}, "
-        "'raises': {'optimizer.beta2': 0.98}, "
-        "'too deep': {'network.channel_mult': (1, 1, 1, 1, 1, 1)}})}, "
+        "'raises': {'optimizer.beta2': 0.98}})}, "
         "first={'case': 'right'}, sampler='grid'",
     )
     call = settings(file, scheduler="none", retries=1, **({} if tracked else {"tracking_uri": "none"}))
     run = sweep(call, {})
     trials = {trial.params["case"]: trial for trial in study(run.root).trials}
     states = {name: trial.state.name for name, trial in trials.items()}
-    assert states == {"right": "COMPLETE", "nan": "FAIL", "raises": "FAIL", "too deep": "FAIL"}
+    assert states == {"right": "COMPLETE", "nan": "FAIL", "raises": "FAIL"}
     sentences = {name: trial.user_attrs.get("failed", "") for name, trial in trials.items()}
     assert "The loss is inf at step 2" in sentences["nan"]
     assert sentences["raises"] == "RuntimeError: a defect"
     assert (tmp_path / "raised").read_text() == "xx", "it was tried again"
-    assert sentences["too deep"]
     report = (run.root / "report.md").read_text()
-    assert "1 finished, 3 failed" in report
+    assert "1 finished, 2 failed" in report
     for name, sentence in sentences.items():
         assert sentence.replace("|", "/") in report, name
 
@@ -215,6 +213,15 @@ def test_what_is_refused_before_anything_is_made(changes, sentence, tmp_path):
         sweep(settings(file, **changes), {})
     left = tmp_path / "runs" / "swept"
     assert {path.name for path in left.glob("*")} <= {".lock"}
+
+
+def test_what_never_fits_the_images_costs_no_trial(ray_cluster, tmp_path):
+    file = write_space(tmp_path, "space={'network.channels': Categorical([8, 12])}, sampler='grid'")
+    with pytest.raises(
+        UserError, match=r"channels can never be 12: .*norm-groups 4|head-channels 8 does not"
+    ):
+        sweep(settings(file, tracking_uri="none"), {})
+    assert not (tmp_path / "runs" / "swept" / "sweep.json").exists()
 
 
 def test_a_mistyped_teacher_costs_no_trial(ray_cluster, tmp_path):

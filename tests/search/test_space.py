@@ -10,6 +10,7 @@ import pytest
 from cm_ray import presets
 from cm_ray.config import override
 from cm_ray.errors import UserError
+from cm_ray.networks.unet import check_fits
 from cm_ray.search.space import Categorical, Float, Int, Named, Space, When, _Drawn
 from cm_ray.search.spaces import FOLDER, load_space
 
@@ -158,6 +159,8 @@ class TestConditions:
 def test_the_spaces_that_are_there(file):
     distils = load_teacher(file)
     one = load_space(file.stem, {"teacher.model": "a"} if distils else {})
+    shape = (1, 8, 8) if one.base.data.path == "digits" else (3, 32, 32)
+    one.check(fits=lambda config: check_fits(config.network, shape))
     start = one.config(one.start())
     assert one.question
     assert start.evaluation.extractor != "none"
