@@ -140,9 +140,14 @@ def _network_and_optimizer(config: TrainConfig) -> list[Rule]:
     rate = optimizer.learning_rate
     return [
         (
-            min(network.channels, network.blocks, network.norm_groups, network.head_channels) >= 1,
-            "--network.channels, blocks, norm-groups and head-channels must be at least 1",
+            min(network.channels, network.blocks, network.norm_groups) >= 1,
+            "--network.channels, blocks and norm-groups must be at least 1",
         ),
+        (
+            network.head_channels >= 0,
+            f"--network.head-channels must be at least 1, or 0 for one head, not {network.head_channels}",
+        ),
+        (network.fourier_scale > 0, f"--network.fourier-scale must be positive, not {network.fourier_scale}"),
         (0 <= network.dropout < 1, f"--network.dropout must be in [0, 1), not {network.dropout}"),
         (
             0 <= optimizer.warmup_steps < config.steps,

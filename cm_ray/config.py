@@ -44,8 +44,10 @@ class DataConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:
-    """The U-Net F_theta (Dhariwal & Nichol 2021). Image size, channels and classes come from the data."""
+    """The U-Net F_theta. Image size, channels and classes come from the data."""
 
+    family: Literal["adm", "ddpm++", "ncsn++"] = "adm"
+    """adm: Dhariwal & Nichol 2021, OpenAI's; ddpm++ and ncsn++: Song et al. 2021, as in EDM."""
     channels: int = 128
     """Channels of the first level; a multiple of `norm_groups`."""
     channel_mult: tuple[int, ...] = (2, 2, 2)
@@ -55,11 +57,13 @@ class NetworkConfig:
     attention_resolutions: tuple[int, ...] = (16,)
     """Pixels per side at which attention is used."""
     head_channels: int = 64
-    """Channels per attention head."""
+    """Channels per attention head; 0: one head."""
     norm_groups: int = 32
     """Groups of every group normalisation."""
     scale_shift: bool = True
     """Let the time modulate the scale of the normalised features, not only their mean."""
+    fourier_scale: float = 16.0
+    """Standard deviation of the frequencies of ncsn++'s time embedding; iCT's is 0.02."""
     resample_blocks: bool = True
     """Change the resolution inside residual blocks; else by strided and upsampling convolutions."""
     dropout: float = 0.0

@@ -1,4 +1,4 @@
-"""The parts of the U-Nets: time embedding, residual block, attention, resampling.
+"""The parts of the U-Nets: time features, residual block, attention, resampling.
 
 Module names follow OpenAI's state dicts (``in_layers``, ``emb_layers``, ``out_layers``, ``skip_connection``,
 ``qkv``, ``proj_out``), so that published weights load without renaming.
@@ -14,16 +14,60 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from cm_ray.config import NetworkConfig
+from cm_ray.networks.families import Family
 
-def sinusoidal_embedding(time: Tensor, channels: int, max_period: float = 10_000.0) -> Tensor:
+
+def sinusoidal_embedding(
+    time: Tensor, channels: int, max_period: float = 10_000.0, *, sine_first: bool = False
+) -> Tensor:
     """Return [cos, sin] of the times at `channels // 2` geometric frequencies, (b, channels) float32.
 
-    time: (b,), as given by the preconditioning. Vaswani et al. 2017, section 3.5.
+    time: (b,), as given by the preconditioning. sine_first: [sin, cos], and frequencies down to
+    1/max_period itself, as in DDPM++ (Song et al. 2021). Vaswani et al. 2017, section 3.5.
     """
     half = channels // 2
-    exponents = torch.arange(half, device=time.device, dtype=torch.float32) / half
+    steps = half - 1 if sine_first else half
+    exponents = torch.arange(half, device=time.device, dtype=torch.float32) / steps
     angles = time.float()[:, None] * torch.exp(-math.log(max_period) * exponents)
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
+    halves = [angles.sin(), angles.cos()] if sine_first else [angles.cos(), angles.sin()]
+    return torch.cat(halves, dim=1)
+
+
+class SinusoidalFeatures(nn.Module):
+    """Times to sines and cosines of fixed frequencies; see `sinusoidal_embedding`."""
+
+    def __init__(self, channels: int, *, sine_first: bool) -> None:
+        super().__init__()
+        self.channels, self.sine_first = channels, sine_first
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Map times (b,) to (b, channels)."""
+        return sinusoidal_embedding(time, self.channels, sine_first=self.sine_first)
+
+
+class FourierFeatures(nn.Module):
+    """Times to sines and cosines of random frequencies, which are kept with the weights.
+
+    scale: standard deviation of the frequencies. Tancik et al. 2020; Song et al. 2021, appendix C.
+    """
+
+    def __init__(self, channels: int, scale: float) -> None:
+        super().__init__()
+        self.frequencies = nn.Parameter(torch.randn(channels // 2) * scale, requires_grad=False)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Map times (b,) to (b, channels) float32, sines first."""
+        angles = time.float()[:, None] * (2 * math.pi * self.frequencies)
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class LabelFeatures(nn.Linear):
+    """A linear layer of the labels as one-hot vectors of unit variance, times sqrt(classes)."""
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Map labels (b,) to (b, out_features)."""
+        return functional.embedding(labels, self.weight.t()) * math.sqrt(self.in_features) + self.bias
 
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
@@ -60,49 +104,88 @@ class Upsample(nn.Module):
         return self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-def resample(x: Tensor, direction: str) -> Tensor:
-    """Halve (``down``, mean of 2x2), double (``up``, nearest) or keep (``keep``) the resolution."""
-    if direction == "down":
-        return functional.avg_pool2d(x, 2)
-    if direction == "up":
-        return functional.interpolate(x, scale_factor=2.0, mode="nearest")
-    return x
+class Resample(nn.Module):
+    """Halve (``down``), double (``up``) or keep (``keep``) the resolution by a separable filter.
+
+    taps: along each side; of (1, 1), a mean of 2x2 and nearest neighbours. Zeros lie beyond the borders.
+    padding: of them, before halving; None: as many as keep the image in place.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, direction: str, taps: tuple[float, ...], padding: int | None = None) -> None:
+        super().__init__()
+        self.direction, self.box = direction, taps == (1, 1) and padding is None
+        self.padding = (len(taps) - 1) // 2 if padding is None else padding
+        side = torch.tensor(taps) / sum(taps)
+        self.register_buffer("kernel", torch.outer(side, side)[None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, c, h, w) to (b, c, h', w')."""
+        if self.direction == "keep":
+            return x
+        if self.box:
+            if self.direction == "down":
+                return functional.avg_pool2d(x, 2)
+            return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+        channels = x.shape[1]
+        kernel = self.kernel.to(x.dtype).expand(channels, 1, -1, -1)
+        if self.direction == "down":
+            return functional.conv2d(x, kernel, stride=2, padding=self.padding, groups=channels)
+        return functional.conv_transpose2d(
+            x, 4 * kernel, stride=2, padding=self.padding, groups=channels
+        )
+
+
+class PyramidConvolution(nn.Conv2d):
+    """A 3x3 convolution that halves the resolution by a filter after it, its border one filter wider.
+
+    The way of the input down to the levels in NCSN++ ("residual" progressive input, Song et al. 2021).
+    """
+
+    def __init__(self, channels: int, out_channels: int, taps: tuple[float, ...]) -> None:
+        super().__init__(channels, out_channels, 3, padding=1 + (len(taps) - 1) // 2)
+        self.halve = Resample("down", taps, padding=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, c, h, w) to (b, out_channels, h/2, w/2)."""
+        halved: Tensor = self.halve(super().forward(x))
+        return halved
 
 
 class ResidualBlock(nn.Module):
     """Two convolutions modulated by the embedding, beside a skip connection; may resample.
 
-    Dhariwal & Nichol 2021, sections 3 and A.
+    Dhariwal & Nichol 2021, sections 3 and A; Song et al. 2021, appendix H.
     """
 
     def __init__(
         self,
         channels: int,
         out_channels: int,
-        *,
-        embedding: int,
-        groups: int,
-        dropout: float,
-        scale_shift: bool,
+        config: NetworkConfig,
+        family: Family,
         direction: str = "keep",
-        recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.direction, self.scale_shift, self.recompute = direction, scale_shift, recompute
+        groups, eps = config.norm_groups, family.eps
+        self.scale_shift, self.recompute = config.scale_shift, config.gradient_checkpointing
+        self.skip_scale = family.skip_scale
+        self.resample = Resample(direction, family.filter)
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+            nn.GroupNorm(groups, channels, eps), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(
-            nn.SiLU(), nn.Linear(embedding, (2 if scale_shift else 1) * out_channels)
+            nn.SiLU(), nn.Linear(4 * config.channels, (2 if config.scale_shift else 1) * out_channels)
         )
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(groups, out_channels),
+            nn.GroupNorm(groups, out_channels, eps),
             nn.SiLU(),
-            nn.Dropout(dropout),
+            nn.Dropout(config.dropout),
             zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
         )
-        same = channels == out_channels
-        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+        projects = channels != out_channels or (family.project_resampled and direction != "keep")
+        self.skip_connection = nn.Conv2d(channels, out_channels, 1) if projects else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map (b, c, h, w) and the embedding (b, e) to (b, out_channels, h', w')."""
@@ -113,8 +196,8 @@ class ResidualBlock(nn.Module):
 
     def _forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         norm, activation, convolution = self.in_layers
-        h = convolution(resample(activation(norm(x)), self.direction))
-        x = resample(x, self.direction)
+        h = convolution(self.resample(activation(norm(x))))
+        x = self.resample(x)
         modulation = self.emb_layers(embedding)[:, :, None, None]
         norm, *rest = self.out_layers
         if self.scale_shift:
@@ -124,29 +207,35 @@ class ResidualBlock(nn.Module):
             h = norm(h + modulation)
         for layer in rest:
             h = layer(h)
-        return self.skip_connection(x) + h
+        return scaled(self.skip_connection(x) + h, self.skip_scale)
 
 
 class AttentionBlock(nn.Module):
     """Self-attention over all pixels, beside a skip connection.
 
-    ``qkv`` is a 1x1 convolution over the flattened pixels whose output channels are ordered
-    (three, heads, dim), as in OpenAI's code.
+    ``qkv`` is a 1x1 convolution whose output channels are ordered (three, heads, dim), as in OpenAI's code
+    for consistency models.
     """
 
-    def __init__(self, channels: int, *, head_channels: int, groups: int) -> None:
+    def __init__(self, channels: int, config: NetworkConfig, family: Family) -> None:
         super().__init__()
-        self.heads = channels // head_channels
-        self.norm = nn.GroupNorm(groups, channels)
-        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
+        self.heads = channels // (config.head_channels or channels)
+        self.skip_scale = family.skip_scale
+        self.norm = nn.GroupNorm(config.norm_groups, channels, family.eps)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj_out = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor, _embedding: Tensor) -> Tensor:
         """Map (b, c, h, w) to the same shape; the embedding is not used."""
         b, c, h, w = x.shape
         pixels = self.norm(x).flatten(2).transpose(1, 2)  # (b, hw, c): a view when channels come last
-        qkv = functional.linear(pixels, self.qkv.weight.squeeze(-1), self.qkv.bias)
+        qkv = functional.linear(pixels, self.qkv.weight.flatten(1), self.qkv.bias)
         q, k, v = qkv.reshape(b, h * w, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, c)
-        out = functional.linear(mixed, self.proj_out.weight.squeeze(-1), self.proj_out.bias)
-        return x + out.transpose(1, 2).reshape(b, c, h, w)
+        out = functional.linear(mixed, self.proj_out.weight.flatten(1), self.proj_out.bias)
+        return scaled(x + out.transpose(1, 2).reshape(b, c, h, w), self.skip_scale)
+
+
+def scaled(x: Tensor, factor: float) -> Tensor:
+    """Return x times factor, x itself for 1."""
+    return x if factor == 1 else x * factor

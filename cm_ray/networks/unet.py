@@ -1,7 +1,8 @@
-"""The U-Net of Dhariwal & Nichol 2021 (ADM), from 8x8 digits to 256x256 bedrooms."""
+"""The U-Nets ADM, DDPM++ and NCSN++, from 8x8 digits to 256x256 bedrooms: one network of three families."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,11 +13,16 @@ from cm_ray.errors import UserError
 from cm_ray.networks.blocks import (
     AttentionBlock,
     Downsample,
+    FourierFeatures,
+    LabelFeatures,
+    PyramidConvolution,
     ResidualBlock,
+    SinusoidalFeatures,
     Upsample,
-    sinusoidal_embedding,
+    scaled,
     zeroed,
 )
+from cm_ray.networks.families import family_of
 
 
 class Stage(nn.Sequential):
@@ -31,11 +37,12 @@ class Stage(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """F_theta(x, time, labels): a U-Net with residual blocks and self-attention.
+    """F_theta(x, time, labels): a U-Net with residual blocks and self-attention, of the config's family.
 
     shape: (c, h, w) of the images; h = w, divisible by 2 per level below the first.
     classes: number of classes, 0 for an unconditional network.
     Raises UserError, naming the setting, when the settings do not fit the images.
+    Dhariwal & Nichol 2021; Song et al. 2021, appendix H; Karras et al. 2022, appendix F.4.
     """
 
     def __init__(self, config: NetworkConfig, shape: tuple[int, int, int], classes: int) -> None:
@@ -43,23 +50,28 @@ class UNet(nn.Module):
         check_fits(config, shape)
         self.classes = classes
         self.config = config
-        base = config.channels
-        embedding = 4 * base
+        self.family = family_of(config)
+        features, embedding = self.family.time_width * config.channels, 4 * config.channels
+        self.time_features = self._time_features(features)
         self.time_embed = nn.Sequential(
-            nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+            nn.Linear(features, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
         if classes:
-            self.label_emb = nn.Embedding(classes, embedding)
+            first = self.family.labels_first
+            self.label_emb = LabelFeatures(classes, features) if first else nn.Embedding(classes, embedding)
+        self.pyramid = nn.ModuleDict()
         self.input_blocks, skips, channels, size = self._contracting(shape)
         self.middle_block = Stage(
             self._residual(channels, channels), self._attention(channels), self._residual(channels, channels)
         )
         self.output_blocks, channels = self._expanding(skips, channels, size)
         self.out = nn.Sequential(
-            nn.GroupNorm(config.norm_groups, channels),
+            nn.GroupNorm(config.norm_groups, channels, self.family.eps),
             nn.SiLU(),
             zeroed(nn.Conv2d(channels, shape[0], 3, padding=1)),
         )
+        if self.family.xavier:
+            _initialise_as_song(self)
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images (b, c, h, w), network times (b,) and labels (b,) to (b, c, h, w).
@@ -68,39 +80,43 @@ class UNet(nn.Module):
         """
         if (labels is None) != (self.classes == 0):
             raise ValueError("a conditional network needs labels, and an unconditional one takes none")
-        embedding = self.time_embed(sinusoidal_embedding(time, self.config.channels))
-        if labels is not None:
-            embedding = embedding + self.label_emb(labels)
+        embedding = self._embedding(time, labels)
         h, skips = x.contiguous(memory_format=torch.channels_last), []
-        for stage in self.input_blocks:
+        coarse = h
+        for index, stage in enumerate(self.input_blocks):
             h = stage(h, embedding)
+            if str(index) in self.pyramid:
+                h = coarse = scaled(h + self.pyramid[str(index)](coarse), self.family.skip_scale)
             skips.append(h)
         h = self.middle_block(h, embedding)
         for stage in self.output_blocks:
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
         return self.out(h)
 
+    def _embedding(self, time: Tensor, labels: Tensor | None) -> Tensor:
+        """Return what every residual block is told of times and labels (b, 4 channels)."""
+        features = self.time_features(time)
+        if labels is None:
+            return self.time_embed(features)
+        if self.family.labels_first:
+            return self.time_embed(features + self.label_emb(labels))
+        return self.time_embed(features) + self.label_emb(labels)
+
+    def _time_features(self, channels: int) -> nn.Module:
+        if self.family.time == "fourier":
+            return FourierFeatures(channels, self.config.fourier_scale)
+        return SinusoidalFeatures(channels, sine_first=self.family.time == "sin-cos")
+
     def _residual(self, channels: int, out_channels: int, direction: str = "keep") -> ResidualBlock:
-        config = self.config
-        return ResidualBlock(
-            channels,
-            out_channels,
-            embedding=4 * config.channels,
-            groups=config.norm_groups,
-            dropout=config.dropout,
-            scale_shift=config.scale_shift,
-            direction=direction,
-            recompute=config.gradient_checkpointing,
-        )
+        return ResidualBlock(channels, out_channels, self.config, self.family, direction)
 
     def _attention(self, channels: int) -> AttentionBlock:
-        config = self.config
-        return AttentionBlock(channels, head_channels=config.head_channels, groups=config.norm_groups)
+        return AttentionBlock(channels, self.config, self.family)
 
     def _contracting(self, shape: tuple[int, int, int]) -> tuple[nn.ModuleList, list[int], int, int]:
         """Return the stages on the way down, their widths, and the width and size at the bottom."""
-        config, size = self.config, shape[1]
-        channels = config.channels * config.channel_mult[0]
+        config, size, coarse = self.config, shape[1], shape[0]
+        channels = config.channels * (config.channel_mult[0] if self.family.first_mult else 1)
         stages = [Stage(nn.Conv2d(shape[0], channels, 3, padding=1))]
         widths = [channels]
         for level, mult in enumerate(config.channel_mult):
@@ -115,6 +131,9 @@ class UNet(nn.Module):
                 size //= 2
                 stages.append(Stage(self._resampling(channels, "down")))
                 widths.append(channels)
+                if self.family.pyramid:
+                    joins = PyramidConvolution(coarse, channels, self.family.filter)
+                    self.pyramid[str(len(stages) - 1)], coarse = joins, channels
         return nn.ModuleList(stages), widths, channels, size
 
     def _expanding(self, skips: list[int], channels: int, size: int) -> tuple[nn.ModuleList, int]:
@@ -124,9 +143,10 @@ class UNet(nn.Module):
             for block in range(config.blocks + 1):
                 layers: list[nn.Module] = [self._residual(channels + skips.pop(), mult * config.channels)]
                 channels = mult * config.channels
-                if size in config.attention_resolutions:
+                last = block == config.blocks
+                if size in config.attention_resolutions and (last or not self.family.attention_last):
                     layers.append(self._attention(channels))
-                if level and block == config.blocks:
+                if level and last:
                     layers.append(self._resampling(channels, "up"))
                     size *= 2
                 stages.append(Stage(*layers))
@@ -138,11 +158,30 @@ class UNet(nn.Module):
         return Downsample(channels) if direction == "down" else Upsample(channels)
 
 
+def _initialise_as_song(network: UNet) -> None:
+    """Fill with uniform numbers of Glorot's variance, biases zero; what ends a path begins near zero.
+
+    Glorot & Bengio 2010; Song et al. 2021, as Karras et al. 2022 have it.
+    """
+    factors: dict[nn.Module, float] = {network.out[-1]: 1e-5}
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            factors[module.out_layers[-1]] = 1e-5
+        if isinstance(module, AttentionBlock):
+            factors |= {module.qkv: math.sqrt(0.2), module.proj_out: 1e-5}
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight, gain=factors.get(module, 1.0))
+            nn.init.zeros_(module.bias)
+
+
 def check_fits(config: NetworkConfig, shape: tuple[int, int, int]) -> None:
     """Raise UserError, naming the setting, when a U-Net of these settings cannot take these images."""
     _, height, width = shape
     halvings = 2 ** (len(config.channel_mult) - 1)
     widths = [config.channels * mult for mult in config.channel_mult]
+    if not family_of(config).first_mult:
+        widths.insert(0, config.channels)
     rules: list[tuple[Any, str]] = [
         (config.channel_mult, "--network.channel-mult needs at least one level"),
         (height == width, f"the images are {height}x{width}; square ones are needed, see --data.size"),
@@ -156,7 +195,7 @@ def check_fits(config: NetworkConfig, shape: tuple[int, int, int]) -> None:
             f"--network.norm-groups {config.norm_groups} does not divide the channels {widths}",
         ),
         (
-            all(width % config.head_channels == 0 for width in widths),
+            config.head_channels == 0 or all(width % config.head_channels == 0 for width in widths),
             f"--network.head-channels {config.head_channels} does not divide the channels {widths}",
         ),
     ]

@@ -9,6 +9,7 @@ from cm_ray import presets
 from cm_ray.config import NetworkConfig
 from cm_ray.errors import UserError
 from cm_ray.networks.blocks import AttentionBlock, sinusoidal_embedding
+from cm_ray.networks.families import ADM
 from cm_ray.networks.unet import UNet
 
 TINY = NetworkConfig(
@@ -109,17 +110,17 @@ def test_gradient_checkpointing_changes_nothing():
 def test_attention_is_ordered_three_heads_dim():
     """Against attention written out: channel 3hd's order decides whether published weights work."""
     torch.manual_seed(0)
-    block = trained_like(AttentionBlock(16, head_channels=4, groups=4))
+    block = trained_like(AttentionBlock(16, dataclasses.replace(TINY, head_channels=4), ADM))
     x = torch.randn(2, 16, 3, 3)
     flat = block.norm(x).flatten(2)
-    qkv = torch.einsum("oc,bcp->bop", block.qkv.weight[:, :, 0], flat) + block.qkv.bias[:, None]
+    qkv = torch.einsum("oc,bcp->bop", block.qkv.weight[:, :, 0, 0], flat) + block.qkv.bias[:, None]
     heads = []
     for head in range(4):
         q, k, v = (qkv[:, part * 16 + head * 4 : part * 16 + head * 4 + 4] for part in range(3))
         attention = torch.softmax(torch.einsum("bdp,bdq->bpq", q, k) / 2, dim=-1)
         heads.append(torch.einsum("bpq,bdq->bdp", attention, v))
     mixed = torch.cat(heads, dim=1)
-    out = torch.einsum("oc,bcp->bop", block.proj_out.weight[:, :, 0], mixed) + block.proj_out.bias[:, None]
+    out = torch.einsum("oc,bcp->bop", block.proj_out.weight[:, :, 0, 0], mixed) + block.proj_out.bias[:, None]
     torch.testing.assert_close(block(x, None), x + out.reshape(x.shape), rtol=1e-4, atol=1e-5)
 
 
