@@ -36,7 +36,8 @@ from cm_ray.cluster.remembered import Remembered
 from cm_ray.command_line import run_job
 from cm_ray.config import ActorsConfig, MeasuringConfig
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
-from cm_ray.networks.model import load_model, sampling_of
+from cm_ray.networks.model import sampling_of
+from cm_ray.networks.reading import load_model
 from cm_ray.search.effort import Array, Effort, Request
 from cm_ray.search.noisy import PointRequest
 from cm_ray.search.openai_indices import taus

@@ -135,10 +135,11 @@ class TeacherConfig:
     """The diffusion model that is distilled, or whose weights training continues from."""
 
     model: str = ""
-    """A run by its name or directory, a model's folder, models:/NAME@ALIAS, or a file of weights
-    (.safetensors, .pt) for the network of this run. Copied into the run directory. Short: --teacher."""
+    """A run by its name or directory, a model's folder, models:/NAME@ALIAS, a directory of diffusers, or a
+    file of weights (.safetensors, .pt): OpenAI's by their names, or one for the network of this run. Copied
+    into the run directory. Short: --teacher."""
     column: Literal["edm", "vp", "ve"] = "edm"
-    """Scalings of a teacher that is a file of weights; other models know their own."""
+    """Scalings of a teacher that is a file of weights for the network of this run; others know their own."""
     solver: Literal["heun", "euler"] = "heun"
     """The step from t to s along the teacher's ODE in consistency distillation."""
 

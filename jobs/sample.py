@@ -12,7 +12,8 @@ import tyro
 
 from cm_ray.command_line import run_job
 from cm_ray.errors import UserError
-from cm_ray.networks.model import ModelSpec, load_model, sampling_of
+from cm_ray.networks.model import ModelSpec, sampling_of
+from cm_ray.networks.reading import load_model
 from cm_ray.sampling import ONE_STEP, Sampling
 from cm_ray.search.openai_indices import read_ts, taus
 from cm_ray.tracking.locate import locate_model

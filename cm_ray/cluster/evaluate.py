@@ -34,7 +34,7 @@ from cm_ray.files import remove
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.measures import NEEDS, Needs, SampleSet, check_kinds, measure_all
 from cm_ray.metrics.score import Score, measured_score, score_key
-from cm_ray.networks.model import load_model, network_digest
+from cm_ray.networks.reading import load_model, network_digest
 from cm_ray.run_directory import RunDirectory, default_run_dir
 from cm_ray.sampling import Sampling
 from cm_ray.tracking import Group

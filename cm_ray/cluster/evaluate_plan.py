@@ -12,7 +12,8 @@ from cm_ray.config import MeasuringConfig
 from cm_ray.data.shards import is_shard_folder
 from cm_ray.data.sources import open_source
 from cm_ray.errors import UserError
-from cm_ray.networks.model import ModelSpec, load_model, sampling_of
+from cm_ray.networks.model import ModelSpec, sampling_of
+from cm_ray.networks.reading import load_model
 from cm_ray.sampling import Sampling
 from cm_ray.tracking.locate import find_model
 

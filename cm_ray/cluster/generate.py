@@ -27,7 +27,8 @@ from cm_ray.data.shards import Manifest, read_rows, rows_per_group
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import Extractor
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import ModelSpec, build_model, network_digest, read_model
+from cm_ray.networks.model import ModelSpec, build_model
+from cm_ray.networks.reading import network_digest, read_model
 from cm_ray.training.sampling import Request, sample_unit
 
 Opener: TypeAlias = Callable[[str], Extractor]

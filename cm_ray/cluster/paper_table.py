@@ -19,7 +19,8 @@ from cm_ray.config import EXPERIMENT, TrainConfig, override
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.files import read_json, write_json
-from cm_ray.networks.model import load_model, sampling_of
+from cm_ray.networks.model import sampling_of
+from cm_ray.networks.reading import load_model
 from cm_ray.presets import preset
 from cm_ray.run_directory import RunDirectory
 from cm_ray.tracking import Group

@@ -15,7 +15,8 @@ from cm_ray.cluster.references import Yardstick
 from cm_ray.config import MeasuringConfig, TrainConfig
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
-from cm_ray.networks.model import ModelSpec, read_model, sampling_of
+from cm_ray.networks.model import ModelSpec, sampling_of
+from cm_ray.networks.reading import read_model
 from cm_ray.sampling import Sampling
 from cm_ray.search.adaptive import ZONE
 from cm_ray.search.effort import Effort

@@ -21,7 +21,7 @@ from cm_ray.cluster.train import Stopped, train
 from cm_ray.config import TrainConfig, override
 from cm_ray.errors import UserError
 from cm_ray.files import read_json, remove, write_json
-from cm_ray.networks.model import read_model
+from cm_ray.networks.reading import read_model
 from cm_ray.run_directory import RunDirectory
 from cm_ray.search.space import NUMBER, Space
 from cm_ray.search.study import COST, FAILED, SCORE, SCORES, STOPPED

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from cm_ray.config import TrainConfig
 from cm_ray.errors import UserError
-from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_model, load_weights, save_model
+from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights, save_model
+from cm_ray.networks.reading import load_model
 from cm_ray.run_directory import RunDirectory
 from cm_ray.tracking.locate import locate_model
 
@@ -72,31 +72,14 @@ def _open(name: str, folder: Path, run: RunDirectory, config: TrainConfig, spec:
         return load_model(folder)
     if folder.is_dir() and {file.name for file in folder.iterdir()} - {SPEC, WEIGHTS}:
         raise UserError(f"{folder} is in the way of the copy of {name}; choose another --run-dir.")
-    file = Path(name).expanduser()
-    if file.is_file():
-        return _read_file(file, config, spec)
     tracking_uri = "" if config.tracking.uri == "none" else config.tracking.uri
-    return load_model(locate_model(name, tracking_uri))
+    return load_model(locate_model(name, tracking_uri), assumed=_denoiser(config, spec))
 
 
-def _read_file(file: Path, config: TrainConfig, spec: ModelSpec) -> Model:
-    """Return a diffusion model with this run's network and the weights of a file. Unpickles no code."""
-    try:
-        if file.suffix == ".safetensors":
-            weights = load_file(file)
-        else:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the readers raise whatever the bytes lead them to
-        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UserError(
-            f"{file} is no file of weights (.safetensors, or .pt with tensors by name): {said}."
-        ) from error
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{file} does not hold tensors by name; give a state dict.")
+def _denoiser(config: TrainConfig, spec: ModelSpec) -> ModelSpec:
+    """Return what a file of weights is that does not tell: a diffusion model with this run's network."""
     diffusion = dataclasses.replace(config.diffusion, column=config.teacher.column, boundary="none")
-    model = Model(dataclasses.replace(spec, diffusion=diffusion, sampler="heun:18", time_points=()))
-    load_weights(model.network, weights, file)
-    return model
+    return dataclasses.replace(spec, diffusion=diffusion, sampler="heun:18", time_points=())
 
 
 def _check_teacher(teacher: ModelSpec, config: TrainConfig, spec: ModelSpec) -> None:
@@ -127,7 +110,19 @@ def _check_initial(model: Model | None, config: TrainConfig, spec: ModelSpec) ->
             f"{name} has --diffusion.boundary {before.boundary}, and this run {now.boundary}: what a "
             "piecewise network returns means something else."
         )
+    _check_same_network(model.spec, spec, name)
     load_weights(Model(spec).network, model.network.state_dict(), name)
+
+
+def _check_same_network(before: ModelSpec, now: ModelSpec, name: str) -> None:
+    """Refuse settings that decide what weights compute and do not show in their shapes."""
+    for setting in ("family", "head_channels", "norm_groups"):
+        there, here = getattr(before.network, setting), getattr(now.network, setting)
+        if there != here:
+            raise UserError(
+                f"{name} has the network's {setting} {there}, and this run has {here}: set "
+                f"--network.{setting.replace('_', '-')} to it."
+            )
 
 
 def _check_same_images(model: ModelSpec, spec: ModelSpec, name: str) -> None:

@@ -21,7 +21,8 @@ from cm_ray.config import EXPERIMENT
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.files import folder_written_aside, read_json, write_json
-from cm_ray.networks.model import SPEC, WEIGHTS, network_digest, read_model, spec_to_dict
+from cm_ray.networks.model import SPEC, WEIGHTS, build_model, save_model, spec_to_dict
+from cm_ray.networks.reading import network_digest, read_model
 from cm_ray.run_directory import RunDirectory, default_run_dir
 from cm_ray.tracking import Group
 from cm_ray.tracking.locate import locate_model
@@ -46,6 +47,7 @@ def find_time_points(settings: TimePointSearch) -> RunDirectory:
     with run.locked():
         wanted = _wanted(plan, folder, measure)
         _check_same(run, wanted)
+        folder = _own(folder, run)
         with connected():
             search = Search(plan, measure, folder, run)
             before = _claim(run, wanted, search.manifest, folder)
@@ -83,6 +85,16 @@ def _check_same(run: RunDirectory, wanted: Mapping[str, Any]) -> None:
             f"{run.root} holds a search with other settings ({', '.join(others)}); repeat its settings to go "
             "on with it, or choose another --run-dir."
         )
+
+
+def _own(place: Path, run: RunDirectory) -> Path:
+    """Return a model's folder: a copy in the run directory of one that is a file or diffusers'."""
+    if (place / SPEC).is_file():
+        return place
+    if not (run.model / SPEC).is_file():
+        spec, weights = read_model(place)
+        save_model(run.model, spec, build_model(spec, weights, place).network.state_dict())
+    return run.model
 
 
 def _claim(run: RunDirectory, wanted: Mapping[str, Any], manifest: Manifest, folder: Path) -> str:
@@ -129,7 +141,8 @@ def _update(settings: TimePointSearch, folder: Path, run: RunDirectory, before: 
         folder = run.model
     else:
         write_json(folder / SPEC, spec_to_dict(spec))
-        say(f"{folder / SPEC} has the time points: python jobs/sample.py {settings.model} --steps 2")
+        named = run.root if folder == run.model else settings.model
+        say(f"{folder / SPEC} has the time points: python jobs/sample.py {named} --steps 2")
         if (told := registered_as(folder)) is None:
             return
         source = told.version["name"]

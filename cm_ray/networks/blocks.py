@@ -132,9 +132,7 @@ class Resample(nn.Module):
         kernel = self.kernel.to(x.dtype).expand(channels, 1, -1, -1)
         if self.direction == "down":
             return functional.conv2d(x, kernel, stride=2, padding=self.padding, groups=channels)
-        return functional.conv_transpose2d(
-            x, 4 * kernel, stride=2, padding=self.padding, groups=channels
-        )
+        return functional.conv_transpose2d(x, 4 * kernel, stride=2, padding=self.padding, groups=channels)
 
 
 class PyramidConvolution(nn.Conv2d):

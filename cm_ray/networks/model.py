@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cm_ray.config import DiffusionConfig, NetworkConfig, from_dict, to_dict
@@ -20,7 +18,7 @@ from cm_ray.core.precondition import EDM, VE, VP, Boundary, Piecewise, Scalings,
 from cm_ray.core.samplers import Step
 from cm_ray.core.types import Images, Labels, Times
 from cm_ray.errors import UserError
-from cm_ray.files import folder_written_aside, read_json, sha256_of
+from cm_ray.files import folder_written_aside
 from cm_ray.networks.unet import UNet
 from cm_ray.sampling import ONE_STEP, Sampling, TimePoints, parse
 
@@ -145,25 +143,6 @@ def save_model(folder: Path, spec: ModelSpec, weights: dict[str, Tensor]) -> Non
         (aside / SPEC).write_text(json.dumps(spec_to_dict(spec), indent=2) + "\n")
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
-    """Read what `save_model` wrote, in eval mode; device "auto" is a GPU if there is one.
-
-    Raises UserError when it is not such a folder or there is no such device.
-    """
-    spec, weights = read_model(folder)
-    return build_model(spec, weights, folder / WEIGHTS, device)
-
-
-def read_model(folder: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
-    """Read the specification and the weights that `save_model` wrote. Raises UserError as `load_model`."""
-    if not (folder / SPEC).is_file() or not (folder / WEIGHTS).is_file():
-        raise UserError(f"{folder} holds no model: {SPEC} and {WEIGHTS} are expected there.")
-    try:
-        return spec_from_dict(read_json(folder / SPEC)), load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise UserError(f"{folder / WEIGHTS} is broken ({error}); restore it.") from error
-
-
 def build_model(
     spec: ModelSpec, weights: dict[str, Tensor], source: Path | str, device: torch.device | str = "cpu"
 ) -> Model:
@@ -195,18 +174,6 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], source: Path | 
             f"{wanted.get(name, 'missing')} here; use the settings that it was trained with."
         )
     network.load_state_dict(weights)
-
-
-def network_digest(folder: Path) -> str:
-    """Return a SHA-256 of a model that tells what it computes: not how it is best sampled.
-
-    A search for time points alters model.json and leaves this alone. Raises FileNotFoundError when `folder`
-    holds no model.
-    """
-    values = read_json(folder / SPEC)
-    what = {name: value for name, value in values.items() if name not in ("time_points", "sampler")}
-    content = json.dumps(what, sort_keys=True) + sha256_of(folder / WEIGHTS)
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def spec_to_dict(spec: ModelSpec) -> dict[str, Any]:

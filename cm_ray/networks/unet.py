@@ -172,7 +172,8 @@ def _initialise_as_song(network: UNet) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(module.weight, gain=factors.get(module, 1.0))
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def check_fits(config: NetworkConfig, shape: tuple[int, int, int]) -> None:

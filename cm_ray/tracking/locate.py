@@ -1,29 +1,32 @@
-"""From what a person calls a model to the folder that holds it."""
+"""From what a person calls a model to the place that holds it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from cm_ray.errors import UserError
-from cm_ray.networks.model import SPEC
+from cm_ray.networks.reading import is_model
 from cm_ray.run_directory import RunDirectory, default_run_dir
 from cm_ray.tracking.fetch import fetch_model
 
 
 def locate_model(name: str, tracking_uri: str = "") -> Path:
-    """Return the folder of a model named by run directory, by its own folder, or in the registry.
+    """Return where `read_model` finds a model named by run directory, by its own place, or in the registry.
 
     name: ``runs/demo``, ``runs/demo/model``, ``demo`` (where runs go that name no directory),
-    ``models:/NAME@champion`` or ``models:/NAME/3``.
+    ``models:/NAME@champion`` or ``models:/NAME/3``, a file of weights, a directory of diffusers.
     tracking_uri: see `fetch_model`. Raises UserError, saying what is missing, when there is none.
     """
-    if (folder := find_model(name, tracking_uri)) is not None:
-        return folder
-    raise UserError(f"{name} is neither a run directory nor a model's folder, nor models:/NAME@ALIAS.")
+    if (place := find_model(name, tracking_uri)) is not None:
+        return place
+    raise UserError(
+        f"{name} is neither a run directory nor a model's folder, a file of weights or a directory of "
+        "diffusers, nor models:/NAME@ALIAS."
+    )
 
 
 def find_model(name: str, tracking_uri: str = "") -> Path | None:
-    """Return the folder of a model as `locate_model` does; None when the name is that of no model.
+    """Return the place of a model as `locate_model` does; None when the name is that of no model.
 
     Raises UserError when the run is not finished, or the registry does not have it.
     """
@@ -33,7 +36,7 @@ def find_model(name: str, tracking_uri: str = "") -> Path | None:
     runs = [folder] if "/" in name or not name else [folder, default_run_dir(name)]
     for run in runs:
         for place in (run, RunDirectory(run).model):
-            if (place / SPEC).is_file():
+            if is_model(place):
                 return place
     for run in runs:
         if RunDirectory(run).config_file.is_file():

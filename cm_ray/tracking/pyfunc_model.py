@@ -18,7 +18,8 @@ from mlflow.pyfunc import PythonModel
 from numpy.typing import NDArray
 
 from cm_ray.errors import UserError
-from cm_ray.networks.model import ModelSpec, load_model, sampling_of, to_uint8
+from cm_ray.networks.model import ModelSpec, sampling_of, to_uint8
+from cm_ray.networks.reading import load_model
 from cm_ray.sampling import Sampling
 
 _BATCH, _MOST_STEPS = 256, 1000

@@ -30,7 +30,7 @@ from cm_ray.files import read_json, write_json
 from cm_ray.metrics.digits import load_digits_images
 from cm_ray.metrics.extractors import open_extractor
 from cm_ray.metrics.score import KINDS, Score
-from cm_ray.networks.model import load_model
+from cm_ray.networks.reading import load_model
 from cm_ray.run_directory import RunDirectory
 from cm_ray.sampling import parse
 from cm_ray.training.evaluate import Evaluator

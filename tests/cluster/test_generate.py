@@ -17,7 +17,8 @@ from cm_ray.config import ActorsConfig
 from cm_ray.data.shards import Manifest, load_all, write_shard
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import open_extractor, statistics_of
-from cm_ray.networks.model import load_model, sampling_of
+from cm_ray.networks.model import sampling_of
+from cm_ray.networks.reading import load_model
 from cm_ray.training.sampling import Request, sample_all
 from tests.cluster.tiny import save_tiny
 

@@ -44,7 +44,8 @@ from cm_ray.metrics.frechet import FrechetReference, frechet_influence
 from cm_ray.metrics.measured import infinitesimal_jackknife
 from cm_ray.metrics.score import Score
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import Model, ModelSpec, load_model, sampling_of, save_model
+from cm_ray.networks.model import Model, ModelSpec, sampling_of, save_model
+from cm_ray.networks.reading import load_model
 from cm_ray.run_directory import RunDirectory
 from cm_ray.search.openai_indices import read_ts
 from cm_ray.tracking.registry import model_digest, register_model

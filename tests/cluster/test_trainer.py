@@ -10,7 +10,7 @@ from cm_ray.cluster.teachers import prepare_teachers
 from cm_ray.cluster.trainer import Task, fit
 from cm_ray.config import override
 from cm_ray.errors import UserError
-from cm_ray.networks.model import load_model
+from cm_ray.networks.reading import load_model
 from cm_ray.run_directory import RunDirectory
 from cm_ray.training.checkpoint import CheckpointStore
 from tests.cluster.teaching import NETWORK, save_teacher

@@ -7,15 +7,8 @@ import torch
 
 from cm_ray.config import DiffusionConfig
 from cm_ray.errors import UserError
-from cm_ray.networks.model import (
-    Model,
-    ModelSpec,
-    from_uint8,
-    load_model,
-    sampling_of,
-    save_model,
-    to_uint8,
-)
+from cm_ray.networks.model import Model, ModelSpec, from_uint8, sampling_of, save_model, to_uint8
+from cm_ray.networks.reading import load_model
 from cm_ray.training.sampling import Request, sample_all, sample_units
 from tests.networks.test_unet import TINY, trained_like
 

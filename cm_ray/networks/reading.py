@@ -1,0 +1,97 @@
+"""A model from wherever it is: our folder, a file of weights, or a directory of diffusers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from cm_ray.errors import UserError
+from cm_ray.files import read_json, sha256_of
+from cm_ray.networks.diffusers_pipeline import is_pipeline, read_pipeline
+from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, build_model, spec_from_dict
+from cm_ray.networks.openai import NAMES, as_images, is_openais, published_spec
+from cm_ray.networks.weight_files import SUFFIXES, Weights, read_tensors
+
+SPEC_KEY = "cm_ray.model"
+"""Where the metadata of our .safetensors files have the specification."""
+
+
+def is_model(path: Path) -> bool:
+    """Tell whether `read_model` is for what is at a path, without reading it."""
+    if path.is_file():
+        return path.suffix in SUFFIXES
+    return (path / SPEC).is_file() or is_pipeline(path)
+
+
+def load_model(path: Path, device: torch.device | str = "cpu", assumed: ModelSpec | None = None) -> Model:
+    """Read a model as `read_model` does, in eval mode; device "auto" is a GPU if there is one.
+
+    Raises UserError when it is not one or there is no such device.
+    """
+    spec, weights = read_model(path, assumed)
+    return build_model(spec, weights, path, device)
+
+
+def read_model(path: Path, assumed: ModelSpec | None = None) -> tuple[ModelSpec, Weights]:
+    """Read the specification and the weights of a model, under our names.
+
+    path: a folder that `save_model` wrote; a directory of diffusers' ConsistencyModelPipeline; a file of
+    weights, which tells what it is by its metadata (ours) or by its name (OpenAI's). assumed: what a
+    file is that does not tell. Nothing is unpickled. Raises UserError, naming the file, when it is of
+    another kind, cut off or incomplete.
+    """
+    if path.is_file():
+        return _read_file(path, assumed)
+    if is_pipeline(path):
+        return read_pipeline(path)
+    if not (path / SPEC).is_file() or not (path / WEIGHTS).is_file():
+        raise UserError(f"{path} holds no model: {SPEC} and {WEIGHTS} are expected there.")
+    try:
+        return spec_from_dict(read_json(path / SPEC)), load_file(path / WEIGHTS)
+    except SafetensorError as error:
+        raise UserError(f"{path / WEIGHTS} is broken ({error}); restore it.") from error
+
+
+def network_digest(path: Path) -> str:
+    """Return a SHA-256 of a model that tells what it computes: not how it is best sampled.
+
+    A search for time points alters model.json and leaves this alone. Raises FileNotFoundError when there is
+    no model at `path`.
+    """
+    if (path / SPEC).is_file():
+        values = read_json(path / SPEC)
+        what = {name: value for name, value in values.items() if name not in ("time_points", "sampler")}
+        content = json.dumps(what, sort_keys=True) + sha256_of(path / WEIGHTS)
+    else:  # the name of a file tells what its weights are
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        content = path.name + "".join(map(sha256_of, files or [path]))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _read_file(file: Path, assumed: ModelSpec | None) -> tuple[ModelSpec, Weights]:
+    weights, metadata = read_tensors(file)
+    if SPEC_KEY in metadata:
+        return spec_from_dict(_specification(file, metadata[SPEC_KEY])), weights
+    if is_openais(weights):
+        spec = published_spec(file.stem, weights) or assumed
+        if spec is not None:
+            return spec, as_images(weights)
+    elif assumed is not None:
+        return assumed, weights
+    raise UserError(
+        f"{file} does not tell what it is: a file of OpenAI's weights is called {NAMES}; any other one can "
+        "be --teacher or --init-from of a run, whose settings it is taken to have."
+    )
+
+
+def _specification(file: Path, text: str) -> dict[str, object]:
+    try:
+        values: dict[str, object] = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"The metadata of {file} are broken ({error}); restore it.") from error
+    return values
