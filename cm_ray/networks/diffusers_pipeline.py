@@ -103,6 +103,8 @@ def _spec(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> ModelSpec:
         raise ValueError(f"channels {unet['in_channels']}, {widths}, {unet['out_channels']}")
     if unet.get("time_embedding_dim") not in (None, 4 * channels):
         raise ValueError(f"time_embedding_dim {unet['time_embedding_dim']}")
+    if unet["resnet_time_scale_shift"] not in ("default", "scale_shift"):
+        raise ValueError(f"resnet_time_scale_shift {unet['resnet_time_scale_shift']}")
     _check_groups(unet)
     resample_blocks, attention = _blocks(unet)
     classes = unet.get("num_class_embeds") or 0

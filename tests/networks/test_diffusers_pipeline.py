@@ -1,0 +1,280 @@
+"""Our directory is a pipeline to the real diffusers, whose images are ours; in, out and in again is the identity."""
+
+import dataclasses
+import json
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cm_ray import presets
+from cm_ray.config import DiffusionConfig, NetworkConfig
+from cm_ray.core.samplers import clipped, multistep
+from cm_ray.core.times import karras_times
+from cm_ray.errors import UserError
+from cm_ray.networks.diffusers_pipeline import write_pipeline
+from cm_ray.networks.model import Model, ModelSpec, save_model
+from cm_ray.networks.openai import placeholders
+from cm_ray.networks.parts import network_of
+from cm_ray.networks.reading import load_model, read_model
+from cm_ray.networks.vision import torchvision
+from cm_ray.sampling import parse
+from tests.networks.test_unet import trained_like
+
+IMAGENET = presets.ct_imagenet64().network
+LSUN = presets.ct_lsun256().network
+SMALL = {"channels": 8, "head_channels": 4, "norm_groups": 8, "gradient_checkpointing": False}
+
+
+def spec_of(network, size, classes, **diffusion):
+    return ModelSpec(
+        network=network,
+        diffusion=DiffusionConfig(**diffusion),
+        shape=(3, size, size),
+        class_names=placeholders(classes),
+    )
+
+
+SPECS = {
+    "imagenet64": spec_of(dataclasses.replace(IMAGENET, attention_resolutions=(8, 4, 2), **SMALL), 16, 10),
+    "lsun256": spec_of(dataclasses.replace(LSUN, attention_resolutions=(4, 2, 1), **SMALL), 32, 0),
+    "convolutions": spec_of(
+        NetworkConfig(
+            channels=16,
+            channel_mult=(1, 2),
+            blocks=1,
+            attention_resolutions=(8,),
+            head_channels=0,
+            norm_groups=4,
+            resample_blocks=False,
+        ),
+        8,
+        0,
+        sigma_data=0.75,
+        t_max=40.0,
+    ),
+}
+"""The true architectures with few channels, on small images; and one with all other settings."""
+
+
+def model(spec):
+    torch.manual_seed(0)
+    made = Model(spec).eval()
+    trained_like(made.network)
+    return made
+
+
+@pytest.fixture(scope="module")
+def diffusers():
+    """The real library."""
+    torchvision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import diffusers
+
+    diffusers.utils.logging.set_verbosity_error()
+    return diffusers
+
+
+def pipeline_images(diffusers, folder, latents, labels, timesteps):
+    """What diffusers makes of these latents, in [-1, 1]; noise between steps is that of seed 5."""
+    pipeline = diffusers.ConsistencyModelPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(
+        batch_size=len(latents),
+        class_labels=labels,
+        num_inference_steps=None if timesteps else 1,
+        timesteps=timesteps,
+        latents=latents,
+        generator=torch.Generator().manual_seed(5),
+        output_type="pt",
+    ).images
+    return 2 * images - 1
+
+
+def our_images(made, latents, labels, sampling):
+    generator = torch.Generator().manual_seed(5)
+    noise = lambda step: torch.randn(latents.shape, generator=generator) if step else latents  # noqa: E731
+    *_, last = multistep(clipped(lambda x, t: made(x, t, labels)), noise, sampling.times)
+    return last.x
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_pipelines_images_are_ours(name, diffusers, tmp_path):
+    t_max = SPECS[name].diffusion.t_max
+    grid = karras_times(18, t_max=t_max).flip(0).tolist()  # as distilled on CIFAR-10
+    spec = dataclasses.replace(SPECS[name], time_points=((grid[11],), (grid[4], grid[13])))
+    made = model(spec)
+    timesteps = write_pipeline(tmp_path / "p", spec, made.network.state_dict(), boundaries=18)
+    assert timesteps == {2: (11, 0), 3: (13, 4, 0)}
+    latents = torch.randn(2, *spec.shape, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([3, 7]) if spec.classes else None
+    with torch.no_grad():
+        for text, steps in [("one-step", None), ("multistep:2", [11, 0]), ("multistep:3", [13, 4, 0])]:
+            sampling = parse(text, spec.diffusion, time_points=spec.time_points)
+            ours = our_images(made, latents, labels, sampling)
+            theirs = pipeline_images(diffusers, tmp_path / "p", latents, labels, steps)
+            assert 0.02 < ours.abs().mean() < 0.98, text
+            assert (ours - theirs).abs().max() <= 1e-4, text
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_in_and_out_is_the_identity(name, tmp_path):
+    made = model(SPECS[name])
+    weights = made.network.state_dict()
+    write_pipeline(tmp_path / "p", made.spec, weights)
+    spec, back = read_model(tmp_path / "p")
+    assert spec == made.spec
+    assert list(back) == list(weights)
+    assert all(torch.equal(back[key], weights[key]) for key in weights)
+    write_pipeline(tmp_path / "q", spec, back)
+    for file in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"):
+        assert (tmp_path / "p" / file).read_text() == (tmp_path / "q" / file).read_text()
+    first, second = (
+        load_file(tmp_path / place / "unet" / "diffusion_pytorch_model.safetensors") for place in "pq"
+    )
+    assert set(first) == set(second)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_what_the_library_itself_saves_is_read(diffusers, tmp_path):
+    """Also an older kind of file, half precision, and a config with all its defaults."""
+    made = model(SPECS["imagenet64"])
+    write_pipeline(tmp_path / "p", made.spec, made.network.state_dict())
+    pipeline = diffusers.ConsistencyModelPipeline.from_pretrained(tmp_path / "p")
+    pipeline.save_pretrained(tmp_path / "saved")
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            load_model(tmp_path / "saved").state_dict().values(), made.state_dict().values(), strict=True
+        )
+    )
+    pipeline.to(torch.float16).save_pretrained(tmp_path / "half", safe_serialization=False)
+    spec, half = read_model(tmp_path / "half")
+    assert spec == made.spec
+    for key, weights in made.network.state_dict().items():
+        assert torch.equal(half[key], weights.half().float())
+
+
+def changed(folder, place, **values):
+    file = folder / place
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def without_a_tensor(folder, more):
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    weights.pop("mid_block.attentions.0.to_k.bias")
+    save_file(weights | more, file)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+UNET, STEPS = "unet/config.json", "scheduler/scheduler_config.json"
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (
+            lambda p: changed(p, "model_index.json", _class_name="DDPMPipeline"),
+            "is of a DDPMPipeline, and only",
+        ),
+        (lambda p: changed(p, UNET, _class_name="UNet2DConditionModel"), "is of a UNet2DConditionModel"),
+        (lambda p: changed(p, STEPS, _class_name="DDIMScheduler"), "is of a DDIMScheduler, and only"),
+        (
+            lambda p: changed(p, UNET, time_embedding_type="fourier"),
+            "time_embedding_type 'fourier', and only",
+        ),
+        (lambda p: changed(p, UNET, block_out_channels=[16, 24]), "is not the config of an ADM U-Net"),
+        (
+            lambda p: changed(p, UNET, down_block_types=["SkipDownBlock2D", "AttnDownBlock2D"]),
+            "SkipDownBlock2D",
+        ),
+        (lambda p: changed(p, UNET, resnet_time_scale_shift="spatial"), "resnet_time_scale_shift spatial"),
+        (lambda p: changed(p, UNET, layers_per_block=2), "lacks down_blocks.0.resnets.1"),
+        (lambda p: changed(p, UNET, num_class_embeds=4), "lacks class_embedding.weight, which its config"),
+        (
+            lambda p: (p / STEPS).unlink(),
+            "scheduler_config.json is missing: the pipeline was not saved whole",
+        ),
+        (lambda p: (p / UNET).write_text("{"), "is not valid JSON"),
+        (
+            lambda p: (p / WEIGHTS).unlink(),
+            "holds no weights: diffusion_pytorch_model.safetensors is expected",
+        ),
+        (lambda p: cut(p / WEIGHTS), "is no file of weights"),
+        (lambda p: without_a_tensor(p, {}), "lacks mid_block.attentions.0.to_k.bias"),
+        (
+            lambda p: without_a_tensor(
+                p, {"mid_block.attentions.0.to_k.bias": torch.zeros(32), "more": torch.zeros(1)}
+            ),
+            "has more, which its config does not ask for",
+        ),
+        (
+            lambda p: without_a_tensor(p, {"mid_block.attentions.0.to_k.bias": torch.zeros(31)}),
+            "middle_block.1.qkv.bias is",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_said(harm, sentence, tmp_path):
+    made = model(SPECS["convolutions"])
+    write_pipeline(tmp_path / "p", made.spec, made.network.state_dict())
+    harm(tmp_path / "p")
+    with pytest.raises(UserError, match=sentence):
+        load_model(tmp_path / "p")
+
+
+def with_network(**changes):
+    base = SPECS["convolutions"]
+    return dataclasses.replace(base, network=dataclasses.replace(base.network, **changes))
+
+
+@pytest.mark.parametrize(
+    ("spec", "grid", "sentence"),
+    [
+        (with_network(family="ddpm++"), 40, r"the network is ddpm\+\+, and diffusers has only adm's"),
+        (with_network(channel_mult=(2, 2)), 40, "--network.channel-mult begins with 2"),
+        (spec_of(IMAGENET, 64, 0, boundary="none"), 40, "it is a diffusion model"),
+        (spec_of(IMAGENET, 64, 0, boundary="piecewise"), 40, "it is piecewise"),
+        (spec_of(IMAGENET, 64, 0, column="vp"), 40, "its column is vp"),
+        (spec_of(IMAGENET, 64, 0, time_scale=1.0), 40, "its time scale is 1, and the pipeline's is 1000"),
+        (SPECS["convolutions"], 1, "--grid must be at least 2"),
+        (
+            dataclasses.replace(SPECS["convolutions"], time_points=((1.0, 0.9),)),
+            5,
+            r"--grid 5 does not tell the time points \[1.0, 0.9\] apart",
+        ),
+    ],
+)
+def test_what_does_not_go_out_is_said(spec, grid, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        write_pipeline(tmp_path / "p", spec, {}, grid)
+    assert not (tmp_path / "p").exists()
+
+
+def test_the_published_networks_go_through_both_namings():
+    """OpenAI's 541 and 566 tensors are, with the projections of attention apart, those of diffusers."""
+    from cm_ray.networks.diffusers_names import from_diffusers, to_diffusers
+
+    for network, size, classes, attentions in [(IMAGENET, 64, 1000, 22), (LSUN, 256, 0, 16)]:
+        spec = spec_of(network, size, classes)
+        weights = network_of(spec).state_dict()
+        theirs = to_diffusers(spec, weights)
+        assert len(theirs) == len(weights) + 4 * attentions
+        back = from_diffusers(spec, theirs, "here")
+        assert {name: tensor.shape for name, tensor in back.items()} == {
+            name: tensor.shape for name, tensor in weights.items()
+        }
+
+
+def test_a_copy_of_our_own_is_the_same_model(tmp_path):
+    made = model(SPECS["imagenet64"])
+    write_pipeline(tmp_path / "p", made.spec, made.network.state_dict())
+    again = load_model(tmp_path / "p")
+    save_model(tmp_path / "m", again.spec, again.network.state_dict())
+    assert load_model(tmp_path / "m").spec == made.spec

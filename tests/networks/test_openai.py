@@ -1,0 +1,184 @@
+"""OpenAI's files: what they are is read from names and shapes; what they are not is said."""
+
+import dataclasses
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from cm_ray import presets
+from cm_ray.config import NetworkConfig
+from cm_ray.errors import UserError
+from cm_ray.networks.model import Model, ModelSpec
+from cm_ray.networks.openai import infer_network, placeholders, published_spec
+from cm_ray.networks.parts import network_of
+from cm_ray.networks.reading import is_model, load_model, read_model
+from tests.networks.test_unet import trained_like
+
+PUBLISHED = [
+    *("edm_imagenet64_ema", "cd_imagenet64_l2", "cd_imagenet64_lpips", "ct_imagenet64"),
+    *(
+        f"{method}_{data}256{more}"
+        for data in ("bedroom", "cat")
+        for method, more in [("edm", "_ema"), ("ct", "")]
+    ),
+    *(f"cd_{data}256_{norm}" for data in ("bedroom", "cat") for norm in ("l2", "lpips")),
+]
+"""The twelve files of github.com/openai/consistency_models."""
+
+
+def published(stem):
+    """The tensors of a published file, without memory."""
+    recipe = presets.ct_imagenet64() if "imagenet" in stem else presets.ct_lsun256()
+    size, classes = (64, 1000) if "imagenet" in stem else (256, 0)
+    spec = ModelSpec(
+        network=recipe.network,
+        diffusion=recipe.diffusion,
+        shape=(3, size, size),
+        class_names=placeholders(classes),
+    )
+    return spec, network_of(spec).state_dict()
+
+
+@pytest.mark.parametrize("stem", PUBLISHED)
+def test_published_files_tell_what_they_are(stem):
+    wanted, weights = published(stem)
+    assert len(weights) == (541 if "imagenet" in stem else 566)
+    assert weights["middle_block.1.qkv.weight"].ndim == 4, "a convolution of images, as in OpenAI's code"
+    spec = published_spec(stem, weights)
+    assert dataclasses.replace(spec.network, gradient_checkpointing=True) == dataclasses.replace(
+        wanted.network, gradient_checkpointing=True
+    )
+    assert (spec.shape, spec.class_names) == (wanted.shape, wanted.class_names)
+    assert spec.diffusion.boundary == ("none" if stem.startswith("edm") else "skip")
+    assert spec.sampler == ("heun:40" if stem.startswith("edm") else "one-step")
+
+
+def test_published_time_points():
+    """Against the points that the paper's figures name."""
+    for stem, tau in [
+        ("cd_imagenet64_lpips", 1.38),
+        ("ct_imagenet64", 1.91),
+        ("cd_bedroom256_lpips", 4.37),
+        ("cd_bedroom256_l2", 3.52),
+        ("ct_bedroom256", 3.99),
+        ("ct_cat256", 5.25),
+    ]:
+        ((found,),) = published_spec(stem, published(stem)[1]).time_points
+        assert found == pytest.approx(tau, abs=6e-3)
+
+
+SMALL = NetworkConfig(
+    channels=32, channel_mult=(1, 2, 3), blocks=2, attention_resolutions=(8, 4), conditional=True
+)
+
+
+@pytest.mark.parametrize("resample_blocks", [True, False])
+@pytest.mark.parametrize("scale_shift", [True, False])
+@pytest.mark.parametrize("changes", [{}, {"channel_mult": (2, 1, 4, 4), "blocks": 1}, {"conditional": False}])
+def test_shapes_tell_the_network(changes, scale_shift, resample_blocks):
+    config = dataclasses.replace(SMALL, scale_shift=scale_shift, resample_blocks=resample_blocks, **changes)
+    classes = 5 if config.conditional else 0
+    spec = ModelSpec(
+        network=config,
+        diffusion=presets.ct_imagenet64().diffusion,
+        shape=(1, 16, 16),
+        class_names=placeholders(classes),
+    )
+    assert infer_network(network_of(spec).state_dict(), 16) == (config, 1, classes)
+
+
+def small(tmp_path, name, change=lambda weights: weights, save=torch.save):
+    """A file of a small network of these names, with all weights filled."""
+    spec = ModelSpec(
+        network=dataclasses.replace(SMALL, channels=64, channel_mult=(1, 1), blocks=1),
+        diffusion=presets.ct_imagenet64().diffusion,
+        shape=(3, 8, 8),
+        class_names=placeholders(2),
+    )
+    torch.manual_seed(0)
+    made = Model(spec)
+    trained_like(made.network)
+    save(change({k: v.contiguous() for k, v in made.network.state_dict().items()}), tmp_path / name)
+    return made, tmp_path / name
+
+
+@pytest.mark.parametrize("name", ["cd_faces8.pt", "cd_faces8_l2.safetensors"])
+def test_in_and_out_is_the_identity(name, tmp_path):
+    made, file = small(tmp_path, name, save=save_file if name.endswith("safetensors") else torch.save)
+    assert is_model(file)
+    spec, weights = read_model(file)
+    assert spec == made.spec
+    assert all(torch.equal(weights[key], value) for key, value in made.network.state_dict().items())
+    x, t, labels = torch.randn(2, 3, 8, 8), torch.tensor([1.0, 80.0]), torch.tensor([0, 1])
+    with torch.no_grad():
+        assert torch.equal(load_model(file)(x, t, labels), made.eval()(x, t, labels))
+
+
+def test_half_precision_and_flattened_attention_are_read(tmp_path):
+    def older(weights):
+        flat = {k: v[..., 0] for k, v in weights.items() if k.endswith(("qkv.weight", "proj_out.weight"))}
+        return {k: v.half() for k, v in (weights | flat).items()}
+
+    made, file = small(tmp_path, "ct_faces8.pt", older)
+    found = load_model(file).network.state_dict()
+    for key, value in made.network.state_dict().items():
+        assert torch.equal(found[key], value.half().float())
+
+
+def without(name):
+    return lambda weights: {k: v for k, v in weights.items() if k != name}
+
+
+def code(weights):
+    class Harmful:
+        def __reduce__(self):
+            return (exit, (3,))
+
+    return Harmful()
+
+
+def pickled(value, file):
+    file.write_bytes(pickle.dumps(value, protocol=2))
+
+
+def cut(value, file):
+    torch.save(value, file)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "save", "sentence"),
+    [
+        ("model.pt", dict, torch.save, r"model.pt does not tell what it is: .* cd_imagenet64_l2"),
+        ("edm.pt", lambda w: {"a": w["out.2.bias"]}, torch.save, "does not tell what it is"),
+        ("cd_faces8.pt", code, pickled, "is no file of weights"),
+        ("cd_faces8.pt", dict, cut, "is no file of weights"),
+        ("cd_faces8.pt", lambda w: {"model": w}, torch.save, "does not hold tensors by name"),
+        ("cd_faces8.pt", without("out.2.bias"), torch.save, r"out.2.bias is missing there and \(3,\) here"),
+        (
+            "cd_faces8.pt",
+            lambda w: w | {"more": torch.zeros(1)},
+            torch.save,
+            r"more is \(1,\) there and missing",
+        ),
+        (
+            "cd_faces8.pt",
+            without("input_blocks.1.0.out_layers.3.weight"),
+            torch.save,
+            "does not hold a U-Net",
+        ),
+        ("cd_faces7.pt", dict, torch.save, "images of 7 pixels cannot be halved 1 times"),
+        (
+            "cd_faces8.pt",
+            lambda w: w | {"out.2.weight": torch.zeros(6, 64, 3, 3), "out.2.bias": torch.zeros(6)},
+            torch.save,
+            r"out.2.weight is \(6, 64, 3, 3\) there and \(3, 64, 3, 3\) here",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_said(name, change, save, sentence, tmp_path):
+    _, file = small(tmp_path, name, change, save)
+    with pytest.raises(UserError, match=sentence):
+        load_model(file)
