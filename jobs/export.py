@@ -1,9 +1,9 @@
 """Write a model for other tools.   python jobs/export.py runs/demo --format diffusers --out demo
 
 MODEL is a run directory, a model's folder, models:/NAME@ALIAS, a file of OpenAI's weights, or a directory of
-diffusers. diffusers: a directory for ConsistencyModelPipeline.from_pretrained; safetensors: one file of weights
-with OpenAI's names that this system reads again; torch: the one-step sampler for torch.export.load; onnx: the
-same for ONNX (pip install 'cm_ray[onnx]'); model: a model's folder, as a run leaves it.
+diffusers. diffusers: a directory for ConsistencyModelPipeline.from_pretrained; safetensors: one file of
+weights with OpenAI's names that every MODEL can be; torch: the one-step sampler for torch.export.load; onnx:
+the same for ONNX (pip install 'cm_ray[onnx]'); model: a model's folder, as a run leaves it.
 """
 
 from dataclasses import dataclass

@@ -44,7 +44,7 @@ class OneStep(nn.Module):
 
 
 def write_safetensors(file: Path, model: Model) -> None:
-    """Write the weights under OpenAI's names, with the specification in the metadata: `read_model` reads it."""
+    """Write the weights under OpenAI's names, the specification in the metadata: for `read_model`."""
     weights = {name: value.cpu().contiguous() for name, value in model.network.state_dict().items()}
     metadata = {"format": "pt", SPEC_KEY: json.dumps(spec_to_dict(model.spec))}
     with written_aside(file) as aside:
