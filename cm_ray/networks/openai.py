@@ -15,6 +15,7 @@ from cm_ray.config import DiffusionConfig, NetworkConfig
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
 from cm_ray.networks.model import ModelSpec
+from cm_ray.networks.unet import check_fits
 from cm_ray.networks.weight_files import Weights
 from cm_ray.sampling import ONE_STEP
 
@@ -51,9 +52,11 @@ def published_spec(stem: str, weights: Weights) -> ModelSpec | None:
     try:
         network, channels, classes = infer_network(weights, size)
     except (KeyError, IndexError, ZeroDivisionError, ValueError) as error:
-        raise UserError(
-            f"{stem} does not hold a U-Net of OpenAI's consistency models: {error} does not fit."
-        ) from error
+        raise UserError(f"{stem} holds no U-Net of OpenAI's: {error} is missing or does not fit.") from error
+    try:
+        check_fits(network, (channels, size, size))
+    except UserError as error:
+        raise UserError(f"{stem}: {error}") from error
     denoiser = method == "edm"
     return ModelSpec(
         network=network,

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from cm_ray.errors import UserError
 from cm_ray.files import read_json, sha256_of
 from cm_ray.networks.diffusers_pipeline import is_pipeline, read_pipeline
+from cm_ray.networks.edm import is_edms, read_edm
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, build_model, spec_from_dict
 from cm_ray.networks.openai import NAMES, as_images, is_openais, published_spec
 from cm_ray.networks.weight_files import SUFFIXES, Weights, read_tensors
@@ -41,8 +42,8 @@ def read_model(path: Path, assumed: ModelSpec | None = None) -> tuple[ModelSpec,
     """Read the specification and the weights of a model, under our names.
 
     path: a folder that `save_model` wrote; a directory of diffusers' ConsistencyModelPipeline; a file of
-    weights, which tells what it is by its metadata (ours) or by its name (OpenAI's). assumed: what a
-    file is that does not tell. Nothing is unpickled. Raises UserError, naming the file, when it is of
+    weights, which tells what it is by its metadata (ours) or by its name (OpenAI's, EDM's). assumed: what
+    a file is that does not tell. Nothing is unpickled. Raises UserError, naming the file, when it is of
     another kind, cut off or incomplete.
     """
     if path.is_file():
@@ -77,6 +78,8 @@ def _read_file(file: Path, assumed: ModelSpec | None) -> tuple[ModelSpec, Weight
     weights, metadata = read_tensors(file)
     if SPEC_KEY in metadata:
         return spec_from_dict(_specification(file, metadata[SPEC_KEY])), weights
+    if is_edms(weights):
+        return read_edm(file, weights, assumed)
     if is_openais(weights):
         spec = published_spec(file.stem, weights) or assumed
         if spec is not None:

@@ -1,4 +1,4 @@
-"""CIFAR-10. The network is ADM's U-Net until NCSN++ and DDPM++ are here."""
+"""CIFAR-10. The network is NCSN++ in EDM's setting, which sees ln(t)/4."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from cm_ray.config import (
     DiffusionConfig,
     DistanceConfig,
     EvaluationConfig,
+    NetworkConfig,
     OptimizerConfig,
     TrackingConfig,
     TrainConfig,
 )
 from cm_ray.presets.schedules import ECT, EDM, ICT, STUDENT_IS_TARGET
+
+_NCSNPP = NetworkConfig(family="ncsn++", head_channels=0, scale_shift=False)
 
 
 def edm_cifar10() -> TrainConfig:
@@ -27,7 +30,7 @@ def edm_cifar10() -> TrainConfig:
         steps=390_625,
         ema_decays=(0.99929,),  # half of the memory is the last 0.5 million images
         network=replace(base.network, dropout=0.13),
-        diffusion=DiffusionConfig(boundary="none"),
+        diffusion=replace(base.diffusion, boundary="none"),
         schedule=EDM,
         distance=DistanceConfig(name="l2"),
         optimizer=OptimizerConfig(name="adam", learning_rate=1e-3, warmup_steps=19_531),
@@ -55,6 +58,8 @@ def ct_cifar10() -> TrainConfig:
     return TrainConfig(
         name="ct_cifar10",
         data=DataConfig(path="cifar10"),
+        network=_NCSNPP,
+        diffusion=DiffusionConfig(time_scale=1.0),
         checkpoint=CheckpointConfig(every=10_000),
         evaluation=EvaluationConfig(every=10_000, extractor="inception-2015"),
         tracking=TrackingConfig(model_name="cm_ray-cifar10"),
@@ -75,7 +80,7 @@ def pd_cifar10() -> TrainConfig:
         init_from="teacher",
         steps=600_000,
         batch_size=128,
-        diffusion=DiffusionConfig(boundary="none"),
+        diffusion=replace(base.diffusion, boundary="none"),
         schedule=replace(STUDENT_IS_TARGET, scales="halving", s0=1, s1=512, weight="truncated-snr"),
         distance=DistanceConfig(name="l2"),
         optimizer=OptimizerConfig(name="adam", learning_rate=1e-4, decay="linear"),
@@ -93,7 +98,7 @@ def ict_cifar10() -> TrainConfig:
         steps=400_000,
         batch_size=1024,
         ema_decays=(0.99993,),
-        network=replace(base.network, dropout=0.3),
+        network=replace(base.network, dropout=0.3, fourier_scale=0.02),
         schedule=ICT,
         distance=DistanceConfig(name="pseudo-huber"),
         optimizer=OptimizerConfig(learning_rate=1e-4),
@@ -102,7 +107,10 @@ def ict_cifar10() -> TrainConfig:
 
 
 def ect_cifar10() -> TrainConfig:
-    """Easy consistency tuning on CIFAR-10: a teacher's weights, tuned.  Geng et al. 2024."""
+    """Easy consistency tuning on CIFAR-10: a teacher's weights, tuned.  Geng et al. 2024.
+
+    They tune EDM's DDPM++: --network.family ddpm++ --teacher edm-cifar10-32x32-uncond-vp.pt.
+    """
     base = ct_cifar10()
     return replace(
         base,

@@ -1,4 +1,4 @@
-"""Our directory is a pipeline to the real diffusers, whose images are ours; in, out and in again is the identity."""
+"""Our directory is a pipeline to the real diffusers, whose images are ours; in and out is the identity."""
 
 import dataclasses
 import json
