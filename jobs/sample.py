@@ -1,6 +1,7 @@
 """Draw images from a trained model.   python jobs/sample.py models:/cm_ray-digits@champion --steps 2
 
-MODEL is a run directory, a model's folder, or a model in the registry: models:/NAME@champion, models:/NAME/3.
+MODEL is a run directory, a model's folder, a model in the registry: models:/NAME@champion, models:/NAME/3, a file
+of OpenAI's weights, called as theirs are: cd_imagenet64_l2.pt, or a directory of diffusers.
 Writes OUT.png, a grid, and OUT.npz (arr_0: uint8 NHWC). Image i of a seed is always the same one.
 """
 
@@ -26,7 +27,7 @@ class Sample:
     """Which images, of what."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Run directory, model folder, or models:/NAME@ALIAS."""
+    """Run directory, model folder, models:/NAME@ALIAS, file of weights or directory of diffusers."""
     out: Path = Path("samples")
     """Where to, without an ending: OUT.png and OUT.npz."""
     samples: int = 100

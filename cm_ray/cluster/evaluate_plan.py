@@ -23,8 +23,8 @@ class Evaluation(MeasuringConfig):
     """What to score, and how."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """A model (run directory, model folder, models:/NAME@ALIAS), or images: a folder of them, Parquet or
-    shards, an .npz, the name of a data set."""
+    """A model (run directory, model folder, models:/NAME@ALIAS, file of weights, directory of diffusers), or
+    images: a folder of them, Parquet or shards, an .npz, the name of a data set."""
     scores: tuple[Literal["FD", "FDinf", "KID", "IS", "precision", "recall", "SWD"], ...] = ("FD",)
     """Fréchet distance (FID, if it is one), extrapolated to infinitely many samples, kernel distance,
     Inception score, improved precision and recall, sliced Wasserstein distance."""

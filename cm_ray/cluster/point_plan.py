@@ -32,7 +32,8 @@ class TimePointSearch(MeasuringConfig):
     """What to search, and how."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """A consistency model: run directory, model folder, or models:/NAME@ALIAS."""
+    """A consistency model: run directory, model folder, models:/NAME@ALIAS, file of weights or directory of
+    diffusers, which is copied into the run directory."""
     steps: int = 2
     """Search the time points for 2, 3 … this many network evaluations."""
     grid: int = 0

@@ -1,0 +1,176 @@
+"""jobs/export.py writes what other commands and tools take; a model is named alike everywhere."""
+
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from cm_ray.cluster.evaluate_plan import Evaluation, evaluated_model
+from cm_ray.cluster.teachers import prepare_teachers, read_initial, read_teacher
+from cm_ray.cluster.time_points import _own
+from cm_ray.config import override
+from cm_ray.errors import UserError
+from cm_ray.networks.model import SPEC, ModelSpec, save_model
+from cm_ray.networks.openai import placeholders
+from cm_ray.networks.reading import load_model, network_digest
+from cm_ray.presets import PRESETS
+from cm_ray.run_directory import RunDirectory
+from tests.networks.test_model import LABELLED, model
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def job(monkeypatch, capsys):
+    """Run a job's command in this process."""
+
+    def run(name, *options):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, options)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "jobs" / name), run_name="__main__")
+        said = capsys.readouterr()
+        return SimpleNamespace(code=ended.value.code, out=said.out, err=said.err)
+
+    return run
+
+
+@pytest.fixture
+def run_directory(tmp_path):
+    made = model(LABELLED)
+    save_model(tmp_path / "run" / "model", LABELLED, made.network.state_dict())
+    return tmp_path / "run"
+
+
+def images(job, named, out):
+    done = job("sample.py", named, "--samples", 5, "--out", out, "--steps", 2)
+    assert done.code == 0, done.err
+    return np.load(out.with_suffix(".npz"))["arr_0"]
+
+
+@pytest.mark.parametrize("kind", ["diffusers", "safetensors", "model"])
+def test_an_export_is_sampled_as_the_run_is(kind, job, run_directory, tmp_path):
+    done = job("export.py", run_directory, "--format", kind, "--out", tmp_path / "out", "--grid", 30)
+    assert done.code == 0, done.err
+    exported = done.out.splitlines()[0]
+    if kind == "diffusers":
+        assert "timesteps=[" in done.out
+        assert "# 2 evaluations" in done.out
+    ours = job("sample.py", run_directory, "--samples", 5, "--out", tmp_path / "a")
+    theirs = job("sample.py", exported, "--samples", 5, "--out", tmp_path / "b")
+    assert (ours.code, theirs.code) == (0, 0), theirs.err
+    a, b = (np.load(tmp_path / f"{name}.npz")["arr_0"] for name in "ab")
+    assert np.array_equal(a, b)
+    again = job("export.py", exported, "--format", "model", "--out", tmp_path / "back")
+    assert again.code == 0, again.err
+    first, back = (load_model(place).state_dict() for place in (run_directory / "model", tmp_path / "back"))
+    assert all(torch.equal(first[name], back[name]) for name in first)
+
+
+def test_a_program_of_one_step(job, run_directory, tmp_path):
+    done = job("export.py", run_directory, "--format", "torch", "--out", tmp_path / "m")
+    assert done.code == 0, done.err
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    assert program(torch.randn(3, 1, 8, 8), torch.tensor([0, 1, 2])).shape == (3, 1, 8, 8)
+
+
+def test_what_is_in_the_way_is_left_alone(job, run_directory, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").touch()
+    for kind in ("diffusers", "model", "safetensors"):
+        target = precious if kind != "safetensors" else tmp_path / "precious.safetensors"
+        target.mkdir(exist_ok=True)
+        done = job("export.py", run_directory, "--format", kind, "--out", precious)
+        assert done.code == 2
+        assert f"--out {target} is in the way" in done.err
+    assert (precious / "thesis.tex").is_file()
+    done = job("export.py", tmp_path / "nowhere", "--out", tmp_path / "x")
+    assert done.code == 2
+    assert "nowhere is neither a run directory nor a model's folder, a file of weights" in done.err
+
+
+NETWORK = {
+    "network.channels": 64,
+    "network.channel_mult": (1,),
+    "network.blocks": 1,
+    "network.attention_resolutions": (),
+    "network.norm_groups": 32,
+    "network.head_channels": 64,
+    "network.conditional": False,
+}
+
+
+def published(tmp_path, recipe, kind):
+    """A file as OpenAI's, or a directory of diffusers, of a small network of a recipe."""
+    config = override(PRESETS[recipe](), NETWORK | {"diffusion.sigma_data": 0.5})
+    spec = ModelSpec(
+        network=config.network,
+        diffusion=config.diffusion,
+        shape=(1, 8, 8),
+        class_names=placeholders(0),
+    )
+    file = tmp_path / f"{kind}_digits8_l2.pt"
+    made = model(spec)
+    torch.save({name: x.contiguous() for name, x in made.network.state_dict().items()}, file)
+    return config, spec, made, file
+
+
+def test_a_teacher_and_a_beginning_from_openais_file(tmp_path):
+    config, spec, made, file = published(tmp_path, "cd_digits", "edm")
+    config = override(config, {"teacher.model": str(file)})
+    run = RunDirectory(tmp_path / "run")
+    prepare_teachers(config, spec, run)
+    teacher, initial = read_teacher(config, run), read_initial(config, run)
+    assert teacher.spec.diffusion.boundary == "none"
+    for name, weights in made.network.state_dict().items():
+        assert torch.equal(teacher.network.state_dict()[name], weights)
+        assert torch.equal(initial[name], weights)
+
+
+def test_a_beginning_from_a_directory_of_diffusers(job, tmp_path):
+    config, spec, made, file = published(tmp_path, "ict_digits", "ct")
+    done = job("export.py", file, "--out", tmp_path / "pipeline")
+    assert done.code == 0, done.err
+    config = override(config, {"init_from": str(tmp_path / "pipeline")})
+    run = RunDirectory(tmp_path / "run")
+    prepare_teachers(config, spec, run)
+    initial = read_initial(config, run)
+    assert all(torch.equal(initial[name], x) for name, x in made.network.state_dict().items())
+
+
+def test_settings_that_shapes_do_not_show_are_compared(tmp_path):
+    config, spec, _, file = published(tmp_path, "ict_digits", "ct")
+    config = override(config, {"init_from": str(file), "network.head_channels": 32})
+    other = override(config.network, {"head_channels": 32})
+    with pytest.raises(
+        UserError, match="has the network's head_channels 64, and this run has 32: set --network"
+    ):
+        prepare_teachers(
+            config,
+            ModelSpec(network=other, diffusion=spec.diffusion, shape=spec.shape),
+            RunDirectory(tmp_path / "run"),
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_is_a_source_of_evaluations_and_searches(tmp_path):
+    _, _, made, file = published(tmp_path, "ict_digits", "ct")
+    source = evaluated_model(Evaluation(source=str(file)), "")
+    assert source.spec.shape == (1, 8, 8)
+    run = RunDirectory(tmp_path / "search")
+    folder = _own(file, run)
+    assert folder == run.model
+    assert _own(folder, run) == folder
+    before = network_digest(folder)
+    assert load_model(folder).spec == source.spec
+    assert _own(file, run) == folder, "it goes on with the copy"
+    assert network_digest(folder) == before
+    assert (folder / SPEC).is_file()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(load_model(folder).state_dict().values(), made.state_dict().values(), strict=True)
+    )
