@@ -1,8 +1,7 @@
 """Draw images from a trained model.   python jobs/sample.py models:/cm_ray-digits@champion --steps 2
 
-MODEL is a run directory, a model's folder, a model in the registry: models:/NAME@champion, models:/NAME/3, a file
-of OpenAI's weights, called as theirs are: cd_imagenet64_l2.pt, or a directory of diffusers.
-Writes OUT.png, a grid, and OUT.npz (arr_0: uint8 NHWC). Image i of a seed is always the same one.
+MODEL is a run directory, a model's folder, a model in the registry: models:/NAME@champion, models:/NAME/3, a
+file of OpenAI's weights, called as theirs are: cd_imagenet64_l2.pt, or a directory of diffusers.
 """
 
 from dataclasses import dataclass
