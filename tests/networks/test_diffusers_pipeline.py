@@ -13,7 +13,8 @@ from cm_ray.config import DiffusionConfig, NetworkConfig
 from cm_ray.core.samplers import clipped, multistep
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
-from cm_ray.networks.diffusers_pipeline import write_pipeline
+from cm_ray.networks.diffusers_names import from_diffusers, to_diffusers
+from cm_ray.networks.diffusers_pipeline import _spec, write_pipeline
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.networks.openai import placeholders
 from cm_ray.networks.parts import network_of
@@ -257,19 +258,51 @@ def test_what_does_not_go_out_is_said(spec, grid, sentence, tmp_path):
     assert not (tmp_path / "p").exists()
 
 
-def test_the_published_networks_go_through_both_namings():
-    """OpenAI's 541 and 566 tensors are, with the projections of attention apart, those of diffusers."""
-    from cm_ray.networks.diffusers_names import from_diffusers, to_diffusers
+PUBLISHED = {
+    "imagenet64": (
+        spec_of(IMAGENET, 64, 1000),
+        {"layers_per_block": 3, "num_class_embeds": 1000, "resnet_time_scale_shift": "scale_shift"},
+        [192, 384, 576, 768],
+        1,
+    ),
+    "lsun256": (
+        spec_of(LSUN, 256, 0),
+        {"layers_per_block": 2, "num_class_embeds": None, "resnet_time_scale_shift": "default"},
+        [256, 256, 512, 512, 1024, 1024],
+        3,
+    ),
+}
+"""The configs of openai/diffusers-cd_imagenet64_l2 and its like: widths, and levels without attention."""
 
-    for network, size, classes, attentions in [(IMAGENET, 64, 1000, 22), (LSUN, 256, 0, 16)]:
-        spec = spec_of(network, size, classes)
-        weights = network_of(spec).state_dict()
-        theirs = to_diffusers(spec, weights)
-        assert len(theirs) == len(weights) + 4 * attentions
-        back = from_diffusers(spec, theirs, "here")
-        assert {name: tensor.shape for name, tensor in back.items()} == {
-            name: tensor.shape for name, tensor in weights.items()
-        }
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_networks_are_diffusers(name, diffusers):
+    """Config and tensor list of the real library's network, and of ours of the published size."""
+    spec, config, widths, plain = PUBLISHED[name]
+    attending = len(widths) - plain
+    with torch.device("meta"):
+        network = diffusers.UNet2DModel(
+            sample_size=spec.shape[1],
+            block_out_channels=widths,
+            attention_head_dim=64,
+            down_block_types=["ResnetDownsampleBlock2D"] * plain + ["AttnDownBlock2D"] * attending,
+            up_block_types=["AttnUpBlock2D"] * attending + ["ResnetUpsampleBlock2D"] * plain,
+            attn_norm_num_groups=32,
+            downsample_type="resnet",
+            upsample_type="resnet",
+            **config,
+        )
+    scheduler = diffusers.CMStochasticIterativeScheduler(num_train_timesteps=40)
+    assert _spec(network.config, scheduler.config) == dataclasses.replace(
+        spec, network=dataclasses.replace(spec.network, gradient_checkpointing=False)
+    )
+    ours = network_of(spec).state_dict()
+    theirs = to_diffusers(spec, ours)
+    assert {key: x.shape for key, x in theirs.items()} == {
+        key: x.shape for key, x in network.state_dict().items()
+    }
+    back = from_diffusers(spec, theirs, "here")
+    assert {key: x.shape for key, x in back.items()} == {key: x.shape for key, x in ours.items()}
 
 
 def test_a_copy_of_our_own_is_the_same_model(tmp_path):
