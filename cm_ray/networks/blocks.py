@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cm_ray.config import NetworkConfig
 from cm_ray.networks.families import Family
+from cm_ray.networks.normalisation import GroupNorm
 
 
 def sinusoidal_embedding(
@@ -171,13 +172,13 @@ class ResidualBlock(nn.Module):
         self.skip_scale = family.skip_scale
         self.resample = Resample(direction, family.filter)
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(groups, channels, eps), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+            GroupNorm(groups, channels, eps), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(
             nn.SiLU(), nn.Linear(4 * config.channels, (2 if config.scale_shift else 1) * out_channels)
         )
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(groups, out_channels, eps),
+            GroupNorm(groups, out_channels, eps),
             nn.SiLU(),
             nn.Dropout(config.dropout),
             zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
@@ -193,18 +194,17 @@ class ResidualBlock(nn.Module):
         return self._forward(x, embedding)
 
     def _forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        norm, activation, convolution = self.in_layers
-        h = convolution(self.resample(activation(norm(x))))
+        norm, _, convolution = self.in_layers  # the norm applies SiLU
+        h = convolution(self.resample(norm(x, silu=True)))
         x = self.resample(x)
         modulation = self.emb_layers(embedding)[:, :, None, None]
-        norm, *rest = self.out_layers
+        norm, _, dropout, convolution = self.out_layers
         if self.scale_shift:
             scale, shift = modulation.chunk(2, dim=1)
-            h = torch.addcmul(shift, norm(h), 1 + scale)
+            h = norm(h, (scale, shift), silu=True)
         else:
-            h = norm(h + modulation)
-        for layer in rest:
-            h = layer(h)
+            h = norm(h + modulation, silu=True)
+        h = convolution(dropout(h))
         return scaled(self.skip_connection(x) + h, self.skip_scale)
 
 
@@ -219,7 +219,7 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.heads = channels // (config.head_channels or channels)
         self.skip_scale = family.skip_scale
-        self.norm = nn.GroupNorm(config.norm_groups, channels, family.eps)
+        self.norm = GroupNorm(config.norm_groups, channels, family.eps)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj_out = zeroed(nn.Conv2d(channels, channels, 1))
 

@@ -23,6 +23,7 @@ from cm_ray.networks.blocks import (
     zeroed,
 )
 from cm_ray.networks.families import family_of
+from cm_ray.networks.normalisation import GroupNorm
 
 
 class Stage(nn.Sequential):
@@ -66,7 +67,7 @@ class UNet(nn.Module):
         )
         self.output_blocks, channels = self._expanding(skips, channels, size)
         self.out = nn.Sequential(
-            nn.GroupNorm(config.norm_groups, channels, self.family.eps),
+            GroupNorm(config.norm_groups, channels, self.family.eps),
             nn.SiLU(),
             zeroed(nn.Conv2d(channels, shape[0], 3, padding=1)),
         )
@@ -91,7 +92,8 @@ class UNet(nn.Module):
         h = self.middle_block(h, embedding)
         for stage in self.output_blocks:
             h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
-        return self.out(h)
+        norm, _, convolution = self.out  # the norm applies SiLU
+        return convolution(norm(h, silu=True))
 
     def _embedding(self, time: Tensor, labels: Tensor | None) -> Tensor:
         """Return what every residual block is told of times and labels (b, 4 channels)."""
