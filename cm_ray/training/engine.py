@@ -22,15 +22,10 @@ from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, load_weights
 from cm_ray.sampling import own_sampler
 from cm_ray.training import recipe
+from cm_ray.training.arithmetic import autocast, compile_networks, sent
 from cm_ray.training.building import build_optimizer, build_student, contiguous_copy, frozen_copy
 from cm_ray.training.checkpoint import Checkpoint
-
-_PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-_REMEDY = (
-    "Begin again in another --run-dir with a lower --optimizer.learning-rate or with "
-    "--optimizer.gradient-clip; the last good checkpoint is kept."
-)
+from cm_ray.training.loss_watch import REMEDY, LossWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,33 +91,46 @@ class Engine:
         self.distance = distance or recipe.distance(config, self.device)
         self.target = frozen_copy(self.student).train() if recipe.has_target(config) else None
         self.teacher = teacher.to(self.device).requires_grad_(False).eval() if teacher else None
+        self._compile(self.student, self.target, self.teacher)
         self.averages = self._fresh_averages()
         self.optimizer = build_optimizer(config, self.student)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.step = 0
-        self._unchecked: tuple[int, Tensor] | None = None
+        self.losses = LossWatch()
 
     def train(self, batches: Iterable[Batch]) -> Iterator[StepStats]:
         """Take steps until `config.steps` are done, yielding after each optimizer step.
 
-        Raises UserError when the loss is not finite, one step late (so that a GPU is not waited for) but
-        never after a checkpoint was taken.
+        Raises UserError when the loss is not finite, one step late or more (so that a GPU is not waited for)
+        but never after a checkpoint was taken.
         """
         batches = iter(batches)
         while self.step < self.config.steps:
             stats = self.one_step(next(batches))
-            self.check_finite()
-            self._unchecked = (stats.step, stats.loss)
+            self.losses.check(wait=False)
+            self.losses.add(stats.step, stats.loss)
             yield stats
         self.check_finite()
 
     def one_step(self, batch: Batch) -> StepStats:
         """Take one optimizer step on this worker's share of the global batch."""
-        config, step = self.config, self.step
+        step = self.step
+        self._begin_round()
+        loss = self.add_gradients(batch)
+        self._optimize()
+        self._average(self.target_decay(step))
+        self.step += 1
+        return StepStats(self.step, loss, self._gauges(step))
+
+    def add_gradients(self, batch: Batch) -> Tensor:
+        """Add the gradient of the mean loss over this worker's share to the student's; return that loss.
+
+        The share goes through the networks in `accumulate` parts, one after the other.
+        """
+        config = self.config
         rows = config.batch_size // self.share.world // config.accumulate
         if len(batch.images) != rows * config.accumulate:
             raise ValueError(f"expected {rows * config.accumulate} images, got {len(batch.images)}")
-        self._begin_round()
         self.student.train()
         losses = []
         for part in range(config.accumulate):
@@ -131,10 +139,7 @@ class Engine:
                 loss = self._loss(_part(batch, part, rows), part, rows)
                 self.scaler.scale(loss / config.accumulate).backward()
             losses.append(loss.detach())
-        self._optimize()
-        self._average(self.target_decay(step))
-        self.step += 1
-        return StepStats(self.step, torch.stack(losses).mean(), self._gauges(step))
+        return torch.stack(losses).mean()
 
     def in_last_round(self) -> bool:
         """Tell whether the last step's model is of the kind that the run ends with: true without rounds."""
@@ -145,18 +150,13 @@ class Engine:
         return self.rounds is not None and self.step in self.rounds.starts[1:]
 
     def check_finite(self) -> None:
-        """Raise UserError when the last step's loss was not finite. Waits for the device."""
-        if self._unchecked is None:
-            return
-        step, loss = self._unchecked
-        self._unchecked = None
-        if not torch.isfinite(loss):
-            raise UserError(f"The loss is {float(loss)} at step {step}. {_REMEDY}")
+        """Raise UserError when a loss so far was not finite. Waits for the device."""
+        self.losses.check(wait=True)
 
     def check_weights(self) -> None:
         """Raise UserError when a weight is not finite; after averaged gradients, on all workers alike."""
         if not all(bool(torch.isfinite(weights).all()) for weights in self._parameters()):
-            raise UserError(f"The weights are not finite after step {self.step}. {_REMEDY}")
+            raise UserError(f"The weights are not finite after step {self.step}. {REMEDY}")
 
     def averaged_weights(self, index: int = 0) -> dict[str, Tensor]:
         """Return the weights of average `index` by name, views of the live tensors."""
@@ -194,7 +194,7 @@ class Engine:
         """Go on from a checkpoint. Raises UserError when it belongs to another network."""
         self.step = checkpoint.step
         if self._teacher_was_student():
-            self.teacher = frozen_copy(self.student)
+            self._make_teacher_of_student()
         for group, weights in self._weight_groups().items():
             saved = checkpoint.group(group)
             if group == "student":
@@ -226,7 +226,7 @@ class Engine:
         first = self.share.rank * rows * config.accumulate + part * rows
         positions = torch.arange(first, first + rows, device=self.device)
         x = self._clean_images(batch.images, positions)
-        labels = batch.labels.to(self.device) if self.spec.classes else None
+        labels = sent(batch.labels, self.device) if self.spec.classes else None
         draws = uniform(config.seed, step, positions, Purpose.TIMES, (1,))[:, 0]
         t, s = self.time_pairs(step, draws)
         noise = normal(config.seed, step, positions, Purpose.NOISE, tuple(x.shape[1:]))
@@ -257,7 +257,7 @@ class Engine:
         return teach
 
     def _clean_images(self, images: Tensor, positions: Tensor) -> Images:
-        x = from_uint8(images.to(self.device, non_blocking=True))
+        x = from_uint8(sent(images, self.device))
         if not self.config.data.horizontal_flip:
             return x
         flip = uniform(self.config.seed, self.step, positions, Purpose.FLIP, (1,))[:, 0] < 0.5
@@ -273,8 +273,11 @@ class Engine:
             torch.manual_seed(derived_seed(self.config.seed, self.step, first, "dropout"))
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        dtype = _PRECISIONS[self.config.precision]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+        return autocast(self.config.precision, self.device)
+
+    def _compile(self, *models: Model | None) -> None:
+        if self.config.compile:
+            compile_networks([model.network for model in models if model], self.device)
 
     def _no_sync(self) -> contextlib.AbstractContextManager[Any]:
         """Leave gradients on the worker until the last part of the batch."""
@@ -288,9 +291,13 @@ class Engine:
         Salimans & Ho 2022, Algorithm 2.
         """
         if self.rounds is not None and self.step in self.rounds.starts[1:-1]:
-            self.teacher = frozen_copy(self.student)
+            self._make_teacher_of_student()
             self.averages = self._fresh_averages()
             self.optimizer.state.clear()
+
+    def _make_teacher_of_student(self) -> None:
+        self.teacher = frozen_copy(self.student)
+        self._compile(self.teacher)
 
     def _teacher_was_student(self) -> bool:
         """Tell whether the teacher of the last step was a student before."""
