@@ -40,7 +40,8 @@ tests: install  # what starts no Ray cluster shares both cores; a cluster takes 
 kills: install  ## Ten random kills of workers and drivers, each to end bit-equal (10 to 15 minutes)
 	$(BIN)/python -m pytest --slow tests/cluster/test_kills.py
 
-benchmarks: install  ## Overhead of Ray, speed of the stream
+benchmarks: install  ## Speed and memory of a step, overhead of Ray, speed of the stream
+	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/overhead.py
 
 clean:  ## Remove what was made, but not runs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ class TrainingMemory:
         return self.state + max(self.batch, self.optimizing)
 
 
+@lru_cache(maxsize=64)
 def training_memory(config: TrainConfig, spec: ModelSpec, rows: int, device: str = "cpu") -> TrainingMemory:
     """Count the memory of a worker that takes `rows` images at a time.
 

@@ -1,0 +1,293 @@
+"""How long a training step takes, against a plain program, the machine's peak, and its memory.
+
+    python benchmarks/train_step.py                       # the comparison, float32 and bfloat16
+    python benchmarks/train_step.py --compiled            # torch.compile too: many minutes of compiling
+    python benchmarks/train_step.py --threads 1           # on a machine that is shared
+    python benchmarks/train_step.py --networks small cifar10 --methods ct cd --batch-size 4
+
+A step is whole: student, target, in distillation the teacher (Heun), backward, RAdam, target update, three
+averages. The network `small` (ADM, 32x32, 64 channels) is also trained by `plain_step.py`, a plain program;
+all cases of a network take their steps in turn, so that a machine that is shared or warms up treats them
+alike. The peak is that of matrix products of 2048 x 2048, measured between them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from machine import peak_resident, write_row
+from plain_step import Draw, PlainTraining, PlainUNet
+from torch.utils.flop_counter import FlopCounterMode
+
+from cm_ray import presets
+from cm_ray.command_line import run_job
+from cm_ray.config import TrainConfig, override
+from cm_ray.networks.model import Model, ModelSpec, from_uint8
+from cm_ray.training.engine import Batch, Engine
+from cm_ray.training.memory import training_memory
+
+Precision = Literal["float32", "bfloat16"]
+Network = Literal["small", "digits", "cifar10", "imagenet64"]
+
+SMALL = {
+    "network.family": "adm",
+    "network.channels": 64,
+    "network.channel_mult": (1, 2, 2),
+    "network.blocks": 2,
+    "network.head_channels": 0,
+    "network.scale_shift": True,
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PEAK_SIZE = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStep:
+    """What to time."""
+
+    networks: tuple[Network, ...] = ("small",)
+    """small: ADM at 32x32, 7.66 M parameters; the others as in the presets."""
+    methods: tuple[Literal["ct", "cd"], ...] = ("ct", "cd")
+    """Consistency training, distillation."""
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    """Of the networks' arithmetic."""
+    compiled: bool = False
+    """Time every case with torch.compile, too."""
+    batch_size: int = 16
+    """Images per step."""
+    rounds: int = 5
+    """Steps that are timed of each case; one more comes before."""
+    threads: int = 0
+    """PyTorch's threads; 0: as many as there are cores. On a shared machine, one, and `processor_seconds`."""
+    device: str = "cpu"
+    """Where."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What one step is of."""
+
+    network: Network
+    method: Literal["ct", "cd"]
+    precision: Precision
+    compiled: bool
+    batch_size: int
+    device: str
+
+
+def configured(case: Case) -> TrainConfig:
+    """Return the preset's settings, but for l2 and a target and times that do not move with the step."""
+    base = {"digits": "ct_digits", "imagenet64": "ct_imagenet64"}.get(case.network, "ct_cifar10")
+    changes: dict[str, Any] = {
+        "batch_size": case.batch_size,
+        "accumulate": 1,
+        "precision": case.precision,
+        "compile": case.compiled,
+        "ema_decays": (0.999, 0.9999, 0.9999432),
+        "distance.name": "l2",
+        "data.horizontal_flip": False,
+        "network.conditional": False,
+        "schedule.target": "constant",  # a step late in the training: N and mu do not move
+        "schedule.mu0": 0.99,
+        "schedule.scales": "constant",
+    }
+    if case.method == "cd":
+        changes |= {"method": "cd", "teacher.model": "given"}
+    return override(presets.preset(base), changes | (SMALL if case.network == "small" else {}))
+
+
+def engine_of(case: Case) -> Engine:
+    config, side = configured(case), {"digits": 8, "imagenet64": 64}.get(case.network, 32)
+    channels = 1 if case.network == "digits" else 3
+    spec = ModelSpec(network=config.network, diffusion=config.diffusion, shape=(channels, side, side))
+    denoiser = dataclasses.replace(config.diffusion, boundary="none")
+    teacher = Model(dataclasses.replace(spec, diffusion=denoiser)) if case.method == "cd" else None
+    return Engine(config, spec, device=case.device, teacher=teacher)
+
+
+def images_for(engine: Engine) -> Batch:
+    rows = engine.config.batch_size
+    images = torch.randint(0, 256, (rows, *engine.spec.shape), dtype=torch.uint8)
+    return Batch(images, torch.zeros(rows, dtype=torch.int64))
+
+
+def plain_stepper(case: Case, engine: Engine) -> Callable[[], object]:
+    """Return the plain program's step, with draws of its own."""
+    network = PlainUNet(3, 32, 64, (1, 2, 2), 2, (16,)).to(case.device)
+    dtype = DTYPES[case.precision] if case.precision != "float32" else None
+    training = PlainTraining(network, engine.config.optimizer.learning_rate, engine.config.ema_decays, dtype)
+    images = images_for(engine).images
+
+    def step() -> object:
+        x = from_uint8(images.to(case.device))
+        uniforms = torch.rand(len(x), device=x.device)
+        t, s = engine.time_pairs(0, uniforms)
+        return training.one_step(x, Draw(torch.randn_like(x), t, s), engine.target_decay(0))
+
+    return step
+
+
+def timed(step: Callable[[], object], device: str) -> float:
+    """Return the seconds of a call, to the end of what it has the device do."""
+    synchronised(device)
+    started = time.perf_counter()
+    step()
+    synchronised(device)
+    return time.perf_counter() - started
+
+
+def synchronised(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def matmul_flops(precision: str, device: str) -> float:
+    """Return the operations per second of a product of two square matrices."""
+    a, b = (torch.randn(PEAK_SIZE, PEAK_SIZE, dtype=DTYPES[precision], device=device) for _ in range(2))
+    return 2 * PEAK_SIZE**3 / min(timed(lambda: torch.mm(a, b), device) for _ in range(5))
+
+
+def counted_flops(engine: Engine, case: Case) -> float:
+    """Return the operations of a step: convolutions, matrix products and attention.
+
+    Of the plain program's attention where it computes the same: PyTorch does not count its own on CPUs.
+    """
+    batch = images_for(engine)
+    backend = torch.nn.attention.SDPBackend.MATH
+    with torch.nn.attention.sdpa_kernel(backend), FlopCounterMode(display=False) as counter:
+        engine.one_step(batch)
+    return float(counter.get_total_flops())
+
+
+def averages_seconds(engine: Engine, device: str) -> float:
+    """Return what moving the target and all averages takes."""
+    return statistics.median(timed(lambda: engine._average(0.99), device) for _ in range(5))
+
+
+def peak_bytes(case: Case) -> int:
+    """Return the most memory that two steps take beyond what PyTorch does; on CPUs, of this process."""
+    if case.device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    take_steps(dataclasses.replace(case, network="digits", batch_size=1))  # libraries come when they are used
+    before = peak_resident()
+    take_steps(case)
+    if case.device != "cpu":
+        return torch.cuda.max_memory_allocated()
+    return peak_resident() - before
+
+
+def take_steps(case: Case) -> None:
+    engine = engine_of(case)
+    batch = images_for(engine)
+    for _ in range(2):
+        engine.one_step(batch)
+
+
+def peak_bytes_alone(case: Case) -> int:
+    """Return `peak_bytes` of a process of its own: a process's peak is that of all it ever did."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(peak_bytes, (case,))
+
+
+@dataclass
+class Timed:
+    """A case, what takes its steps, and how long they took."""
+
+    name: str
+    case: Case
+    step: Callable[[], object]
+    engine: Engine | None
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    processor_seconds: list[float] = dataclasses.field(default_factory=list)
+
+
+def competitors(args: TrainStep, network: Network, method: Literal["ct", "cd"]) -> Iterator[Timed]:
+    """Yield all that take turns: every precision, eager and compiled, and the plain program."""
+    for precision in args.precisions:
+        for compiled in (False, True) if args.compiled else (False,):
+            case = Case(
+                network=network,
+                method=method,
+                precision=precision,
+                compiled=compiled,
+                batch_size=args.batch_size,
+                device=args.device,
+            )
+            engine = engine_of(case)
+            batch = images_for(engine)
+            name = f"{precision} compiled" if compiled else precision
+            yield Timed(name, case, lambda engine=engine, batch=batch: engine.one_step(batch), engine)
+            if network == "small" and method == "ct" and not compiled:
+                yield Timed(f"plain {precision}", case, plain_stepper(case, engine), None)
+
+
+def compared(args: TrainStep, network: Network, method: Literal["ct", "cd"]) -> list[dict[str, Any]]:
+    """Time the cases of a network in turn; return a row each."""
+    cases = list(competitors(args, network, method))
+    flops = counted_flops(next(c.engine for c in cases if c.engine), cases[0].case)
+    peaks: dict[str, list[float]] = {precision: [] for precision in args.precisions}
+    for entry in cases:
+        entry.step()
+    for _ in range(args.rounds):
+        for entry in cases:
+            started = time.process_time()
+            entry.seconds.append(timed(entry.step, args.device))
+            entry.processor_seconds.append(time.process_time() - started)
+        for precision in args.precisions:
+            peaks[precision].append(matmul_flops(precision, args.device))
+    best = {precision: max(found) for precision, found in peaks.items()}
+    return [row(entry, cases, flops, best[entry.case.precision], args) for entry in cases]
+
+
+def row(entry: Timed, cases: list[Timed], flops: float, peak: float, args: TrainStep) -> dict[str, Any]:
+    """Return what a case came to. times_plain: how much faster than the plain program, by rounds."""
+    seconds, case = statistics.median(entry.seconds), entry.case
+    made: dict[str, Any] = {"case": entry.name, **dataclasses.asdict(case), "rounds": args.rounds}
+    made |= {
+        "threads": torch.get_num_threads(),
+        "seconds": round(seconds, 4),
+        "fastest_seconds": round(min(entry.seconds), 4),
+        "processor_seconds": round(min(entry.processor_seconds), 4),
+        "images_per_s": round(args.batch_size / seconds, 2),
+        "tflop": round(flops / 1e12, 4),
+        "peak_gflop_per_s": round(peak / 1e9, 1),
+        "share_of_peak": round(flops / seconds / peak, 3),
+    }
+    for other in cases:
+        if other.engine is None:
+            ratios = [theirs / ours for ours, theirs in zip(entry.seconds, other.seconds, strict=True)]
+            made[f"times_{other.name.replace(' ', '_')}"] = round(statistics.median(ratios), 3)
+    if entry.engine is not None:
+        memory = training_memory(entry.engine.config, entry.engine.spec, args.batch_size)
+        made |= {
+            "parameters": memory.parameters,
+            "averages_share": round(averages_seconds(entry.engine, args.device) / seconds, 4),
+            "peak_mib": round(peak_bytes_alone(case) / 2**20),
+            "estimated_mib": round(memory.total / 2**20),
+        }
+    return made
+
+
+def measure(args: TrainStep) -> None:
+    """Print and keep a row for every case."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    for network in args.networks:
+        for method in args.methods:
+            for made in compared(args, network, method):
+                print(f"{network} {method} {made['case']}")
+                for name, value in list(made.items())[8:]:
+                    print(f"    {name:24} {value}")
+                path = write_row("train_step", made)
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    run_job(TrainStep, measure, __doc__ or "")

@@ -1,0 +1,104 @@
+"""Precision reaches the networks alone, compiling changes nothing, and a GPU is never waited for."""
+
+import pytest
+import torch
+from torch._inductor import cpp_builder, exc
+
+from cm_ray.config import override
+from cm_ray.errors import UserError
+from cm_ray.training import arithmetic
+from tests.training.test_engine import PAPER, VARIANTS, batches, engine, run, small, weights
+
+
+@pytest.fixture
+def fresh_dynamo():
+    """What other tests had compiled does not count against the limit of recompilations."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("variant", ["paper", "dropout"])
+def test_compiled_networks_train_the_same(variant, monkeypatch):
+    """Traced, differentiated ahead of time, but run by PyTorch's kernels: what a C++ compiler would get."""
+    monkeypatch.setattr(arithmetic, "BACKEND", "aot_eager")
+    config = override(small(steps=2), VARIANTS[variant])
+    plain, compiled = engine(config), engine(override(config, {"compile": True}))
+    for one, other in zip(run(plain), run(compiled), strict=True):
+        torch.testing.assert_close(one.loss, other.loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(weights(plain), weights(compiled), rtol=1e-4, atol=1e-5)
+    assert plain.checkpoint().tensors.keys() == compiled.checkpoint().tensors.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_dynamo")
+@pytest.mark.parametrize("variant", ["paper", "dropout"])
+def test_compiled_to_cpp_networks_train_the_same(variant):
+    """By the real compiler; sums in other orders, to the rounding of float32."""
+    config = override(small(steps=2, network__channel_mult=(1,)), VARIANTS[variant])
+    for one, other in zip(run(engine(config)), run(engine(override(config, {"compile": True}))), strict=True):
+        torch.testing.assert_close(one.loss, other.loss, rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_compiler_it_says_so(monkeypatch):
+    def none():
+        raise exc.InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    with pytest.raises(UserError, match=r"--compile needs a C\+\+ compiler on every node"):
+        engine(small(compile=True))
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_only_the_networks_arithmetic_is_short(precision):
+    """Their inputs, outputs, the loss, and all that is kept are float32; convolutions are not."""
+    made = engine(override(small(precision=precision, steps=1), PAPER))
+    inner = []
+    made.student.network.out[2].register_forward_hook(lambda m, inputs, y: inner.append(y.dtype))
+    made.student.register_forward_hook(lambda m, inputs, y: inner.append((inputs[0].dtype, y.dtype)))
+    distance = made.distance
+
+    def watched(a, b):
+        inner.append((a.dtype, b.dtype, torch.is_autocast_enabled("cpu")))
+        return distance(a, b)
+
+    made.distance = watched
+    run(made)
+    short, float32 = getattr(torch, precision), torch.float32
+    assert inner == [short, (float32, float32), (float32, float32, False)]
+    kept = {name.partition("/")[0]: tensor.dtype for name, tensor in made.checkpoint().tensors.items()}
+    assert set(kept) == {"student", "target", "ema0", "ema1", "optimizer"}
+    assert set(kept.values()) == {float32}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])  # float16's scaler asks for infinities
+@pytest.mark.parametrize("variant", ["ict", "paper", "edm", "cd", "ect"])
+@pytest.mark.parametrize("name", ["radam", "adam"])
+def test_a_step_never_waits_for_the_gpu(name, variant, precision):
+    """After the first steps, which choose kernels and put the grid of times there."""
+    config = override(small(precision=precision, steps=10_000), VARIANTS[variant])
+    made = engine(override(config, {"optimizer.name": name, "optimizer.gradient_clip": 1.0}), device="cuda")
+    steps = made.train(batches(made))
+    for _ in range(3):
+        next(steps)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            next(steps)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    made.check_finite()
+
+
+@pytest.mark.gpu
+def test_adam_is_one_kernel_on_a_gpu_and_goes_on_from_a_checkpoint():
+    config = override(small(), {"optimizer.name": "adam"})
+    whole, first, second = (engine(config, device="cuda") for _ in range(3))
+    assert whole.optimizer.defaults["fused"]
+    run(whole)
+    run(first, 3)
+    second.restore(first.checkpoint())
+    run(second)
+    torch.testing.assert_close(weights(second), weights(whole), rtol=1e-4, atol=1e-6)
