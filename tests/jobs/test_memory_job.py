@@ -21,7 +21,7 @@ def job(monkeypatch, capsys):
 
 
 def test_a_row_with_and_without_recomputing(job):
-    code, said = job("ct_digits", "--gib", "0.2", "--num-workers", "1", "--device", "cpu")
+    code, said = job("ct_digits", "--gib", "0.1", "--num-workers", "1", "--device", "cpu")
     assert code == 0
     _, _, plain, thrifty = [line.split("|")[1:-1] for line in said.out.splitlines()]
     assert plain[2].strip() == thrifty[2].strip() == "0.83 M"
