@@ -7,14 +7,18 @@ network, and the name of the file tells the column of table 1.
 
 from __future__ import annotations
 
+import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from cm_ray.config import DiffusionConfig, NetworkConfig
 from cm_ray.errors import UserError
+from cm_ray.networks.families import family_of
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.openai import placeholders
 from cm_ray.networks.parts import Part, network_of, parts
@@ -33,8 +37,13 @@ _RESIDUAL = {
     "skip_connection": "skip",
 }
 _ATTENTION = {"norm": "norm2", "qkv": "qkv", "proj_out": "proj"}
-_UNUSED = re.compile(r"map_augment\..*|.*\.resample_filter")
+_AUGMENTATION, _FILTER = "map_augment.", ".resample_filter"
 """What only their training uses, and the constants of resampling."""
+_NORM = re.compile(r".*norm\d?\.weight")
+_GROUPS = NetworkConfig().norm_groups
+_FEWEST = 4 * _GROUPS
+"""Channels of a norm that has as many groups in their code as here."""
+_THEIRS: dict[str, Any] = {"time_scale": 1.0, "sigma_data": 0.5}
 
 
 def is_edms(weights: Weights) -> bool:
@@ -49,8 +58,9 @@ def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[M
     the first tensor, when they are of no network of theirs.
     """
     theirs = {name.removeprefix("model."): value for name, value in weights.items()}
-    theirs = {name: value for name, value in theirs.items() if not _UNUSED.fullmatch(name)}
-    diffusion = _diffusion(file.stem) or (assumed.diffusion if assumed else None)
+    filters = {name: value for name, value in theirs.items() if name.endswith(_FILTER)}
+    theirs = {n: x for n, x in theirs.items() if n not in filters and not n.startswith(_AUGMENTATION)}
+    diffusion = _diffusion(file.stem, assumed)
     if diffusion is None:
         raise UserError(
             f"{file} does not tell its column: call it as EDM's files are, edm-cifar10-32x32-cond-vp, or "
@@ -67,17 +77,45 @@ def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[M
         class_names=placeholders(classes),
         sampler="heun:18",
     )
+    _check_groups(file, theirs)
+    _check_filters(file, network, filters)
     return spec, _renamed(spec, theirs, file)
 
 
-def _diffusion(stem: str) -> DiffusionConfig | None:
-    """Return what the name of a file tells of its preconditioning: their time is not times 1000."""
+def _diffusion(stem: str, assumed: ModelSpec | None) -> DiffusionConfig | None:
+    """Return the preconditioning; None if neither the name of the file nor a run tells the column.
+
+    Whatever the column, their networks see ln(t)/4 and not a thousand times as much, and data of standard
+    deviation 1/2.
+    """
     if (match := _FILE.fullmatch(stem)) is None:
-        return None
+        return replace(assumed.diffusion, **_THEIRS) if assumed else None
     columns: dict[str, Literal["vp", "ve"]] = {"vp": "vp", "ve": "ve"}
     if match[1] == "baseline" and match[2] in columns:
-        return DiffusionConfig(boundary="none", time_scale=1.0, column=columns[match[2]])
-    return DiffusionConfig(boundary="none", time_scale=1.0)
+        return DiffusionConfig(boundary="none", column=columns[match[2]], **_THEIRS)
+    return DiffusionConfig(boundary="none", **_THEIRS)
+
+
+def _check_groups(file: Path, weights: Weights) -> None:
+    """Refuse norms that have fewer groups in their code, where a group is of at least four channels."""
+    for name, scale in weights.items():
+        if _NORM.fullmatch(name) and len(scale) < _FEWEST:
+            raise UserError(
+                f"{file} normalises {len(scale)} channels in {name}: of less than {_FEWEST}, EDM's code "
+                f"makes {len(scale) // 4} groups and not {_GROUPS}, and such a network cannot be read here."
+            )
+
+
+def _check_filters(file: Path, network: NetworkConfig, filters: Weights) -> None:
+    """Refuse another resampling than the family's: it does not show in the weights."""
+    taps = torch.tensor(family_of(network).filter)
+    wanted = torch.outer(taps, taps) / taps.sum() ** 2
+    for name, found in filters.items():
+        if found.squeeze().shape != wanted.shape or not torch.allclose(found.squeeze(), wanted):
+            raise UserError(
+                f"{file} resamples by another filter in {name} than {network.family}'s, "
+                f"{[int(tap) for tap in taps]}, and such a network cannot be read here."
+            )
 
 
 def _infer(weights: Weights) -> tuple[NetworkConfig, tuple[int, int, int], int]:
@@ -87,7 +125,8 @@ def _infer(weights: Weights) -> tuple[NetworkConfig, tuple[int, int, int], int]:
     first = weights[f"enc.{sizes[0]}x{sizes[0]}_conv.weight"]
     adm = "out_conv.weight" in weights
     channels = weights["map_layer0.weight"].shape[0] // 4
-    blocks = sum(f"enc.{sizes[0]}x{sizes[0]}_block{index}.norm0.weight" in weights for index in range(99))
+    numbered = (f"enc.{sizes[0]}x{sizes[0]}_block{index}.norm0.weight" for index in itertools.count())
+    blocks = sum(1 for _ in itertools.takewhile(weights.__contains__, numbered))
     widths = [weights[f"enc.{size}x{size}_block0.norm1.weight"].shape[0] for size in sizes]
     labels = weights.get("map_label.weight")
     classes = 0 if labels is None else labels.shape[1]

@@ -26,7 +26,7 @@ from cm_ray.training.engine import Batch, Engine
 class Theirs:
     """A state dict under their names, with random numbers, and what their network computes of it."""
 
-    def __init__(self, kind, size=16, channels=32, mult=(2, 1), blocks=2, attention=(8,), classes=0):
+    def __init__(self, kind, size=8, channels=128, mult=(2, 1), blocks=2, attention=(4,), classes=0):
         self.kind, self.size, self.channels, self.mult = kind, size, channels, mult
         self.blocks, self.attention, self.classes = blocks, attention, classes
         self.adm, self.state = kind == "adm", {}
@@ -44,6 +44,10 @@ class Theirs:
     def _norm(self, name, channels):
         self.state[f"{name}.weight"] = 1 + 0.1 * torch.randn(channels, generator=self.generator)
         self.state[f"{name}.bias"] = 0.1 * torch.randn(channels, generator=self.generator)
+
+    def _resampling(self, name):
+        taps = self.filter
+        self.state[f"{name}.resample_filter"] = (torch.outer(taps, taps) / taps.sum().square())[None, None]
 
     def _mapping(self):
         noise = self.channels * (2 if self.kind == "ncsn++" else 1)
@@ -65,7 +69,8 @@ class Theirs:
         if cin != cout or (resample and not self.adm):
             self._put(f"{name}.skip", cout, cin, 1, 1)
         if resample:
-            self.state[f"{name}.conv0.resample_filter"] = self.filter[None, None, None]
+            self._resampling(f"{name}.conv0")
+            self._resampling(f"{name}.skip")
         if attention:
             self._norm(f"{name}.norm2", cout)
             self._put(f"{name}.qkv", 3 * cout, cout, 1, 1)
@@ -83,6 +88,7 @@ class Theirs:
                 skips.append(width)
                 if self.kind == "ncsn++":
                     self._put(f"enc.{res}x{res}_aux_residual", width, coarse, 3, 3)
+                    self._resampling(f"enc.{res}x{res}_aux_residual")
                     coarse = width
             for index in range(self.blocks):
                 self._block(
@@ -110,11 +116,6 @@ class Theirs:
         self._norm(last[0], width)
         self._put(last[1], 3, width, 3, 3)
 
-    def _last(self, res):
-        if self.adm:
-            return "out_norm", "out_conv"
-        return f"dec.{res}x{res}_aux_norm", f"dec.{res}x{res}_aux_conv"
-
     # what it computes
 
     def _kernel(self, channels):
@@ -134,7 +135,8 @@ class Theirs:
         return self.state[f"{name}.weight"], self.state.get(f"{name}.bias")
 
     def _normed(self, x, name):
-        return group_norm(x, 32, *self._of(name), eps=1e-5 if self.adm else 1e-6)
+        groups = min(32, x.shape[1] // 4)
+        return group_norm(x, groups, *self._of(name), eps=1e-5 if self.adm else 1e-6)
 
     def _run_block(self, x, emb, name):
         scale = 1.0 if self.adm else math.sqrt(0.5)
@@ -221,18 +223,20 @@ SMALL = {
     "network.attention_resolutions": (4,),
 }
 ASSUMED = ModelSpec(
-    network=NetworkConfig(), diffusion=DiffusionConfig(column="vp", boundary="none"), shape=(3, 16, 16)
+    network=NetworkConfig(),
+    diffusion=DiffusionConfig(column="vp", boundary="none", time_scale=1000.0, sigma_data=0.3, t_max=70.0),
+    shape=(3, 8, 8),
 )
 
 
-def of_kind(kind, classes):
-    return Theirs(kind, channels=64 if kind == "adm" else 32, classes=classes)
+def of_kind(kind, classes, **more):
+    return Theirs(kind, classes=classes, **more)
 
 
 @pytest.mark.parametrize(("kind", "classes"), CASES)
 def test_the_networks_are_theirs(kind, classes, tmp_path):
     theirs = of_kind(kind, classes)
-    file = tmp_path / "edm-faces-16x16-cond-vp.pt"
+    file = tmp_path / "edm-faces-8x8-cond-vp.pt"
     torch.save({f"model.{name}": value for name, value in theirs.state.items()}, file)
     made = load_model(file)
     config = made.spec.network
@@ -242,8 +246,8 @@ def test_the_networks_are_theirs(kind, classes, tmp_path):
         2,
         theirs.channels,
     )
-    assert (made.spec.classes, made.spec.shape, made.spec.diffusion.time_scale) == (classes, (3, 16, 16), 1.0)
-    x, time = torch.randn(3, 3, 16, 16), torch.tensor([-1.5, 0.3, 1.1])
+    assert (made.spec.classes, made.spec.shape, made.spec.diffusion.time_scale) == (classes, (3, 8, 8), 1.0)
+    x, time = torch.randn(3, 3, 8, 8), torch.tensor([-1.5, 0.3, 1.1])
     labels = torch.tensor([0, 2, 1]) if classes else None
     with torch.no_grad():
         wanted = theirs(x, time, labels)
@@ -280,16 +284,21 @@ def test_cifar10_is_theirs(kind, classes, parameters):
     ],
 )
 def test_names_tell_the_column(stem, column, tmp_path):
-    theirs = of_kind("ddpm++", 0)
+    theirs = of_kind("ddpm++", 0, blocks=1)
     torch.save(theirs.state, tmp_path / f"{stem}.pt")
-    spec, _ = read_model(tmp_path / f"{stem}.pt", ASSUMED)
-    assert spec.diffusion.column == column
-    assert spec.diffusion.boundary == "none"
+    diffusion = read_model(tmp_path / f"{stem}.pt", ASSUMED)[0].diffusion
+    assert diffusion.column == column
+    assert diffusion.boundary == "none"
+    assert (diffusion.time_scale, diffusion.sigma_data) == (1.0, 0.5), "theirs, whatever the run's"
+    assert diffusion.t_max == (70.0 if stem == "mine" else 80.0)
 
 
 def harmed(remove=(), **more):
-    state = {k: v for k, v in of_kind("ncsn++", 0).state.items() if k not in remove}
+    state = {k: v for k, v in of_kind("ncsn++", 0, blocks=1).state.items() if k not in remove}
     return state | more
+
+
+FILTERS = {k: v for k, v in of_kind("ddpm++", 0, blocks=1).state.items() if k.endswith("resample_filter")}
 
 
 @pytest.mark.parametrize(
@@ -297,11 +306,21 @@ def harmed(remove=(), **more):
     [
         (harmed(), None, "does not tell its column: call it as EDM's files are"),
         (harmed(more=torch.zeros(1)), ASSUMED, "has more, which belongs to no network"),
-        (harmed(remove=("enc.8x8_down.skip.bias",)), ASSUMED, "lacks enc.8x8_down.skip.bias"),
+        (harmed(remove=("enc.4x4_down.skip.bias",)), ASSUMED, "lacks enc.4x4_down.skip.bias"),
         (
-            harmed(remove=("enc.16x16_conv.weight",)),
+            harmed(remove=("enc.8x8_conv.weight",)),
             ASSUMED,
             "holds none of EDM's networks: ",
+        ),
+        (
+            of_kind("ddpm++", 0, channels=64, blocks=1).state,
+            ASSUMED,
+            "normalises 64 channels in .*: of less than 128, EDM's code makes 16 groups",
+        ),
+        (
+            harmed(**FILTERS),
+            ASSUMED,
+            r"by another filter in enc.4x4_down.conv0.resample_filter than ncsn\+\+'s, \[1, 3, 3, 1\]",
         ),
     ],
 )
