@@ -14,9 +14,9 @@ import tyro
 
 from cm_ray.command_line import run_job
 from cm_ray.errors import UserError
-from cm_ray.networks.diffusers_pipeline import INDEX, write_pipeline
+from cm_ray.networks.diffusers_pipeline import write_pipeline
 from cm_ray.networks.exporting import write_onnx, write_program, write_safetensors
-from cm_ray.networks.model import SPEC, Model, save_model
+from cm_ray.networks.model import Model, save_model
 from cm_ray.networks.reading import load_model
 from cm_ray.tracking.locate import locate_model
 
@@ -32,7 +32,8 @@ class Export:
     format: Literal["diffusers", "safetensors", "torch", "onnx", "model"] = "diffusers"
     """What to write."""
     out: Path
-    """Where to: a folder for diffusers and model, else a file, whose ending is added where it lacks."""
+    """Where to: a folder for diffusers and model, else a file, whose ending is added where it lacks. What is
+    there already is never replaced."""
     grid: int = 40
     """Boundaries of the grid on which diffusers counts time points (its num_train_timesteps); published: 40
     for distilled models, 201 and 151 for trained ones. The model's own time points are rounded to it."""
@@ -62,13 +63,11 @@ def _write(kind: str, out: Path, model: Model) -> None:
 
 
 def _free(args: Export) -> Path:
-    """Return where to write. Raises UserError when something else than such an export is there."""
+    """Return where to write. Raises UserError when anything is there: exports are whole or not there."""
     suffix = SUFFIXES[args.format]
     out = args.out if args.out.suffix == suffix or not suffix else args.out.with_name(args.out.name + suffix)
-    known = {"diffusers": INDEX, "model": SPEC}.get(args.format)
-    in_the_way = out.exists() and not (out.is_file() if known is None else (out / known).is_file())
-    if in_the_way and not (out.is_dir() and known and not any(out.iterdir())):
-        raise UserError(f"--out {out} is in the way: something else is there; choose another place.")
+    if out.exists() and (suffix or not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out} is there already: remove it, or choose another place.")
     return out
 
 

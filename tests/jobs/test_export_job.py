@@ -77,17 +77,40 @@ def test_a_program_of_one_step(job, run_directory, tmp_path):
     assert program(torch.randn(3, 1, 8, 8), torch.tensor([0, 1, 2])).shape == (3, 1, 8, 8)
 
 
-def test_what_is_in_the_way_is_left_alone(job, run_directory, tmp_path):
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (precious / "thesis.tex").touch()
-    for kind in ("diffusers", "model", "safetensors"):
-        target = precious if kind != "safetensors" else tmp_path / "precious.safetensors"
-        target.mkdir(exist_ok=True)
-        done = job("export.py", run_directory, "--format", kind, "--out", precious)
-        assert done.code == 2
-        assert f"--out {target} is in the way" in done.err
-    assert (precious / "thesis.tex").is_file()
+@pytest.mark.parametrize(
+    ("kind", "there"),
+    [
+        ("diffusers", "precious/model_index.json"),  # somebody's pipeline
+        ("model", "precious/model.json"),
+        ("safetensors", "precious.safetensors"),
+        ("onnx", "precious.onnx"),
+        ("torch", "precious.pt2/thesis.tex"),
+    ],
+)
+def test_what_is_there_is_left_alone(kind, there, job, run_directory, tmp_path):
+    precious = tmp_path / there
+    precious.parent.mkdir(exist_ok=True)
+    precious.write_text("years of work")
+    done = job("export.py", run_directory, "--format", kind, "--out", tmp_path / "precious")
+    assert done.code == 2
+    assert f"--out {tmp_path / Path(there).parts[0]} is there already: remove it" in done.err
+    assert precious.read_text() == "years of work"
+
+
+def test_an_empty_folder_is_free_and_a_killed_export_leaves_it_so(job, run_directory, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cm_ray.networks.diffusers_pipeline.save_file", killed)
+        assert job("export.py", run_directory, "--out", tmp_path / "out").code == 130
+    assert job("export.py", run_directory, "--out", tmp_path / "out").code == 0
+    assert job("export.py", run_directory, "--out", tmp_path / "out").code == 2
+
+
+def test_what_names_no_model_is_said(job, tmp_path):
     done = job("export.py", tmp_path / "nowhere", "--out", tmp_path / "x")
     assert done.code == 2
     assert "nowhere is neither a run directory nor a model's folder, a file of weights" in done.err
@@ -110,10 +133,10 @@ def published(tmp_path, recipe, kind):
     spec = ModelSpec(
         network=config.network,
         diffusion=config.diffusion,
-        shape=(1, 8, 8),
+        shape=(3, 64, 64),
         class_names=placeholders(0),
     )
-    file = tmp_path / f"{kind}_digits8_l2.pt"
+    file = tmp_path / f"{kind}_imagenet64_l2.pt"
     made = model(spec)
     torch.save({name: x.contiguous() for name, x in made.network.state_dict().items()}, file)
     return config, spec, made, file
@@ -160,7 +183,7 @@ def test_settings_that_shapes_do_not_show_are_compared(tmp_path):
 def test_a_file_is_a_source_of_evaluations_and_searches(tmp_path):
     _, _, made, file = published(tmp_path, "ict_digits", "ct")
     source = evaluated_model(Evaluation(source=str(file)), "")
-    assert source.spec.shape == (1, 8, 8)
+    assert source.spec.shape == (3, 64, 64)
     run = RunDirectory(tmp_path / "search")
     folder = _own(file, run)
     assert folder == run.model
