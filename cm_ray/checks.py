@@ -147,6 +147,7 @@ def _network_and_optimizer(config: TrainConfig) -> list[Rule]:
             network.head_channels >= 0,
             f"--network.head-channels must be at least 1, or 0 for one head, not {network.head_channels}",
         ),
+        *_song(config),
         (network.fourier_scale > 0, f"--network.fourier-scale must be positive, not {network.fourier_scale}"),
         (0 <= network.dropout < 1, f"--network.dropout must be in [0, 1), not {network.dropout}"),
         (
@@ -158,6 +159,24 @@ def _network_and_optimizer(config: TrainConfig) -> list[Rule]:
         (
             optimizer.gradient_clip >= 0,
             f"--optimizer.gradient-clip must not be negative, but {optimizer.gradient_clip}",
+        ),
+    ]
+
+
+def _song(config: TrainConfig) -> list[Rule]:
+    """Refuse crosses of Song et al.'s networks with ADM that nobody has named."""
+    network = config.network
+    theirs = network.family != "adm"
+    family = f"--network.family {network.family} is Song et al.'s network, which"
+    return [
+        (not theirs or network.head_channels == 0, f"{family} has one head: give --network.head-channels 0"),
+        (
+            not theirs or not network.scale_shift,
+            f"{family} adds the time to the features: give --network.no-scale-shift",
+        ),
+        (
+            not theirs or network.resample_blocks,
+            f"{family} changes the resolution inside residual blocks: give --network.resample-blocks",
         ),
     ]
 

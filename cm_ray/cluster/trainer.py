@@ -244,7 +244,12 @@ class Worker:
 
     def _data_parallel(self, module: nn.Module) -> nn.Module:
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True)
+        return DistributedDataParallel(
+            module,
+            device_ids=devices,
+            gradient_as_bucket_view=True,
+            broadcast_buffers=False,  # they are constants
+        )
 
 
 class _Log:

@@ -118,8 +118,9 @@ class Resample(nn.Module):
         super().__init__()
         self.direction, self.box = direction, taps == (1, 1) and padding is None
         self.padding = (len(taps) - 1) // 2 if padding is None else padding
-        side = torch.tensor(taps) / sum(taps)
-        self.register_buffer("kernel", torch.outer(side, side)[None, None], persistent=False)
+        if direction != "keep" and not self.box:
+            side = torch.tensor(taps) / sum(taps)
+            self.register_buffer("kernel", torch.outer(side, side)[None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, c, h, w) to (b, c, h', w')."""

@@ -81,10 +81,15 @@ def write_onnx(file: Path, model: Model) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Leave out what the exporters say about their own parts."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _program(model: Model) -> ExportedProgram:

@@ -182,8 +182,10 @@ def spec_to_dict(spec: ModelSpec) -> dict[str, Any]:
 
 
 def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
-    """Return the spec that `spec_to_dict` made."""
+    """Return the spec that `spec_to_dict` made; from other values, raises whatever they lead to."""
     c, h, w = values["shape"]
+    if not all(isinstance(side, int) for side in (c, h, w)) or not isinstance(values["sampler"], str):
+        raise TypeError(f"shape {values['shape']!r}, sampler {values['sampler']!r}")
     return ModelSpec(
         network=from_dict(NetworkConfig, values["network"]),
         diffusion=from_dict(DiffusionConfig, values["diffusion"]),

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-
-from torch import Tensor
+from pathlib import Path
 
 from cm_ray.config import DiffusionConfig, NetworkConfig
 from cm_ray.core.times import karras_times
@@ -19,10 +18,12 @@ from cm_ray.networks.unet import check_fits
 from cm_ray.networks.weight_files import Weights
 from cm_ray.sampling import ONE_STEP
 
-_NAME = re.compile(r"(edm|cd|ct)_([a-z]+?)(\d+)(?:_.*)?")
-"""edm_imagenet64_ema, cd_bedroom256_lpips, ct_cat256 … : method, data, pixels."""
+_SIZES = {"imagenet64": 64, "bedroom256": 256, "cat256": 256}
+_NAME = re.compile(rf"(edm|cd|ct)_({'|'.join(_SIZES)})(?:_.*)?")
+"""edm_imagenet64_ema, cd_bedroom256_lpips, ct_cat256 … : method and data. Of other files nobody knows what
+weights do not show."""
 
-NAMES = "{edm,cd,ct}_NAMEsize, such as cd_imagenet64_l2 or edm_bedroom256_ema"
+NAMES = "{edm,cd,ct}_{imagenet64,bedroom256,cat256}, such as cd_imagenet64_l2 or edm_bedroom256_ema"
 """How the files are called, for sentences."""
 
 _SECOND_POINTS = {  # boundaries of the grid, index from t_max down; Song et al. 2023, in OpenAI's launch.sh
@@ -48,7 +49,7 @@ def published_spec(stem: str, weights: Weights) -> ModelSpec | None:
     """
     if (match := _NAME.fullmatch(stem)) is None:
         return None
-    method, size = match[1], int(match[3])
+    method, size = match[1], _SIZES[match[2]]
     try:
         network, channels, classes = infer_network(weights, size)
     except (KeyError, IndexError, ZeroDivisionError, ValueError) as error:
@@ -105,11 +106,23 @@ def infer_network(weights: Weights, size: int) -> tuple[NetworkConfig, int, int]
     return config, weights["input_blocks.0.0.weight"].shape[1], classes
 
 
-def as_images(weights: Weights) -> Weights:
-    """Return weights whose attention is of convolutions of images, where it was of flattened pixels."""
-    return {name: _as_image(name, tensor) for name, tensor in weights.items()}
+def as_images(network: NetworkConfig, weights: Weights, source: Path) -> Weights:
+    """Return weights whose attention is of convolutions of images, where it was of flattened pixels.
+
+    Their older code, whose tensors have three dimensions, orders several heads before queries, keys and
+    values. Raises UserError, naming the source, when there are several.
+    """
+    flat = {n: x[..., None] for n, x in weights.items() if n.endswith(_ATTENTION) and x.ndim == 3}
+    for name, tensor in flat.items():
+        if name.endswith(".qkv.weight") and network.head_channels not in (0, len(tensor) // 3):
+            raise UserError(
+                f"{source} has attention in {name} as older code of OpenAI's, which orders channels (heads, "
+                "three, dim); only (three, heads, dim), tensors of four dimensions, can be read here."
+            )
+    return weights | flat
 
 
+_ATTENTION = (".qkv.weight", ".proj_out.weight")
 _UP = r"output_blocks\.\d+\.(?:[12]\.in_layers\.0\.weight|[12]\.conv\.weight)"
 
 
@@ -119,11 +132,6 @@ def _number(name: str) -> int:
 
 def _count(weights: Weights, group: str) -> int:
     return 1 + max((_number(name) for name in weights if name.startswith(group + ".")), default=-1)
-
-
-def _as_image(name: str, tensor: Tensor) -> Tensor:
-    flat = name.endswith((".qkv.weight", ".proj_out.weight")) and tensor.ndim == 3
-    return tensor[..., None] if flat else tensor
 
 
 def _time_points(stem: str) -> tuple[tuple[float, ...], ...]:

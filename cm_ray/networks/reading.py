@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -52,8 +53,9 @@ def read_model(path: Path, assumed: ModelSpec | None = None) -> tuple[ModelSpec,
         return read_pipeline(path)
     if not (path / SPEC).is_file() or not (path / WEIGHTS).is_file():
         raise UserError(f"{path} holds no model: {SPEC} and {WEIGHTS} are expected there.")
+    spec = _spec(str(path / SPEC), read_json(path / SPEC))
     try:
-        return spec_from_dict(read_json(path / SPEC)), load_file(path / WEIGHTS)
+        return spec, load_file(path / WEIGHTS)
     except SafetensorError as error:
         raise UserError(f"{path / WEIGHTS} is broken ({error}); restore it.") from error
 
@@ -77,13 +79,13 @@ def network_digest(path: Path) -> str:
 def _read_file(file: Path, assumed: ModelSpec | None) -> tuple[ModelSpec, Weights]:
     weights, metadata = read_tensors(file)
     if SPEC_KEY in metadata:
-        return spec_from_dict(_specification(file, metadata[SPEC_KEY])), weights
+        return _spec(f"The metadata of {file}", _specification(file, metadata[SPEC_KEY])), weights
     if is_edms(weights):
         return read_edm(file, weights, assumed)
     if is_openais(weights):
         spec = published_spec(file.stem, weights) or assumed
         if spec is not None:
-            return spec, as_images(weights)
+            return spec, as_images(spec.network, weights, file)
     elif assumed is not None:
         return assumed, weights
     raise UserError(
@@ -92,9 +94,17 @@ def _read_file(file: Path, assumed: ModelSpec | None) -> tuple[ModelSpec, Weight
     )
 
 
-def _specification(file: Path, text: str) -> dict[str, object]:
+def _specification(file: Path, text: str) -> Any:
     try:
-        values: dict[str, object] = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise UserError(f"The metadata of {file} are broken ({error}); restore it.") from error
-    return values
+
+
+def _spec(place: str, values: Any) -> ModelSpec:
+    """Return the specification that JSON values are. Raises UserError, naming their place, on others."""
+    try:
+        return spec_from_dict(values)
+    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+        said = str(error).rstrip(".") if isinstance(error, UserError) else repr(error)
+        raise UserError(f"{place} is no specification of a model ({said}); restore it.") from error

@@ -61,7 +61,7 @@ def check_compiler(device: torch.device) -> None:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the host on the device. A GPU is not waited for: the copy is from pinned memory."""
-    if device.type != "cuda":
+    """Return a tensor on the device. A GPU is not waited for: copies of the host's are from pinned memory."""
+    if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -52,6 +52,14 @@ def test_published_files_tell_what_they_are(stem):
     assert spec.sampler == ("heun:40" if stem.startswith("edm") else "one-step")
 
 
+def test_images_that_cannot_be_halved_so_often_are_said():
+    config = dataclasses.replace(SMALL, channel_mult=(1,) * 8, blocks=1, conditional=False)
+    with torch.device("meta"):
+        weights = UNet(config, (3, 128, 128), 0).state_dict()
+    with pytest.raises(UserError, match=r"ct_imagenet64: .* images of 64 pixels cannot be halved 7 times"):
+        published_spec("ct_imagenet64", weights)
+
+
 def test_published_time_points():
     """Against the points that the paper's figures name."""
     for stem, tau in [
@@ -82,12 +90,14 @@ def test_shapes_tell_the_network(changes, scale_shift, resample_blocks):
     assert infer_network(network.state_dict(), 16) == (config, 1, classes)
 
 
-def small(tmp_path, name, change=lambda weights: weights, save=torch.save):
+def small(tmp_path, name, change=lambda weights: weights, save=torch.save, **changes):
     """A file of a small network of these names, with all weights filled."""
     spec = ModelSpec(
-        network=dataclasses.replace(SMALL, channel_mult=(1, 1), blocks=1),
+        network=dataclasses.replace(
+            SMALL, channel_mult=(1, 1), blocks=1, attention_resolutions=(32,), **changes
+        ),
         diffusion=presets.ct_imagenet64().diffusion,
-        shape=(3, 8, 8),
+        shape=(3, 64, 64),
         class_names=placeholders(2),
     )
     torch.manual_seed(0)
@@ -97,27 +107,36 @@ def small(tmp_path, name, change=lambda weights: weights, save=torch.save):
     return made, tmp_path / name
 
 
-@pytest.mark.parametrize("name", ["cd_faces8.pt", "cd_faces8_l2.safetensors"])
+@pytest.mark.parametrize("name", ["cd_imagenet64.pt", "cd_imagenet64_mine.safetensors"])
 def test_in_and_out_is_the_identity(name, tmp_path):
     made, file = small(tmp_path, name, save=save_file if name.endswith("safetensors") else torch.save)
     assert is_model(file)
     spec, weights = read_model(file)
     assert spec == made.spec
     assert all(torch.equal(weights[key], value) for key, value in made.network.state_dict().items())
-    x, t, labels = torch.randn(2, 3, 8, 8), torch.tensor([1.0, 80.0]), torch.tensor([0, 1])
+    x, t, labels = torch.randn(2, 3, 64, 64), torch.tensor([1.0, 80.0]), torch.tensor([0, 1])
     with torch.no_grad():
         assert torch.equal(load_model(file)(x, t, labels), made.eval()(x, t, labels))
 
 
-def test_half_precision_and_flattened_attention_are_read(tmp_path):
-    def older(weights):
-        flat = {k: v[..., 0] for k, v in weights.items() if k.endswith(("qkv.weight", "proj_out.weight"))}
-        return {k: v.half() for k, v in (weights | flat).items()}
+def older(weights):
+    """In half precision, attention as a convolution of flattened pixels: three dimensions."""
+    flat = {k: v[..., 0] for k, v in weights.items() if k.endswith(("qkv.weight", "proj_out.weight"))}
+    return {k: v.half() for k, v in (weights | flat).items()}
 
-    made, file = small(tmp_path, "ct_faces8.pt", older)
+
+def test_half_precision_and_flattened_attention_of_one_head_are_read(tmp_path):
+    made, file = small(tmp_path, "ct_imagenet64.pt", older)
     found = load_model(file).network.state_dict()
     for key, value in made.network.state_dict().items():
         assert torch.equal(found[key], value.half().float())
+
+
+def test_flattened_attention_of_heads_is_refused(tmp_path):
+    """Such files are of guided-diffusion, whose channels have another order by default."""
+    _, file = small(tmp_path, "ct_imagenet64.pt", older, channels=128)
+    with pytest.raises(UserError, match=r"which orders channels \(heads, three, dim\)"):
+        load_model(file)
 
 
 def without(name):
@@ -144,27 +163,38 @@ def cut(value, file):
 @pytest.mark.parametrize(
     ("name", "change", "save", "sentence"),
     [
+        (
+            "cd_faces64.pt",
+            dict,
+            torch.save,
+            r"cd_faces64.pt does not tell .*_\{imagenet64,bedroom256,cat256\}",
+        ),
+        ("cd_imagenet256.pt", dict, torch.save, "does not tell what it is"),
         ("model.pt", dict, torch.save, r"model.pt does not tell what it is: .* cd_imagenet64_l2"),
         ("edm.pt", lambda w: {"a": w["out.2.bias"]}, torch.save, "does not tell what it is"),
-        ("cd_faces8.pt", code, pickled, "is no file of weights"),
-        ("cd_faces8.pt", dict, cut, "is no file of weights"),
-        ("cd_faces8.pt", lambda w: {"model": w}, torch.save, "does not hold tensors by name"),
-        ("cd_faces8.pt", without("out.2.bias"), torch.save, r"out.2.bias is missing there and \(3,\) here"),
+        ("cd_imagenet64.pt", code, pickled, "is no file of weights"),
+        ("cd_imagenet64.pt", dict, cut, "is no file of weights"),
+        ("cd_imagenet64.pt", lambda w: {"model": w}, torch.save, "does not hold tensors by name"),
         (
-            "cd_faces8.pt",
+            "cd_imagenet64.pt",
+            without("out.2.bias"),
+            torch.save,
+            r"out.2.bias is missing there and \(3,\) here",
+        ),
+        (
+            "cd_imagenet64.pt",
             lambda w: w | {"more": torch.zeros(1)},
             torch.save,
             "more is .* and missing here",
         ),
         (
-            "cd_faces8.pt",
+            "cd_imagenet64.pt",
             without("input_blocks.1.0.out_layers.3.weight"),
             torch.save,
             "holds no U-Net",
         ),
-        ("cd_faces7.pt", dict, torch.save, "cd_faces7: .* images of 7 pixels cannot be halved 1 times"),
         (
-            "cd_faces8.pt",
+            "cd_imagenet64.pt",
             lambda w: w | {"out.2.weight": torch.zeros(6, 64, 3, 3), "out.2.bias": torch.zeros(6)},
             torch.save,
             r"out.2.weight is \(6, 64, 3, 3\) there and \(3, 64, 3, 3\) here",
