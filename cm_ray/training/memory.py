@@ -60,7 +60,7 @@ def training_memory(config: TrainConfig, spec: ModelSpec, rows: int, device: str
     images.
     """
     with torch.device("meta"):
-        student, distance = Model(spec), _distance(config)
+        student, distance = Model(spec), untrained_distance(config)
     weights = [p for p in student.parameters() if p.requires_grad]
     trained = sum(p.nbytes for p in weights)
     copies = 1 + len(config.ema_decays) + recipe.has_target(config) + (config.method in ("cd", "pd"))
@@ -147,8 +147,8 @@ def _normalise_in_float32(student: Model) -> None:
             part.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
 
 
-def _distance(config: TrainConfig) -> Distance:
-    """Return the distance; LPIPS with a trunk of the right size, whose weights do not matter."""
+def untrained_distance(config: TrainConfig) -> Distance:
+    """Return the distance; LPIPS with a trunk of the right size, whose weights do not matter here."""
     if config.distance.name != "lpips":
         return recipe.distance(config, _HOST)
     from cm_ray.networks.perceptual import lpips_distance
