@@ -35,14 +35,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def peak_resident() -> int:
-    """Return the most bytes that this process has had in memory. (getrusage's begins with its parent's.)"""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError("/proc/self/status has no VmHWM")
-
-
 def write_row(name: str, row: dict[str, Any]) -> Path:
     """Append a row, with the machine, the time and the version, to results/NAME.jsonl."""
     RESULTS.mkdir(exist_ok=True)

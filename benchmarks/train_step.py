@@ -14,7 +14,6 @@ alike. The peak is that of matrix products of 2048 x 2048, measured between them
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from machine import peak_resident, write_row
+from machine import write_row
 from plain_step import Draw, PlainTraining, PlainUNet
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,6 +30,7 @@ from cm_ray.command_line import run_job
 from cm_ray.config import TrainConfig, override
 from cm_ray.networks.model import Model, ModelSpec, from_uint8
 from cm_ray.training.engine import Batch, Engine
+from cm_ray.training.measured_memory import measured_memory
 from cm_ray.training.memory import training_memory
 
 Precision = Literal["float32", "bfloat16"]
@@ -66,7 +66,7 @@ class TrainStep:
     """Steps that are timed of each case; one more comes before."""
     threads: int = 0
     """PyTorch's threads; 0: as many as there are cores. On a shared machine, one, and `processor_seconds`."""
-    device: str = "cpu"
+    device: Literal["cpu", "cuda"] = "cpu"
     """Where."""
 
 
@@ -79,7 +79,7 @@ class Case:
     precision: Precision
     compiled: bool
     batch_size: int
-    device: str
+    device: Literal["cpu", "cuda"]
 
 
 def configured(case: Case) -> TrainConfig:
@@ -154,7 +154,7 @@ def matmul_flops(precision: str, device: str) -> float:
     return 2 * PEAK_SIZE**3 / min(timed(lambda: torch.mm(a, b), device) for _ in range(5))
 
 
-def counted_flops(engine: Engine, case: Case) -> float:
+def counted_flops(engine: Engine) -> float:
     """Return the operations of a step: convolutions, matrix products and attention.
 
     Of the plain program's attention where it computes the same: PyTorch does not count its own on CPUs.
@@ -168,32 +168,7 @@ def counted_flops(engine: Engine, case: Case) -> float:
 
 def averages_seconds(engine: Engine, device: str) -> float:
     """Return what moving the target and all averages takes."""
-    return statistics.median(timed(lambda: engine._average(0.99), device) for _ in range(5))
-
-
-def peak_bytes(case: Case) -> int:
-    """Return the most memory that two steps take beyond what PyTorch does; on CPUs, of this process."""
-    if case.device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-    take_steps(dataclasses.replace(case, network="digits", batch_size=1))  # libraries come when they are used
-    before = peak_resident()
-    take_steps(case)
-    if case.device != "cpu":
-        return torch.cuda.max_memory_allocated()
-    return peak_resident() - before
-
-
-def take_steps(case: Case) -> None:
-    engine = engine_of(case)
-    batch = images_for(engine)
-    for _ in range(2):
-        engine.one_step(batch)
-
-
-def peak_bytes_alone(case: Case) -> int:
-    """Return `peak_bytes` of a process of its own: a process's peak is that of all it ever did."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(peak_bytes, (case,))
+    return statistics.median(timed(lambda: engine.update_averages(0.99), device) for _ in range(5))
 
 
 @dataclass
@@ -231,7 +206,7 @@ def competitors(args: TrainStep, network: Network, method: Literal["ct", "cd"]) 
 def compared(args: TrainStep, network: Network, method: Literal["ct", "cd"]) -> list[dict[str, Any]]:
     """Time the cases of a network in turn; return a row each."""
     cases = list(competitors(args, network, method))
-    flops = counted_flops(next(c.engine for c in cases if c.engine), cases[0].case)
+    flops = counted_flops(next(c.engine for c in cases if c.engine))
     peaks: dict[str, list[float]] = {precision: [] for precision in args.precisions}
     for entry in cases:
         entry.step()
@@ -265,11 +240,12 @@ def row(entry: Timed, cases: list[Timed], flops: float, peak: float, args: Train
             ratios = [theirs / ours for ours, theirs in zip(entry.seconds, other.seconds, strict=True)]
             made[f"times_{other.name.replace(' ', '_')}"] = round(statistics.median(ratios), 3)
     if entry.engine is not None:
-        memory = training_memory(entry.engine.config, entry.engine.spec, args.batch_size)
+        config, spec = entry.engine.config, entry.engine.spec
+        memory = training_memory(config, spec, args.batch_size, args.device)
         made |= {
             "parameters": memory.parameters,
             "averages_share": round(averages_seconds(entry.engine, args.device) / seconds, 4),
-            "peak_mib": round(peak_bytes_alone(case) / 2**20),
+            "peak_mib": round(measured_memory(config, spec, args.batch_size, args.device) / 2**20),
             "estimated_mib": round(memory.total / 2**20),
         }
     return made

@@ -118,7 +118,7 @@ class Engine:
         self._begin_round()
         loss = self.add_gradients(batch)
         self._optimize()
-        self._average(self.target_decay(step))
+        self.update_averages(self.target_decay(step))
         self.step += 1
         return StepStats(self.step, loss, self._gauges(step))
 
@@ -140,6 +140,14 @@ class Engine:
                 self.scaler.scale(loss / config.accumulate).backward()
             losses.append(loss.detach())
         return torch.stack(losses).mean()
+
+    def update_averages(self, decay: float) -> None:
+        """Move the target, by `decay`, and all averages towards the student."""
+        current = self._parameters()
+        if self.target is not None:
+            update_average(list(self.target.network.parameters()), current, decay)
+        for average, ema_decay in zip(self.averages, self.config.ema_decays, strict=True):
+            update_average(average, current, ema_decay)
 
     def in_last_round(self) -> bool:
         """Tell whether the last step's model is of the kind that the run ends with: true without rounds."""
@@ -322,13 +330,6 @@ class Engine:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-
-    def _average(self, decay: float) -> None:
-        current = self._parameters()
-        if self.target is not None:
-            update_average(list(self.target.network.parameters()), current, decay)
-        for average, ema_decay in zip(self.averages, self.config.ema_decays, strict=True):
-            update_average(average, current, ema_decay)
 
     def _fresh_averages(self) -> list[list[Tensor]]:
         return [[p.clone() for p in self._parameters()] for _ in self.config.ema_decays]
