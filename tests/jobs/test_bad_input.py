@@ -218,6 +218,20 @@ def test_configs_go_to_json_and_back(preset):
         ({"network.dropout": 1.0}, "--network.dropout must be in"),
         ({"network.norm_groups": 0}, "blocks and norm-groups must be at least 1"),
         ({"network.head_channels": -1}, "--network.head-channels must be at least 1, or 0 for one head"),
+        ({"network.family": "ncsn++", "network.scale_shift": False}, "give --network.head-channels 0"),
+        (
+            {"network.family": "ddpm++", "network.head_channels": 0, "network.scale_shift": True},
+            "adds the time to the features: give --network.no-scale-shift",
+        ),
+        (
+            {
+                "network.family": "ncsn++",
+                "network.head_channels": 0,
+                "network.scale_shift": False,
+                "network.resample_blocks": False,
+            },
+            "changes the resolution inside residual blocks: give --network.resample-blocks",
+        ),
         ({"network.fourier_scale": 0.0}, "--network.fourier-scale must be positive, not 0.0"),
         ({"optimizer.learning_rate": 0.0}, "--optimizer.learning-rate must be positive, not 0.0"),
         ({"evaluation.every": 150}, "must be a multiple of --checkpoint.every 100"),

@@ -1,7 +1,10 @@
 """OpenAI's files: what they are is read from names and shapes; what they are not is said."""
 
 import dataclasses
+import json
+import math
 import pickle
+from functools import cache
 
 import pytest
 import torch
@@ -10,10 +13,9 @@ from safetensors.torch import save_file
 from cm_ray import presets
 from cm_ray.config import NetworkConfig
 from cm_ray.errors import UserError
-from cm_ray.networks.model import Model, ModelSpec
+from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, spec_to_dict
 from cm_ray.networks.openai import infer_network, placeholders, published_spec
-from cm_ray.networks.parts import network_of
-from cm_ray.networks.reading import is_model, load_model, read_model
+from cm_ray.networks.reading import SPEC_KEY, is_model, load_model, read_model
 from cm_ray.networks.unet import UNet
 from tests.networks.test_unet import trained_like
 
@@ -25,29 +27,110 @@ PUBLISHED = [
 """The twelve files of github.com/openai/consistency_models."""
 
 
+def layer(name, *shape):
+    yield f"{name}.weight", shape
+    yield f"{name}.bias", shape[:1]
+
+
+def attends(name, width):
+    yield from layer(f"{name}.norm", width)
+    yield from layer(f"{name}.qkv", 3 * width, width, 1, 1)
+    yield from layer(f"{name}.proj_out", width, width, 1, 1)
+
+
+class TheirTensors:
+    """Names and shapes of the tensors that OpenAI's UNetModel registers, with resblock_updown.
+
+    Written from the description of the network and of its state dicts; it shares nothing with ours.
+    Dhariwal & Nichol 2021, appendix A.
+    """
+
+    def __init__(self, channels, mult, blocks, attention, size, classes, scale_shift):
+        self.channels, self.mult, self.blocks, self.classes = channels, mult, blocks, classes
+        self.scale_shift, self.widths = scale_shift, [factor * channels for factor in mult]
+        self.attends = [size >> level in attention for level in range(len(mult))]
+        self.last = len(mult) - 1
+
+    def residual(self, name, before, after):
+        yield from layer(f"{name}.in_layers.0", before)
+        yield from layer(f"{name}.in_layers.2", after, before, 3, 3)
+        yield from layer(f"{name}.emb_layers.1", (1 + self.scale_shift) * after, 4 * self.channels)
+        yield from layer(f"{name}.out_layers.0", after)
+        yield from layer(f"{name}.out_layers.3", after, after, 3, 3)
+        if before != after:
+            yield from layer(f"{name}.skip_connection", after, before, 1, 1)
+
+    def __iter__(self):
+        yield from layer("time_embed.0", 4 * self.channels, self.channels)
+        yield from layer("time_embed.2", 4 * self.channels, 4 * self.channels)
+        if self.classes:
+            yield "label_emb.weight", (self.classes, 4 * self.channels)
+        yield from layer("input_blocks.0.0", self.widths[0], 3, 3, 3)
+        skips = [self.widths[0]]
+        yield from self.down(skips)
+        width = self.widths[-1]
+        yield from self.residual("middle_block.0", width, width)
+        yield from attends("middle_block.1", width)
+        yield from self.residual("middle_block.2", width, width)
+        yield from self.up(skips)
+        yield from layer("out.0", self.widths[0])
+        yield from layer("out.2", 3, self.widths[0], 3, 3)
+
+    def down(self, skips):
+        for level, width in enumerate(self.widths):
+            for _ in range(self.blocks):
+                name = f"input_blocks.{len(skips)}"
+                yield from self.residual(f"{name}.0", skips[-1], width)
+                if self.attends[level]:
+                    yield from attends(f"{name}.1", width)
+                skips.append(width)
+            if level < self.last:
+                yield from self.residual(f"input_blocks.{len(skips)}.0", width, width)
+                skips.append(width)
+
+    def up(self, skips):
+        before, stage = self.widths[-1], 0
+        for level in range(self.last, -1, -1):
+            for block in range(self.blocks + 1):
+                name, width = f"output_blocks.{stage}", self.widths[level]
+                yield from self.residual(f"{name}.0", before + skips.pop(), width)
+                if self.attends[level]:
+                    yield from attends(f"{name}.1", width)
+                if level and block == self.blocks:
+                    yield from self.residual(f"{name}.{1 + self.attends[level]}", width, width)
+                before, stage = width, stage + 1
+
+
+IMAGENET = (192, (1, 2, 3, 4), 3, (32, 16, 8), 64, 1000, True)
+LSUN = (256, (1, 1, 2, 2, 4, 4), 2, (32, 16, 8), 256, 0, False)
+
+
+@cache
 def published(stem):
     """The tensors of a published file, without memory."""
-    recipe = presets.ct_imagenet64() if "imagenet" in stem else presets.ct_lsun256()
-    size, classes = (64, 1000) if "imagenet" in stem else (256, 0)
-    spec = ModelSpec(
-        network=recipe.network,
-        diffusion=recipe.diffusion,
-        shape=(3, size, size),
-        class_names=placeholders(classes),
-    )
-    return spec, network_of(spec).state_dict()
+    shapes = TheirTensors(*(IMAGENET if "imagenet" in stem else LSUN))
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes}
+
+
+@pytest.mark.parametrize(("sizes", "count", "millions"), [(IMAGENET, 541, 295.90), (LSUN, 566, 526.30)])
+def test_the_network_has_the_published_tensors(sizes, count, millions):
+    recipe = presets.ct_imagenet64() if sizes == IMAGENET else presets.ct_lsun256()
+    *_, size, classes, _ = sizes
+    with torch.device("meta"):
+        network = UNet(recipe.network, (3, size, size), classes)
+    shapes = dict(TheirTensors(*sizes))
+    assert len(shapes) == count
+    assert sum(map(math.prod, shapes.values())) / 1e6 == pytest.approx(millions, abs=5e-3)
+    assert {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} == shapes
 
 
 @pytest.mark.parametrize("stem", PUBLISHED)
 def test_published_files_tell_what_they_are(stem):
-    wanted, weights = published(stem)
-    assert len(weights) == (541 if "imagenet" in stem else 566)
-    assert weights["middle_block.1.qkv.weight"].ndim == 4, "a convolution of images, as in OpenAI's code"
-    spec = published_spec(stem, weights)
-    assert dataclasses.replace(spec.network, gradient_checkpointing=True) == dataclasses.replace(
-        wanted.network, gradient_checkpointing=True
-    )
-    assert (spec.shape, spec.class_names) == (wanted.shape, wanted.class_names)
+    recipe = presets.ct_imagenet64() if "imagenet" in stem else presets.ct_lsun256()
+    size, classes = (64, 1000) if "imagenet" in stem else (256, 0)
+    spec = published_spec(stem, published(stem))
+    assert spec.network == dataclasses.replace(recipe.network, gradient_checkpointing=False)
+    assert (spec.shape, spec.class_names) == ((3, size, size), placeholders(classes))
     assert spec.diffusion.boundary == ("none" if stem.startswith("edm") else "skip")
     assert spec.sampler == ("heun:40" if stem.startswith("edm") else "one-step")
 
@@ -70,7 +153,7 @@ def test_published_time_points():
         ("ct_bedroom256", 3.99),
         ("ct_cat256", 5.25),
     ]:
-        ((found,),) = published_spec(stem, published(stem)[1]).time_points
+        ((found,),) = published_spec(stem, published(stem)).time_points
         assert found == pytest.approx(tau, abs=6e-3)
 
 
@@ -205,3 +288,36 @@ def test_what_cannot_be_read_is_said(name, change, save, sentence, tmp_path):
     _, file = small(tmp_path, name, change, save)
     with pytest.raises(UserError, match=sentence):
         load_model(file)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        [],
+        3,
+        {"shape": 3},
+        {"network": []},
+        {"network": {"channels": "many"}},
+        {"network": {"depth": 3}},
+        {"shape": ["a", "b", "c"]},
+        {"shape": [1]},
+        {"sampler": 5},
+        {"time_points": 1.0},
+    ],
+)
+def test_a_specification_of_something_else_is_said(values, tmp_path):
+    made, _ = small(tmp_path, "ct_imagenet64.pt")
+    right = spec_to_dict(made.spec)
+    wrong = right | values if isinstance(values, dict) and values else values
+    weights = {"a": torch.zeros(1)}
+    save_file(weights, tmp_path / "mine.safetensors", metadata={SPEC_KEY: json.dumps(wrong)})
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / SPEC).write_text(json.dumps(wrong))
+    save_file(weights, tmp_path / "model" / WEIGHTS)
+    for place, name in (
+        ("mine.safetensors", "The metadata of .*mine.safetensors"),
+        ("model", r".*model.json"),
+    ):
+        with pytest.raises(UserError, match=f"^{name} is no specification of a model"):
+            read_model(tmp_path / place)

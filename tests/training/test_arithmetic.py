@@ -6,6 +6,7 @@ from torch._inductor import cpp_builder, exc
 
 from cm_ray.config import override
 from cm_ray.errors import UserError
+from cm_ray.networks.perceptual import lpips_distance
 from cm_ray.training import arithmetic
 from tests.training.test_engine import PAPER, VARIANTS, batches, engine, run, small, weights
 
@@ -72,14 +73,37 @@ def test_only_the_networks_arithmetic_is_short(precision):
     assert set(kept.values()) == {float32}
 
 
+MORE = {
+    "ncsn++": {"network.family": "ncsn++", "network.head_channels": 0, "network.scale_shift": False},
+    "lpips": {"distance.name": "lpips"},
+}
+
+
+def test_what_is_sent_arrives():
+    """On a GPU, what is there already is left there: its memory cannot be pinned."""
+    batch = torch.arange(4)
+    assert arithmetic.sent(batch, torch.device("cpu")) is batch
+    for device in ["cuda"] * torch.cuda.is_available():
+        there = arithmetic.sent(batch, torch.device(device))
+        assert there.is_cuda
+        assert arithmetic.sent(there, there.device) is there
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])  # float16's scaler asks for infinities
-@pytest.mark.parametrize("variant", ["ict", "paper", "edm", "cd", "ect"])
+@pytest.mark.parametrize(
+    "variant",
+    ["ict", "paper", "edm", "cd", "pd", "ect", "dropout", "conditional", "accumulated", "ncsn++", "lpips"],
+)
 @pytest.mark.parametrize("name", ["radam", "adam"])
 def test_a_step_never_waits_for_the_gpu(name, variant, precision):
     """After the first steps, which choose kernels and put the grid of times there."""
-    config = override(small(precision=precision, steps=10_000), VARIANTS[variant])
-    made = engine(override(config, {"optimizer.name": name, "optimizer.gradient_clip": 1.0}), device="cuda")
+    config = override(small(precision=precision, steps=10_000), (VARIANTS | MORE)[variant])
+    config = override(config, {"optimizer.name": name, "optimizer.gradient_clip": 1.0})
+    options = (
+        {"distance": lpips_distance(config.distance, random_trunk=True).cuda()} if variant == "lpips" else {}
+    )
+    made = engine(config, device="cuda", **options)
     steps = made.train(batches(made))
     for _ in range(3):
         next(steps)
