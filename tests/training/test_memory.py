@@ -53,7 +53,7 @@ def test_the_estimate_is_near_the_peak_of_a_preset(name, precision):
     asked = MemoryQuestion(presets=(name,), device="cpu", precision=precision, measure=2)
     _, _, *rows = memory_table(asked)
     for row in rows:
-        assert 0.9 < float(row.split("|")[-2]) < 1 / (1 - MARGIN)
+        assert 0.85 < float(row.split("|")[-2]) < 1 / (1 - MARGIN)
 
 
 def test_state_is_weights_copies_and_moments():
