@@ -34,7 +34,7 @@ def test_one_step_is_the_models_own_sample():
         assert torch.equal(OneStep(made)(noise), last.x)
 
 
-@pytest.mark.parametrize("spec", [LABELLED, NCSNPP])
+@pytest.mark.parametrize("spec", [pytest.param(LABELLED, marks=pytest.mark.slow), NCSNPP])
 def test_a_program_of_pytorch(spec, tmp_path):
     made = model(spec)
     write_program(tmp_path / "m.pt2", made)
@@ -46,7 +46,7 @@ def test_a_program_of_pytorch(spec, tmp_path):
         assert (ours - theirs).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("spec", [LABELLED, NCSNPP])
+@pytest.mark.parametrize("spec", [LABELLED, pytest.param(NCSNPP, marks=pytest.mark.slow)])
 def test_onnx(spec, tmp_path):
     """Run by the reference of another house."""
     import onnxruntime
