@@ -37,13 +37,13 @@ def multistep(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterato
     denoise: a consistency function. times: (t_min, tau_k, ..., tau_1, t_max); (t_min, t_max) is one-step
     generation. Every step evaluates once. Raises ValueError when the times do not ascend.
     """
-    t_min, *taus = _ascending(times)
+    t_min, *taus = ascending(times)
     taus.reverse()
     x = taus[0] * noise(0)
     for index, tau in enumerate(taus):
         if index:
             x = x + math.sqrt(tau**2 - t_min**2) * noise(index)
-        x = denoise(x, _full(x, tau))
+        x = denoise(x, full(x, tau))
         yield Step(x, t_min)
 
 
@@ -52,7 +52,7 @@ def euler(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterator[St
     pairs = _descending_pairs(times)
     x = pairs[0][0] * noise(0)
     for t, s in pairs:
-        x = euler_step(denoise, x, _full(x, t), _full(x, s))
+        x = euler_step(denoise, x, full(x, t), full(x, s))
         yield Step(x, s)
 
 
@@ -84,7 +84,7 @@ def heun(
         if (raised := churn.raised(t, len(pairs))) > t:
             x = x + math.sqrt(raised**2 - t**2) * churn.s_noise * noise(index)
         step = heun_step if s > 0 else euler_step
-        x = step(denoise, x, _full(x, raised), _full(x, s))
+        x = step(denoise, x, full(x, raised), full(x, s))
         yield Step(x, s)
 
 
@@ -97,11 +97,11 @@ def dpm_solver_2(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iter
     x = pairs[0][0] * noise(0)
     for t, s in pairs:
         if s == 0:
-            x = euler_step(denoise, x, _full(x, t), _full(x, s))
+            x = euler_step(denoise, x, full(x, t), full(x, s))
         else:
             middle = math.sqrt(t * s)
-            x_middle = euler_step(denoise, x, _full(x, t), _full(x, middle))
-            x = x + (s - t) * slope(denoise, x_middle, _full(x, middle))
+            x_middle = euler_step(denoise, x, full(x, t), full(x, middle))
+            x = x + (s - t) * slope(denoise, x_middle, full(x, middle))
         yield Step(x, s)
 
 
@@ -115,17 +115,19 @@ def euler_ancestral(denoise: Denoise, noise: Noise, times: Sequence[float]) -> I
     x = pairs[0][0] * noise(0)
     for index, (t, s) in enumerate(pairs, 1):
         up = s * math.sqrt(t**2 - s**2) / t
-        x = euler_step(denoise, x, _full(x, t), _full(x, s**2 / t))
+        x = euler_step(denoise, x, full(x, t), full(x, s**2 / t))
         if up > 0:
             x = x + up * noise(index)
         yield Step(x, s)
 
 
-def _full(x: Images, t: float) -> Times:
+def full(x: Images, t: float) -> Times:
+    """Return the time t for each of the images x: (b,), of their type and device."""
     return x.new_full((len(x),), t)
 
 
-def _ascending(times: Sequence[float]) -> list[float]:
+def ascending(times: Sequence[float]) -> list[float]:
+    """Return the times as numbers. Raises ValueError when they do not ascend, or are fewer than two."""
     listed = [float(t) for t in times]
     if len(listed) < 2 or listed[0] < 0 or any(low >= high for low, high in itertools.pairwise(listed)):
         raise ValueError(f"times must ascend from at least 0, two or more of them, not {listed}")
@@ -133,4 +135,4 @@ def _ascending(times: Sequence[float]) -> list[float]:
 
 
 def _descending_pairs(times: Sequence[float]) -> list[tuple[float, float]]:
-    return list(itertools.pairwise(reversed(_ascending(times))))
+    return list(itertools.pairwise(reversed(ascending(times))))
