@@ -29,6 +29,7 @@ from cm_ray.metrics.extractors import Extractor
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import ModelSpec, build_model
 from cm_ray.networks.reading import network_digest, read_model
+from cm_ray.training.editing import EditRequest, edit_unit
 from cm_ray.training.sampling import Request, sample_unit
 
 Opener: TypeAlias = Callable[[str], Extractor]
@@ -75,17 +76,20 @@ class Sampler:
 
     def sample(self, model: PutModel, request: Request, first: int, count: int, wanted: Wanted) -> Unit:
         """Sample `count` images from index `first` on."""
-        if model.digest != self.digest:
-            self.digest = ""
-            arrays = ray.get(model.weights[0])
-            weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
-            self.model = build_model(model.spec, weights, model.source, self.device)
-            self.digest = model.digest
+        self._load(model)
         started, parts = time.perf_counter(), []
         with _memory_explained(request.unit):
             for start, size in replace(request, first=first, count=count).units():
                 parts.append(sample_unit(self.model, request, start, size))
             return self._unit(torch.cat(parts), wanted, time.perf_counter() - started)
+
+    def edit(self, model: PutModel, request: EditRequest, first: int, count: int) -> Unit:
+        """Edit `count` files from file `first` on; the unit's images are the results of one after another."""
+        self._load(model)
+        started = time.perf_counter()
+        with _memory_explained(count):
+            images = edit_unit(self.model, request, first, count).flatten(0, 1)
+        return self._unit(images, frozenset(["images"]), time.perf_counter() - started)
 
     def read(self, file: Path, start: int, stop: int, manifest: Manifest, wanted: Wanted) -> Unit:
         """Read images start to stop of a shard."""
@@ -94,6 +98,15 @@ class Sampler:
             parts.append(read_rows(file, row, min(stop, row + step), manifest.shape)[0])
         images = torch.from_numpy(np.concatenate(parts))
         return self._unit(images, wanted, time.perf_counter() - started)
+
+    def _load(self, model: PutModel) -> None:
+        """Keep a model, the last one that was asked for."""
+        if model.digest != self.digest:
+            self.digest = ""
+            arrays = ray.get(model.weights[0])
+            weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            self.model = build_model(model.spec, weights, model.source, self.device)
+            self.digest = model.digest
 
     def _unit(self, images: Tensor, wanted: Wanted, seconds: float) -> Unit:
         features = total = None
@@ -174,6 +187,23 @@ class SamplerPool:
             return actor.sample.remote(model, requests[place], first, count, wanted)
 
         yield from self._run(submit, units, progress)
+
+    def edit(
+        self, model: PutModel, request: EditRequest, progress: Progress | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield the place of every unit of files and its results, uint8 (count, samples, c, h, w), as each is
+        finished. Raises UserError on a bad file, and as `generate_all`.
+        """
+        pieces = enumerate(request.units(model.spec))
+        units = [(place, first, count, count * request.samples) for place, (first, count) in pieces]
+
+        def submit(actor: Any, unit: tuple[int, int, int, int]) -> Any:
+            _, first, count, _ = unit
+            return actor.edit.remote(model, request, first, count)
+
+        for place, gathered in self._run(submit, units, progress):
+            assert gathered.images is not None
+            yield place, gathered.images.unflatten(0, (-1, request.samples))
 
     def read(
         self,

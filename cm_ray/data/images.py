@@ -31,7 +31,7 @@ def decode(data: bytes, options: ReadOptions) -> Pixels:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             upright = ImageOps.exif_transpose(image) if image.format in ("JPEG", "WEBP", "MPO") else image
-            return fitted(_eight_bit(upright), options)
+            return fitted(eight_bit(upright), options)
     except (BadImageError, MemoryError):
         raise
     except Exception as error:  # on damaged bytes Pillow's readers raise whatever they stumble over
@@ -53,7 +53,7 @@ def fitted(image: Image.Image, options: ReadOptions) -> Pixels:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def eight_bit(image: Image.Image) -> Image.Image:
     """Convert any mode to L or RGB."""
     if image.mode in _PLAIN:
         return image

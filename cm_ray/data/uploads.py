@@ -1,0 +1,107 @@
+"""Single images from people: limited, of the kinds that people have, in the shape that a model takes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cm_ray.data.images import eight_bit
+from cm_ray.data.part import Pixels
+from cm_ray.errors import UserError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MOST_BYTES = 32 << 20
+MOST_PIXELS = 64_000_000
+"""A small file can hold a picture that fills the memory."""
+KEPT = 128
+"""Level from which a mask's pixel is white."""
+
+
+def open_upload(data: bytes, name: str) -> Image.Image:
+    """Decode an image file's bytes to an upright picture of mode L or RGB.
+
+    name: what it is called in messages. Raises UserError when it is not a PNG, JPEG, WebP or BMP image, is
+    broken, or is larger than 32 MiB or 64 million pixels.
+    """
+    if len(data) > MOST_BYTES:
+        raise UserError(f"{name} has more than {MOST_BYTES >> 20} MiB: make it smaller.")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()
+            return eight_bit(ImageOps.exif_transpose(image))
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError as error:  # Pillow's own, of even more pixels
+        raise UserError(f"{name} has more than {MOST_PIXELS:,} pixels: make it smaller.") from error
+    except Exception as error:  # on damaged bytes Pillow's readers raise whatever they stumble over
+        reason = "broken" if not isinstance(error, UnidentifiedImageError) else "of another kind"
+        raise UserError(
+            f"{name} is not a readable image ({reason}): give a whole PNG, JPEG, WebP or BMP file."
+        ) from error
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's bytes, as many as an upload may have and one more. Raises UserError without a file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"Could not read {path} ({error.strerror}); give the path of an image.") from error
+
+
+def fitted_pixels(
+    image: Image.Image, name: str, shape: tuple[int, int, int], *, resize: bool = False, factor: int = 1
+) -> Pixels:
+    """Return the pixels of a picture as a model takes them, uint8 (h, w, c).
+
+    Colours become grey for a model of grey images, and the other way round. resize: crop the centre to the
+    shape's proportions and resize it. factor: a picture smaller by so much is taken too, each pixel
+    becoming a patch. Raises UserError when the size is another one.
+    """
+    c, h, w = shape
+    picture = image.convert("L" if c == 1 else "RGB")
+    if factor > 1 and picture.size == (w // factor, h // factor):
+        picture = picture.resize((w, h), Image.Resampling.NEAREST)
+    elif picture.size != (w, h) and resize:
+        picture = _fit(picture, (w, h), Image.Resampling.LANCZOS)
+    elif picture.size != (w, h):
+        small = f", or {w // factor}x{h // factor}," if factor > 1 else ""
+        raise UserError(
+            f"{name} is {picture.width}x{picture.height}, and the model's images are {w}x{h}{small}: "
+            "--resize crops and resizes it."
+        )
+    return np.asarray(picture).reshape(h, w, c)
+
+
+def fitted_mask(
+    mask: Image.Image, name: str, image: Image.Image, shape: tuple[int, int, int]
+) -> NDArray[np.bool_]:
+    """Return a mask (h, w), true where it is white, fitted like the picture that it belongs to.
+
+    Raises UserError when the mask has another size than the picture.
+    """
+    if mask.size != image.size:
+        raise UserError(
+            f"{name} is {mask.width}x{mask.height} and its image {image.width}x{image.height}: "
+            "give a mask of the image's size."
+        )
+    grey = mask.convert("L").point(lambda level: 255 if level >= KEPT else 0)
+    _, h, w = shape
+    return np.asarray(_fit(grey, (w, h), Image.Resampling.NEAREST)) >= KEPT
+
+
+def _fit(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
+    """Crop the centre to the proportions of `size` and resize it.
+
+    Cropped first, as the filter would otherwise reach over the edge of what is left.
+    """
+    scale = min(picture.width / size[0], picture.height / size[1])
+    width, height = (max(1, round(side * scale)) for side in size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height)).resize(size, how)
