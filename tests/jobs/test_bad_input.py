@@ -61,6 +61,12 @@ def job(monkeypatch, capsys):
         ("cd_cifar.py", [], "Which teacher? --teacher takes a run directory"),
         ("ect_cifar.py", [], "Which teacher? --teacher takes a run directory"),
         ("sample.py", ["nowhere"], "nowhere is neither a run directory nor a model's folder"),
+        ("edit.py", ["inpant", "--model", "nowhere"], "inpaint"),
+        (
+            "edit.py",
+            ["stroke", "--model", "nowhere"],
+            "nowhere is neither a run directory nor a model's folder",
+        ),
         ("track.py", ["nowhere"], "nowhere is not a run directory"),
         ("evaluate.py", ["digits"], "Compared with which images? --data takes a folder"),
         ("evaluate.py", ["digts", "--data", "digits"], "did you mean 'digits'?"),

@@ -1,0 +1,246 @@
+"""Editing files: what is written, that it is what the model makes, and what is refused."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cm_ray.cluster.edit import edit
+from cm_ray.cluster.edit_plan import Editing, plan_request
+from cm_ray.config import ActorsConfig, DiffusionConfig
+from cm_ray.core.noise import Purpose, normal
+from cm_ray.editing import plan_edit
+from cm_ray.errors import UserError
+from cm_ray.networks.editing import edited
+from cm_ray.networks.model import from_uint8, load_model, sampling_of, to_uint8
+from tests.cluster.tiny import NETWORK, save_tiny
+
+
+CONDITIONAL = replace(NETWORK, conditional=True)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("models") / "model", network=CONDITIONAL)
+
+
+def save(path, seed=0, size=(8, 8), mode="L"):
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def image(tmp_path):
+    return save(tmp_path / "in" / "one.png")
+
+
+@pytest.fixture
+def mask(tmp_path):
+    path, pixels = tmp_path / "mask.png", np.zeros((8, 8), np.uint8)
+    pixels[:, :4] = 255
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def read(path):
+    return torch.from_numpy(np.array(Image.open(path)))[None, None]
+
+
+def run(model_folder, task, tmp_path, **settings):
+    defaults = {"out": tmp_path / "out", "samples": 2, "device": "cpu"}
+    paths = {name: str(value) for name, value in settings.items() if name in ("image", "mask")}
+    return edit(Editing(task=task, **({"model": str(model_folder)} | defaults | settings | paths)))
+
+
+def expected(model_folder, task, y, *, seed, label=None, mask=None, index=0, **settings):
+    model = load_model(model_folder)
+    labels = None if label is None else torch.tensor([label])
+    plan = plan_edit(task, model.spec.diffusion, model.spec.shape, **settings)
+    made = edited(
+        model, plan, from_uint8(y), indices=torch.tensor([index]), seed=seed, mask=mask, labels=labels
+    )
+    return to_uint8(made)
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        ("inpaint", {"steps": 3}),
+        ("upscale", {"steps": 3, "factor": 4}),
+        ("stroke", {}),
+        ("stroke", {"taus": (1.0,)}),
+        ("denoise", {"sigma": 0.5}),
+    ],
+)
+def test_results_are_the_models(task, settings, model_folder, tmp_path, image, mask):
+    files = {"mask": mask} if task == "inpaint" else {}
+    grid, *results = run(model_folder, task, tmp_path, image=image, seed=5, label=3, **settings, **files)
+    assert [path.name for path in (grid, *results)] == ["grid.png", "one-0.png", "one-1.png"]
+    kept = read(mask) > 0 if files else None
+    for k, path in enumerate(results):
+        made = expected(model_folder, task, read(image), seed=5 + k, label=3, mask=kept, **settings)
+        assert torch.equal(read(path), made)
+    columns = 4 if task in ("inpaint", "upscale") else 3
+    width, height = Image.open(grid).size
+    assert width / height == pytest.approx((columns * 9 - 1) / 8)
+
+
+def test_a_mask_of_all_white_returns_the_file(model_folder, tmp_path, image):
+    Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
+    _, result, _ = run(model_folder, "inpaint", tmp_path, image=image, mask=tmp_path / "white.png", steps=3)
+    assert torch.equal(read(result), read(image))
+
+
+def test_noise_is_added_first_if_asked(model_folder, tmp_path, image):
+    _, result, _ = run(
+        model_folder, "denoise", tmp_path, image=image, sigma=0.5, add_noise=True, seed=4, label=1
+    )
+    noisy = from_uint8(read(image)) + 0.5 * normal(4, 0, torch.arange(1), Purpose.NOISE, (1, 8, 8))
+    with torch.no_grad():
+        made = load_model(model_folder)(noisy, torch.tensor([0.5]), torch.tensor([1])).clamp(-1, 1)
+    assert torch.equal(read(result), to_uint8(made))
+
+
+def test_small_images_and_large_ones_are_upscaled_alike(model_folder, tmp_path):
+    small = save(tmp_path / "small.png", size=(4, 4))
+    Image.open(small).resize((8, 8), Image.Resampling.NEAREST).save(tmp_path / "large.png")
+    results = [
+        read(run(model_folder, "upscale", tmp_path, image=tmp_path / name, steps=2, label=1)[1])
+        for name in ("small.png", "large.png")
+    ]
+    assert torch.equal(*results)
+
+
+def test_colours_are_made_for_grey_images(tmp_path):
+    folder = save_tiny(tmp_path / "colour", network=CONDITIONAL, shape=(3, 8, 8))
+    grey = save(tmp_path / "grey.png")
+    _, result, _ = run(folder, "colorize", tmp_path, image=grey, steps=3, label=0)
+    made = np.array(Image.open(result)).astype(float)
+    assert made.shape == (8, 8, 3)
+    assert np.ptp(made, axis=2).mean() > 5
+
+
+def test_ways_between_two_seeds(model_folder, tmp_path):
+    grid, *paths = run(model_folder, "interpolate", tmp_path, seed=3, frames=5, label=7, batch_size=3)
+    assert [path.name for path in paths[:6]] == [f"way-0-{i}.png" for i in range(5)] + ["way-1-0.png"]
+    model = load_model(model_folder)
+    for seed, frame in ((3, 0), (4, 4)):
+        ends = model.sample(
+            torch.arange(2), seed=seed, sampling=sampling_of(model.spec), labels=torch.tensor([7, 7])
+        )
+        for way in (0, 1):
+            difference = read(paths[5 * way + frame]).int() - to_uint8(ends[way : way + 1]).int()
+            assert difference.abs().max() <= 1, "but for another batch size, the same"
+    assert Image.open(grid).width > Image.open(grid).height
+
+
+def test_labels_of_folders_called_as_the_classes(model_folder, tmp_path):
+    spec = load_model(model_folder).spec
+    for name in ("3/a.png", "3/b.png", "7/c.png"):
+        save(tmp_path / "in" / name)
+
+    def labels(**settings):
+        given = Editing(task="stroke", model="", image=str(tmp_path / "in"), **settings)
+        return plan_request(given, spec).labels
+
+    assert labels() == (3, 3, 7)
+    assert labels(label=1) == (1, 1, 1)
+    save(tmp_path / "in" / "other" / "d.png")
+    assert labels() == ()
+
+
+@pytest.mark.ray
+def test_a_folder_is_edited_on_ray_as_its_images_are(ray_cluster, model_folder, tmp_path, mask):
+    for index in range(7):
+        save(tmp_path / "many" / "sub" / f"{index}.png", seed=index)
+    half_cores = ActorsConfig(count=2, cpus_each=0.5)
+    settings = {"mask": mask, "steps": 2, "label": 2, "batch_size": 3, "actors": half_cores}
+    grid, *results = run(model_folder, "inpaint", tmp_path, image=tmp_path / "many", **settings)
+    names = [str(path.relative_to(tmp_path / "out")) for path in results]
+    assert names == [f"sub/{index}-{k}.png" for index in range(7) for k in range(2)]
+    kept = read(mask) > 0
+    for index in (0, 4, 6):
+        y = read(tmp_path / "many" / "sub" / f"{index}.png")
+        made = expected(model_folder, "inpaint", y, seed=1, label=2, mask=kept, index=index, steps=2)
+        assert (read(results[2 * index + 1]).int() - made.int()).abs().max() <= 1
+        assert torch.equal(read(results[2 * index + 1])[kept], y[kept])
+    assert grid.name == "grid.png"
+    bad = tmp_path / "many" / "z.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"z.png is not a readable image"):
+        run(model_folder, "inpaint", tmp_path, image=tmp_path / "many", **settings)
+
+
+class TestBadInput:
+    """One sentence, and nothing written."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_is_written(self, tmp_path):
+        yield
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("task", "settings", "sentence"),
+        [
+            ("inpaint", {"image": "nowhere.png"}, "There is no image 'nowhere.png'"),
+            ("inpaint", {"image": ""}, "There is no image ''"),
+            ("inpaint", {}, "There is no mask ''"),
+            ("inpaint", {"mask": "nowhere.png"}, "There is no mask 'nowhere.png'"),
+            ("stroke", {"mask": "mask.png"}, "--mask goes with inpaint, not with stroke"),
+            ("stroke", {"add_noise": True}, "--add-noise goes with denoise"),
+            ("stroke", {"to_seed": 4}, "--to-seed goes with interpolate"),
+            ("stroke", {"samples": 0}, "--samples must be at least 1"),
+            ("stroke", {"batch_size": 0}, "--batch-size must be at least 1"),
+            ("stroke", {"seed": -1}, "Seeds must not be negative"),
+            ("stroke", {"label": 10}, "The label 10 does not fit the model: it has classes 0 to 9"),
+            ("stroke", {"taus": (90.0,)}, "at most 80, not 90"),
+            ("stroke", {"model": "nowhere"}, "nowhere is neither a run directory"),
+            ("upscale", {"factor": 3}, "A factor of 3 does not divide images of 8x8 pixels: take 2, 4, 8"),
+            ("colorize", {}, "this one makes grey ones"),
+            ("denoise", {}, "The noise level sigma must be above 0.002"),
+            ("interpolate", {}, "interpolate goes from seed to seed"),
+            ("interpolate", {"image": "", "frames": 1}, "--frames must be at least 2"),
+            ("interpolate", {"image": "", "steps": -1}, "--steps must be at least 1"),
+        ],
+    )
+    def test_settings(self, task, settings, sentence, model_folder, tmp_path, image):
+        with pytest.raises(UserError, match=sentence):
+            run(model_folder, task, tmp_path, **({"image": image} | settings))
+
+    def test_files(self, model_folder, tmp_path, image, mask):
+        wrong = save(tmp_path / "wrong.png", size=(9, 9))
+        with pytest.raises(UserError, match=r"wrong.png is 9x9, and the model's images are 8x8: --resize"):
+            run(model_folder, "stroke", tmp_path, image=wrong)
+        with pytest.raises(
+            UserError, match=r"wrong.png is 9x9 and its image 8x8: give a mask of the image's"
+        ):
+            run(model_folder, "inpaint", tmp_path, image=image, mask=wrong)
+        image.write_bytes(image.read_bytes()[:50])
+        with pytest.raises(UserError, match=r"one.png is not a readable image \(broken\)"):
+            run(model_folder, "stroke", tmp_path, image=image)
+
+    def test_folders(self, model_folder, tmp_path, image, mask):
+        with pytest.raises(UserError, match="is a folder: give one image its mask as a file"):
+            run(model_folder, "inpaint", tmp_path, image=image, mask=tmp_path)
+        (tmp_path / "masks").mkdir()
+        with pytest.raises(UserError, match=r"There is no mask .*masks/one.png: masks are called as"):
+            run(model_folder, "inpaint", tmp_path, image=image.parent, mask=tmp_path / "masks")
+        save(image.with_suffix(".jpg"))
+        with pytest.raises(UserError, match="2 images called one but for their endings: rename one"):
+            run(model_folder, "stroke", tmp_path, image=image.parent)
+        os.mkdir(tmp_path / "empty")
+        with pytest.raises(UserError, match="holds no images"):
+            run(model_folder, "stroke", tmp_path, image=tmp_path / "empty")
+
+    def test_models(self, tmp_path, image, mask):
+        denoiser = save_tiny(tmp_path / "d", diffusion=DiffusionConfig(boundary="none"), sampler="heun:2")
+        with pytest.raises(UserError, match="this is a diffusion model: it can denoise"):
+            run(denoiser, "inpaint", tmp_path, image=image, mask=mask)
+        plain = save_tiny(tmp_path / "u")
+        with pytest.raises(UserError, match="label 1 does not fit the model: it was trained without classes"):
+            run(plain, "stroke", tmp_path, image=image, label=1)
