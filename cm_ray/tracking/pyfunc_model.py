@@ -5,8 +5,10 @@ MLflow copies this file into every logged model and runs it there; it needs cm_r
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import mlflow.models
 import numpy as np
@@ -16,13 +18,22 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
-from cm_ray.errors import UserError
-from cm_ray.networks.model import ModelSpec, sampling_of, to_uint8
+from cm_ray.core.types import Images, Labels
+from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_upload
+from cm_ray.editing import Edit, Task, plan_edit
+from cm_ray.errors import UserError, closest
+from cm_ray.networks.editing import edited, interpolation_steps
+from cm_ray.networks.model import ModelSpec, from_uint8, sampling_of, to_uint8
 from cm_ray.networks.reading import load_model
 from cm_ray.sampling import Sampling
+from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 
 _BATCH, _MOST_STEPS = 256, 1000
+_DRAWN = ("sample", "interpolate")
+"""Tasks that take indices and no images."""
 
 
 class RefusedRequest(MlflowException, UserError):  # type: ignore[misc]
@@ -33,7 +44,7 @@ class RefusedRequest(MlflowException, UserError):  # type: ignore[misc]
 
 
 class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
-    """Samples by index: the same index, seed, steps and label give the same image."""
+    """Samples and edits by index: the same index, seed and settings give the same image."""
 
     def load_context(self, context: Any) -> None:
         """Read the model, onto a GPU if there is one."""
@@ -42,41 +53,163 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> NDArray[np.uint8]:
-        """Return the samples with the indices in column `index`, uint8 (n, h, w, c).
+    ) -> NDArray[np.uint8] | pd.DataFrame:
+        """Sample, or edit images.
 
-        params: seed of the noise; steps of the sampler, 0 for the model's own; label, a class, -1 to draw one
-        per sample with the seed. Raises RefusedRequest on values that the model does not take.
+        Column `index` says which noise a row has; of tasks that take images it may be left out, and is then
+        the row's number. params: task, sample by default; seed; steps, 0 for the default; label, a class, -1
+        to draw one per row with the seed.
+
+        - sample: returns uint8 (n, h, w, c).
+        - interpolate: column `alpha` goes from 0, the sample of `seed`, to 1, that of `to_seed`; the same.
+        - inpaint, colorize, upscale, stroke, denoise: column `image` holds the bytes of a PNG, JPEG, WebP or
+          BMP file, and `mask` those of inpaint's, white where the image is kept; params taus, factor, sigma,
+          resize. Returns a table whose column `image` holds the bytes of PNG files.
+
+        Raises RefusedRequest on values that the model does not take.
         """
-        settings = {"seed": 0, "steps": 0, "label": -1} | (params or {})
-        seed, steps, label = (int(settings[name]) for name in ("seed", "steps", "label"))
-        indices = torch.from_numpy(np.array(model_input["index"], dtype=np.int64))
-        sampling = _checked(self.model.spec, indices, seed, steps, label)
-        indices = indices.to(next(self.model.parameters()).device)
+        settings = PARAMETERS | (params or {})
+        try:
+            if settings["task"] in _DRAWN:
+                return self._drawn(model_input, settings)
+            return pd.DataFrame({"image": [_png(pixels) for pixels in self._edited(model_input, settings)]})
+        except RefusedRequest:
+            raise
+        except UserError as error:
+            raise RefusedRequest(str(error)) from error
+
+    def _drawn(self, table: pd.DataFrame, settings: dict[str, Any]) -> NDArray[np.uint8]:
+        if "index" not in table:
+            raise RefusedRequest("The column index is missing: it says which samples are wanted.")
+        indices, seed = _indices(table), int(settings["seed"])
+        sampling = _checked(self.model.spec, indices, settings)
+        between = settings["task"] == "interpolate"
+        if between and "alpha" not in table:
+            raise RefusedRequest(
+                "The column alpha is missing: 0 to 1, how far a row is from seed to to_seed."
+            )
+        alpha = torch.tensor(table["alpha"].to_numpy(np.float64) if between else np.zeros(len(table)))
+        if not ((alpha >= 0) & (alpha <= 1)).all():
+            raise RefusedRequest("alpha must be in [0, 1].")
+
+        def make(part: Tensor, rows: Tensor, labels: Labels | None) -> Images:
+            if not between:
+                return self.model.sample(part, seed=seed, sampling=sampling, labels=labels)
+            share, seeds = alpha[rows.cpu()].to(part.device), (seed, int(settings["to_seed"]))
+            *_, last = interpolation_steps(
+                self.model, sampling, share, indices=part, seeds=seeds, labels=labels
+            )
+            return last.x
+
+        return self._in_batches(indices, settings, make)
+
+    def _edited(self, table: pd.DataFrame, settings: dict[str, Any]) -> NDArray[np.uint8]:
+        spec, task = self.model.spec, settings["task"]
+        edit, indices = _plan(spec, settings), _indices(table)
+        _check_numbers(spec, indices, settings)
+        for column in ["image", "mask"] if task == "inpaint" else ["image"]:
+            if column not in table:
+                raise RefusedRequest(
+                    f"The column {column} is missing: {task} takes the bytes of image files."
+                )
+        pictures, masks = _read(table, spec, edit, bool(settings["resize"]))
+
+        def make(part: Tensor, rows: Tensor, labels: Labels | None) -> Images:
+            mask = None if masks is None else masks[rows.cpu()].to(part.device)
+            images = from_uint8(pictures[rows.cpu()]).to(part.device)
+            seed = int(settings["seed"])
+            return edited(self.model, edit, images, indices=part, seed=seed, mask=mask, labels=labels)
+
+        return self._in_batches(indices, settings, make)
+
+    def _in_batches(
+        self,
+        indices: Tensor,
+        settings: dict[str, Any],
+        make: Callable[[Tensor, Tensor, Labels | None], Images],
+    ) -> NDArray[np.uint8]:
+        """Return uint8 (n, h, w, c), made a batch of indices, rows and labels at a time."""
         c, h, w = self.model.spec.shape
+        device, label = next(self.model.parameters()).device, int(settings["label"])
         made = [np.empty((0, h, w, c), np.uint8)]
-        for part in indices.split(_BATCH) if len(indices) else ():
+        for rows in torch.arange(len(indices), device=device).split(_BATCH) if len(indices) else ():
+            part = indices.to(device)[rows]
             labels = None if label < 0 else torch.full_like(part, label)
-            images = self.model.sample(part, seed=seed, sampling=sampling, labels=labels)
-            made.append(to_uint8(images).permute(0, 2, 3, 1).cpu().numpy())
+            made.append(to_uint8(make(part, rows, labels)).permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(made)
 
 
-def _checked(spec: ModelSpec, indices: torch.Tensor, seed: int, steps: int, label: int) -> Sampling:
+def _indices(table: pd.DataFrame) -> Tensor:
+    """Return the column index; without one, or without a number in it, the number of the row."""
+    rows = np.arange(len(table), dtype=np.int64)
+    if "index" not in table:
+        return torch.from_numpy(rows)
+    return torch.from_numpy(np.where(table["index"].isna(), rows, table["index"].fillna(0)).astype(np.int64))
+
+
+def _read(table: pd.DataFrame, spec: ModelSpec, edit: Edit, resize: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the images, uint8 (n, c, h, w), and the masks (n, 1, h, w) if the task has any."""
+    c, h, w = spec.shape
+    pictures, masks = [np.empty((0, h, w, c), np.uint8)], [np.empty((0, h, w), np.bool_)]
+    for row, data in enumerate(table["image"]):
+        name = f"The image of row {row}"
+        picture = open_upload(_bytes(data, name), name)
+        pictures.append(fitted_pixels(picture, name, spec.shape, resize=resize, factor=edit.factor)[None])
+        if edit.task == "inpaint":
+            name = f"The mask of row {row}"
+            mask = open_upload(_bytes(table["mask"].iloc[row], name), name)
+            masks.append(fitted_mask(mask, name, picture, spec.shape)[None])
+    images = torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2)
+    return images, torch.from_numpy(np.concatenate(masks))[:, None] if edit.task == "inpaint" else None
+
+
+def _bytes(data: Any, name: str) -> bytes:
+    if not isinstance(data, bytes | bytearray):
+        raise RefusedRequest(f"{name} is missing: give the bytes of an image file.")
+    return bytes(data)
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _plan(spec: ModelSpec, settings: dict[str, Any]) -> Edit:
+    """Return the edit that is asked for."""
+    task, known = settings["task"], get_args(Task)
+    if task not in known:
+        raise RefusedRequest(f"There is no task {task!r}: {closest(task, [*_DRAWN, *known])}")
+    return plan_edit(
+        task,
+        spec.diffusion,
+        spec.shape,
+        steps=int(settings["steps"]),
+        taus=tuple(float(tau) for tau in settings["taus"]),
+        factor=int(settings["factor"]),
+        sigma=float(settings["sigma"]),
+    )
+
+
+def _checked(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -> Sampling:
     """Return the sampling of a request. Raises RefusedRequest on a bad one."""
-    if len(indices) and not (indices.min() >= 0 and indices.max() < 2**32):
-        raise RefusedRequest("index must be in [0, 2^32).")
-    if seed < 0:
-        raise RefusedRequest(f"seed must be at least 0, not {seed}.")
+    _check_numbers(spec, indices, settings)
+    steps = int(settings["steps"])
     if not 0 <= steps <= _MOST_STEPS:
         raise RefusedRequest(f"steps must be 0 to {_MOST_STEPS}, not {steps}.")
+    return sampling_of(spec, steps=steps)
+
+
+def _check_numbers(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -> None:
+    label = int(settings["label"])
+    if len(indices) and not (indices.min() >= 0 and indices.max() < 2**32):
+        raise RefusedRequest("index must be in [0, 2^32).")
+    for name in ("seed", "to_seed"):
+        if int(settings[name]) < 0:
+            raise RefusedRequest(f"{name} must be at least 0, not {settings[name]}.")
     if label != -1 and not 0 <= label < spec.classes:
         known = f"0 to {spec.classes - 1}, or -1 to draw it" if spec.classes else "-1, it has no classes"
         raise RefusedRequest(f"label {label} is none of this model's: give {known}.")
-    try:
-        return sampling_of(spec, steps=steps)
-    except UserError as error:
-        raise RefusedRequest(str(error)) from error
 
 
 mlflow.models.set_model(ConsistencyPyfunc())

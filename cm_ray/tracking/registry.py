@@ -19,6 +19,7 @@ from cm_ray.files import read_json, sha256_of
 from cm_ray.metrics.score import Score, better, comparable, key_differences
 from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
 from cm_ray.run_directory import default_run_dir
+from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 from cm_ray.tracking.store import check_uri, database_file, default_uri, is_missing
 from cm_ray.tracking.tracker import Registered
 
@@ -157,7 +158,7 @@ def save_pyfunc(model: Path, folder: Path) -> None:
     """
     import mlflow.pyfunc
 
-    example = ({"index": [0, 1]}, {"seed": 0, "steps": 0, "label": -1})
+    example = ({"index": [0, 1]}, PARAMETERS)
     with _called(MODEL_ARTIFACT, model) as named:
         mlflow.pyfunc.save_model(
             folder,
@@ -187,17 +188,31 @@ def _called(name: str, model: Path) -> Iterator[Path]:
 
 
 def _signature(model: Path) -> Any:
-    """Return: a column `index`, and seed, steps and label, to uint8 images (n, h, w, c)."""
+    """Return: columns and parameters to uint8 images (n, h, w, c), as of the default task, sample.
+
+    Tasks that edit images return a table of PNG files instead, for which a signature has no second form.
+    """
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
     c, h, w = spec_from_dict(read_json(model / SPEC)).shape
-    defaults = {"seed": 0, "steps": 0, "label": -1}
+    kinds = {str: DataType.string, int: DataType.long, float: DataType.double, bool: DataType.boolean}
+    columns = {"index": DataType.long, "image": DataType.binary, "mask": DataType.binary}
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.long, "index")]),
+        inputs=Schema(
+            [ColSpec(kind, name, required=False) for name, kind in columns.items()]
+            + [ColSpec(DataType.double, "alpha", required=False)]
+        ),
         outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, h, w, c))]),
-        params=ParamSchema([ParamSpec(name, DataType.long, value) for name, value in defaults.items()]),
+        params=ParamSchema(
+            [
+                ParamSpec(name, DataType.double, value, shape=(-1,))
+                if isinstance(value, list)
+                else ParamSpec(name, kinds[type(value)], value)
+                for name, value in PARAMETERS.items()
+            ]
+        ),
     )
 
 

@@ -18,7 +18,6 @@ from cm_ray.networks.editing import edited
 from cm_ray.networks.model import from_uint8, load_model, sampling_of, to_uint8
 from tests.cluster.tiny import NETWORK, save_tiny
 
-
 CONDITIONAL = replace(NETWORK, conditional=True)
 
 
