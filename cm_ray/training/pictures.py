@@ -13,7 +13,13 @@ from cm_ray.files import written_aside
 
 
 def save_grid(images: Tensor, path: Path, *, columns: int = 0, least_pixels: int = 480) -> None:
-    """Write uint8 images (b, c, h, w) as a PNG grid with thin gaps, small images magnified.
+    """Write uint8 images (b, c, h, w) as a PNG grid; see `grid_picture`."""
+    with written_aside(path) as aside:
+        grid_picture(images, columns=columns, least_pixels=least_pixels).save(aside, format="PNG")
+
+
+def grid_picture(images: Tensor, *, columns: int = 0, least_pixels: int = 480) -> Image.Image:
+    """Return uint8 images (b, c, h, w) as a grid with thin gaps, small images magnified.
 
     columns: 0 makes the grid square. least_pixels: images are magnified, by a whole factor and without
     smoothing, until the grid is about this wide.
@@ -29,9 +35,7 @@ def save_grid(images: Tensor, path: Path, *, columns: int = 0, least_pixels: int
         canvas[top : top + height, left : left + width] = image
     factor = max(1, round(least_pixels / canvas.shape[1]))
     picture = Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
-    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    with written_aside(path) as aside:
-        picture.save(aside, format="PNG")
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
 def save_arrays(images: Tensor, path: Path, labels: Tensor | None = None) -> None:

@@ -1,0 +1,224 @@
+"""How the page looks, and what its buttons call."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
+
+from cm_ray.core.editing import STROKE_TIMES
+from cm_ray.editing import Task, factors
+from cm_ray.errors import UserError
+from cm_ray.page.playground import Painted, Playground, Shown, Wish
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+ANY_CLASS = "drawn at random"
+HINTS: dict[str, str] = {
+    "inpaint": "Paint over what is to be made anew; all else is kept as it is.",
+    "colorize": "The luminance is kept, colours are made.",
+    "upscale": "The image is reduced by the factor; the means of its patches are kept.",
+    "stroke": "Paint on the image: the result follows the strokes. The greater the first time, the freer.",
+    "denoise": "Noise of the level is added and removed again, in one evaluation.",
+}
+
+
+def gradio() -> Any:
+    """Return Gradio. Raises UserError, saying how to get it, when it is not installed."""
+    try:
+        import gradio as module
+    except ImportError as error:
+        raise UserError("The page needs Gradio: pip install 'cm_ray[app]'.") from error
+    return module
+
+
+def build(play: Playground, facts: str) -> Any:
+    """Return the page as Gradio's Blocks."""
+    gr = gradio()
+    with gr.Blocks(title="cm_ray", analytics_enabled=False) as page:
+        gr.Markdown("# cm_ray")
+        with gr.Tab("Sample"):
+            _sample_tab(gr, play)
+        with gr.Tab("Edit"):
+            _edit_tab(gr, play)
+        with gr.Tab("Between"):
+            _between_tab(gr, play)
+        with gr.Tab("Model"):
+            gr.Markdown(facts, elem_id="facts")
+    page.queue(default_concurrency_limit=2, max_size=32)
+    return page
+
+
+def _sample_tab(gr: Any, play: Playground) -> None:
+    with gr.Row():
+        count = gr.Number(16, label="Images", precision=0, elem_id="sample-count")
+        steps = gr.Number(0, label="Steps (0: the model's own)", precision=0, elem_id="sample-steps")
+        seed = gr.Number(0, label="Seed", precision=0)
+        label = _classes(gr, play)
+    button = gr.Button("Sample", variant="primary", elem_id="sample-button")
+    picture, text = _result(gr, "sample")
+
+    def sample(count: int, steps: int, seed: int, label: str) -> Iterator[Shown]:
+        yield from play.sample(count, steps, seed, _label(play, label))
+
+    button.click(_shown(gr, sample), [count, steps, seed, label], [picture, text])
+
+
+def _edit_tab(gr: Any, play: Playground) -> None:
+    given, tasks = gr.State(None), _tasks(play)
+    with gr.Row():
+        with gr.Column():
+            upload = gr.File(label="An image file", type="binary", elem_id="edit-upload", height=100)
+            with gr.Row():
+                sample_seed = gr.Number(0, label="Seed of the sample", precision=0)
+                take = gr.Button("Take a sample", elem_id="edit-take")
+            canvas = gr.ImageEditor(
+                label="Image",
+                type="pil",
+                format="png",
+                sources=(),
+                transforms=(),
+                layers=gr.LayerOptions(disabled=True, allow_additional_layers=False),
+                brush=gr.Brush(default_size=40, colors=["#ff3030", "#ffffff", "#000000", "#808080"]),
+                elem_id="edit-canvas",
+            )
+        with gr.Column():
+            task = gr.Radio(tasks, value=tasks[0], label="Task", elem_id="edit-task")
+            hint = gr.Markdown(HINTS[tasks[0]])
+            label = _classes(gr, play)
+            with gr.Row():
+                seed = gr.Number(0, label="Seed", precision=0)
+                samples = gr.Number(4, label="Results", precision=0)
+                steps = gr.Number(0, label="Steps (0: 39)", precision=0, elem_id="edit-steps")
+            with gr.Row():
+                strokes = ", ".join(map(str, STROKE_TIMES))
+                taus = gr.Textbox(strokes, label="Times of stroke")
+                factor = gr.Dropdown(factors(play.spec.shape), value=2, label="Factor of upscale")
+                sigma = gr.Number(0.5, label="Level of denoise")
+            button = gr.Button("Edit", variant="primary", elem_id="edit-button")
+    picture, text = _result(gr, "edit")
+
+    def edit(given: Any, canvas: Any, task: Task, label: str, *numbers: Any) -> Iterator[Shown]:
+        yield from play.edit(_wish(task, _label(play, label), *numbers), given, _painted(canvas))
+
+    def opened(data: bytes | None) -> tuple[Any, Any]:
+        pixels = None if data is None else play.opened(data)
+        return pixels, None if pixels is None else play.canvas(pixels)
+
+    def taken(seed: int, name: str) -> tuple[Any, Any, str]:
+        pixels, label = play.one_sample(seed, _label(play, name))
+        return pixels, play.canvas(pixels), name if label is None else play.spec.class_names[label]
+
+    task.change(HINTS.__getitem__, task, hint)
+    upload.change(_refusing(gr, opened), upload, [given, canvas])
+    take.click(_refusing(gr, taken), [sample_seed, label], [given, canvas, label])
+    wanted = [given, canvas, task, label, seed, samples, steps, taus, factor, sigma]
+    button.click(_shown(gr, edit), wanted, [picture, text])
+
+
+def _between_tab(gr: Any, play: Playground) -> None:
+    with gr.Row():
+        seed = gr.Number(0, label="From seed", precision=0)
+        other = gr.Number(1, label="To seed", precision=0)
+        frames = gr.Number(9, label="Images on the way", precision=0)
+        ways = gr.Number(4, label="Ways", precision=0)
+        label = _classes(gr, play)
+    button = gr.Button("Go", variant="primary", elem_id="between-button")
+    picture, text = _result(gr, "between")
+
+    def between(seed: int, other: int, frames: int, ways: int, label: str) -> Iterator[Shown]:
+        yield from play.between(seed, other, frames, ways, _label(play, label))
+
+    button.click(_shown(gr, between), [seed, other, frames, ways, label], [picture, text])
+
+
+def _result(gr: Any, name: str) -> tuple[Any, Any]:
+    """Return where a picture is shown, and where the text of its step."""
+    text = gr.Markdown("", elem_id=f"{name}-text")
+    picture = gr.Image(
+        label="Result",
+        type="pil",
+        format="png",
+        interactive=False,
+        buttons=["download", "fullscreen"],
+        elem_id=f"{name}-picture",
+    )
+    return picture, text
+
+
+def _classes(gr: Any, play: Playground) -> Any:
+    names = [ANY_CLASS, *play.spec.class_names[: play.spec.classes]]
+    return gr.Dropdown(names, value=ANY_CLASS, label="Class", visible=bool(play.spec.classes))
+
+
+def _label(play: Playground, name: str) -> int | None:
+    """Return the number of a class by its name. Raises UserError when there is none of that name."""
+    if name == ANY_CLASS:
+        return None
+    if name not in play.spec.class_names:
+        raise UserError(f"There is no class {name!r}.")
+    return play.spec.class_names.index(name)
+
+
+def _tasks(play: Playground) -> list[str]:
+    """Return the tasks that the model can do."""
+    diffusion, (channels, _, _) = play.spec.diffusion, play.spec.shape
+    if diffusion.boundary == "none":
+        return ["denoise"]
+    cannot = {"colorize"} if channels != 3 else set()
+    cannot |= set() if factors(play.spec.shape) else {"upscale"}
+    return [task for task in get_args(Task) if task not in cannot]
+
+
+def _wish(
+    task: Task, label: int | None, seed: int, samples: int, steps: int, taus: str, factor: int, sigma: float
+) -> Wish:
+    """Return what is wished for, leaving out what belongs to other tasks."""
+    try:
+        times = tuple(float(tau) for tau in taus.replace(",", " ").split())
+    except ValueError as error:
+        raise UserError(f"The times {taus!r} are not numbers: write {STROKE_TIMES[0]}, say.") from error
+    return Wish(
+        task=task,
+        label=label,
+        seed=seed,
+        samples=1 if task == "denoise" else samples,
+        steps=0 if task in ("stroke", "denoise") else steps,
+        taus=times if task == "stroke" else (),
+        factor=(factor or 0) if task == "upscale" else 0,
+        sigma=(sigma or 0.0) if task == "denoise" else 0.0,
+    )
+
+
+def _painted(canvas: Any) -> Painted:
+    if not canvas:
+        return Painted(None, ())
+    return Painted(canvas["composite"], tuple(canvas["layers"]))
+
+
+def _shown(gr: Any, function: Callable[..., Iterator[Shown]]) -> Callable[..., Iterator[tuple[Any, str]]]:
+    """Return a generator for Gradio: pictures and texts; a UserError becomes a message on the page."""
+
+    @functools.wraps(function)
+    def wrapped(*values: Any) -> Iterator[tuple[Any, str]]:
+        try:
+            yield from function(*values)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return wrapped
+
+
+def _refusing(gr: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function for Gradio whose UserErrors become messages on the page."""
+
+    @functools.wraps(function)
+    def wrapped(*values: Any) -> Any:
+        try:
+            return function(*values)
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return wrapped

@@ -1,0 +1,176 @@
+"""What the page does with a model: the model's own samples and edits, and a sentence for what it refuses."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from cm_ray.editing import plan_edit
+from cm_ray.errors import UserError
+from cm_ray.networks.editing import edited
+from cm_ray.networks.model import from_uint8, load_model, sampling_of, to_uint8
+from cm_ray.page.facts import model_facts
+from cm_ray.page.playground import Painted, Playground, Wish
+from cm_ray.training.pictures import grid_picture
+from tests.cluster.tiny import NETWORK, make_tiny_run
+
+CONDITIONAL = dataclasses.replace(NETWORK, conditional=True)
+NOTHING = Painted(None, ())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    made = make_tiny_run(
+        tmp_path_factory.mktemp("runs") / "run", network=CONDITIONAL, time_points=((2.0,), (5.0, 0.5))
+    )
+    scores = [{"name": "FD-digits-1797", "value": 0.8649, "key": {"sampler": "one-step"}}]
+    made.result_file.write_text(json.dumps({"scores": scores}))
+    return made
+
+
+@pytest.fixture
+def play(run):
+    return Playground(load_model(run.model))
+
+
+def pixels(seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+
+
+def painted(play, given, box, colour=(255, 0, 0, 255)):
+    """Paint a box, in pixels of the model's, on the canvas."""
+    picture = Image.fromarray(play.canvas(given)).convert("RGBA")
+    layer = Image.new("RGBA", picture.size)
+    scale = picture.width // 8
+    ImageDraw.Draw(layer).rectangle([scale * side for side in box], fill=colour)
+    return Painted(Image.alpha_composite(picture, layer), (layer,))
+
+
+def images_of(picture, count):
+    """Cut a row of a grid into its images of 8x8."""
+    factor = round(picture.height / 8)
+    small = np.asarray(picture)[factor // 2 :: factor, factor // 2 :: factor]
+    return [small[:, 9 * i : 9 * i + 8] for i in range(count)]
+
+
+def test_every_step_of_sampling_is_shown(play):
+    shown = list(play.sample(4, 3, 7, 2))
+    assert [one.text for one in shown] == [f"multistep@5.0,0.5: step {i} of 3" for i in (1, 2, 3)]
+    model = play.model
+    samples = model.sample(
+        torch.arange(4),
+        seed=7,
+        sampling=sampling_of(model.spec, steps=3),
+        labels=torch.full((4,), 2),
+    )
+    np.testing.assert_array_equal(shown[-1].picture, grid_picture(to_uint8(samples)))
+    assert (np.asarray(shown[0].picture) != np.asarray(shown[-1].picture)).any()
+
+
+def test_what_is_painted_over_is_made_anew_and_nothing_else(play):
+    given = pixels()
+    wish = Wish(task="inpaint", steps=3, seed=5, label=1, samples=2)
+    shown = list(play.edit(wish, given, painted(play, given, (4, 0, 8, 8))))
+    assert [one.text for one in shown] == [f"inpaint: step {i} of 3" for i in (1, 2, 3)]
+    before, *results, truth = images_of(shown[-1].picture, 4)
+    np.testing.assert_array_equal(truth, given[..., 0])
+    np.testing.assert_array_equal(before[:, :4], given[:, :4, 0])
+    assert (before[:, 4:] == 128).all()
+    mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    mask[..., :4] = True
+    for k, result in enumerate(results):
+        made = edited(
+            play.model,
+            plan_edit("inpaint", play.spec.diffusion, play.spec.shape, steps=3),
+            from_uint8(torch.from_numpy(given)).permute(2, 0, 1)[None],
+            indices=torch.arange(1),
+            seed=5 + k,
+            mask=mask,
+            labels=torch.tensor([1]),
+        )
+        np.testing.assert_array_equal(result, to_uint8(made)[0, 0])
+
+
+def test_a_quarter_of_a_pixel_painted_over_is_enough(play):
+    def kept(box):
+        return int(play._mask(painted(play, pixels(), box)).sum())
+
+    assert kept((0, 0, 0.6, 0.6)) == 63
+    assert kept((0, 0, 1.3, 1.05)) == 62
+    with pytest.raises(UserError, match="Nothing is painted over yet"):
+        kept((0, 0, 0.3, 0.3))
+
+
+def test_strokes_are_the_picture_with_what_is_painted_on_it(play):
+    given = pixels()
+    canvas = painted(play, given, (0, 0, 3.98, 7.98), (255, 255, 255, 255))
+    wish = Wish(task="stroke", taus=(1.0,), samples=1, label=0)
+    before, result, truth = images_of(list(play.edit(wish, given, canvas))[-1].picture, 3)
+    assert (before[:, :4] >= 254).all()
+    np.testing.assert_array_equal(before[:, 5:], given[:, 5:, 0])
+    np.testing.assert_array_equal(truth, before)
+    assert (result != before).any()
+    unpainted = Painted(Image.fromarray(play.canvas(given)), ())
+    before, *_ = images_of(list(play.edit(wish, given, unpainted))[-1].picture, 3)
+    np.testing.assert_array_equal(before, given[..., 0])
+
+
+@pytest.mark.parametrize("settings", [{"task": "denoise", "sigma": 0.5}, {"task": "upscale", "factor": 4}])
+def test_other_tasks(settings, play):
+    steps = {} if settings["task"] == "denoise" else {"steps": 2}
+    shown = list(play.edit(Wish(samples=1, **settings, **steps), pixels(), NOTHING))
+    before, result, truth = images_of(shown[-1].picture, 3)
+    assert (before != truth).any()
+    assert (before != result).any()
+    if settings["task"] == "upscale":
+        assert (before == before.reshape(2, 4, 2, 4).mean((1, 3)).round().repeat(4, 0).repeat(4, 1)).all()
+
+
+def test_the_way_between_seeds(play):
+    (shown,) = play.between(3, 8, 5, 2, 1)
+    assert shown.text == "seed 3 to seed 8"
+    assert shown.picture.width > shown.picture.height
+
+
+def test_uploads_and_samples_become_canvases(play, tmp_path):
+    Image.fromarray(np.kron(pixels()[..., 0], np.ones((2, 3), np.uint8))).save(tmp_path / "a.png")
+    opened = play.opened((tmp_path / "a.png").read_bytes())
+    assert opened.shape == (8, 8, 1)
+    assert play.canvas(opened).shape == (384, 384, 3)
+    sample, label = play.one_sample(3, None)
+    assert label == int(play.model.sample_labels(torch.arange(1), 3)[0])
+    np.testing.assert_array_equal(sample, play.one_sample(3, label)[0])
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda play: play.sample(0, 1, 0, None), "Take 1 to 64 images, not 0"),
+        (lambda play: play.sample(65, 1, 0, None), "Take 1 to 64 images, not 65"),
+        (lambda play: play.sample(1, 1001, 0, None), "Take 0 to 1000 steps, not 1001"),
+        (lambda play: play.sample(1, 1, -1, None), "seed must not be negative"),
+        (lambda play: play.sample(1, None, 0, None), "A number is missing"),
+        (lambda play: play.sample(1, 1, 0, 10), "The label 10 does not fit"),
+        (lambda play: play.between(0, -1, 5, 2, None), "seed must not be negative"),
+        (lambda play: play.between(0, 1, 500, 2, None), "Take 1 to 64 images, not 500"),
+        (lambda play: play.edit(Wish(task="stroke"), None, NOTHING), "There is no image yet"),
+        (lambda play: play.edit(Wish(task="inpaint"), pixels(), NOTHING), "Nothing is painted over yet"),
+        (lambda play: play.edit(Wish(task="colorize"), pixels(), NOTHING), "this one makes grey ones"),
+        (lambda play: play.edit(Wish(task="denoise"), pixels(), NOTHING), "The noise level sigma must be"),
+        (lambda play: iter([play.opened(b"no image")]), "The file is not a readable image"),
+    ],
+)
+def test_what_is_refused(ask, sentence, play):
+    with pytest.raises(UserError, match=sentence):
+        list(ask(play))
+
+
+def test_facts_tell_scores_and_time_points(run):
+    told = model_facts(load_model(run.model), str(run.root), run.model, "")
+    assert "| FD-digits-1797 | one-step | 0.8649 |" in told
+    assert "| 2 | 2 |" in told
+    assert "| 3 | 5, 0.5 |" in told
+    assert "8x8, grey" in told
