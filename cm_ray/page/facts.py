@@ -28,7 +28,7 @@ def model_facts(model: Model, name: str, folder: Path, tracking_uri: str) -> str
         "| score | sampler | value |",
         "|---|---|---:|",
         *[
-            f"| {score} | {sampler} | {value:.4g} |"
+            f"| {score} | `{sampler}` | {value:.4g} |"
             for score, sampler, value in _scores(name, folder, tracking_uri)
         ],
         "",

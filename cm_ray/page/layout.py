@@ -138,7 +138,7 @@ def _result(gr: Any, name: str) -> tuple[Any, Any]:
     """Return where a picture is shown, and where the text of its step."""
     text = gr.Markdown("", elem_id=f"{name}-text")
     picture = gr.Image(
-        label="Result",
+        show_label=False,
         type="pil",
         format="png",
         interactive=False,

@@ -170,7 +170,7 @@ def test_what_is_refused(ask, sentence, play):
 
 def test_facts_tell_scores_and_time_points(run):
     told = model_facts(load_model(run.model), str(run.root), run.model, "")
-    assert "| FD-digits-1797 | one-step | 0.8649 |" in told
+    assert "| FD-digits-1797 | `one-step` | 0.8649 |" in told
     assert "| 2 | 2 |" in told
     assert "| 3 | 5, 0.5 |" in told
     assert "8x8, grey" in told
