@@ -1,7 +1,9 @@
 """What the page does with a model: the model's own samples and edits, and a sentence for what it refuses."""
 
+import asyncio
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from cm_ray.networks.editing import edited
 from cm_ray.networks.model import from_uint8, load_model, sampling_of, to_uint8
 from cm_ray.page.facts import model_facts
 from cm_ray.page.playground import Painted, Playground, Wish
+from cm_ray.page.server import Limited, Page, serve
 from cm_ray.training.pictures import grid_picture
 from tests.cluster.tiny import NETWORK, make_tiny_run
 
@@ -174,3 +177,36 @@ def test_facts_tell_scores_and_time_points(run):
     assert "| 2 | 2 |" in told
     assert "| 3 | 5, 0.5 |" in told
     assert "8x8, grey" in told
+
+
+def test_without_gradio_the_page_says_how_to_get_it(monkeypatch, run):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UserError, match=r"The page needs Gradio: pip install 'cm_ray\[app\]'"):
+        serve(Page(model=str(run.root)))
+
+
+def test_bodies_of_requests_are_counted():
+    """Also where a request does not say beforehand how much it brings."""
+    read, answers = [], []
+
+    async def app(scope, receive, send):
+        while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+            read.append(message["body"])
+        read.append(message["type"])
+
+    def ask(headers, pieces):
+        async def receive():
+            return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+        async def send(message):
+            answers.append(message.get("status"))
+
+        read.clear(), answers.clear()
+        scope = {"type": "http", "headers": headers}
+        asyncio.run(Limited(app, 10)(scope, receive, send))
+        return read, answers
+
+    assert ask([], [b"12345", b"67890", b""]) == ([b"12345", b"67890", "http.request"], [])
+    assert ask([], [b"12345", b"678901", b"", b""]) == ([b"12345", "http.disconnect"], [])
+    assert ask([(b"content-length", b"11")], [b""]) == ([], [413, None])
+    assert ask([(b"content-length", b"-1")], [b""]) == ([], [413, None])

@@ -22,7 +22,7 @@ from tests.training.test_distilled_digits import trained
 class Digits:
     def __init__(self):
         images, self.labels = load_digits_images()
-        config = override(presets.ict_digits(), {"steps": 60, "optimizer.warmup_steps": 10})
+        config = override(presets.ict_digits(), {"steps": 60, "batch_size": 96, "optimizer.warmup_steps": 10})
         self.model = trained(config, (images, self.labels))
         self.true, self.indices = from_uint8(images), torch.arange(len(images))
         self.extractor = open_extractor("digits")
@@ -50,7 +50,7 @@ def digits():
 
 
 def test_inpainting_half_of_the_image(digits):
-    result = digits.edited("inpaint", digits.true, steps=5)
+    result = digits.edited("inpaint", digits.true, steps=3)
     mean = torch.where(digits.mask, digits.true, digits.true.mean(0))
     assert digits.distance(result) < 0.9 * digits.distance(mean)
     assert digits.l2(result) < 0.9 * digits.l2(digits.free)
@@ -58,7 +58,7 @@ def test_inpainting_half_of_the_image(digits):
 
 
 def test_twice_the_size(digits):
-    result = digits.edited("upscale", digits.true, steps=5)
+    result = digits.edited("upscale", digits.true, steps=3)
     nearest = super_resolution(digits.true, 2).alone()
     assert digits.distance(result) < 0.9 * digits.distance(nearest)
     assert digits.l2(result) < 0.9 * digits.l2(digits.free)
