@@ -40,7 +40,8 @@ class Editing:
     out: Path = Path("edits")
     """Folder for NAME-0.png, NAME-1.png ..., and grid.png: before, results, and the image given."""
     samples: int = 4
-    """Results for each image: sample k is made with seed + k. Ways, of interpolate."""
+    """Results for each image: sample k is made with seed + k. Of denoise one, as it draws nothing; of
+    interpolate ways."""
     seed: int = 0
     """Seed of the noise, and of the labels of a conditional model. Image i of a folder has noise i."""
     label: int | None = None
@@ -110,7 +111,7 @@ def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
         edit=edit,
         files=files,
         masks=_masks(settings, files),
-        samples=settings.samples,
+        samples=1 if settings.task == "denoise" else settings.samples,
         seed=settings.seed,
         labels=labels,
         resize=settings.resize,

@@ -64,11 +64,11 @@ class ColourBasis:
 
     def forward(self, x: Images, /) -> Tensor:
         """Return (b, h, w, 3) of images (b, 3, h, w)."""
-        return _reflected(x.movedim(1, -1), LUMINANCE)
+        return _reflected(x.movedim(1, -1), x.new_tensor(LUMINANCE))
 
     def inverse(self, y: Tensor, /) -> Images:
         """Return images (b, 3, h, w)."""
-        return _reflected(y, LUMINANCE).movedim(-1, 1)
+        return _reflected(y, y.new_tensor(LUMINANCE)).movedim(-1, 1)
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class PatchBasis:
 
     def forward(self, x: Images, /) -> Tensor:
         """Return (b, c, h/p, w/p, p^2). Raises ValueError when the factor p does not divide h and w."""
-        return _reflected(_to_patches(x, self.factor), (1.0,) * self.factor**2)
+        return _reflected(_to_patches(x, self.factor), x.new_ones(self.factor**2))
 
     def inverse(self, y: Tensor, /) -> Images:
         """Return images (b, c, h, w)."""
-        patches = _reflected(y, (1.0,) * self.factor**2)
+        patches = _reflected(y, y.new_ones(self.factor**2))
         b, c, rows, columns, _ = patches.shape
         split = patches.reshape(b, c, rows, columns, self.factor, self.factor)
         return split.movedim(4, 3).reshape(b, c, rows * self.factor, columns * self.factor)
@@ -206,14 +206,14 @@ def _first_of(count: int, like: Tensor) -> Tensor:
     return torch.arange(count, device=like.device) == 0
 
 
-def _reflected(x: Tensor, direction: Sequence[float]) -> Tensor:
+def _reflected(x: Tensor, direction: Tensor) -> Tensor:
     """Return H x along the last axis: H is orthogonal, its own inverse, and its first row is the direction.
 
     H = I - 2 v v^T/(v^T v) with v = e_1 - u for the unit vector u (Householder). What the other rows are does
     not matter for what is put back; the paper completes the basis by QR, whose matrix has p^4 entries.
     """
-    u = x.new_tensor(direction)
-    v = -u / u.norm()
+    if len(direction) == 1:  # u is e_1 itself
+        return x
+    v = -direction / direction.norm()
     v[0] += 1
-    squared = v.square().sum()
-    return x if squared == 0 else x - (2 / squared) * (x * v).sum(-1, keepdim=True) * v
+    return x - (2 / v.square().sum()) * (x * v).sum(-1, keepdim=True) * v

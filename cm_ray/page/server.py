@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
@@ -44,18 +45,19 @@ def serve(settings: Page) -> None:
     """Show the page until interrupted. Raises UserError without Gradio, the model, or the port."""
     from cm_ray.page.layout import gradio
 
+    if not 0 < settings.port < 65536:
+        raise UserError(f"--port must be 1 to 65535, not {settings.port}.")
     gradio()  # that it is missing is said before a model is fetched
     import uvicorn
 
     app = application(settings)
-    if not 0 < settings.port < 65536:
-        raise UserError(f"--port must be 1 to 65535, not {settings.port}.")
     server = uvicorn.Server(
         uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning", lifespan="on")
     )
     print(f"http://{settings.host}:{settings.port} shows {settings.model}; interrupt it to end.", flush=True)
     try:
-        server.run()
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+            server.run()
     except SystemExit as error:  # uvicorn has said why
         raise UserError(
             f"Could not listen at {settings.host}:{settings.port}: give another --port or --host."

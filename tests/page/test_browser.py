@@ -58,7 +58,7 @@ def address(run, tmp_path_factory):
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
+        assert process.wait(timeout=30) == 0, log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +174,18 @@ def test_too_much_is_refused_unread(address):
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=30)
     assert refused.value.code == 413
+
+
+def test_an_address_that_is_taken_is_a_sentence(address, run):
+    port = address.rpartition(":")[2]
+    done = subprocess.run(
+        [sys.executable, "jobs/app.py", str(run.root), "--port", port, "--device", "cpu"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert f"error: Could not listen at 127.0.0.1:{port}: give another --port" in done.stderr
+    assert "Traceback" not in done.stderr

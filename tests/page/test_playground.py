@@ -183,6 +183,8 @@ def test_without_gradio_the_page_says_how_to_get_it(monkeypatch, run):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r"The page needs Gradio: pip install 'cm_ray\[app\]'"):
         serve(Page(model=str(run.root)))
+    with pytest.raises(UserError, match="--port must be 1 to 65535, not 0"):
+        serve(Page(model=str(run.root), port=0))
 
 
 def test_bodies_of_requests_are_counted():

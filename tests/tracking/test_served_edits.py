@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tracked_runs import free_port, tiny_model
+from tracked_runs import free_port, score, tiny_model
 
 from cm_ray.editing import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.editing import edited, interpolation_steps
 from cm_ray.networks.model import from_uint8, sampling_of, save_model, to_uint8
+from cm_ray.page.facts import model_facts
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.tracker import open_tracker
 
@@ -185,3 +186,14 @@ def test_an_edit_over_http(make_run, start_server, tmp_path):
     said = json.load(refused.value)
     assert "The image of row 0 is not a readable image" in said["message"]
     assert "stack_trace" not in said
+
+
+def test_the_page_tells_the_score_of_a_registered_version(make_run, tmp_path):
+    run, uri = make_run(rows=1), f"sqlite:///{tmp_path}/runs/mlflow.db"
+    open_tracker(run.config(), run, strict=True).register(score(5.0, sampler="multistep@0.8", evaluations=2))
+    told = model_facts(tiny_model(), "models:/tiny@champion", run.model, uri)
+    assert "| FD-digits-1797 | `multistep@0.8` | 5 |" in told
+    assert "no classes" in told
+    other = make_run("other", rows=1, model_name="unscored")
+    open_tracker(other.config(), other, strict=True).register(None)
+    assert "FD-" not in model_facts(tiny_model(), "models:/unscored/1", other.model, uri)
