@@ -41,7 +41,7 @@ def edit(settings: Editing) -> list[Path]:
     request = plan_request(settings, model.spec)
     names = _names(request.files, Path(settings.image))
     head = read_inputs(request, model.spec, 0, min(_ROWS, len(names)))
-    if Path(settings.image).is_dir():
+    if Path(settings.image).expanduser().is_dir():
         results = _on_ray(settings, folder, request, model)
     else:
         results = iter([edit_unit(load_model(folder, settings.device), request, 0, 1)])
