@@ -24,7 +24,8 @@ from cm_ray.metrics.digits import load_digits_images
 from cm_ray.metrics.extractors import open_extractor, statistics_of
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.networks.editing import edited, interpolation_steps, shown_before
-from cm_ray.networks.model import from_uint8, load_model, sampling_of, to_uint8
+from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
+from cm_ray.networks.reading import load_model
 from cm_ray.tracking.locate import locate_model
 from cm_ray.training.pictures import save_grid
 

@@ -15,7 +15,8 @@ from cm_ray.core.noise import Purpose, normal
 from cm_ray.editing import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.editing import edited
-from cm_ray.networks.model import from_uint8, load_model, sampling_of, to_uint8
+from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
+from cm_ray.networks.reading import load_model
 from tests.cluster.tiny import NETWORK, save_tiny
 
 CONDITIONAL = replace(NETWORK, conditional=True)

@@ -21,7 +21,8 @@ import torch
 from PIL import Image
 
 from cm_ray.data.uploads import MOST_BYTES
-from cm_ray.networks.model import load_model, sampling_of, to_uint8
+from cm_ray.networks.model import sampling_of, to_uint8
+from cm_ray.networks.reading import load_model
 from cm_ray.training.pictures import grid_picture
 from tests.cluster.tiny import NETWORK, make_tiny_run
 

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 from cm_ray.editing import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.editing import edited
-from cm_ray.networks.model import from_uint8, load_model, sampling_of, to_uint8
+from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
+from cm_ray.networks.reading import load_model
 from cm_ray.page.facts import model_facts
 from cm_ray.page.playground import Painted, Playground, Wish
 from cm_ray.page.server import Limited, Page, serve
