@@ -13,8 +13,11 @@ from cm_ray.errors import UserError
 from cm_ray.page.playground import Painted, Playground, Shown, Wish
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("GRADIO_RUN_HISTORY", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+_KEPT_S = 3600
+"""Uploads and results are removed after so long."""
 ANY_CLASS = "drawn at random"
 HINTS: dict[str, str] = {
     "inpaint": "Paint over what is to be made anew; all else is kept as it is.",
@@ -37,7 +40,7 @@ def gradio() -> Any:
 def build(play: Playground, facts: str) -> Any:
     """Return the page as Gradio's Blocks."""
     gr = gradio()
-    with gr.Blocks(title="cm_ray", analytics_enabled=False) as page:
+    with gr.Blocks(title="cm_ray", analytics_enabled=False, delete_cache=(_KEPT_S, _KEPT_S)) as page:
         gr.Markdown("# cm_ray")
         with gr.Tab("Sample"):
             _sample_tab(gr, play)
@@ -47,7 +50,7 @@ def build(play: Playground, facts: str) -> Any:
             _between_tab(gr, play)
         with gr.Tab("Model"):
             gr.Markdown(facts, elem_id="facts")
-    page.queue(default_concurrency_limit=2, max_size=32)
+    page.queue(default_concurrency_limit=2, max_size=32, api_open=False)
     return page
 
 
@@ -67,7 +70,7 @@ def _sample_tab(gr: Any, play: Playground) -> None:
 
 
 def _edit_tab(gr: Any, play: Playground) -> None:
-    given, tasks = gr.State(None), _tasks(play)
+    given, tasks, known = gr.State(None), _tasks(play), factors(play.spec.shape)
     with gr.Row():
         with gr.Column():
             upload = gr.File(label="An image file", type="binary", elem_id="edit-upload", height=100)
@@ -95,7 +98,7 @@ def _edit_tab(gr: Any, play: Playground) -> None:
             with gr.Row():
                 strokes = ", ".join(map(str, STROKE_TIMES))
                 taus = gr.Textbox(strokes, label="Times of stroke")
-                factor = gr.Dropdown(factors(play.spec.shape), value=2, label="Factor of upscale")
+                factor = gr.Dropdown(known, value=known[0] if known else None, label="Factor of upscale")
                 sigma = gr.Number(0.5, label="Level of denoise")
             button = gr.Button("Edit", variant="primary", elem_id="edit-button")
     picture, text = _result(gr, "edit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from cm_ray.networks.model import Model, from_uint8, sampling_of, to_uint8
 from cm_ray.training.pictures import grid_picture, to_nhwc
 
 MOST_SAMPLES = 64
+"""Images of a picture, which are one batch."""
 CANVAS = 384
 """Pixels that a picture to paint on is magnified to, about."""
 _PAINTED = 0.25
@@ -85,6 +87,8 @@ class Playground:
         _check_numbers(ways, 0, seed)
         _check_numbers(frames, 0, other)
         check_label(self.spec, label)
+        if frames * ways > MOST_SAMPLES:
+            raise UserError(f"Take 1 to {MOST_SAMPLES} images in all, not {frames} times {ways}.")
         indices = self._range(ways).repeat_interleave(frames)
         alpha = torch.linspace(0, 1, frames, device=self.device).repeat(ways)
         labels, sampling = self._labels(indices, label), sampling_of(self.spec)
@@ -160,7 +164,7 @@ class Playground:
     def _all_at_a_time(self, made: list[Iterator[Step]]) -> Iterator[tuple[Step, ...]]:
         """Yield the steps of several results together, holding the model for the time of each only."""
         while True:
-            with self._turn:
+            with self._turn, _memory_explained():
                 steps = [next(one, None) for one in made]
             if any(step is None for step in steps):
                 return
@@ -193,6 +197,14 @@ class Playground:
 
     def _labels(self, indices: Tensor, label: int | None) -> Tensor | None:
         return None if label is None else torch.full_like(indices, label)
+
+
+@contextlib.contextmanager
+def _memory_explained() -> Iterator[None]:
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError("So many images do not fit into the GPU's memory: take fewer.") from error
 
 
 def _as_batch(pixels: Pixels) -> Images:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import tyro
@@ -23,6 +27,8 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 _ENVELOPE_BYTES = 1 << 20
 """What a request may have besides the file that it brings."""
+_POSTED = ("upload", "queue/join", "component_server", "cancel", "reset")
+"""What the page posts to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,39 +49,34 @@ class Page:
 
 def serve(settings: Page) -> None:
     """Show the page until interrupted. Raises UserError without Gradio, the model, or the port."""
-    from cm_ray.page.layout import gradio
-
     if not 0 < settings.port < 65536:
         raise UserError(f"--port must be 1 to 65535, not {settings.port}.")
-    gradio()  # that it is missing is said before a model is fetched
-    import uvicorn
+    with _bound(settings) as listening:
+        app = application(settings)
+        import uvicorn
 
-    app = application(settings)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning", lifespan="on")
-    )
-    print(f"http://{settings.host}:{settings.port} shows {settings.model}; interrupt it to end.", flush=True)
-    try:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+        at = f"[{settings.host}]" if ":" in settings.host else settings.host
+        print(f"http://{at}:{settings.port} shows {settings.model}; interrupt it to end.", flush=True)
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it
-            server.run()
-    except SystemExit as error:  # uvicorn has said why
-        raise UserError(
-            f"Could not listen at {settings.host}:{settings.port}: give another --port or --host."
-        ) from error
+            server.run([listening])
 
 
 def application(settings: Page) -> Any:
     """Return the page as an ASGI application. Raises UserError when there is no such model."""
     from cm_ray.page.layout import build, gradio
 
+    files = tempfile.TemporaryDirectory(prefix="cm_ray-page-", ignore_cleanup_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = files.name  # Gradio looks as it is imported
     gr = gradio()
     from fastapi import FastAPI
 
     folder = locate_model(settings.model, settings.tracking_uri)
     model = load_model(folder, settings.device)
+    facts = model_facts(model, settings.model, folder, settings.tracking_uri)
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses twice as many, for Gradio's own reading, too
-    page = build(Playground(model), model_facts(model, settings.model, folder, settings.tracking_uri))
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    page = build(Playground(model), facts)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_removing(files))
     gr.mount_gradio_app(
         app,
         page,
@@ -87,12 +88,64 @@ def application(settings: Page) -> Any:
         footer_links=[],
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     )
+    _keep_to_uploads(gr, page, Path(files.name).resolve())
     app.add_middleware(Limited, most=MOST_BYTES + _ENVELOPE_BYTES)
     return app
 
 
+@contextlib.contextmanager
+def _bound(settings: Page) -> Iterator[socket.socket]:
+    """Hold the address that is to be listened at; before a model is read, as it may be another's."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((settings.host, settings.port))
+        except OSError as error:
+            raise UserError(
+                f"Could not listen at {settings.host}:{settings.port} ({error.strerror}): "
+                "give another --port or --host."
+            ) from error
+        yield listening
+
+
+def _removing(
+    files: tempfile.TemporaryDirectory[str],
+) -> Callable[[Any], contextlib.AbstractAsyncContextManager[None]]:
+    """Return a lifespan of the application at whose end the folder of uploads and results is removed."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            files.cleanup()
+
+    return lifespan
+
+
+def _keep_to_uploads(gr: Any, page: Any, folder: Path) -> None:
+    """Let no request name a file of the server's that was not uploaded, or an address to fetch one from.
+
+    Gradio refuses the former in pages that it launched itself, which mounted ones do not claim to be; of
+    the latter it fetches what is not in its own network.
+    """
+    page.has_launched = page.is_running = True
+
+    async def kept(path: str | Path | None) -> str | None:
+        if path is not None and not Path(path).resolve().is_relative_to(folder):
+            raise gr.Error("Only uploaded files can be opened.", print_exception=False)
+        return None if path is None else str(path)
+
+    for block in page.blocks.values():
+        block.async_move_resource_to_block_cache = kept
+
+
 class Limited:
-    """ASGI middleware: a request with a larger body is answered 413, and read no further."""
+    """ASGI middleware: a request with a larger body is answered 413, and read no further.
+
+    What Gradio would answer and the page never asks (to fetch an address, to cut a film) is answered 403.
+    """
 
     def __init__(self, app: Callable[..., Awaitable[None]], most: int) -> None:
         self.app, self.most = app, most
@@ -104,7 +157,10 @@ class Limited:
             return
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if not announced.isdigit() or int(announced) > self.most:
-            await _refuse(send)
+            await _refuse(send, 413, f"A request may bring {MOST_BYTES >> 20} MiB at most.")
+            return
+        if not _is_the_pages(scope):
+            await _refuse(send, 403, "This page has no use for such a request.")
             return
         await self.app(scope, self._counted(receive), send)
 
@@ -121,8 +177,13 @@ class Limited:
         return counted
 
 
-async def _refuse(send: Send) -> None:
-    start = {"type": "http.response.start", "status": 413, "headers": [(b"content-type", b"text/plain")]}
-    await send(start)
-    text = f"A request may bring {MOST_BYTES >> 20} MiB at most."
+def _is_the_pages(scope: Message) -> bool:
+    if scope["method"] in ("GET", "HEAD"):
+        return "://" not in scope["path"]
+    return scope["path"].rstrip("/").removeprefix("/gradio_api/") in _POSTED
+
+
+async def _refuse(send: Send, status: int, text: str) -> None:
+    headers = [(b"content-type", b"text/plain")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": text.encode()})

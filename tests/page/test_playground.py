@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import socket
 import sys
 
 import numpy as np
@@ -160,6 +161,7 @@ def test_uploads_and_samples_become_canvases(play, tmp_path):
         (lambda play: play.sample(1, 1, 0, 10), "The label 10 does not fit"),
         (lambda play: play.between(0, -1, 5, 2, None), "seed must not be negative"),
         (lambda play: play.between(0, 1, 500, 2, None), "Take 1 to 64 images, not 500"),
+        (lambda play: play.between(0, 1, 13, 5, None), "Take 1 to 64 images in all, not 13 times 5"),
         (lambda play: play.edit(Wish(task="stroke"), None, NOTHING), "There is no image yet"),
         (lambda play: play.edit(Wish(task="inpaint"), pixels(), NOTHING), "Nothing is painted over yet"),
         (lambda play: play.edit(Wish(task="colorize"), pixels(), NOTHING), "this one makes grey ones"),
@@ -182,8 +184,12 @@ def test_facts_tell_scores_and_time_points(run):
 
 def test_without_gradio_the_page_says_how_to_get_it(monkeypatch, run):
     monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "set by the page")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
     with pytest.raises(UserError, match=r"The page needs Gradio: pip install 'cm_ray\[app\]'"):
-        serve(Page(model=str(run.root)))
+        serve(Page(model=str(run.root), port=port))
     with pytest.raises(UserError, match="--port must be 1 to 65535, not 0"):
         serve(Page(model=str(run.root), port=0))
 
@@ -205,7 +211,7 @@ def test_bodies_of_requests_are_counted():
             answers.append(message.get("status"))
 
         read.clear(), answers.clear()
-        scope = {"type": "http", "headers": headers}
+        scope = {"type": "http", "headers": headers, "method": "POST", "path": "/gradio_api/upload"}
         asyncio.run(Limited(app, 10)(scope, receive, send))
         return read, answers
 
