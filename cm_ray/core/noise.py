@@ -32,6 +32,8 @@ class Purpose(enum.IntEnum):
     FLIP = 2
     SAMPLE = 3
     LABELS = 4
+    EDIT = 5
+    """Of edits: a sample that is edited is not made again by the noise that made it."""
 
 
 def uniform(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Sequence[int] = ()) -> Tensor:

@@ -43,7 +43,7 @@ def edit_steps(
     start = images if known is None else known.alone()
     yield from editing.replacement(
         clipped(lambda x_t, t: model(x_t, t, labels)),
-        lambda draw: normal(seed, draw, indices, Purpose.SAMPLE, model.spec.shape) * (edit.task != "denoise"),
+        lambda draw: normal(seed, draw, indices, Purpose.EDIT, model.spec.shape) * (edit.task != "denoise"),
         edit.times,
         start,
         known,
@@ -86,11 +86,12 @@ def interpolation_steps(
     """Yield the steps of sampling between two seeds: at alpha (b,) 0 the samples `indices` of the first.
 
     The noise of every step is mixed on the sphere, so the ends are those samples to the bit, whatever the
-    sampler. labels: by default those of the first seed, for a conditional model, on the whole way.
+    sampler. labels: of a conditional model, on the whole way: those that are drawn are other ones for every
+    seed, so that no way would end in the second one's samples. Raises UserError when they are missing.
     """
+    if labels is None and model.spec.classes:
+        raise UserError("Interpolation between samples of a model with classes takes a class: say a label.")
     model.eval()
-    if labels is None:
-        labels = model.sample_labels(indices, seeds[0])
 
     def draw_of(seed: int) -> Noise:
         return lambda draw: normal(seed, draw, indices, Purpose.SAMPLE, model.spec.shape)
