@@ -22,11 +22,31 @@ KEPT = 128
 
 
 def open_upload(data: bytes, name: str) -> Image.Image:
-    """Decode an image file's bytes to an upright picture of mode L or RGB.
+    """Decode an image file's bytes to an upright picture of mode L or RGB, on white where it is transparent.
 
     name: what it is called in messages. Raises UserError when it is not a PNG, JPEG, WebP or BMP image, is
     broken, or is larger than 32 MiB or 64 million pixels.
     """
+    return _flat(_decoded(data, name), "white")
+
+
+def open_mask(data: bytes, name: str) -> Image.Image:
+    """Decode a mask, of mode L; where it is transparent, it is black. Raises UserError as `open_upload`.
+
+    And when nothing of it is white though it shows something, as one of zeros and ones does.
+    """
+    decoded = _decoded(data, name)
+    mask = _flat(decoded, "black").convert("L")
+    lowest, greatest = mask.getextrema()
+    if greatest < KEPT and (greatest or decoded.has_transparency_data):
+        raise UserError(
+            f"{name} keeps nothing: white is kept, levels from {KEPT} on, and here they go from {lowest} to "
+            f"{greatest}, transparent pixels counted as black. Make it white where the image is kept."
+        )
+    return mask
+
+
+def _decoded(data: bytes, name: str) -> Image.Image:
     if len(data) > MOST_BYTES:
         raise UserError(f"{name} has more than {MOST_BYTES >> 20} MiB: make it smaller.")
     try:
@@ -34,7 +54,7 @@ def open_upload(data: bytes, name: str) -> Image.Image:
             if image.width * image.height > MOST_PIXELS:
                 raise Image.DecompressionBombError
             image.load()
-            return eight_bit(ImageOps.exif_transpose(image))
+            return _convertible(ImageOps.exif_transpose(image))
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own, of even more pixels
@@ -94,6 +114,20 @@ def fitted_mask(
     grey = mask.convert("L").point(lambda level: 255 if level >= KEPT else 0)
     _, h, w = shape
     return np.asarray(_fit(grey, (w, h), Image.Resampling.NEAREST)) >= KEPT
+
+
+def _convertible(image: Image.Image) -> Image.Image:
+    """Return an image of eight bits a channel, transparent or not."""
+    if image.has_transparency_data and not image.mode.startswith("I;16"):
+        return image.convert("RGBA")
+    return eight_bit(image)
+
+
+def _flat(image: Image.Image, ground: str) -> Image.Image:
+    """Return an image as one sees it on a ground: what transparent pixels hide is nobody's picture."""
+    if image.mode != "RGBA":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
 
 
 def _fit(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from cm_ray.core.types import Images, Labels
-from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_upload
+from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_upload
 from cm_ray.editing import Edit, Task, plan_edit
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.editing import edited, interpolation_steps
@@ -60,8 +60,9 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
         the row's number. params: task, sample by default; seed; steps, 0 for the default; label, a class, -1
         to draw one per row with the seed.
 
-        - sample: returns uint8 (n, h, w, c).
+        - sample: returns uint8 (n, h, w, c). params taus instead of steps.
         - interpolate: column `alpha` goes from 0, the sample of `seed`, to 1, that of `to_seed`; the same.
+          A model with classes needs a label.
         - inpaint, colorize, upscale, stroke, denoise: column `image` holds the bytes of a PNG, JPEG, WebP or
           BMP file, and `mask` those of inpaint's, white where the image is kept; params taus, factor, sigma,
           resize. Returns a table whose column `image` holds the bytes of PNG files.
@@ -157,7 +158,7 @@ def _read(table: pd.DataFrame, spec: ModelSpec, edit: Edit, resize: bool) -> tup
         pictures.append(fitted_pixels(picture, name, spec.shape, resize=resize, factor=edit.factor)[None])
         if edit.task == "inpaint":
             name = f"The mask of row {row}"
-            mask = open_upload(_bytes(table["mask"].iloc[row], name), name)
+            mask = open_mask(_bytes(table["mask"].iloc[row], name), name)
             masks.append(fitted_mask(mask, name, picture, spec.shape)[None])
     images = torch.from_numpy(np.concatenate(pictures)).permute(0, 3, 1, 2)
     return images, torch.from_numpy(np.concatenate(masks))[:, None] if edit.task == "inpaint" else None
@@ -185,19 +186,28 @@ def _plan(spec: ModelSpec, settings: dict[str, Any]) -> Edit:
         spec.diffusion,
         spec.shape,
         steps=int(settings["steps"]),
-        taus=tuple(float(tau) for tau in settings["taus"]),
+        taus=_taus(settings),
         factor=int(settings["factor"]),
         sigma=float(settings["sigma"]),
     )
 
 
+def _taus(settings: dict[str, Any]) -> tuple[float, ...]:
+    return tuple(float(tau) for tau in settings["taus"])
+
+
 def _checked(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -> Sampling:
     """Return the sampling of a request. Raises RefusedRequest on a bad one."""
     _check_numbers(spec, indices, settings)
+    for name in ("factor", "sigma", "resize"):
+        if settings[name]:
+            raise RefusedRequest(
+                f"{name} does not go with {settings['task']}, which takes no image: leave it out."
+            )
     steps = int(settings["steps"])
     if not 0 <= steps <= _MOST_STEPS:
         raise RefusedRequest(f"steps must be 0 to {_MOST_STEPS}, not {steps}.")
-    return sampling_of(spec, steps=steps)
+    return sampling_of(spec, steps=steps, taus=_taus(settings))
 
 
 def _check_numbers(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -> None:

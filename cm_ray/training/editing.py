@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.core.types import Images
-from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_upload, read_file
+from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_upload, read_file
 from cm_ray.editing import Edit
 from cm_ray.networks.editing import edited, shown_before
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, to_uint8
@@ -68,7 +69,7 @@ def read_inputs(request: EditRequest, spec: ModelSpec, first: int, count: int) -
         pixels = fitted_pixels(picture, name, spec.shape, resize=request.resize, factor=factor)
         images.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
         if request.masks:
-            mask = open_upload(read_file(request.masks[place]), str(request.masks[place]))
+            mask = open_mask(read_file(request.masks[place]), str(request.masks[place]))
             masks.append(torch.from_numpy(fitted_mask(mask, str(request.masks[place]), picture, spec.shape)))
     given = noisy = from_uint8(torch.stack(images))
     if request.add_noise:
@@ -76,6 +77,17 @@ def read_inputs(request: EditRequest, spec: ModelSpec, first: int, count: int) -
         noise = normal(request.seed, 0, indices, Purpose.NOISE, spec.shape)
         noisy = given + request.edit.times[-1] * noise
     return Inputs(given, noisy, torch.stack(masks)[:, None] if masks else None)
+
+
+def content_digests(request: EditRequest, spec: ModelSpec) -> list[str]:
+    """Read all files; return a digest of each as the model takes it. Raises UserError as `read_inputs`."""
+    digests = []
+    for place in range(len(request.files)):
+        inputs = read_inputs(request, spec, place, 1)
+        digest = hashlib.sha256(inputs.noisy.numpy().tobytes())
+        digest.update(b"" if inputs.mask is None else inputs.mask.numpy().tobytes())
+        digests.append(digest.hexdigest())
+    return digests
 
 
 def edit_unit(model: Model, request: EditRequest, first: int, count: int) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cm_ray.data import uploads
-from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_upload, read_file
+from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_upload, read_file
 from cm_ray.errors import UserError
 
 
@@ -41,6 +41,39 @@ def test_a_camera_held_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
     assert open_upload(encoded(picture(8, 6), "JPEG", exif=exif), "x").size == (6, 8)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_are_as_one_sees_them(mode):
+    image = Image.new("RGBA", (8, 6), (0, 0, 0, 0))
+    image.paste((9, 9, 9, 255), (0, 0, 4, 6))
+    seen = np.asarray(open_upload(encoded(image.convert(mode)), "x").convert("L"))
+    assert (seen[:, 4:] == 255).all(), "paper, and not the black that they hide"
+    assert (abs(seen[:, :4].astype(int) - 9) <= 3).all()
+
+
+def test_what_is_transparent_in_a_mask_is_not_kept():
+    mask = Image.new("RGBA", (8, 6), "white")
+    mask.paste((255, 255, 255, 0), (0, 0, 4, 6))
+    kept = np.asarray(open_mask(encoded(mask), "m"))
+    assert (kept[:, :4] == 0).all()
+    assert (kept[:, 4:] == 255).all()
+    assert open_mask(encoded(Image.new("RGB", (8, 6), "black")), "m").getextrema() == (0, 0), (
+        "all is made anew"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mask", "levels"),
+    [
+        (Image.fromarray(np.eye(6, dtype=np.uint8)), "from 0 to 1,"),
+        (Image.new("L", (8, 6), 127), "from 127 to 127,"),
+        (Image.new("RGBA", (8, 6), (255, 255, 255, 0)), "from 0 to 0, transparent pixels counted"),
+    ],
+)
+def test_a_mask_that_keeps_nothing_though_it_shows_something(mask, levels):
+    with pytest.raises(UserError, match=f"m keeps nothing: white is kept, levels from 128 on, .*{levels}"):
+        open_mask(encoded(mask), "m")
 
 
 def bomb(width, height):

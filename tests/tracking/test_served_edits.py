@@ -113,6 +113,24 @@ def test_interpolation_by_rows(served):
     assert np.abs(answer[2].astype(int) - end[0]).max() <= 1
 
 
+@pytest.mark.parametrize("columns", [{"index": [4]}, {"index": [4], "alpha": [0.0]}])
+def test_time_points_are_taken(columns, served):
+    task = "interpolate" if "alpha" in columns else "sample"
+    answer = served[False].predict(pd.DataFrame(columns), params={"task": task, "taus": [2.0]})
+    model = tiny_model()
+    sampling = sampling_of(model.spec, taus=(2.0,))
+    sample = to_uint8(model.sample(torch.tensor([4]), seed=0, sampling=sampling))
+    np.testing.assert_array_equal(answer, sample.permute(0, 2, 3, 1).numpy())
+    assert (answer != served[False].predict(pd.DataFrame(columns), params={"task": task})).any()
+
+
+def test_a_way_needs_a_class(served):
+    table, params = pd.DataFrame({"index": [4], "alpha": [0.5]}), {"task": "interpolate"}
+    assert served[True].predict(table, params=params | {"label": 1}).shape == (1, 8, 8, 1)
+    with pytest.raises(UserError, match="takes a class: say a label"):
+        served[True].predict(table, params=params)
+
+
 IMAGE = {"image": [png(IMAGES[0])]}
 
 
@@ -137,6 +155,10 @@ IMAGE = {"image": [png(IMAGES[0])]}
         (IMAGE, {"task": "stroke", "taus": [81.0]}, "at most 80, not 81"),
         (IMAGE, {"task": "stroke", "label": 0}, "label 0 is none of this model's"),
         (IMAGE, {"task": "denoise"}, "The noise level sigma must be above"),
+        ({"index": [0]}, {"factor": 2}, "factor does not go with sample"),
+        ({"index": [0], "alpha": [0.5]}, {"task": "interpolate", "sigma": 2.0}, "sigma does not go with"),
+        ({"index": [0]}, {"resize": True}, "resize does not go with sample"),
+        ({"index": [0]}, {"taus": [81.0]}, "Time points must descend between 80"),
         (IMAGE | {"index": [-1]}, {"task": "stroke"}, "index must be in"),
     ],
 )
