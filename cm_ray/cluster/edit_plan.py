@@ -38,7 +38,8 @@ class Editing:
     """Of inpaint: an image that is white where the image is kept and black where it is made anew; or a folder
     of such, called as the images are."""
     out: Path = Path("edits")
-    """Folder for NAME-0.png, NAME-1.png ..., and grid.png: before, results, and the image given."""
+    """Folder for NAME-0.png, NAME-1.png ..., and grid.png: before, results, and the image given. Results that
+    the same edit has left there are not made again."""
     samples: int = 4
     """Results for each image: sample k is made with seed + k. Of denoise one, as it draws nothing; of
     interpolate ways."""
@@ -46,7 +47,7 @@ class Editing:
     """Seed of the noise, and of the labels of a conditional model. Image i of a folder has noise i."""
     label: int | None = None
     """Class of all images, by number. By default the sub-folder's, where they are called as the model's
-    classes; else drawn at random, which spoils an image of another class."""
+    classes; else drawn at random, which spoils an image of another class. interpolate asks for it."""
     steps: int = 0
     """Evaluations, on a Karras grid; 0: 39, and of interpolate those of the model's own sampler."""
     taus: tuple[float, ...] = ()
@@ -67,11 +68,15 @@ class Editing:
     batch_size: int = 256
     """Images per network evaluation."""
     device: str = "auto"
-    """Of a single image: auto takes a GPU if there is one; else cpu, cuda, cuda:1."""
+    """Of a single image and of interpolate: auto takes a GPU if there is one; else cpu, cuda, cuda:1."""
     actors: ActorsConfig = field(default_factory=ActorsConfig)
     """Who edits a folder."""
     tracking_uri: str = ""
     """MLflow server or store of models:/ names; empty: $MLFLOW_TRACKING_URI, else runs/mlflow.db."""
+
+
+_OWNERS = {"mask": "inpaint", "add_noise": "denoise", "to_seed": "interpolate", "frames": "interpolate"}
+"""Settings that mean something to one task alone."""
 
 
 def check_editing(settings: Editing, spec: ModelSpec) -> None:
@@ -81,15 +86,23 @@ def check_editing(settings: Editing, spec: ModelSpec) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(settings, name)}.")
     if settings.seed < 0 or (settings.to_seed or 0) < 0:
         raise UserError("Seeds must not be negative.")
-    owners = {"mask": "inpaint", "add_noise": "denoise", "to_seed": "interpolate"}
-    for name, task in owners.items():
-        if getattr(settings, name) not in ("", False, None) and settings.task != task:
+    defaults = Editing(task=settings.task, model=settings.model)
+    for name, task in _OWNERS.items():
+        if getattr(settings, name) != getattr(defaults, name) and settings.task != task:
             raise UserError(f"--{name.replace('_', '-')} goes with {task}, not with {settings.task}.")
-    if settings.task == "interpolate" and (settings.image or settings.factor or settings.sigma):
-        raise UserError("interpolate goes from seed to seed: leave --image, --factor and --sigma out.")
-    if settings.task == "interpolate" and settings.frames < 2:
-        raise UserError(f"--frames must be at least 2, both ends, not {settings.frames}.")
+    if settings.task == "interpolate":
+        _check_interpolation(settings, defaults, spec)
     check_label(spec, settings.label)
+
+
+def _check_interpolation(settings: Editing, defaults: Editing, spec: ModelSpec) -> None:
+    for name in ("image", "factor", "sigma", "resize", "actors"):
+        if getattr(settings, name) != getattr(defaults, name):
+            raise UserError(f"interpolate goes from seed to seed: leave --{name} out.")
+    if settings.frames < 2:
+        raise UserError(f"--frames must be at least 2, both ends, not {settings.frames}.")
+    if spec.classes and settings.label is None:
+        raise UserError("interpolate stays in a class, as this model has some: give its --label.")
 
 
 def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
@@ -106,6 +119,11 @@ def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
         sigma=settings.sigma,
     )
     files = find_images(settings.image)
+    if Path(settings.image).expanduser().is_dir():
+        if settings.device != "auto":
+            raise UserError("--device is of a single image: who edits a folder is said by --actors.")
+    elif settings.actors != ActorsConfig():
+        raise UserError("--actors edit a folder: a single image is edited here, on --device.")
     labels = _labels(settings, files, spec)
     return EditRequest(
         edit=edit,
@@ -140,9 +158,14 @@ def _labels(settings: Editing, files: tuple[Path, ...], spec: ModelSpec) -> tupl
     root = Path(settings.image).expanduser().absolute()
     if not spec.classes or root.is_file():
         return ()
-    folders = [file.relative_to(root).parts[0] for file in files]
-    if not {*folders} <= {*spec.class_names}:
+    folders = ["/".join(file.relative_to(root).parts[:-1][:1]) for file in files]
+    if not {*folders} & {*spec.class_names}:
         return ()
+    if others := sorted({*folders} - {*spec.class_names}):
+        raise UserError(
+            f"{root / others[0]} is called as no class, and other sub-folders are: rename it "
+            f"({', '.join(spec.class_names)}), or give one --label for all."
+        )
     return tuple(spec.class_names.index(folder) for folder in folders)
 
 

@@ -113,6 +113,27 @@ class Gathered:
         return loaded
 
 
+class Assembly:
+    """Gathers the units of every place in the order of their numbers: sums are then always the same."""
+
+    def __init__(self, places: Sequence[int]) -> None:
+        self._places = places
+        self._early: dict[int, Unit] = {}
+        self._turns: dict[int, list[int]] = {}  # numbers still to come, the next one last
+        for number in reversed(range(len(places))):
+            self._turns.setdefault(places[number], []).append(number)
+        self._gathered = {place: Gathered() for place in self._turns}
+
+    def put(self, number: int, unit: Unit) -> Gathered | None:
+        """Take in a unit; return all of its place when it was the last one missing."""
+        place = self._places[number]
+        turns, gathered = self._turns[place], self._gathered[place]
+        self._early[number] = unit
+        while turns and turns[-1] in self._early:
+            gathered.append(self._early.pop(turns.pop()))
+        return self._gathered.pop(place) if not turns else None
+
+
 def joined(parts: Sequence[Gathered], what: Literal["images", "features"]) -> Tensor | None:
     """Put the images or features of parts together, in their order; None when they were not wanted.
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cm_ray.cluster.actors import Actors
-from cm_ray.cluster.gathered import Gathered, Unit, Wanted
+from cm_ray.cluster.gathered import Assembly, Gathered, Unit, Wanted
 from cm_ray.cluster.launch import user_error
 from cm_ray.cluster.progress import say
 from cm_ray.data.part import cut_pieces
@@ -189,13 +189,16 @@ class SamplerPool:
         yield from self._run(submit, units, progress)
 
     def edit(
-        self, model: PutModel, request: EditRequest, progress: Progress | None = None
+        self,
+        model: PutModel,
+        request: EditRequest,
+        pieces: Sequence[tuple[int, int]],
+        progress: Progress | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yield the place of every unit of files and its results, uint8 (count, samples, c, h, w), as each is
-        finished. Raises UserError on a bad file, and as `generate_all`.
+        """Yield the place of every piece, (first file, count), and its results, uint8 (count, samples, c, h,
+        w), as each is finished. Raises UserError on a bad file, and as `generate_all`.
         """
-        pieces = enumerate(request.units(model.spec))
-        units = [(place, first, count, count * request.samples) for place, (first, count) in pieces]
+        units = [(place, *piece, piece[1] * request.samples) for place, piece in enumerate(pieces)]
 
         def submit(actor: Any, unit: tuple[int, int, int, int]) -> Any:
             _, first, count, _ = unit
@@ -237,7 +240,7 @@ class SamplerPool:
         self, submit: Callable[[Any, Any], Any], units: Sequence[Any], progress: Progress | None
     ) -> Iterator[tuple[int, Gathered]]:
         """Do units (place, …, count), and yield every place with what its units came to, once all are."""
-        assembly = _Assembly([unit[0] for unit in units])
+        assembly = Assembly([unit[0] for unit in units])
         done, total = 0, sum(unit[-1] for unit in units)
         try:
             for number, unit in self._finished(submit, units):
@@ -280,27 +283,6 @@ class SamplerPool:
             )
             done = ray.wait(references, num_returns=1)[0]
         return done
-
-
-class _Assembly:
-    """Gathers the units of every place in the order of their numbers: sums are then always the same."""
-
-    def __init__(self, places: Sequence[int]) -> None:
-        self._places = places
-        self._early: dict[int, Unit] = {}
-        self._turns: dict[int, list[int]] = {}  # numbers still to come, the next one last
-        for number in reversed(range(len(places))):
-            self._turns.setdefault(places[number], []).append(number)
-        self._gathered = {place: Gathered() for place in self._turns}
-
-    def put(self, number: int, unit: Unit) -> Gathered | None:
-        """Take in a unit; return all of its place when it was the last one missing."""
-        place = self._places[number]
-        turns, gathered = self._turns[place], self._gathered[place]
-        self._early[number] = unit
-        while turns and turns[-1] in self._early:
-            gathered.append(self._early.pop(turns.pop()))
-        return self._gathered.pop(place) if not turns else None
 
 
 def _explained(error: ray.exceptions.RayError) -> Exception:

@@ -37,7 +37,8 @@ def open_mask(data: bytes, name: str) -> Image.Image:
     """
     decoded = _decoded(data, name)
     mask = _flat(decoded, "black").convert("L")
-    lowest, greatest = mask.getextrema()
+    levels = np.asarray(mask)
+    lowest, greatest = int(levels.min()), int(levels.max())
     if greatest < KEPT and (greatest or decoded.has_transparency_data):
         raise UserError(
             f"{name} keeps nothing: white is kept, levels from {KEPT} on, and here they go from {lowest} to "

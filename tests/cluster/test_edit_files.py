@@ -17,6 +17,7 @@ from cm_ray.errors import UserError
 from cm_ray.networks.editing import edited
 from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
 from cm_ray.networks.reading import load_model
+from cm_ray.training.editing import edit_unit
 from tests.cluster.tiny import NETWORK, save_tiny
 
 CONDITIONAL = replace(NETWORK, conditional=True)
@@ -52,7 +53,7 @@ def read(path):
 
 
 def run(model_folder, task, tmp_path, **settings):
-    defaults = {"out": tmp_path / "out", "samples": 2, "device": "cpu"}
+    defaults = {"out": tmp_path / "out", "samples": 2}
     paths = {name: str(value) for name, value in settings.items() if name in ("image", "mask")}
     return edit(Editing(task=task, **({"model": str(model_folder)} | defaults | settings | paths)))
 
@@ -152,7 +153,48 @@ def test_labels_of_folders_called_as_the_classes(model_folder, tmp_path):
     assert labels() == (3, 3, 7)
     assert labels(label=1) == (1, 1, 1)
     save(tmp_path / "in" / "other" / "d.png")
-    assert labels() == ()
+    with pytest.raises(UserError, match=r"in/other is called as no class, and other sub-folders are"):
+        labels()
+    assert labels(label=1) == (1, 1, 1, 1)
+    for name in ("none", "of", "them"):
+        save(tmp_path / "else" / name / "a.png")
+    given = Editing(task="stroke", model="", image=str(tmp_path / "else"))
+    assert plan_request(given, spec).labels == ()
+
+
+def test_what_another_edit_of_the_same_image_left_is_removed_and_no_more(model_folder, tmp_path, image):
+    other = save(tmp_path / "in" / "two.png", seed=1)
+    run(model_folder, "stroke", tmp_path, image=other, label=1, samples=1)
+    _, *first = run(model_folder, "stroke", tmp_path, image=image, label=1, samples=4)
+    _, *again = run(model_folder, "stroke", tmp_path, image=image, label=1, samples=1)
+    assert again == first[:1]
+    left = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert left == ["edits.json", "grid.png", "one-0.png", "two-0.png"]
+    run(model_folder, "interpolate", tmp_path, label=1, samples=3, frames=2)
+    _, *ways = run(model_folder, "interpolate", tmp_path, label=1, samples=1, frames=2)
+    assert sorted(tmp_path.glob("out/way-*")) == ways
+
+
+def test_a_repeat_goes_on(model_folder, tmp_path, image, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "cm_ray.cluster.edit.edit_unit",
+        lambda model, request, first, count: made.append(first) or edit_unit(model, request, first, count),
+    )
+    settings = {"image": image, "label": 1, "samples": 2}
+    grid, *results = run(model_folder, "stroke", tmp_path, **settings)
+    content = [path.read_bytes() for path in (grid, *results)]
+    assert [grid, *results] == run(model_folder, "stroke", tmp_path, **settings)
+    assert made == [0]
+    results[1].unlink()
+    run(model_folder, "stroke", tmp_path, **settings)
+    assert made == [0, 0]
+    assert [path.read_bytes() for path in (grid, *results)] == content
+    run(model_folder, "stroke", tmp_path, **settings | {"label": 2})
+    assert results[0].read_bytes() != content[1]
+    save(image, seed=9)
+    run(model_folder, "stroke", tmp_path, **settings | {"label": 2})
+    assert made == [0] * 4, "another class, another image"
 
 
 @pytest.mark.ray
@@ -171,10 +213,13 @@ def test_a_folder_is_edited_on_ray_as_its_images_are(ray_cluster, model_folder, 
         assert (read(results[2 * index + 1]).int() - made.int()).abs().max() <= 1
         assert torch.equal(read(results[2 * index + 1])[kept], y[kept])
     assert grid.name == "grid.png"
-    bad = tmp_path / "many" / "z.png"
-    bad.write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"z.png is not a readable image"):
-        run(model_folder, "inpaint", tmp_path, image=tmp_path / "many", **settings)
+    content = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in results}
+    for gone in (results[6], results[8]):  # both in the second unit of three
+        gone.unlink()
+    run(model_folder, "inpaint", tmp_path, image=tmp_path / "many", **settings)
+    assert {path: path.read_bytes() for path in results} == {path: was[0] for path, was in content.items()}
+    kept = [path for path in results if path.stat().st_mtime_ns == content[path][1]]
+    assert kept == results[:6] + results[12:], "what was there is not made again"
 
 
 class TestBadInput:
@@ -206,7 +251,11 @@ class TestBadInput:
             ("denoise", {}, "The noise level sigma must be above 0.002"),
             ("interpolate", {}, "interpolate goes from seed to seed"),
             ("interpolate", {"image": "", "frames": 1}, "--frames must be at least 2"),
-            ("interpolate", {"image": "", "steps": -1}, "--steps must be at least 1"),
+            ("interpolate", {"image": "", "steps": -1, "label": 1}, "--steps must be at least 1"),
+            ("interpolate", {"image": ""}, "interpolate stays in a class, .*: give its --label"),
+            ("interpolate", {"image": "", "resize": True}, "goes from seed to seed: leave --resize out"),
+            ("stroke", {"frames": 3}, "--frames goes with interpolate, not with stroke"),
+            ("stroke", {"actors": ActorsConfig(count=2)}, "--actors edit a folder: a single image"),
         ],
     )
     def test_settings(self, task, settings, sentence, model_folder, tmp_path, image):
@@ -224,6 +273,41 @@ class TestBadInput:
         image.write_bytes(image.read_bytes()[:50])
         with pytest.raises(UserError, match=r"one.png is not a readable image \(broken\)"):
             run(model_folder, "stroke", tmp_path, image=image)
+
+    def test_files_are_looked_at_before_the_first_is_edited(self, model_folder, tmp_path, mask):
+        for index in range(12):
+            save(tmp_path / "many" / f"{index:02}.png")
+        (tmp_path / "many" / "11.png").write_bytes(b"no image")
+        with pytest.raises(UserError, match=r"11.png is not a readable image"):
+            run(model_folder, "stroke", tmp_path, image=tmp_path / "many")
+        save(tmp_path / "many" / "11.png", size=(9, 9))
+        with pytest.raises(UserError, match=r"mask.png is 8x8 and its image 9x9"):
+            run(model_folder, "inpaint", tmp_path, image=tmp_path / "many", mask=mask, resize=True)
+        with pytest.raises(UserError, match="--device is of a single image"):
+            run(model_folder, "stroke", tmp_path, image=tmp_path / "many", device="cpu")
+
+    def test_no_file_is_lost(self, model_folder, tmp_path, image, mask):
+        """Results replace neither what is edited nor what no edit has made."""
+
+        def refused(sentence, task="stroke", **settings):
+            files = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+            with pytest.raises(UserError, match=sentence):
+                run(model_folder, task, tmp_path, **settings)
+            assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == files
+
+        folder = image.parent
+        save(folder / "one-0.png")
+        among = r"grid.png would lie among the images of .*in, and be edited by the next run"
+        refused(among, image=folder, out=folder)
+        refused(among, image=folder, out=folder / "deeper")
+        refused(r"one-0.png is there, and no edit has made it", image=image, out=folder)
+        refused("is to be edited and would be replaced", image=save(folder / "grid.png"), out=folder)
+        white = Image.new("L", (8, 8), 255)
+        white.save(tmp_path / "one-1.png")
+        out = {"image": image, "mask": tmp_path / "one-1.png", "out": tmp_path}
+        refused(r"one-1.png is to be edited and would be replaced", "inpaint", **out)
+        (tmp_path / "link").symlink_to(folder)
+        refused("would lie among the images of .*link, and be", image=tmp_path / "link", out=folder)
 
     def test_folders(self, model_folder, tmp_path, image, mask):
         with pytest.raises(UserError, match="is a folder: give one image its mask as a file"):
