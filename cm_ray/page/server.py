@@ -162,7 +162,10 @@ class Limited:
         if not _is_the_pages(scope):
             await _refuse(send, 403, "This page has no use for such a request.")
             return
-        await self.app(scope, self._counted(receive), send)
+        from starlette.requests import ClientDisconnect
+
+        with contextlib.suppress(ClientDisconnect):  # who leaves while a request comes in is no error
+            await self.app(scope, self._counted(receive), send)
 
     def _counted(self, receive: Receive) -> Receive:
         """Return `receive`, ending requests that bring more than they announced and than is allowed."""
