@@ -36,7 +36,10 @@ def one_thread():
 @pytest.fixture(scope="session", autouse=True)
 def test_cache(tmp_path_factory):
     """A cache for the test run: the classifier of digits is trained once, nothing of the user's is used."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # the one that all workers share
+    folder = folder / "test-cache"
     before = os.environ.get("CM_RAY_CACHE")
     os.environ["CM_RAY_CACHE"] = str(folder)
     yield folder

@@ -18,13 +18,7 @@ _ORACLES = ("fid", "inception", "kid")
 
 
 @pytest.fixture(scope="session")
-def extractor_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def extractor(extractor_cache, monkeypatch):
-    monkeypatch.setenv("CM_RAY_CACHE", str(extractor_cache))
+def extractor(test_cache):
     return open_extractor("digits")
 
 

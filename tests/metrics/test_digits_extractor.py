@@ -30,16 +30,18 @@ def test_weights_are_the_same_on_every_machine(extractor):
     assert extractor.weights_sha256 == WEIGHTS_SHA256
 
 
-def test_training_leaves_the_random_state_and_threads_alone(extractor_cache, tmp_path, monkeypatch):
+def test_training_leaves_the_random_state_and_threads_alone(extractor, test_cache, tmp_path, monkeypatch):
+    """It is trained as the cache is broken."""
+    (cached,) = (test_cache / "extractors").glob("digits-*")
+    (tmp_path / "extractors").mkdir()
+    (tmp_path / "extractors" / cached.name).write_bytes(b"broken")
     monkeypatch.setenv("CM_RAY_CACHE", str(tmp_path))
     before, threads = torch.random.get_rng_state(), torch.get_num_threads()
     with torch.inference_mode():
         assert open_extractor("digits").weights_sha256 == WEIGHTS_SHA256
     assert torch.equal(before, torch.random.get_rng_state())
     assert threads == torch.get_num_threads()
-    (cached,) = (tmp_path / "extractors").iterdir()
-    cached.write_bytes(b"broken")
-    assert open_extractor("digits").weights_sha256 == WEIGHTS_SHA256
+    assert (tmp_path / "extractors" / cached.name).read_bytes() == cached.read_bytes()
 
 
 def test_features_do_not_depend_on_the_batch(extractor):
