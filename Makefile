@@ -33,9 +33,8 @@ types: install
 layers: install
 	$(BIN)/lint-imports
 
-tests: install  # what starts no Ray cluster shares both cores; a cluster takes them all
-	$(BIN)/python -m pytest -n 2 -m "not ray"
-	$(BIN)/python -m pytest -m ray
+tests: install  # one process runs all that starts a Ray cluster, the other the rest meanwhile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 kills: install  ## Ten random kills of workers and drivers, each to end bit-equal (10 to 15 minutes)
 	$(BIN)/python -m pytest --slow tests/cluster/test_kills.py
