@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,8 @@ def submit(variables, *entrypoint, timeout=280):
 def test_submit_the_cifar_job(tmp_path, cifar10):
     run_dir = tmp_path / "run"
     job = [sys.executable, "jobs/ct_cifar.py", "--data", cifar10 / "test", "--run-dir", run_dir]
-    job += [*SMALL, "--steps", 4, "--log-every", 2, "--checkpoint.every", 2, "--evaluation.every", 2]
+    small = ["0" if before == "--network.head-channels" else each for before, each in pairwise(["", *SMALL])]
+    job += [*small, "--steps", 4, "--log-every", 2, "--checkpoint.every", 2, "--evaluation.every", 2]
     job += ["--distance.name", "l2", "--evaluation.extractor", "cifar-resnet20"]
     job += ["--evaluation.weights", cifar10.parents[1] / "weights", "--evaluation.samples", 100]
     with head() as variables:
