@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: help install demo test lint types layers tests kills benchmarks clean
+.PHONY: help install demo test lint types layers tests tests-without-ray tests-with-ray kills benchmarks clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,8 +33,14 @@ types: install
 layers: install
 	$(BIN)/lint-imports
 
-tests: install  # one process runs all that starts a Ray cluster, the other the rest meanwhile
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+tests: install  # both kinds at once: a cluster lets the cores wait for a third of its time
+	$(MAKE) --no-print-directory --jobs 2 tests-without-ray tests-with-ray
+
+tests-without-ray: install
+	$(BIN)/python -m pytest -m "not ray"
+
+tests-with-ray: install
+	$(BIN)/python -m pytest -m ray
 
 kills: install  ## Ten random kills of workers and drivers, each to end bit-equal (10 to 15 minutes)
 	$(BIN)/python -m pytest --slow tests/cluster/test_kills.py

@@ -21,13 +21,10 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="slow: pytest --slow runs it"))
         if "ray_cluster" in item.fixturenames:
             item.add_marker("ray")
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))  # one process runs them all, one after the other
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs CUDA"))
     # Tests with clusters of their own come first: the shared one, once started, stays to the end.
-    # And all that start one before the rest, which another process can take meanwhile.
-    items.sort(key=lambda item: (not item.get_closest_marker("ray"), "ray_cluster" in item.fixturenames))
+    items.sort(key=lambda item: "ray_cluster" in item.fixturenames)
 
 
 @pytest.fixture(scope="session", autouse=True)
