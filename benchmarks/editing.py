@@ -16,18 +16,18 @@ import torch
 from machine import RESULTS, write_row
 from torch import Tensor
 
-from cm_ray.command_line import run_job
-from cm_ray.core.editing import inpainting, super_resolution
+from cm_ray.command_line.options import run_job
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.editing import Edit, plan_edit
-from cm_ray.metrics.digits import load_digits_images
-from cm_ray.metrics.extractors import open_extractor, statistics_of
+from cm_ray.editing.model_edits import edited, interpolation_steps, shown_before
+from cm_ray.editing.replacement import inpainting, super_resolution
+from cm_ray.editing.tasks import Edit, plan_edit
+from cm_ray.metrics.extractors.digits_classifier import load_digits_images
+from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
 from cm_ray.metrics.frechet import frechet_distance
-from cm_ray.networks.editing import edited, interpolation_steps, shown_before
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
-from cm_ray.networks.reading import load_model
+from cm_ray.sampling.pictures import save_grid
 from cm_ray.tracking.locate import locate_model
-from cm_ray.training.pictures import save_grid
 
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0, 80.0)
 COLUMNS = 10

@@ -26,17 +26,17 @@ from machine import write_row
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from cm_ray import presets
-from cm_ray.cluster.launch import connected, node_resources, plan
-from cm_ray.cluster.prepare import model_spec, prepare_shards
-from cm_ray.cluster.stream import stream_batches
-from cm_ray.cluster.trainer import Task, fit
-from cm_ray.command_line import run_job
-from cm_ray.config import TrainConfig, override
+from cm_ray import recipes
+from cm_ray.cluster.data.stream import stream_batches
+from cm_ray.cluster.runtime.connect import connected, node_resources, plan
+from cm_ray.cluster.train.prepare import model_spec, prepare_shards
+from cm_ray.cluster.train.workers import Task, fit
+from cm_ray.command_line.options import run_job
 from cm_ray.data.order import memory_indices
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.networks.model import ModelSpec
-from cm_ray.run_directory import RunDirectory
+from cm_ray.recipes.config import TrainConfig, override
+from cm_ray.runs.directory import RunDirectory
 from cm_ray.training.engine import Batch, Engine, Share
 
 
@@ -56,7 +56,7 @@ class Overhead:
 
 def configured(args: Overhead) -> TrainConfig:
     return override(
-        presets.ct_cifar10(),
+        recipes.ct_cifar10(),
         {
             "data.path": args.data,
             "data.cache": "stream",

@@ -25,24 +25,24 @@ from machine import write_row
 from time_points_synthetic import OPENAI, Synthetic, Trial, Way, measure, row, ways
 from torch import Tensor
 
-from cm_ray.cluster.actors import Actors, plan_actors
-from cm_ray.cluster.generate import SamplerPool
-from cm_ray.cluster.launch import connected, node_resources
-from cm_ray.cluster.point_scores import WANTED, PointScores, resampled_means
-from cm_ray.cluster.prepare import prepare_shards
-from cm_ray.cluster.progress import shown
-from cm_ray.cluster.references import reference_set, run_of, yardstick
-from cm_ray.cluster.remembered import Remembered
-from cm_ray.command_line import run_job
-from cm_ray.config import ActorsConfig, MeasuringConfig
+from cm_ray.cluster.pool.cache import Remembered
+from cm_ray.cluster.pool.pool import SamplerPool
+from cm_ray.cluster.pool.reference import reference_set, run_of, yardstick
+from cm_ray.cluster.pool.sizing import Actors, plan_actors
+from cm_ray.cluster.runtime.connect import connected, node_resources
+from cm_ray.cluster.runtime.console import shown
+from cm_ray.cluster.time_points.point_scores import WANTED, PointScores, resampled_means
+from cm_ray.cluster.train.prepare import prepare_shards
+from cm_ray.command_line.options import run_job
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
-from cm_ray.networks.reading import load_model
-from cm_ray.search.effort import Array, Effort, Request
-from cm_ray.search.noisy import PointRequest
-from cm_ray.search.openai_indices import taus
+from cm_ray.recipes.config import ActorsConfig, MeasuringConfig
+from cm_ray.sampling import requests as sampling
+from cm_ray.time_points.noisy_search import PointRequest
+from cm_ray.time_points.openai_indices import taus
+from cm_ray.time_points.sample_budget import Array, Effort, Request
 from cm_ray.tracking.locate import locate_model
-from cm_ray.training import sampling
 
 SAMPLES = 20_000
 """Of a candidate and a seed: as many as a search and its confirmation take at most."""

@@ -19,12 +19,12 @@ import numpy as np
 from machine import write_row
 from threadpoolctl import threadpool_limits
 
-from cm_ray.command_line import run_job
-from cm_ray.search.adaptive import Pinpointed, fixed_size, raced
-from cm_ray.search.effort import Effort
-from cm_ray.search.integers import METHODS, method_named
-from cm_ray.search.simulated import PUBLISHED, NoisyCurve, published_curve
-from cm_ray.search.smooth import smooth
+from cm_ray.command_line.options import run_job
+from cm_ray.time_points.integer_search import METHODS, method_named
+from cm_ray.time_points.racing import Pinpointed, fixed_size, raced
+from cm_ray.time_points.sample_budget import Effort
+from cm_ray.time_points.simulated import PUBLISHED, NoisyCurve, published_curve
+from cm_ray.time_points.smooth import smooth
 
 Way = Callable[[int, int, NoisyCurve, Effort], Pinpointed]
 

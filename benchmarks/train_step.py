@@ -25,13 +25,13 @@ from machine import write_row
 from plain_step import Draw, PlainTraining, PlainUNet
 from torch.utils.flop_counter import FlopCounterMode
 
-from cm_ray import presets
-from cm_ray.command_line import run_job
-from cm_ray.config import TrainConfig, override
+from cm_ray import recipes
+from cm_ray.budget.measured_memory import measured_memory
+from cm_ray.budget.memory import training_memory
+from cm_ray.command_line.options import run_job
 from cm_ray.networks.model import Model, ModelSpec, from_uint8
+from cm_ray.recipes.config import TrainConfig, override
 from cm_ray.training.engine import Batch, Engine
-from cm_ray.training.measured_memory import measured_memory
-from cm_ray.training.memory import training_memory
 
 Precision = Literal["float32", "bfloat16"]
 Network = Literal["small", "digits", "cifar10", "imagenet64"]
@@ -53,7 +53,7 @@ class TrainStep:
     """What to time."""
 
     networks: tuple[Network, ...] = ("small",)
-    """small: ADM at 32x32, 7.66 M parameters; the others as in the presets."""
+    """small: ADM at 32x32, 7.66 M parameters; the others as in the recipes."""
     methods: tuple[Literal["ct", "cd"], ...] = ("ct", "cd")
     """Consistency training, distillation."""
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
@@ -100,7 +100,7 @@ def configured(case: Case) -> TrainConfig:
     }
     if case.method == "cd":
         changes |= {"method": "cd", "teacher.model": "given"}
-    return override(presets.preset(base), changes | (SMALL if case.network == "small" else {}))
+    return override(recipes.preset(base), changes | (SMALL if case.network == "small" else {}))
 
 
 def engine_of(case: Case) -> Engine:

@@ -3,7 +3,7 @@
 Needs Gradio: pip install 'cm_ray[app]'. Listens on 127.0.0.1 unless told otherwise.
 """
 
-from cm_ray.command_line import run_job
+from cm_ray.command_line.options import run_job
 from cm_ray.page.server import Page, serve
 
 if __name__ == "__main__":

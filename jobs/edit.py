@@ -4,9 +4,9 @@ Song et al. 2023, Algorithm 4: no model was trained for any of it. Writes --out/
 of before, results and the image given for the first ten images, and every result as a PNG file.
 """
 
-from cm_ray.cluster.edit import edit
-from cm_ray.cluster.edit_plan import Editing
-from cm_ray.command_line import run_job
+from cm_ray.cluster.edit.edit_files import edit
+from cm_ray.cluster.edit.edit_plan import Editing
+from cm_ray.command_line.options import run_job
 
 
 def run(settings: Editing) -> None:

@@ -6,10 +6,10 @@ features run on Ray. Every score is a row of scores.json with its whole key; it 
 is one. The same command goes on after an interruption.
 """
 
-from cm_ray.cluster.evaluate import evaluate
-from cm_ray.cluster.evaluate_plan import Evaluation
-from cm_ray.command_line import run_job
-from cm_ray.training.scored import table
+from cm_ray.cluster.evaluate.evaluate import evaluate
+from cm_ray.cluster.evaluate.evaluate_plan import Evaluation
+from cm_ray.command_line.options import run_job
+from cm_ray.scoring.score_folder import table
 
 
 def run(settings: Evaluation) -> None:

@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cm_ray.command_line import run_job
+from cm_ray.command_line.options import run_job
 from cm_ray.errors import UserError
-from cm_ray.networks.diffusers_pipeline import write_pipeline
-from cm_ray.networks.exporting import write_onnx, write_program, write_safetensors
+from cm_ray.networks.formats.diffusers_pipeline import write_pipeline
+from cm_ray.networks.formats.exporting import write_onnx, write_program, write_safetensors
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, save_model
-from cm_ray.networks.reading import load_model
 from cm_ray.tracking.locate import locate_model
 
 SUFFIXES = {"diffusers": "", "model": "", "safetensors": ".safetensors", "torch": ".pt2", "onnx": ".onnx"}

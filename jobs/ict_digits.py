@@ -1,8 +1,8 @@
 """Improved consistency training on 8x8 digits, minutes on a laptop.   python jobs/ict_digits.py"""
 
-from cm_ray import presets
-from cm_ray.cluster.train import train
-from cm_ray.command_line import run_training
+from cm_ray import recipes
+from cm_ray.cluster.train.run import train
+from cm_ray.command_line.options import run_training
 
 if __name__ == "__main__":
-    run_training(presets.ict_digits(), train, __doc__ or "")
+    run_training(recipes.ict_digits(), train, __doc__ or "")

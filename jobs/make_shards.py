@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cm_ray.cluster.launch import connected
-from cm_ray.cluster.progress import shown
-from cm_ray.cluster.shards import make_shards
-from cm_ray.command_line import run_job
-from cm_ray.data.sources import open_source
+from cm_ray.cluster.data.make_shards import make_shards
+from cm_ray.cluster.runtime.connect import connected
+from cm_ray.cluster.runtime.console import shown
+from cm_ray.command_line.options import run_job
+from cm_ray.data.open_source import open_source
 
 
 @dataclass(frozen=True, kw_only=True)

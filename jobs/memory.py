@@ -6,8 +6,8 @@ the optimizer's copies), what each image of its micro-batch adds, with and witho
 --network.gradient-checkpointing, and the --accumulate that fits. --measure takes steps and compares.
 """
 
-from cm_ray.command_line import run_job
-from cm_ray.training.memory_table import MemoryQuestion, memory_table
+from cm_ray.budget.memory_table import MemoryQuestion, memory_table
+from cm_ray.command_line.options import run_job
 
 
 def run(asked: MemoryQuestion) -> None:

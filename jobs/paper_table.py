@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 import tyro
 
 from cm_ray.cluster.paper_table import DEFAULT, Method, Table, make_table
-from cm_ray.command_line import parse_changes, run_job
-from cm_ray.run_directory import default_run_dir
+from cm_ray.command_line.options import parse_changes, run_job
+from cm_ray.runs.directory import default_run_dir
 
 
 @dataclass(frozen=True, kw_only=True)

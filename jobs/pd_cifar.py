@@ -3,9 +3,9 @@
 ray job submit --working-dir . -- python jobs/pd_cifar.py --teacher edm_cifar10
 """
 
-from cm_ray import presets
-from cm_ray.cluster.train import train
-from cm_ray.command_line import run_training
+from cm_ray import recipes
+from cm_ray.cluster.train.run import train
+from cm_ray.command_line.options import run_training
 
 if __name__ == "__main__":
-    run_training(presets.pd_cifar10(), train, __doc__ or "")
+    run_training(recipes.pd_cifar10(), train, __doc__ or "")

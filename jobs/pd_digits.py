@@ -3,9 +3,9 @@
 python jobs/pd_digits.py --teacher edm_digits
 """
 
-from cm_ray import presets
-from cm_ray.cluster.train import train
-from cm_ray.command_line import run_training
+from cm_ray import recipes
+from cm_ray.cluster.train.run import train
+from cm_ray.command_line.options import run_training
 
 if __name__ == "__main__":
-    run_training(presets.pd_digits(), train, __doc__ or "")
+    run_training(recipes.pd_digits(), train, __doc__ or "")

@@ -10,15 +10,15 @@ from typing import Annotated
 
 import tyro
 
-from cm_ray.command_line import run_job
+from cm_ray.command_line.options import run_job
 from cm_ray.errors import UserError
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec, sampling_of
-from cm_ray.networks.reading import load_model
-from cm_ray.sampling import ONE_STEP, Sampling
-from cm_ray.search.openai_indices import read_ts, taus
+from cm_ray.sampling.pictures import save_samples
+from cm_ray.sampling.requests import Request, sample_all
+from cm_ray.sampling.text import ONE_STEP, Sampling
+from cm_ray.time_points.openai_indices import read_ts, taus
 from cm_ray.tracking.locate import locate_model
-from cm_ray.training.pictures import save_samples
-from cm_ray.training.sampling import Request, sample_all
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ pictures and the report are in the run directory, and in MLflow. The same comman
 interruption, and --trials with a greater number goes on with a finished sweep.
 """
 
-from cm_ray.cluster.sweep import sweep
-from cm_ray.cluster.sweep_plan import Sweep
-from cm_ray.command_line import parse_changes, run_job
+from cm_ray.cluster.sweep.run_sweep import sweep
+from cm_ray.cluster.sweep.sweep_plan import Sweep
+from cm_ray.command_line.options import parse_changes, run_job
 
 
 def run(settings: Sweep) -> None:

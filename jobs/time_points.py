@@ -5,9 +5,9 @@ Writes a table, a plot with every evaluation, an MLflow run, and the points into
 `jobs/sample.py --steps 2` takes them. The same command goes on after an interruption, repeating nothing.
 """
 
-from cm_ray.cluster.point_plan import TimePointSearch
-from cm_ray.cluster.time_points import find_time_points
-from cm_ray.command_line import run_job
+from cm_ray.cluster.time_points.find import find_time_points
+from cm_ray.cluster.time_points.point_plan import TimePointSearch
+from cm_ray.command_line.options import run_job
 
 
 def run(settings: TimePointSearch) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from cm_ray.command_line import run_job
-from cm_ray.run_directory import RunDirectory
+from cm_ray.command_line.options import run_job
+from cm_ray.runs.directory import RunDirectory
 from cm_ray.tracking import resend
 
 

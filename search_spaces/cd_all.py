@@ -1,11 +1,11 @@
 """All of consistency distillation's choices at once.   python jobs/sweep.py cd_all --teacher RUN"""
 
-from cm_ray import presets
-from cm_ray.search.space import Categorical, Float, Int, Space, When
+from cm_ray import recipes
+from cm_ray.sweeps.space import Categorical, Float, Int, Space, When
 
 SPACE = Space(
     question="Consistency distillation on CIFAR-10: distance, solver, N, weight, target and step size",
-    base=presets.cd_cifar10(),
+    base=recipes.cd_cifar10(),
     space={
         "distance.name": Categorical(["lpips", "pseudo-huber", "l1", "l2"]),
         "distance.c": When({"distance.name": ("pseudo-huber",)}, Float(1e-3, 0.3, log=True)),

@@ -1,11 +1,11 @@
 """Figure 3 a: which distance serves distillation?   python jobs/sweep.py cd_metric --teacher RUN"""
 
-from cm_ray import presets
-from cm_ray.search.space import Categorical, Space
+from cm_ray import recipes
+from cm_ray.sweeps.space import Categorical, Space
 
 SPACE = Space(
     question="Which distance serves consistency distillation on CIFAR-10?",
-    base=presets.cd_cifar10(),
+    base=recipes.cd_cifar10(),
     space={"distance.name": Categorical(["lpips", "l1", "l2"])},
     sampler="grid",
     lines=("distance.name",),

@@ -1,11 +1,11 @@
 """All of consistency training's choices at once.   python jobs/sweep.py ct_all"""
 
-from cm_ray import presets
-from cm_ray.search.space import Categorical, Float, Int, Named, Space, When
+from cm_ray import recipes
+from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space, When
 
 SPACE = Space(
     question="Consistency training on CIFAR-10: distance, schedules, proposal, weight and step size",
-    base=presets.ct_cifar10(),
+    base=recipes.ct_cifar10(),
     space={
         "distance.name": Categorical(["lpips", "pseudo-huber", "l1", "l2"]),
         "distance.c": When({"distance.name": ("pseudo-huber",)}, Float(1e-3, 0.3, log=True)),

@@ -1,11 +1,11 @@
 """Figure 3 d: schedules N(k) and mu(k), or constants?   python jobs/sweep.py ct_schedule"""
 
-from cm_ray import presets
-from cm_ray.search.space import Float, Int, Named, Space, When
+from cm_ray import recipes
+from cm_ray.sweeps.space import Float, Int, Named, Space, When
 
 SPACE = Space(
     question="Consistency training on CIFAR-10: adaptive N(k) and mu(k), or constants?",
-    base=presets.ct_cifar10(),
+    base=recipes.ct_cifar10(),
     space={
         "schedules": Named(
             {

@@ -3,9 +3,9 @@
 python jobs/sweep.py digits_ct_schedule     # up to 20 minutes on two CPU cores
 """
 
-from cm_ray import presets
-from cm_ray.config import override
-from cm_ray.search.space import Named, Space
+from cm_ray import recipes
+from cm_ray.recipes.config import override
+from cm_ray.sweeps.space import Named, Space
 
 _NO_TARGET = {"schedule.target": "constant", "schedule.mu0": 0.0}
 
@@ -29,7 +29,7 @@ def _constant(num_scales: int, decay: float) -> dict[str, object]:
 SPACE = Space(
     question="Consistency training on digits: adaptive N(k) and mu(k), or constants?",
     base=override(
-        presets.ct_digits(),
+        recipes.ct_digits(),
         {
             "steps": 400,
             "batch_size": 32,

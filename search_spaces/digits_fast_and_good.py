@@ -1,13 +1,13 @@
 """Two objectives on the 8x8 digits, score and training cost.   python jobs/sweep.py digits_fast_and_good"""
 
-from cm_ray import presets
-from cm_ray.config import override
-from cm_ray.search.space import Categorical, Float, Int, Space
+from cm_ray import recipes
+from cm_ray.recipes.config import override
+from cm_ray.sweeps.space import Categorical, Float, Int, Space
 
 SPACE = Space(
     question="Improved consistency training on digits: how good for how many operations?",
     base=override(
-        presets.ict_digits(),
+        recipes.ict_digits(),
         {"network.head_channels": 8, "evaluation.every": 0, "evaluation.samplers": ("one-step",)},
     ),
     space={

@@ -1,13 +1,13 @@
 """The choices of improved consistency training, on the 8x8 digits.   python jobs/sweep.py digits_ict"""
 
-from cm_ray import presets
-from cm_ray.config import override
-from cm_ray.search.space import Float, Int, Space
+from cm_ray import recipes
+from cm_ray.recipes.config import override
+from cm_ray.sweeps.space import Float, Int, Space
 
 SPACE = Space(
     question="Improved consistency training on digits: c, s0, s1, proposal and step size",
     base=override(
-        presets.ict_digits(),
+        recipes.ict_digits(),
         {
             "steps": 600,
             "batch_size": 64,

@@ -1,11 +1,11 @@
 """Two objectives, score and training cost.   python jobs/sweep.py fast_and_good"""
 
-from cm_ray import presets
-from cm_ray.search.space import Categorical, Float, Int, Space
+from cm_ray import recipes
+from cm_ray.sweeps.space import Categorical, Float, Int, Space
 
 SPACE = Space(
     question="Improved consistency training on CIFAR-10: how good for how many operations?",
-    base=presets.ict_cifar10(),
+    base=recipes.ict_cifar10(),
     space={
         "network.channels": Categorical([128, 64, 96]),
         "network.blocks": Int(2, 4),

@@ -1,11 +1,11 @@
 """The choices of improved consistency training (Song & Dhariwal 2023).   python jobs/sweep.py ict"""
 
-from cm_ray import presets
-from cm_ray.search.space import Float, Int, Space
+from cm_ray import recipes
+from cm_ray.sweeps.space import Float, Int, Space
 
 SPACE = Space(
     question="Improved consistency training on CIFAR-10: c, s0, s1, proposal, dropout and step size",
-    base=presets.ict_cifar10(),
+    base=recipes.ict_cifar10(),
     space={
         "distance.c": Float(1e-3, 0.3, log=True),
         "schedule.s0": Int(2, 40, log=True),

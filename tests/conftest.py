@@ -53,7 +53,7 @@ def test_cache(tmp_path_factory):
 def ray_cluster():
     """A Ray cluster of two CPUs in this process's hands, with a short temporary folder of its own."""
     ray = pytest.importorskip("ray")
-    from cm_ray.cluster.launch import connected
+    from cm_ray.cluster.runtime.connect import connected
     from tests.cluster.processes import LEAN
 
     folder = tempfile.mkdtemp(prefix="cmr", dir="/tmp")

@@ -1,1 +1,4 @@
-"""Everything that touches Ray, and the only place that does."""
+"""Everything that touches Ray, and the only place that does.
+
+The rooms below it are named by what runs on the cluster. Code that works without Ray belongs in another room.
+"""

@@ -7,29 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cm_ray.checks import check
-from cm_ray.cluster.actors import as_workers
-from cm_ray.cluster.generate import SamplerPool
-from cm_ray.cluster.launch import Plan, connected, node_resources, plan
-from cm_ray.cluster.prepare import prepare_shards
-from cm_ray.cluster.progress import say
-from cm_ray.cluster.teachers import TEACHER
-from cm_ray.cluster.train import FINAL_SEED, train
-from cm_ray.config import EXPERIMENT, TrainConfig, override
+from cm_ray.cluster.pool.pool import SamplerPool
+from cm_ray.cluster.pool.sizing import as_workers
+from cm_ray.cluster.runtime.connect import Plan, connected, node_resources, plan
+from cm_ray.cluster.runtime.console import say
+from cm_ray.cluster.train.prepare import prepare_shards
+from cm_ray.cluster.train.run import FINAL_SEED, train
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
-from cm_ray.files import read_json, write_json
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
-from cm_ray.networks.reading import load_model
-from cm_ray.presets import preset
-from cm_ray.run_directory import RunDirectory
+from cm_ray.recipes import preset
+from cm_ray.recipes.checks import check
+from cm_ray.recipes.config import EXPERIMENT, TrainConfig, override
+from cm_ray.reports.comparison import Cell, write_comparison
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.requests import Request
+from cm_ray.scoring.reference import reference_statistics
+from cm_ray.scoring.while_training import extractor_opener, noise_distance, score_samples
+from cm_ray.storage.files import read_json, write_json
 from cm_ray.tracking import Group
 from cm_ray.tracking.registry import model_digest
 from cm_ray.training import recipe
-from cm_ray.training.comparison import Cell, write_comparison
-from cm_ray.training.evaluate import extractor_opener, noise_distance, score_samples
-from cm_ray.training.reference import reference_statistics
-from cm_ray.training.sampling import Request
+from cm_ray.training.starting_models import TEACHER
 
 Method = Literal["edm", "cd", "pd", "ect", "ct", "ict"]
 METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ect", "ct", "ict")

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from cm_ray.data.images import pixel_batches
-from cm_ray.data.part import Batch, ReadOptions, cut_pieces
+from cm_ray.data.source import Batch, ReadOptions, cut_pieces
 from cm_ray.errors import UserError, closest
-from cm_ray.files import cache_root, download, locked, remove, written_aside
+from cm_ray.storage.files import cache_root, download, locked, remove, written_aside
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"

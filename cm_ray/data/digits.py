@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cm_ray.data.images import pixel_batches
-from cm_ray.data.part import Batch, ReadOptions
+from cm_ray.data.source import Batch, ReadOptions
 from cm_ray.errors import UserError
 
 _COUNT = 1797

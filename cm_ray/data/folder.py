@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cm_ray.data.images import batches
-from cm_ray.data.part import Batch, ReadOptions
+from cm_ray.data.source import Batch, ReadOptions
 from cm_ray.errors import UserError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

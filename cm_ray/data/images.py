@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from PIL import Image, ImageOps
 
-from cm_ray.data.part import Batch, MixedChannelsError, Pixels, ReadOptions
+from cm_ray.data.source import Batch, MixedChannelsError, Pixels, ReadOptions
 from cm_ray.errors import UserError
 
 BATCH_ROWS = 1024

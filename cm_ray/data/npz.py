@@ -1,4 +1,4 @@
-"""An .npz of images, as OpenAI's tools and `cm_ray.training.pictures` write it; nothing is unpickled."""
+"""An .npz of images, as OpenAI's tools and `cm_ray.sampling.pictures` write it; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cm_ray.data.images import BATCH_ROWS, pixel_batches
-from cm_ray.data.part import Batch, Labels, ReadOptions
+from cm_ray.data.source import Batch, Labels, ReadOptions
 from cm_ray.errors import UserError
 
 IMAGES = "arr_0"

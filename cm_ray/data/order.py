@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_ray.data.part import Labels, Pixels
 from cm_ray.data.shards import Manifest, Shape, read_rows, rows_per_group
+from cm_ray.data.source import Labels, Pixels
 from cm_ray.errors import UserError
 
 _SAMPLES, _CHUNKS, _ROWS = 0, 1, 2  # what a permutation is drawn for: streams of their own

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cm_ray.data.images import batches
-from cm_ray.data.part import Batch, ReadOptions, cut_pieces
+from cm_ray.data.source import Batch, ReadOptions, cut_pieces
 from cm_ray.errors import UserError
 
 IMAGE_COLUMNS = ("img", "image")

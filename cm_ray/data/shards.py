@@ -21,9 +21,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cm_ray.data.part import Labels, Pixels
+from cm_ray.data.source import Labels, Pixels
 from cm_ray.errors import UserError
-from cm_ray.files import read_json, sha256_of, write_json, written_aside
+from cm_ray.storage.files import read_json, sha256_of, write_json, written_aside
 
 FORMAT = 1
 MANIFEST = "manifest.json"

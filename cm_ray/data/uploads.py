@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cm_ray.data.images import eight_bit
-from cm_ray.data.part import Pixels
+from cm_ray.data.source import Pixels
 from cm_ray.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")

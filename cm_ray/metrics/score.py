@@ -9,10 +9,10 @@ from typing import Any
 
 import cm_ray
 from cm_ray.errors import UserError
-from cm_ray.metrics.extractors import Extractor
+from cm_ray.metrics.extractors.published_weights import INCEPTION_2015
+from cm_ray.metrics.extractors.registry import Extractor
+from cm_ray.metrics.extractors.resizing import RESIZINGS
 from cm_ray.metrics.measured import Measured
-from cm_ray.metrics.resizing import RESIZINGS
-from cm_ray.metrics.weights import INCEPTION_2015
 
 KINDS = {
     "FD": "lower",
@@ -137,7 +137,7 @@ def frechet_score(
     """Return the score of `n` samples.
 
     value: their `frechet_distance` to the reference.  seed: of their noise.  reference: fingerprint of the
-    images compared with.  sampler: as text, see `cm_ray.sampling`.  evaluations: of the network, per sample.
+    images compared with.  sampler: as text.  evaluations: of the network, per sample.
     """
     key = score_key(extractor, n=n, seed=seed, reference=reference, sampler=sampler, evaluations=evaluations)
     return Score(value=value, key=key)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from cm_ray.config import NetworkConfig
 from cm_ray.networks.families import Family
 from cm_ray.networks.normalisation import GroupNorm
+from cm_ray.recipes.config import NetworkConfig
 
 
 def sinusoidal_embedding(

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from cm_ray.config import NetworkConfig
+from cm_ray.recipes.config import NetworkConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

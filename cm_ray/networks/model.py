@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cm_ray.config import DiffusionConfig, NetworkConfig, from_dict, to_dict
 from cm_ray.core.noise import Purpose, normal, uniform
 from cm_ray.core.precondition import EDM, VE, VP, Boundary, Piecewise, Scalings, precondition
 from cm_ray.core.samplers import Step
 from cm_ray.core.types import Images, Labels, Times
 from cm_ray.errors import UserError
-from cm_ray.files import folder_written_aside
 from cm_ray.networks.unet import UNet
-from cm_ray.sampling import ONE_STEP, Sampling, TimePoints, parse
+from cm_ray.recipes.config import DiffusionConfig, NetworkConfig, from_dict, to_dict
+from cm_ray.sampling.text import ONE_STEP, Sampling, TimePoints, parse
+from cm_ray.storage.files import folder_written_aside
 
 WEIGHTS, SPEC = "weights.safetensors", "model.json"
 
@@ -38,7 +38,7 @@ class ModelSpec:
     time_points: TimePoints = ()
     """For multistep sampling, for each number of evaluations that they are known for."""
     sampler: str = ONE_STEP
-    """The sampler that the model is made for, as text; see `cm_ray.sampling`."""
+    """The sampler that the model is made for, as text; see `cm_ray.sampling.text`."""
 
     @property
     def classes(self) -> int:

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cm_ray.config import DistanceConfig
 from cm_ray.core.types import Images, Times, check_same_shape
 from cm_ray.errors import UserError
-from cm_ray.files import cache_root, download, sha256_of
 from cm_ray.networks.vision import torchvision
+from cm_ray.recipes.config import DistanceConfig
+from cm_ray.storage.files import cache_root, download, sha256_of
 
 _TRUNKS = {  # public address, SHA-256 (torchvision prints its first eight digits in the file's name)
     "vgg": (

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cm_ray.config import NetworkConfig
 from cm_ray.errors import UserError
 from cm_ray.networks.blocks import (
     AttentionBlock,
@@ -24,6 +23,7 @@ from cm_ray.networks.blocks import (
 )
 from cm_ray.networks.families import family_of
 from cm_ray.networks.normalisation import GroupNorm
+from cm_ray.recipes.config import NetworkConfig
 
 
 class Stage(nn.Sequential):

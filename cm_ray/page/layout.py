@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
-from cm_ray.core.editing import STROKE_TIMES
-from cm_ray.editing import Task, factors
+from cm_ray.editing.replacement import STROKE_TIMES
+from cm_ray.editing.tasks import Task, factors
 from cm_ray.errors import UserError
 from cm_ray.page.playground import Painted, Playground, Shown, Wish
 

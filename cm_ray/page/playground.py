@@ -17,13 +17,13 @@ from torch import Tensor
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.core.samplers import Step
 from cm_ray.core.types import Images
-from cm_ray.data.part import Pixels
+from cm_ray.data.source import Pixels
 from cm_ray.data.uploads import fitted_pixels, open_upload
-from cm_ray.editing import MOST_STEPS, Task, plan_edit
+from cm_ray.editing.model_edits import check_label, edit_steps, interpolation_steps, shown_before
+from cm_ray.editing.tasks import MOST_STEPS, Task, plan_edit
 from cm_ray.errors import UserError
-from cm_ray.networks.editing import check_label, edit_steps, interpolation_steps, shown_before
 from cm_ray.networks.model import Model, from_uint8, sampling_of, to_uint8
-from cm_ray.training.pictures import grid_picture, to_nhwc
+from cm_ray.sampling.pictures import grid_picture, to_nhwc
 
 MOST_SAMPLES = 64
 """Images of a picture, which are one batch."""
@@ -42,7 +42,7 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """How to edit; see `cm_ray.editing.plan_edit`."""
+    """How to edit; see `cm_ray.editing.tasks.plan_edit`."""
 
     task: Task
     steps: int = 0

@@ -16,8 +16,8 @@ from PIL import Image
 
 from cm_ray.data.uploads import MOST_BYTES, MOST_PIXELS
 from cm_ray.errors import UserError
-from cm_ray.networks.reading import load_model
-from cm_ray.page.facts import model_facts
+from cm_ray.networks.formats.reading import load_model
+from cm_ray.page.model_card import model_facts
 from cm_ray.page.playground import Playground
 from cm_ray.tracking.locate import locate_model
 

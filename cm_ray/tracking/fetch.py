@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.errors import UserError
-from cm_ray.files import cache_root, folder_written_aside
 from cm_ray.networks.model import SPEC, WEIGHTS
+from cm_ray.storage.files import cache_root, folder_written_aside
 from cm_ray.tracking.registry import (
     CONTENT_TAG,
     MODEL_ARTIFACT,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cm_ray.errors import UserError
-from cm_ray.networks.reading import is_model
-from cm_ray.run_directory import RunDirectory, default_run_dir
+from cm_ray.networks.formats.reading import is_model
+from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.tracking.fetch import fetch_model
 
 

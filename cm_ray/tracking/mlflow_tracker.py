@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from cm_ray.config import TrainConfig, flatten
-from cm_ray.files import read_json
 from cm_ray.metrics.score import Score
-from cm_ray.run_directory import RunDirectory
+from cm_ray.recipes.config import TrainConfig, flatten
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.storage.files import read_json
 from cm_ray.tracking.progress import advance, artifacts, new_files, new_values
 from cm_ray.tracking.registry import model_digest, register_model
 from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, parts

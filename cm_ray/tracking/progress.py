@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cm_ray.files import read_json, write_json
 from cm_ray.metrics.score import Score
-from cm_ray.run_directory import RunDirectory
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.storage.files import read_json, write_json
 
 
 @dataclass(slots=True, kw_only=True)

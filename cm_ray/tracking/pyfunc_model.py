@@ -23,12 +23,12 @@ from torch import Tensor
 
 from cm_ray.core.types import Images, Labels
 from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_upload
-from cm_ray.editing import Edit, Task, plan_edit
+from cm_ray.editing.model_edits import edited, interpolation_steps
+from cm_ray.editing.tasks import Edit, Task, plan_edit
 from cm_ray.errors import UserError, closest
-from cm_ray.networks.editing import edited, interpolation_steps
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec, from_uint8, sampling_of, to_uint8
-from cm_ray.networks.reading import load_model
-from cm_ray.sampling import Sampling
+from cm_ray.sampling.text import Sampling
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 
 _BATCH, _MOST_STEPS = 256, 1000

@@ -15,10 +15,10 @@ from typing import Any
 
 import cm_ray
 from cm_ray.errors import UserError
-from cm_ray.files import read_json, sha256_of
 from cm_ray.metrics.score import Score, better, comparable, key_differences
 from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
-from cm_ray.run_directory import default_run_dir
+from cm_ray.runs.directory import default_run_dir
+from cm_ray.storage.files import read_json, sha256_of
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 from cm_ray.tracking.store import check_uri, database_file, default_uri, is_missing
 from cm_ray.tracking.tracker import Registered

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from cm_ray.config import TrainConfig
 from cm_ray.errors import UserError
-from cm_ray.files import read_json
 from cm_ray.metrics.score import Score
-from cm_ray.run_directory import RunDirectory
+from cm_ray.recipes.config import TrainConfig
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.storage.files import read_json
 from cm_ray.tracking.store import check_model_name, check_uri, default_uri
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cm_ray.config import TrainConfig
 from cm_ray.core.noise import derived_seed
 from cm_ray.networks.model import Model, ModelSpec, load_weights
+from cm_ray.recipes.config import TrainConfig
 
 
 def build_student(spec: ModelSpec, seed: int, initial: Mapping[str, Tensor] | None = None) -> Model:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cm_ray.config import TrainConfig
 from cm_ray.core.ema import update_average
 from cm_ray.core.losses import regression_loss
 from cm_ray.core.noise import Purpose, derived_seed, normal, uniform
@@ -20,11 +19,12 @@ from cm_ray.core.pairs import perturb
 from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, load_weights
-from cm_ray.sampling import own_sampler
+from cm_ray.recipes.config import TrainConfig
+from cm_ray.runs.checkpoint import Checkpoint
+from cm_ray.sampling.text import own_sampler
 from cm_ray.training import recipe
 from cm_ray.training.arithmetic import autocast, compile_networks, sent
 from cm_ray.training.building import build_optimizer, build_student, contiguous_copy, frozen_copy
-from cm_ray.training.checkpoint import Checkpoint
 from cm_ray.training.loss_watch import REMEDY, LossWatch
 
 

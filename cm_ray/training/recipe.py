@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from cm_ray.config import TrainConfig
 from cm_ray.core import distance as distances
 from cm_ray.core import objectives, proposals, schedules, solvers, weights
 from cm_ray.core.types import Distance
+from cm_ray.recipes.config import TrainConfig
 
 
 def objective(config: TrainConfig) -> objectives.Objective:

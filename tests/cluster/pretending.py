@@ -7,12 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from cm_ray.cluster import sweep as module
-from cm_ray.cluster.train import Stopped
+from cm_ray.cluster.sweep import run_sweep as module
+from cm_ray.cluster.train.run import Stopped
 from cm_ray.errors import UserError
-from cm_ray.files import write_json
 from cm_ray.networks.unet import check_fits
-from cm_ray.run_directory import RunDirectory
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.storage.files import write_json
 
 DIVERGED = "The loss is inf at step 2"
 
@@ -46,7 +46,7 @@ def score(config, step):
 
 def pretended_trial(config, *, trials):
     """Run the real trial with the pretended training."""
-    from cm_ray.cluster import sweep_trial
+    from cm_ray.cluster.sweep import sweep_trial
 
     sweep_trial.train = pretended_train
     sweep_trial.run_trial(config, trials=trials)

@@ -2,9 +2,9 @@
 
 import torch
 
-from cm_ray import presets
-from cm_ray.config import override
+from cm_ray import recipes
 from cm_ray.networks.model import Model, ModelSpec, save_model
+from cm_ray.recipes.config import override
 
 NETWORK = {
     "network.channels": 8,
@@ -16,7 +16,7 @@ NETWORK = {
 
 def save_teacher(folder):
     """Write a diffusion model of digits with weights that are not zero anywhere; return its name."""
-    config = override(presets.edm_digits(), NETWORK)
+    config = override(recipes.edm_digits(), NETWORK)
     spec = ModelSpec(
         network=config.network,
         diffusion=config.diffusion,

@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from cm_ray.cluster.edit import edit
-from cm_ray.cluster.edit_plan import Editing, plan_request
-from cm_ray.config import ActorsConfig, DiffusionConfig
+from cm_ray.cluster.edit.edit_files import edit
+from cm_ray.cluster.edit.edit_plan import Editing, plan_request
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.editing import plan_edit
+from cm_ray.editing.files import edit_unit
+from cm_ray.editing.model_edits import edited
+from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
-from cm_ray.networks.editing import edited
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
-from cm_ray.networks.reading import load_model
-from cm_ray.training.editing import edit_unit
+from cm_ray.recipes.config import ActorsConfig, DiffusionConfig
 from tests.cluster.tiny import NETWORK, save_tiny
 
 CONDITIONAL = replace(NETWORK, conditional=True)
@@ -178,7 +178,7 @@ def test_what_another_edit_of_the_same_image_left_is_removed_and_no_more(model_f
 def test_a_repeat_goes_on(model_folder, tmp_path, image, monkeypatch):
     made = []
     monkeypatch.setattr(
-        "cm_ray.cluster.edit.edit_unit",
+        "cm_ray.cluster.edit.edit_files.edit_unit",
         lambda model, request, first, count: made.append(first) or edit_unit(model, request, first, count),
     )
     settings = {"image": image, "label": 1, "samples": 2}

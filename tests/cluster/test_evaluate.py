@@ -14,27 +14,27 @@ import pytest
 import torch
 from PIL import Image
 
-from cm_ray import presets
-from cm_ray.cluster import evaluate as module
-from cm_ray.cluster.actors import Actors
-from cm_ray.cluster.evaluate import GROUPS, evaluate
-from cm_ray.cluster.evaluate_plan import Evaluation
-from cm_ray.cluster.generate import SamplerPool
-from cm_ray.cluster.references import name_of, run_of, yardstick
-from cm_ray.config import ActorsConfig, DiffusionConfig, MeasuringConfig, override
+from cm_ray import recipes
+from cm_ray.cluster.evaluate import evaluate as module
+from cm_ray.cluster.evaluate.evaluate import GROUPS, evaluate
+from cm_ray.cluster.evaluate.evaluate_plan import Evaluation
+from cm_ray.cluster.pool.pool import SamplerPool
+from cm_ray.cluster.pool.reference import name_of, run_of, yardstick
+from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.data.npz import NpzSource
-from cm_ray.data.part import ReadOptions
 from cm_ray.data.shards import Manifest, load_all
+from cm_ray.data.source import ReadOptions
 from cm_ray.errors import UserError
-from cm_ray.files import read_json, write_json
-from cm_ray.metrics.digits import load_digits_images
-from cm_ray.metrics.extractors import open_extractor
+from cm_ray.metrics.extractors.digits_classifier import load_digits_images
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.score import KINDS, Score
-from cm_ray.networks.reading import load_model
-from cm_ray.run_directory import RunDirectory
-from cm_ray.sampling import parse
-from cm_ray.training.evaluate import Evaluator
-from cm_ray.training.kept_samples import file_name
+from cm_ray.networks.formats.reading import load_model
+from cm_ray.recipes.config import ActorsConfig, DiffusionConfig, MeasuringConfig, override
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.kept_samples import file_name
+from cm_ray.sampling.text import parse
+from cm_ray.scoring.while_training import Evaluator
+from cm_ray.storage.files import read_json, write_json
 from tests.cluster.tiny import NETWORK, make_tiny_run, save_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -335,8 +335,8 @@ class TestScores:
 
 
 def digits_shards():
-    from cm_ray.cluster.prepare import prepare_shards
-    from cm_ray.config import DataConfig
+    from cm_ray.cluster.train.prepare import prepare_shards
+    from cm_ray.recipes.config import DataConfig
 
     return prepare_shards(DataConfig(path="digits"))[0]
 
@@ -670,14 +670,14 @@ def test_names_of_samplers_with_many_time_points_fit_into_file_names():
 @pytest.mark.slow
 def test_a_trained_run_scores_what_its_result_says(warm, tmp_path):
     """The quick form takes the same score from the code of training."""
-    from cm_ray.cluster.train import train
+    from cm_ray.cluster.train.run import train
 
     changes = {
         **{"steps": 4, "batch_size": 8, "checkpoint.every": 4, "evaluation.every": 0, "cluster.threads": 1},
         **{"network.channels": 8, "network.norm_groups": 4, "network.head_channels": 8, "network.blocks": 1},
         **{"evaluation.samples": 300, "tracking.uri": "none", "run_dir": str(tmp_path / "trained")},
     }
-    train(override(presets.ict_digits(), changes))
+    train(override(recipes.ict_digits(), changes))
     result = json.loads((tmp_path / "trained" / "result.json").read_text())["scores"]
     call = settings(tmp_path / "trained", tmp_path / "run", samples=300, data="", extractor="")
     _, scores = evaluate(dataclasses.replace(call, samplers=("one-step", "multistep@2.0")))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cm_ray.cluster.gathered import Gathered, Unit, joined
+from cm_ray.cluster.pool.result import Gathered, Unit, joined
 from cm_ray.metrics.statistics import FeatureStatistics
 
 KINDS = ("images", "features", "statistics")

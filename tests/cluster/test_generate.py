@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from cm_ray.cluster import generate
-from cm_ray.cluster.actors import Actors, plan_actors
-from cm_ray.cluster.generate import SamplerPool
-from cm_ray.config import ActorsConfig
+from cm_ray.cluster.pool import pool as generate
+from cm_ray.cluster.pool.pool import SamplerPool
+from cm_ray.cluster.pool.sizing import Actors, plan_actors
 from cm_ray.data.shards import Manifest, load_all, write_shard
 from cm_ray.errors import UserError
-from cm_ray.metrics.extractors import open_extractor, statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
-from cm_ray.networks.reading import load_model
-from cm_ray.training.sampling import Request, sample_all
+from cm_ray.recipes.config import ActorsConfig
+from cm_ray.sampling.requests import Request, sample_all
 from tests.cluster.tiny import save_tiny
 
 OPENER = partial(open_extractor, "digits")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cm_ray.cluster.launch import DATA_CPUS, plan
-from cm_ray.config import ClusterConfig
+from cm_ray.cluster.runtime.connect import DATA_CPUS, plan
 from cm_ray.errors import UserError
+from cm_ray.recipes.config import ClusterConfig
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 4, 7, 64])

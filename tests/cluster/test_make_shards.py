@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cm_ray.cluster.shards import make_shards
-from cm_ray.data.making import WORK
+from cm_ray.cluster.data.make_shards import make_shards
+from cm_ray.data.open_source import open_source
+from cm_ray.data.shard_writer import WORK
 from cm_ray.data.shards import Manifest, check_shards, load_all
-from cm_ray.data.sources import open_source
 from cm_ray.errors import UserError
-from cm_ray.files import locked
+from cm_ray.storage.files import locked
 from jobs.make_shards import MakeShards, make
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

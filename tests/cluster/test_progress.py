@@ -2,8 +2,8 @@
 
 import sys
 
-from cm_ray.cluster.progress import Progress, followed
-from cm_ray.run_directory import RunDirectory
+from cm_ray.cluster.runtime.console import Progress, followed
+from cm_ray.runs.directory import RunDirectory
 
 SCORE = {"name": "FD-digits-9", "value": 1.5, "key": {"sampler": "heun:18"}}
 

@@ -9,12 +9,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from cm_ray import presets
-from cm_ray.cluster.halving import RememberingASHA
-from cm_ray.cluster.searcher import FINAL, STEP, StudySearch
+from cm_ray import recipes
+from cm_ray.cluster.sweep.asha import RememberingASHA
+from cm_ray.cluster.sweep.searcher import FINAL, STEP, StudySearch
 from cm_ray.errors import UserError
-from cm_ray.search.space import NUMBER, Categorical, Float, Space, When
-from cm_ray.search.study import (
+from cm_ray.sweeps.space import NUMBER, Categorical, Float, Space, When
+from cm_ray.sweeps.study import (
     FAILED,
     OVER,
     SCORES,
@@ -30,7 +30,7 @@ from cm_ray.search.study import (
 
 SPACE = Space(
     question="Where?",
-    base=presets.ct_digits(),
+    base=recipes.ct_digits(),
     space={
         "optimizer.learning_rate": Float(1e-4, 1e-1, log=True),
         "distance.name": Categorical(["l2", "pseudo-huber", "l1"]),
@@ -118,7 +118,7 @@ def test_interrupted_trials_go_on_under_their_numbers(storage):
 def test_a_grid_is_enqueued_once(storage):
     grid = Space(
         question="?",
-        base=presets.ct_digits(),
+        base=recipes.ct_digits(),
         space={"distance.name": Categorical(["l1", "l2"]), "schedule.mu0": Categorical([0.0, 0.9])},
     )
     for _ in range(2):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cm_ray.cluster.stream import batches, load_images, memory_batches, rebatched, stream_batches
+from cm_ray.cluster.data.stream import batches, load_images, memory_batches, rebatched, stream_batches
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.training.engine import Batch, Share
 

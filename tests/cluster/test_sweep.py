@@ -9,14 +9,14 @@ import optuna
 import pytest
 from PIL import Image
 
-from cm_ray.cluster import sweep as module
-from cm_ray.cluster.sweep import sweep
-from cm_ray.cluster.sweep_plan import Sweep
-from cm_ray.command_line import parse_changes
-from cm_ray.config import TrainConfig, from_dict
+from cm_ray.cluster.sweep import run_sweep as module
+from cm_ray.cluster.sweep.run_sweep import sweep
+from cm_ray.cluster.sweep.sweep_plan import Sweep
+from cm_ray.command_line.options import parse_changes
 from cm_ray.errors import UserError
-from cm_ray.files import read_json
-from cm_ray.run_directory import RunDirectory
+from cm_ray.recipes.config import TrainConfig, from_dict
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.storage.files import read_json
 from cm_ray.tracking.store import calling_mlflow, open_client
 from tests.cluster.pretending import pretended_trial
 from tests.cluster.processes import descendants, job, module_of_tests, reap, run, started, wait_for, workers

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cm_ray import presets
-from cm_ray.cluster.teachers import prepare_teachers, read_initial, read_teacher
-from cm_ray.config import override
+from cm_ray import recipes
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, save_model
-from cm_ray.run_directory import RunDirectory
+from cm_ray.recipes.config import override
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
 
 TINY = {
     "network.channels": 8,
@@ -27,7 +27,7 @@ NAMES = tuple("0123456789")
 
 
 def config(**changes):
-    return override(presets.cd_digits(), TINY | {k.replace("__", "."): v for k, v in changes.items()})
+    return override(recipes.cd_digits(), TINY | {k.replace("__", "."): v for k, v in changes.items()})
 
 
 def spec_of(settings, **changes):
@@ -129,7 +129,7 @@ def test_a_refused_command_leaves_no_teacher_to_the_next(tmp_path):
 def test_initial_weights_from_another_model(tmp_path):
     model = denoiser(config())
     settings = override(
-        presets.ict_digits(), TINY | {"init_from": saved(tmp_path / "m", model), "diffusion.sigma_data": 0.75}
+        recipes.ict_digits(), TINY | {"init_from": saved(tmp_path / "m", model), "diffusion.sigma_data": 0.75}
     )
     run = prepare(settings, tmp_path / "run")
     assert same(model, read_initial(settings, run))
@@ -231,6 +231,6 @@ def test_what_cannot_be_a_teacher_is_said(make, sentence, tmp_path):
 
 def test_a_piecewise_network_is_no_start_for_another(tmp_path):
     folder = piecewise(config(), tmp_path / "there")
-    settings = override(presets.ict_digits(), TINY | {"init_from": folder})
+    settings = override(recipes.ict_digits(), TINY | {"init_from": folder})
     with pytest.raises(UserError, match=r"has --diffusion.boundary piecewise, and this run skip"):
         prepare(settings, tmp_path / "run")

@@ -19,15 +19,25 @@ import numpy as np
 import pytest
 import torch
 
-from cm_ray.cluster import point_search
-from cm_ray.cluster import time_points as module
-from cm_ray.cluster.actors import Actors
-from cm_ray.cluster.generate import SamplerPool
-from cm_ray.cluster.point_plan import TimePointSearch
-from cm_ray.cluster.point_scores import WANTED, Kept, resampled_means
-from cm_ray.cluster.remembered import Remembered
-from cm_ray.cluster.time_points import find_time_points
-from cm_ray.config import (
+from cm_ray.cluster.pool.cache import Remembered
+from cm_ray.cluster.pool.pool import SamplerPool
+from cm_ray.cluster.pool.sizing import Actors
+from cm_ray.cluster.time_points import find as module
+from cm_ray.cluster.time_points import point_search
+from cm_ray.cluster.time_points.find import find_time_points
+from cm_ray.cluster.time_points.point_plan import TimePointSearch
+from cm_ray.cluster.time_points.point_scores import WANTED, Kept, resampled_means
+from cm_ray.core.times import karras_times
+from cm_ray.errors import UserError
+from cm_ray.metrics.extractors.digits_classifier import load_digits_images
+from cm_ray.metrics.extractors.registry import open_extractor
+from cm_ray.metrics.frechet import FrechetReference, frechet_influence
+from cm_ray.metrics.measured import infinitesimal_jackknife
+from cm_ray.metrics.score import Score
+from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.networks.formats.reading import load_model
+from cm_ray.networks.model import Model, ModelSpec, sampling_of, save_model
+from cm_ray.recipes.config import (
     ActorsConfig,
     DataConfig,
     DiffusionConfig,
@@ -35,22 +45,12 @@ from cm_ray.config import (
     NetworkConfig,
     TrainConfig,
 )
-from cm_ray.core.times import karras_times
-from cm_ray.errors import UserError
-from cm_ray.files import read_json, write_json
-from cm_ray.metrics.digits import load_digits_images
-from cm_ray.metrics.extractors import open_extractor
-from cm_ray.metrics.frechet import FrechetReference, frechet_influence
-from cm_ray.metrics.measured import infinitesimal_jackknife
-from cm_ray.metrics.score import Score
-from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import Model, ModelSpec, sampling_of, save_model
-from cm_ray.networks.reading import load_model
-from cm_ray.run_directory import RunDirectory
-from cm_ray.search.openai_indices import read_ts
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.requests import Request, sample_units
+from cm_ray.storage.files import read_json, write_json
+from cm_ray.time_points.openai_indices import read_ts
 from cm_ray.tracking.registry import model_digest, register_model
 from cm_ray.tracking.store import default_uri, open_client
-from cm_ray.training.sampling import Request, sample_units
 
 ROOT = Path(__file__).parents[2]
 ONE, TWO = ActorsConfig(count=1, cpus_each=0.5), ActorsConfig(count=2, cpus_each=0.5)

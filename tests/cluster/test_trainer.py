@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from cm_ray import presets
-from cm_ray.cluster.launch import node_resources, plan
-from cm_ray.cluster.prepare import model_spec, prepare_shards
-from cm_ray.cluster.teachers import prepare_teachers
-from cm_ray.cluster.trainer import Task, fit
-from cm_ray.config import override
+from cm_ray import recipes
+from cm_ray.cluster.runtime.connect import node_resources, plan
+from cm_ray.cluster.train.prepare import model_spec, prepare_shards
+from cm_ray.cluster.train.workers import Task, fit
 from cm_ray.errors import UserError
-from cm_ray.networks.reading import load_model
-from cm_ray.run_directory import RunDirectory
-from cm_ray.training.checkpoint import CheckpointStore
+from cm_ray.networks.formats.reading import load_model
+from cm_ray.recipes.config import override
+from cm_ray.runs.checkpoint import CheckpointStore
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.training.starting_models import prepare_teachers
 from tests.cluster.teaching import NETWORK, save_teacher
 
 pytestmark = pytest.mark.ray
@@ -31,7 +31,7 @@ SMALL = NETWORK | {
 
 
 def trained(folder, preset="ict_digits", **changes):
-    config = override(presets.preset(preset), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
+    config = override(recipes.preset(preset), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
     shards, manifest = prepare_shards(config.data)
     spec = model_spec(config, manifest)
     run = RunDirectory(folder)

@@ -2,9 +2,9 @@
 
 import torch
 
-from cm_ray.config import DataConfig, DiffusionConfig, EvaluationConfig, NetworkConfig, TrainConfig
 from cm_ray.networks.model import Model, ModelSpec, save_model
-from cm_ray.run_directory import RunDirectory
+from cm_ray.recipes.config import DataConfig, DiffusionConfig, EvaluationConfig, NetworkConfig, TrainConfig
+from cm_ray.runs.directory import RunDirectory
 
 DIFFUSION = DiffusionConfig()
 NETWORK = NetworkConfig(channels=8, channel_mult=(1, 2), blocks=1, norm_groups=4, head_channels=8)

@@ -1,9 +1,9 @@
 """Files of search spaces whose trainings take a second."""
 
 HEAD = """
-from cm_ray import presets
-from cm_ray.config import override
-from cm_ray.search.space import Categorical, Float, Int, Named, Space, When
+from cm_ray import recipes as presets
+from cm_ray.recipes.config import override
+from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space, When
 
 TINY = {
     "steps": 20,
@@ -18,7 +18,7 @@ TINY = {
     "evaluation.grid": 2,
     "evaluation.samplers": ("one-step",),
 }
-BASE = override(presets.ct_digits(), TINY)
+BASE = override(recipes.ct_digits(), TINY)
 """
 
 GRID = "space={'distance.name': Categorical(['l2', 'l1'])}, sampler='grid', "

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from cm_ray.data.making import make_part, merge, recipe_of
 from cm_ray.data.npz import NpzSource
-from cm_ray.data.part import ReadOptions
+from cm_ray.data.open_source import open_source
+from cm_ray.data.shard_writer import make_part, merge, recipe_of
 from cm_ray.data.shards import load_all
-from cm_ray.data.sources import open_source
+from cm_ray.data.source import ReadOptions
 from cm_ray.errors import UserError
-from cm_ray.training.pictures import save_arrays
+from cm_ray.sampling.pictures import save_arrays
 
 
 def some(n=23, shape=(4, 5, 3)):

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cm_ray.data.making import finished_part, grey_parts, make_part, merge, recipe_of, shard_name
-from cm_ray.data.part import ReadOptions
+from cm_ray.data.open_source import open_source
+from cm_ray.data.shard_writer import finished_part, grey_parts, make_part, merge, recipe_of, shard_name
 from cm_ray.data.shards import (
     Manifest,
     check_shards,
@@ -22,7 +22,7 @@ from cm_ray.data.shards import (
     write_shard,
     writing_shard,
 )
-from cm_ray.data.sources import open_source
+from cm_ray.data.source import ReadOptions
 from cm_ray.errors import UserError
 
 SHARED = Path(__file__).parents[2].parent / "shared"

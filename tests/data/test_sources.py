@@ -18,8 +18,8 @@ from PIL import Image
 
 from cm_ray.data import cifar10
 from cm_ray.data.images import decode
-from cm_ray.data.part import ReadOptions, cut_pieces
-from cm_ray.data.sources import open_source
+from cm_ray.data.open_source import open_source
+from cm_ray.data.source import ReadOptions, cut_pieces
 from cm_ray.errors import UserError
 
 

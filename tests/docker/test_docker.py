@@ -26,7 +26,7 @@ from docker.utils.build import exclude_paths
 from mlflow.server.security_utils import is_allowed_host_header
 from packaging.requirements import Requirement
 
-from cm_ray.config import ALIASES, TrainConfig, flatten
+from cm_ray.recipes.config import ALIASES, TrainConfig, flatten
 
 REPO = Path(__file__).parents[2]
 DOCKER = REPO / "docker"

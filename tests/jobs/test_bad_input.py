@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cm_ray import presets
-from cm_ray.checks import check
-from cm_ray.cluster.train import train
-from cm_ray.config import TrainConfig, from_dict, override, to_dict
+from cm_ray import recipes
+from cm_ray.cluster.train.run import train
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
-from cm_ray.run_directory import RunDirectory
+from cm_ray.recipes.checks import check
+from cm_ray.recipes.config import TrainConfig, from_dict, override, to_dict
+from cm_ray.runs.directory import RunDirectory
 from cm_ray.training import recipe
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def test_help_is_complete(name, job):
 
 def refused(message, **changes):
     changes = {name.replace("__", "."): value for name, value in changes.items()}
-    config = override(presets.ict_digits(), TINY | changes)
+    config = override(recipes.ict_digits(), TINY | changes)
     with pytest.raises(UserError, match=message):
         train(config)
 
@@ -128,7 +128,7 @@ class TestOnACluster:
         run = str(tmp_path / "run")
         refused(r"03.png is not a readable image", run_dir=run, data__path=str(pictures))
         config = override(
-            presets.ict_digits(),
+            recipes.ict_digits(),
             TINY
             | {"run_dir": run, "data.path": str(pictures), "data.on_bad_image": "skip"}
             | {"network.conditional": False}
@@ -145,8 +145,8 @@ class TestOnACluster:
         refused(r"8x8.*9x9|9x9.*8x8", run_dir=str(tmp_path / "run"), data__path=str(pictures))
 
     def test_truncated_and_missing_shards_are_named(self, ray_cluster, tmp_path, pictures):
-        from cm_ray.cluster.shards import make_shards
-        from cm_ray.data.sources import open_source
+        from cm_ray.cluster.data.make_shards import make_shards
+        from cm_ray.data.open_source import open_source
 
         shards = tmp_path / "shards"
         make_shards(open_source(str(pictures)), shards)
@@ -159,8 +159,8 @@ class TestOnACluster:
         refused(f"{file.name} is missing", run_dir=run, data__path=str(shards))
 
     def test_a_corrupt_shard_is_named_by_the_worker(self, ray_cluster, tmp_path, pictures):
-        from cm_ray.cluster.shards import make_shards
-        from cm_ray.data.sources import open_source
+        from cm_ray.cluster.data.make_shards import make_shards
+        from cm_ray.data.open_source import open_source
 
         shards = tmp_path / "shards"
         make_shards(open_source(str(pictures)), shards)
@@ -194,14 +194,14 @@ class TestOnACluster:
     def test_another_run_in_the_directory(self, ray_cluster, tmp_path):
         run = RunDirectory(tmp_path / "run")
         run.root.mkdir()
-        run.claim(override(presets.ict_digits(), TINY | {"seed": 4}))
+        run.claim(override(recipes.ict_digits(), TINY | {"seed": 4}))
         refused(r"holds a run with other settings: seed \(4 there, 0 here\)", run_dir=str(run.root))
         assert run.config().seed == 4
 
 
-@pytest.mark.parametrize("preset", presets.PRESETS)
+@pytest.mark.parametrize("preset", recipes.PRESETS)
 def test_configs_go_to_json_and_back(preset):
-    config = presets.preset(preset)
+    config = recipes.preset(preset)
     if config.init_from == "teacher":
         with pytest.raises(UserError, match="Which teacher"):
             check(config)
@@ -264,7 +264,7 @@ def test_configs_go_to_json_and_back(preset):
 )
 def test_configs_that_cannot_be_trained(changes, message):
     with pytest.raises(UserError, match=message):
-        check(override(presets.ict_digits(), changes))
+        check(override(recipes.ict_digits(), changes))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_configs_that_cannot_be_trained(changes, message):
 )
 def test_progressive_distillation_that_cannot_be(changes, message):
     with pytest.raises(UserError, match=message):
-        check(override(presets.pd_digits(), {"teacher.model": "runs/edm"} | changes))
+        check(override(recipes.pd_digits(), {"teacher.model": "runs/edm"} | changes))
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_progressive_distillation_that_cannot_be(changes, message):
 )
 def test_overrides_that_do_not_fit(path, value, message):
     with pytest.raises(UserError, match=message):
-        override(presets.ict_digits(), {path: value})
+        override(recipes.ict_digits(), {path: value})
 
 
 def test_presets_are_table_3():
@@ -305,7 +305,7 @@ def test_presets_are_table_3():
     table = {row["hyperparameter"]: row for row in csv.DictReader(file.open())}
     for data in ("cifar10", "imagenet64", "lsun256"):
         for method in ("cd", "ct"):
-            preset = presets.preset(f"{method}_{data}")
+            preset = recipes.preset(f"{method}_{data}")
             published = {name: row[f"{data}_{method}"] for name, row in table.items()}
             assert preset.method == method
             assert preset.optimizer.learning_rate == float(published["learning_rate"])

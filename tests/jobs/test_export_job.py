@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from cm_ray.cluster.evaluate_plan import Evaluation, evaluated_model
-from cm_ray.cluster.teachers import prepare_teachers, read_initial, read_teacher
-from cm_ray.cluster.time_points import _own
-from cm_ray.config import override
+from cm_ray.cluster.evaluate.evaluate_plan import Evaluation, evaluated_model
+from cm_ray.cluster.time_points.find import _own
 from cm_ray.errors import UserError
+from cm_ray.networks.formats.openai import placeholders
+from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.networks.model import SPEC, ModelSpec, save_model
-from cm_ray.networks.openai import placeholders
-from cm_ray.networks.reading import load_model, network_digest
-from cm_ray.presets import PRESETS
-from cm_ray.run_directory import RunDirectory
+from cm_ray.recipes import PRESETS
+from cm_ray.recipes.config import override
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
 from tests.networks.test_model import LABELLED, model
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +104,7 @@ def test_an_empty_folder_is_free_and_a_killed_export_leaves_it_so(job, run_direc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("cm_ray.networks.diffusers_pipeline.save_file", killed)
+        patched.setattr("cm_ray.networks.formats.diffusers_pipeline.save_file", killed)
         assert job("export.py", run_directory, "--out", tmp_path / "out").code == 130
     assert job("export.py", run_directory, "--out", tmp_path / "out").code == 0
     assert job("export.py", run_directory, "--out", tmp_path / "out").code == 2

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cm_ray.metrics.extractors import open_extractor
-from cm_ray.metrics.inception import InceptionExtractor
+from cm_ray.metrics.extractors.inception import InceptionExtractor
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.networks.vision import torchvision
 
 _ORACLES = ("fid", "inception", "kid")

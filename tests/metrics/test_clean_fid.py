@@ -14,14 +14,14 @@ from PIL import Image
 from torch import nn
 
 from cm_ray.errors import UserError
-from cm_ray.files import sha256_of
-from cm_ray.metrics import clean_fid
-from cm_ray.metrics.extractors import Classifier, features_of, open_extractor
-from cm_ray.metrics.inception import InceptionExtractor
-from cm_ray.metrics.resizing import RESIZINGS
+from cm_ray.metrics.extractors import clean_fid
+from cm_ray.metrics.extractors.inception import InceptionExtractor
+from cm_ray.metrics.extractors.published_weights import TORCHSCRIPT_INCEPTION
+from cm_ray.metrics.extractors.registry import Classifier, features_of, open_extractor
+from cm_ray.metrics.extractors.resizing import RESIZINGS
 from cm_ray.metrics.score import frechet_score
-from cm_ray.metrics.weights import TORCHSCRIPT_INCEPTION
 from cm_ray.networks.vision import torchvision
+from cm_ray.storage.files import sha256_of
 
 NOWHERE = "http://127.0.0.1:9/inception-2015-12-05.pt"  # nobody answers there
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cm_ray.errors import UserError
-from cm_ray.metrics.extractors import open_extractor, statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
 
 MODULE = """
 class Pixels:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cm_ray.metrics.resizing import RESIZINGS, resized
+from cm_ray.metrics.extractors.resizing import RESIZINGS, resized
 from cm_ray.networks.vision import torchvision
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cm_ray.errors import UserError
+from cm_ray.metrics.extractors.published_weights import INCEPTION_2015
 from cm_ray.metrics.measured import Measured
 from cm_ray.metrics.score import (
     DESCRIBING,
@@ -16,7 +17,6 @@ from cm_ray.metrics.score import (
     frechet_score,
     measured_score,
 )
-from cm_ray.metrics.weights import INCEPTION_2015
 
 
 class Fake:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from cm_ray.errors import UserError
-from cm_ray.metrics.extractors import open_extractor
-from cm_ray.metrics.weights import CIFAR_RESNETS, INCEPTION_2015, PublishedWeights
+from cm_ray.metrics.extractors.published_weights import CIFAR_RESNETS, INCEPTION_2015, PublishedWeights
+from cm_ray.metrics.extractors.registry import open_extractor
 
 NOWHERE = "http://127.0.0.1:9/weights.pth"  # nobody answers there
 

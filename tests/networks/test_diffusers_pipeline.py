@@ -8,23 +8,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cm_ray import presets
-from cm_ray.config import DiffusionConfig, NetworkConfig
+from cm_ray import recipes
 from cm_ray.core.samplers import clipped, multistep
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
-from cm_ray.networks.diffusers_names import from_diffusers, to_diffusers
-from cm_ray.networks.diffusers_pipeline import _spec, write_pipeline
+from cm_ray.networks.formats.diffusers_names import from_diffusers, to_diffusers
+from cm_ray.networks.formats.diffusers_pipeline import _spec, write_pipeline
+from cm_ray.networks.formats.openai import placeholders
+from cm_ray.networks.formats.reading import load_model, read_model
+from cm_ray.networks.formats.unet_parts import network_of
 from cm_ray.networks.model import Model, ModelSpec, save_model
-from cm_ray.networks.openai import placeholders
-from cm_ray.networks.parts import network_of
-from cm_ray.networks.reading import load_model, read_model
 from cm_ray.networks.vision import torchvision
-from cm_ray.sampling import parse
+from cm_ray.recipes.config import DiffusionConfig, NetworkConfig
+from cm_ray.sampling.text import parse
 from tests.networks.test_unet import trained_like
 
-IMAGENET = presets.ct_imagenet64().network
-LSUN = presets.ct_lsun256().network
+IMAGENET = recipes.ct_imagenet64().network
+LSUN = recipes.ct_lsun256().network
 SMALL = {"channels": 8, "head_channels": 4, "norm_groups": 8, "gradient_checkpointing": False}
 
 

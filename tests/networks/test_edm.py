@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, conv_transpose2d, group_norm, linear, silu
 
-from cm_ray import presets
-from cm_ray.config import DiffusionConfig, NetworkConfig, override
+from cm_ray import recipes
 from cm_ray.errors import UserError
-from cm_ray.networks.edm import read_edm
+from cm_ray.networks.formats.edm import read_edm
+from cm_ray.networks.formats.reading import load_model, read_model
+from cm_ray.networks.formats.unet_parts import network_of
 from cm_ray.networks.model import ModelSpec
-from cm_ray.networks.parts import network_of
-from cm_ray.networks.reading import load_model, read_model
 from cm_ray.networks.unet import UNet
+from cm_ray.recipes.config import DiffusionConfig, NetworkConfig, override
 from cm_ray.training.engine import Batch, Engine
 
 
@@ -265,7 +265,7 @@ def test_cifar10_is_theirs(kind, classes, parameters):
     trained = {name: x for name, x in theirs.state.items() if not name.endswith(("freqs", "resample_filter"))}
     assert sum(x.numel() for x in trained.values()) == parameters
     spec, weights = read_edm(Path("edm-cifar10-32x32-uncond-ve.pt"), theirs.state, None)
-    recipe = presets.ct_cifar10()
+    recipe = recipes.ct_cifar10()
     assert spec.network == dataclasses.replace(recipe.network, family=kind, conditional=classes > 0)
     assert spec.diffusion.time_scale == recipe.diffusion.time_scale
     augmentation = 9 * 128 * (2 if kind == "ncsn++" else 1)
@@ -332,7 +332,7 @@ def test_what_cannot_be_read_is_said(state, assumed, sentence, tmp_path):
 def test_weights_begin_as_song_has_them():
     """Variances of Glorot's numbers; what ends a path begins near zero, biases at zero."""
     torch.manual_seed(0)
-    config = dataclasses.replace(presets.ct_cifar10().network, channels=64, channel_mult=(1, 1), blocks=1)
+    config = dataclasses.replace(recipes.ct_cifar10().network, channels=64, channel_mult=(1, 1), blocks=1)
     network = UNet(config, (3, 16, 16), 0).requires_grad_(False)
     block, attention = network.middle_block[0], network.middle_block[1]
     spread = math.sqrt(2 / (64 * 9 * 2))
@@ -345,7 +345,7 @@ def test_weights_begin_as_song_has_them():
 
 
 def test_frequencies_stay_as_they_are():
-    config = override(presets.ict_cifar10(), SMALL | {"distance.name": "l2", "steps": 2, "batch_size": 2})
+    config = override(recipes.ict_cifar10(), SMALL | {"distance.name": "l2", "steps": 2, "batch_size": 2})
     engine = Engine(config, ModelSpec(network=config.network, diffusion=config.diffusion, shape=(3, 8, 8)))
     before = engine.student.network.time_features.frequencies.clone()
     assert float(before.std()) < 0.05, "iCT's scale is 0.02"

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from cm_ray.errors import UserError
-from cm_ray.networks import exporting
-from cm_ray.networks.exporting import OneStep, write_onnx, write_program, write_safetensors
+from cm_ray.networks.formats import exporting
+from cm_ray.networks.formats.exporting import OneStep, write_onnx, write_program, write_safetensors
+from cm_ray.networks.formats.reading import SPEC_KEY, load_model, network_digest
 from cm_ray.networks.model import SPEC, WEIGHTS, save_model
-from cm_ray.networks.reading import SPEC_KEY, load_model, network_digest
 from tests.networks.test_model import DENOISER, LABELLED, model
 from tests.networks.test_model import SPEC as PLAIN
 

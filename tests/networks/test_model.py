@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from cm_ray.config import DiffusionConfig
 from cm_ray.errors import UserError
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, sampling_of, save_model, to_uint8
-from cm_ray.networks.reading import load_model
-from cm_ray.training.sampling import Request, sample_all, sample_units
+from cm_ray.recipes.config import DiffusionConfig
+from cm_ray.sampling.requests import Request, sample_all, sample_units
 from tests.networks.test_unet import TINY, trained_like
 
 SPEC = ModelSpec(network=TINY, diffusion=DiffusionConfig(), shape=(1, 8, 8), time_points=((2.0,), (2.5, 0.5)))

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from cm_ray.config import NetworkConfig
 from cm_ray.networks import normalisation
 from cm_ray.networks.normalisation import GroupNorm
 from cm_ray.networks.unet import UNet
+from cm_ray.recipes.config import NetworkConfig
 
 
 def inputs(dtype, size=16):

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cm_ray import presets
-from cm_ray.config import NetworkConfig
+from cm_ray import recipes
 from cm_ray.errors import UserError
+from cm_ray.networks.formats.openai import infer_network, placeholders, published_spec
+from cm_ray.networks.formats.reading import SPEC_KEY, is_model, load_model, read_model
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, spec_to_dict
-from cm_ray.networks.openai import infer_network, placeholders, published_spec
-from cm_ray.networks.reading import SPEC_KEY, is_model, load_model, read_model
 from cm_ray.networks.unet import UNet
+from cm_ray.recipes.config import NetworkConfig
 from tests.networks.test_unet import trained_like
 
 PUBLISHED = [
@@ -114,7 +114,7 @@ def published(stem):
 
 @pytest.mark.parametrize(("sizes", "count", "millions"), [(IMAGENET, 541, 295.90), (LSUN, 566, 526.30)])
 def test_the_network_has_the_published_tensors(sizes, count, millions):
-    recipe = presets.ct_imagenet64() if sizes == IMAGENET else presets.ct_lsun256()
+    recipe = recipes.ct_imagenet64() if sizes == IMAGENET else recipes.ct_lsun256()
     *_, size, classes, _ = sizes
     with torch.device("meta"):
         network = UNet(recipe.network, (3, size, size), classes)
@@ -126,7 +126,7 @@ def test_the_network_has_the_published_tensors(sizes, count, millions):
 
 @pytest.mark.parametrize("stem", PUBLISHED)
 def test_published_files_tell_what_they_are(stem):
-    recipe = presets.ct_imagenet64() if "imagenet" in stem else presets.ct_lsun256()
+    recipe = recipes.ct_imagenet64() if "imagenet" in stem else recipes.ct_lsun256()
     size, classes = (64, 1000) if "imagenet" in stem else (256, 0)
     spec = published_spec(stem, published(stem))
     assert spec.network == dataclasses.replace(recipe.network, gradient_checkpointing=False)
@@ -179,7 +179,7 @@ def small(tmp_path, name, change=lambda weights: weights, save=torch.save, **cha
         network=dataclasses.replace(
             SMALL, channel_mult=(1, 1), blocks=1, attention_resolutions=(32,), **changes
         ),
-        diffusion=presets.ct_imagenet64().diffusion,
+        diffusion=recipes.ct_imagenet64().diffusion,
         shape=(3, 64, 64),
         class_names=placeholders(2),
     )

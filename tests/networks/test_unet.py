@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from cm_ray import presets
-from cm_ray.config import NetworkConfig
+from cm_ray import recipes
 from cm_ray.errors import UserError
 from cm_ray.networks.blocks import AttentionBlock, sinusoidal_embedding
 from cm_ray.networks.families import ADM
 from cm_ray.networks.unet import UNet
+from cm_ray.recipes.config import NetworkConfig
 
 TINY = NetworkConfig(
     channels=16, channel_mult=(1, 2), blocks=1, attention_resolutions=(4,), head_channels=8, norm_groups=4
@@ -20,8 +20,8 @@ TINY = NetworkConfig(
 @pytest.mark.parametrize(
     ("preset", "shape", "classes", "tensors", "millions"),
     [
-        (presets.ct_imagenet64(), (3, 64, 64), 1000, 541, 295.90),
-        (presets.ct_lsun256(), (3, 256, 256), 0, 566, 526.30),
+        (recipes.ct_imagenet64(), (3, 64, 64), 1000, 541, 295.90),
+        (recipes.ct_lsun256(), (3, 256, 256), 0, 566, 526.30),
     ],
 )
 def test_published_sizes(preset, shape, classes, tensors, millions):

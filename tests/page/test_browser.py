@@ -20,9 +20,9 @@ import pytest
 import torch
 from PIL import Image
 
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of, to_uint8
-from cm_ray.networks.reading import load_model
-from cm_ray.training.pictures import grid_picture
+from cm_ray.sampling.pictures import grid_picture
 from tests.cluster.tiny import NETWORK, make_tiny_run
 
 pytest.importorskip("gradio", reason="the page is an extra: pip install 'cm_ray[app]'")

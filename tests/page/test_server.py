@@ -17,10 +17,10 @@ from PIL import Image
 
 from cm_ray.data.uploads import MOST_BYTES
 from cm_ray.errors import UserError
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of, to_uint8
-from cm_ray.networks.reading import load_model
 from cm_ray.page.server import Page, application, serve
-from cm_ray.training.pictures import grid_picture
+from cm_ray.sampling.pictures import grid_picture
 from tests.cluster.tiny import NETWORK, make_tiny_run
 
 pytest.importorskip("gradio", reason="the page is an extra: pip install 'cm_ray[app]'")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from tracked_runs import log, tiny_model
 
-from cm_ray.config import TrackingConfig, TrainConfig
-from cm_ray.files import write_json
 from cm_ray.networks.model import save_model
-from cm_ray.run_directory import RunDirectory
+from cm_ray.recipes.config import TrackingConfig, TrainConfig
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.storage.files import write_json
 from cm_ray.tracking.store import calling_mlflow, open_client
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ import torch
 from tracked_runs import free_port, score, tiny_model
 
 from cm_ray.errors import UserError
-from cm_ray.files import write_json
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of, save_model, to_uint8
-from cm_ray.networks.reading import load_model
+from cm_ray.storage.files import write_json
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.registry import CONTENT_TAG, model_digest
 from cm_ray.tracking.store import open_client

@@ -12,16 +12,16 @@ import pytest
 import torch
 from tracked_runs import free_port, score, tiny_model, tiny_spec
 
-from cm_ray.cluster.teachers import prepare_teachers, read_teacher
-from cm_ray.config import DiffusionConfig, TrainConfig, override
 from cm_ray.errors import UserError
+from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, sampling_of, to_uint8
-from cm_ray.networks.reading import load_model
-from cm_ray.run_directory import RunDirectory
+from cm_ray.recipes.config import DiffusionConfig, TrainConfig, override
+from cm_ray.runs.directory import RunDirectory
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.store import open_client
 from cm_ray.tracking.tracker import open_tracker
+from cm_ray.training.starting_models import prepare_teachers, read_teacher
 
 
 @pytest.fixture(autouse=True)

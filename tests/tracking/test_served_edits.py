@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from tracked_runs import free_port, score, tiny_model
 
-from cm_ray.editing import plan_edit
+from cm_ray.editing.model_edits import edited, interpolation_steps
+from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
-from cm_ray.networks.editing import edited, interpolation_steps
 from cm_ray.networks.model import from_uint8, sampling_of, save_model, to_uint8
-from cm_ray.page.facts import model_facts
+from cm_ray.page.model_card import model_facts
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.tracker import open_tracker
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tracked_runs import free_port, log, score, with_tracking
 
-from cm_ray.config import TrackingConfig, TrainConfig, flatten
 from cm_ray.errors import UserError
-from cm_ray.files import write_json
-from cm_ray.run_directory import RunDirectory
+from cm_ray.recipes.config import TrackingConfig, TrainConfig, flatten
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.storage.files import write_json
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.mlflow_tracker import MlflowTracker
 from cm_ray.tracking.progress import Told

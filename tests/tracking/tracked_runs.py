@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import torch
 
-from cm_ray.config import DiffusionConfig, NetworkConfig
 from cm_ray.metrics.score import frechet_score
 from cm_ray.networks.model import Model, ModelSpec
+from cm_ray.recipes.config import DiffusionConfig, NetworkConfig
 
 
 class FakeExtractor:

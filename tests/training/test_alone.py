@@ -11,12 +11,12 @@ import sys
 sys.modules.update(dict.fromkeys({ABSENT}))  # None: importing them fails
 import torch
 import cm_ray.core.samplers, cm_ray.networks.unet
-from cm_ray import presets
-from cm_ray.config import override
+from cm_ray import recipes as presets
+from cm_ray.recipes.config import override
 from cm_ray.networks.model import ModelSpec
 from cm_ray.training.engine import Batch, Engine
 
-config = override(presets.ict_digits(), {{"steps": 1, "batch_size": 2, "network.conditional": False}})
+config = override(recipes.ict_digits(), {{"steps": 1, "batch_size": 2, "network.conditional": False}})
 spec = ModelSpec(network=config.network, diffusion=config.diffusion, shape=(1, 8, 8))
 engine = Engine(config, spec)
 images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)

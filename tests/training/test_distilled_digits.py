@@ -7,14 +7,14 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from cm_ray import presets
-from cm_ray.config import override
+from cm_ray import recipes
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.metrics.extractors import open_extractor, statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import ModelSpec, sampling_of, to_uint8
-from cm_ray.sampling import own_sampler
+from cm_ray.recipes.config import override
+from cm_ray.sampling.text import own_sampler
 from cm_ray.training.engine import Batch, Engine
 
 
@@ -69,8 +69,8 @@ def digits():
 @pytest.mark.timeout(1800)
 def test_the_recipes_reach_their_figures(digits):
     """At most 1 % of noise in one evaluation; in two, at most 2.5 times the teacher at 35."""
-    teacher = trained(presets.edm_digits(), digits)
-    student = trained(override(presets.cd_digits(), {"teacher.model": "given"}), digits, teacher)
+    teacher = trained(recipes.edm_digits(), digits)
+    student = trained(override(recipes.cd_digits(), {"teacher.model": "given"}), digits, teacher)
     scores = Scores(digits[0])
     assert scores.of(student, "one-step") <= 0.01
     assert scores.of(student, "multistep:2") <= 2.5 * scores.of(teacher, "heun:18")

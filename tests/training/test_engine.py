@@ -6,16 +6,16 @@ import math
 import pytest
 import torch
 
-from cm_ray import presets
-from cm_ray.config import override
+from cm_ray import recipes
 from cm_ray.core.noise import Purpose, normal, uniform
 from cm_ray.core.schedules import AdaptiveScales
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, from_uint8
 from cm_ray.networks.perceptual import lpips_distance
-from cm_ray.sampling import own_sampler
-from cm_ray.training.checkpoint import CheckpointStore
+from cm_ray.recipes.config import override
+from cm_ray.runs.checkpoint import CheckpointStore
+from cm_ray.sampling.text import own_sampler
 from cm_ray.training.engine import Batch, Engine, Share
 
 SMALL = {
@@ -71,7 +71,7 @@ LABELS = torch.arange(32) % 10
 
 
 def small(**changes):
-    return override(presets.ict_digits(), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
+    return override(recipes.ict_digits(), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
 
 
 def engine(config, **options):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from cm_ray import presets
-from cm_ray.config import override
+from cm_ray import recipes
 from cm_ray.core.noise import Purpose, normal, uniform
 from cm_ray.networks.model import ModelSpec, from_uint8
+from cm_ray.recipes.config import override
 from cm_ray.training.engine import Batch, Engine
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -29,7 +29,7 @@ def plain_step():
 
 def engine(**changes):
     config = override(
-        presets.ct_imagenet64(),
+        recipes.ct_imagenet64(),
         {
             "steps": 100,
             "batch_size": ROWS,

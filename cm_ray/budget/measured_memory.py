@@ -1,0 +1,89 @@
+"""What a training really takes of memory: steps of it, in a process of their own."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import gc
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import torch
+
+from cm_ray.budget.memory import untrained_distance
+from cm_ray.errors import UserError
+from cm_ray.networks.model import Model, ModelSpec
+from cm_ray.recipes.config import TrainConfig, override
+from cm_ray.training.engine import Batch, Engine
+
+_STATUS, _MARK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_TINY = {
+    "network.channels": 32,
+    "network.channel_mult": (1,),
+    "network.blocks": 1,
+    "network.norm_groups": 32,
+    "network.head_channels": 0,
+    "network.attention_resolutions": (),
+    "distance.name": "l2",
+}
+
+
+def measured_memory(config: TrainConfig, spec: ModelSpec, rows: int, device: str = "cpu") -> int:
+    """Return the most bytes that two steps of a worker take, `rows` images at a time.
+
+    Beyond what PyTorch and the libraries take by themselves; on CPUs, of resident memory, which Linux
+    tells. Weights are random. Raises UserError when there is not so much, or no telling.
+    """
+    if device == "cpu" and not _MARK.exists():
+        raise UserError("Only Linux tells the peak of a process's memory.")
+    parts = 2 if config.accumulate > 1 else 1
+    alone = dataclasses.replace(config.cluster, num_workers=1)
+    config = dataclasses.replace(config, batch_size=parts * rows, accumulate=parts, cluster=alone)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_peak, config, spec, device, torch.get_num_threads()).result()
+        except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+            raise UserError(
+                f"There is not the memory here for two steps of {rows} images at a time."
+            ) from error
+
+
+def _peak(config: TrainConfig, spec: ModelSpec, device: str, threads: int) -> int:
+    torch.set_num_threads(threads)
+    tiny = override(config, _TINY)
+    _take_steps(tiny, dataclasses.replace(spec, network=tiny.network))  # libraries come when they are used
+    before = _begin(device)
+    _take_steps(config, spec, device)
+    return (torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM")) - before
+
+
+def _begin(device: str) -> int:
+    """Have the peak begin anew, and return what there is."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed would hide as much of what comes
+    _MARK.write_text("5")
+    return _resident("VmRSS")
+
+
+def _resident(what: str) -> int:
+    """Return a line of the process's status, in bytes. (getrusage's peak begins with the parent's.)"""
+    lines = _STATUS.read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(what + ":"))
+
+
+def _take_steps(config: TrainConfig, spec: ModelSpec, device: str = "cpu") -> None:
+    denoiser = dataclasses.replace(spec.diffusion, boundary="none")
+    teacher = Model(dataclasses.replace(spec, diffusion=denoiser)) if config.method in ("cd", "pd") else None
+    distance = untrained_distance(config)
+    if isinstance(distance, torch.nn.Module):
+        distance.to(device)
+    engine = Engine(config, spec, device=device, teacher=teacher, distance=distance)
+    rows = config.batch_size
+    images = torch.zeros(rows, *spec.shape, dtype=torch.uint8)
+    for _ in range(2):
+        engine.one_step(Batch(images, torch.zeros(rows, dtype=torch.int64)))

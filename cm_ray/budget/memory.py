@@ -1,0 +1,185 @@
+"""What a training needs of memory, counted and not allocated: the step runs on tensors without storage."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from cm_ray.core.losses import regression_loss
+from cm_ray.core.objectives import Draw
+from cm_ray.core.types import Distance, Images, Times
+from cm_ray.networks.model import Model, ModelSpec
+from cm_ray.networks.normalisation import GroupNorm
+from cm_ray.recipes.config import TrainConfig
+from cm_ray.training import recipe
+from cm_ray.training.arithmetic import autocast
+
+_MOMENTS = 2
+_OPTIMIZER_SCRATCH = 2
+"""Copies of all weights that an optimizer step over all tensors at once makes and frees."""
+_MANY = 32
+"""Images at a time whose activations take more than the gradients."""
+_HOST = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingMemory:
+    """Bytes that a worker needs; without those of PyTorch itself and of the libraries' own buffers."""
+
+    parameters: int
+    """Weights of the network, a count."""
+    state: int
+    """Student, target, teacher, distance, averages, the optimizer's moments."""
+    batch: int
+    """The most that the passes forward and backward take beyond: activations and gradients."""
+    optimizing: int
+    """The most that the optimizer takes beyond, when the activations are gone: gradients and its own."""
+
+    @property
+    def total(self) -> int:
+        """The most of all at once."""
+        return self.state + max(self.batch, self.optimizing)
+
+
+@lru_cache(maxsize=64)
+def training_memory(config: TrainConfig, spec: ModelSpec, rows: int, device: str = "cpu") -> TrainingMemory:
+    """Count the memory of a worker that takes `rows` images at a time.
+
+    Aim, loss and backward pass run on fake tensors, each counted from when it is made until it is freed; with
+    `accumulate`, beside the gradients of earlier parts. device: cpu or cuda, where autocast normalises in
+    float32. The teacher is taken to be like the student. Raises UserError when the network does not fit the
+    images.
+    """
+    with torch.device("meta"):
+        student, distance = Model(spec), untrained_distance(config)
+    weights = [p for p in student.parameters() if p.requires_grad]
+    trained = sum(p.nbytes for p in weights)
+    copies = 1 + len(config.ema_decays) + recipe.has_target(config) + (config.method in ("cd", "pd"))
+    state = copies * _bytes_of(student) + _bytes_of(distance) + _MOMENTS * trained
+    one_kernel = config.optimizer.name == "adam" and device == "cuda"
+    optimizing = trained * (1 if one_kernel else 1 + _OPTIMIZER_SCRATCH)
+    count = sum(p.numel() for p in student.parameters())
+    before = trained if config.accumulate > 1 else 0  # gradients of earlier parts
+    batch = before + _batch(config, spec, rows, student, distance, device)
+    return TrainingMemory(parameters=count, state=state, batch=batch, optimizing=optimizing)
+
+
+def of_one_image(config: TrainConfig, spec: ModelSpec, device: str = "cpu") -> float:
+    """Return the bytes that another image at a time takes, where there are so many that they decide."""
+    few, many = (training_memory(config, spec, rows, device).batch for rows in (_MANY, 2 * _MANY))
+    return (many - few) / _MANY
+
+
+def most_rows(config: TrainConfig, spec: ModelSpec, budget: float, device: str = "cpu") -> int:
+    """Return how many images at a time fit into `budget` bytes, 0 if not even one does.
+
+    Of few images the gradients decide the peak, of many the activations: the first guess is made for many.
+    """
+    each = of_one_image(config, spec, device)
+    many = training_memory(config, spec, _MANY, device).total
+    rows = max(1, _MANY + math.floor((budget - many) / each))
+    while rows and (over := training_memory(config, spec, rows, device).total - budget) > 0:
+        rows = max(0, rows - max(1, math.floor(over / each)))
+    return rows
+
+
+def parts_for(config: TrainConfig, rows: int) -> int:
+    """Return the least `accumulate` that splits a worker's share into equal parts of at most `rows` >= 1."""
+    share = config.batch_size // config.cluster.num_workers
+    return next(parts for parts in range(-(-share // rows), share + 1) if share % parts == 0)
+
+
+def _batch(
+    config: TrainConfig, spec: ModelSpec, rows: int, student: Model, distance: Distance, device: str
+) -> int:
+    """Return the most bytes that activations and what is made of them take at once, gradients included."""
+    if device == "cuda":
+        _normalise_in_float32(student)
+    with FakeTensorMode(), _Counted() as counted:
+        _without_storage(student.train())
+        if isinstance(distance, nn.Module):
+            _without_storage(distance)
+        x, times = torch.empty(rows, *spec.shape), torch.ones(rows)
+        labels = torch.zeros(rows, dtype=torch.int64) if spec.classes else None
+        begun = counted.most = counted.now
+
+        def network(x_t: Images, t: Times) -> Images:
+            return student(x_t, t, labels)
+
+        with torch.no_grad(), autocast(config.precision, _HOST):
+            aim = recipe.objective(config).aim(Draw(x, x, x, times, times), network, network)
+        with autocast(config.precision, _HOST):
+            answer = network(x, times)
+        regression_loss(answer, aim, times, distance).mean().backward()
+    return counted.most - begun
+
+
+def _bytes_of(module: object) -> int:
+    """Return the bytes of a module's parameters and buffers; a distance without weights has none."""
+    if not isinstance(module, nn.Module):
+        return 0
+    return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
+
+
+def _without_storage(module: nn.Module) -> None:
+    """Replace all parameters and buffers by fake ones on the CPU, where autocast knows them."""
+    for part in module.modules():
+        for name, p in part.named_parameters(recurse=False):
+            fake = torch.empty_strided(p.shape, p.stride(), dtype=p.dtype)
+            setattr(part, name, nn.Parameter(fake, requires_grad=p.requires_grad))
+        for name, buffer in part.named_buffers(recurse=False):
+            setattr(part, name, torch.empty_strided(buffer.shape, buffer.stride(), dtype=buffer.dtype))
+
+
+def _normalise_in_float32(student: Model) -> None:
+    """Do what autocast does on CUDA and not on the CPU."""
+    for part in student.modules():
+        if isinstance(part, GroupNorm):
+            part.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
+
+
+def untrained_distance(config: TrainConfig) -> Distance:
+    """Return the distance; LPIPS with a trunk of the right size, whose weights do not matter here."""
+    if config.distance.name != "lpips":
+        return recipe.distance(config, _HOST)
+    from cm_ray.networks.perceptual import lpips_distance
+
+    return lpips_distance(config.distance, random_trunk=True)
+
+
+class _Counted(TorchDispatchMode):
+    """Counts the bytes of all tensors made while it is on, until they are freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for made in tree_leaves(result):
+            if isinstance(made, Tensor):
+                self._count(made.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.now += size
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size

@@ -1,0 +1,111 @@
+"""A table of the memory that presets need: counted for any device, and measured on this machine if wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from cm_ray.budget.measured_memory import measured_memory
+from cm_ray.budget.memory import most_rows, of_one_image, parts_for, training_memory
+from cm_ray.errors import UserError
+from cm_ray.networks.formats.openai import placeholders
+from cm_ray.networks.model import ModelSpec
+from cm_ray.recipes import preset
+from cm_ray.recipes.config import DataConfig, TrainConfig, override
+
+_PRESETS = ("ct_digits", "ct_cifar10", "ct_imagenet64", "cd_imagenet64", "ct_lsun256", "cd_lsun256")
+_NAMED = {"digits": ((1, 8, 8), 10), "cifar10": ((3, 32, 32), 10)}
+"""Images and classes of data that have names; others are ImageNet and LSUN at their sizes."""
+_GIB = 2**30
+MARGIN = 0.2
+"""Part of the memory left free: for libraries' buffers and gaps between tensors, which are not counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryQuestion:
+    """Which trainings, and what there is."""
+
+    presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESETS")] = _PRESETS
+    """Names of recipes."""
+    gib: float = 80.0
+    """Memory of a worker's device in GiB, of which a fifth is left to PyTorch, libraries and gaps."""
+    num_workers: int = 8
+    """Workers; each takes its share of the batch."""
+    precision: Literal["float32", "bfloat16", "float16", ""] = ""
+    """Precision of the networks; empty: the preset's."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    """Autocast keeps more in float32 on GPUs."""
+    measure: int = 0
+    """Take two steps on this machine's device, too, with so many images at a time (minutes), and set what
+    they took beside what was counted; 0: only count."""
+
+
+def memory_table(asked: MemoryQuestion) -> Iterator[str]:
+    """Yield the lines of a table, a row for each preset with and without recomputed activations.
+
+    Raises UserError on a question that has no answer.
+    """
+    if asked.gib <= 0 or asked.num_workers < 1 or asked.measure < 0:
+        raise UserError("--gib must be positive, --num-workers at least 1, and --measure not negative.")
+    counted = ["held", "of one image", "images at a time", "--accumulate"]
+    if asked.measure:
+        counted = [f"{asked.measure} at a time: counted", "measured", "measured / counted"]
+    yield _line("preset", "recomputing", "parameters", *counted)
+    yield _line("---", "---", *["---:"] * (1 + len(counted)))
+    for name in asked.presets:
+        for recompute in (False, True):
+            yield _row(name, recompute, asked)
+
+
+def _row(name: str, recompute: bool, asked: MemoryQuestion) -> str:
+    config = _configured(name, recompute, asked)
+    shape, classes = _images(config.data)
+    spec = ModelSpec(
+        network=config.network, diffusion=config.diffusion, shape=shape, class_names=placeholders(classes)
+    )
+    cells = _measured(config, spec, asked) if asked.measure else _fitting(config, spec, asked)
+    parameters = training_memory(config, spec, 1, asked.device).parameters
+    return _line(f"`{name}`", "yes" if recompute else "no", f"{parameters / 1e6:.2f} M", *cells)
+
+
+def _fitting(config: TrainConfig, spec: ModelSpec, asked: MemoryQuestion) -> list[str]:
+    one = training_memory(config, spec, 1, asked.device)
+    share = config.batch_size // asked.num_workers
+    rows = min(share, most_rows(config, spec, (1 - MARGIN) * _GIB * asked.gib, asked.device))
+    each = of_one_image(config, spec, asked.device)
+    parts = str(parts_for(config, rows)) if rows else "does not fit"
+    return [_gib(one.state + one.optimizing), _gib(each), str(rows), parts]
+
+
+def _measured(config: TrainConfig, spec: ModelSpec, asked: MemoryQuestion) -> list[str]:
+    counted = training_memory(config, spec, asked.measure, asked.device).total
+    found = measured_memory(config, spec, asked.measure, asked.device)
+    return [_gib(counted), _gib(found), f"{found / counted:.2f}"]
+
+
+def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> TrainConfig:
+    """Return the preset's settings on these workers; gradients of earlier parts are there, too."""
+    config = preset(name)
+    if config.batch_size % asked.num_workers:
+        raise UserError(f"--num-workers {asked.num_workers} do not share the batch of {name} evenly.")
+    changes: dict[str, Any] = {"network.gradient_checkpointing": recompute, "accumulate": 2}
+    if asked.precision:
+        changes["precision"] = asked.precision
+    cluster = replace(config.cluster, num_workers=asked.num_workers)
+    return replace(override(config, changes), cluster=cluster)
+
+
+def _images(data: DataConfig) -> tuple[tuple[int, int, int], int]:
+    """Return the shape and the classes of a preset's images."""
+    return _NAMED.get(data.path, ((3, data.size, data.size), 1000))
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |" if cells[0] != "---" else f"|{'|'.join(cells)}|"
+
+
+def _gib(count: float) -> str:
+    return f"{count / _GIB:.2f} GiB"

@@ -1,0 +1,1 @@
+"""Data on a cluster: making shards in parallel, and streaming them to workers by Ray Data."""

@@ -1,0 +1,1 @@
+"""Editing folders of images on a cluster."""

@@ -1,0 +1,273 @@
+"""Scores of a model, or of anyone's images, against a data set."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cm_ray.cluster.evaluate.evaluate_plan import (
+    EvaluatedModel,
+    Evaluation,
+    check_evaluation,
+    evaluated_model,
+)
+from cm_ray.cluster.pool.cache import Remembered
+from cm_ray.cluster.pool.pool import PutModel, SamplerPool
+from cm_ray.cluster.pool.reference import (
+    Yardstick,
+    name_of,
+    reference_set,
+    run_of,
+    tracking_uris,
+    yardstick,
+)
+from cm_ray.cluster.pool.result import Gathered, Wanted, joined
+from cm_ray.cluster.pool.sizing import plan_actors
+from cm_ray.cluster.runtime.connect import connected, node_resources
+from cm_ray.cluster.runtime.console import say, shown
+from cm_ray.cluster.train.prepare import prepare_shards
+from cm_ray.errors import UserError
+from cm_ray.metrics.frechet import bias_warning
+from cm_ray.metrics.measures import NEEDS, Needs, SampleSet, check_kinds, measure_all
+from cm_ray.metrics.score import Score, measured_score, score_key
+from cm_ray.networks.formats.reading import load_model, network_digest
+from cm_ray.recipes.config import EXPERIMENT, DataConfig
+from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.sampling.kept_samples import file_name, keep_samples
+from cm_ray.sampling.pictures import save_grid
+from cm_ray.sampling.requests import Request
+from cm_ray.sampling.text import Sampling
+from cm_ray.scoring.score_folder import Scored
+from cm_ray.storage.files import remove
+from cm_ray.tracking import Group
+from cm_ray.tracking.store import default_uri
+from cm_ray.tracking.tracker import Status
+
+GROUPS = 20
+"""Parts that samples are made in: each is kept when it is done, and their statistics tell the error."""
+
+
+def evaluate(settings: Evaluation) -> tuple[RunDirectory, list[Score]]:
+    """Score a model or images; return where everything is and the scores.
+
+    In the run directory, which belongs to one source: scores.json, a row a score, with those of earlier
+    calls; scores.md; sample grids; what was kept. Each score is written when it is measured. The same call
+    goes on after a kill. Raises UserError on bad input.
+    """
+    told_at, registry = tracking_uris(settings)
+    model = evaluated_model(settings, registry)
+    check_evaluation(settings, is_model=model is not None)
+    measure = yardstick(settings, run_of(model.folder) if model else None)
+    check_kinds(settings.scores, measure.extractor, settings.samples or None)
+    named = Path(settings.run_dir).absolute() if settings.run_dir else None
+    run = RunDirectory(named or default_run_dir(f"evaluate-{name_of(settings.source)}"))
+    scores: list[Score] = []
+    with run.locked():
+        run.check_owner(run.source_file)
+        with connected():
+            evaluating = _Evaluating(settings, measure, model, run)
+            group = evaluating.group(told_at)
+            status: Status = "FAILED"
+            try:
+                for score in evaluating.scores():
+                    scores.append(score)
+                status = "FINISHED"
+            finally:
+                evaluating.tell(group, scores)
+                group.finish(status)
+    return run, scores
+
+
+@dataclass(frozen=True)  # without slots: `as_set` is kept beside the fields
+class _Samples:
+    """A set of samples, or of images that are taken as such."""
+
+    sampler: str
+    evaluations: int
+    seed: int
+    parts: list[Gathered]
+
+    @functools.cached_property
+    def as_set(self) -> SampleSet:
+        """What scores are made of."""
+        groups = [part.statistics for part in self.parts if part.statistics is not None]
+        features, images = joined(self.parts, "features"), joined(self.parts, "images")
+        return SampleSet(groups=groups, features=features, images=images)
+
+
+class _Evaluating:
+    """One evaluation on a connected cluster."""
+
+    def __init__(
+        self, settings: Evaluation, measure: Yardstick, model: EvaluatedModel | None, run: RunDirectory
+    ) -> None:
+        self.settings, self.measure, self.model, self.run = settings, measure, model, run
+        self.extractor = measure.extractor
+        needed = {NEEDS[kind] for kind in settings.scores}
+        if model is None:  # they come sorted by class: statistics of parts would tell a wrong error
+            needed = {"features" if need == "statistics" else need for need in needed}
+        self.wanted: Wanted = frozenset(needed | ({"images"} if settings.keep != "none" else set()))
+        self.work = run.root / "evaluation-work"
+        self.shards, self.manifest = prepare_shards(measure.data)
+        self.images = None if model else prepare_shards(DataConfig(path=settings.source, size=settings.size))
+        self.count = self.images[1].count if self.images else settings.samples or self.manifest.count
+        self._check_images()
+        self.actors = plan_actors(settings.actors, node_resources())
+        run.clean()
+        content = self.images[1].fingerprint if self.images else network_digest(model.folder) if model else ""
+        self.scored = Scored(run, settings.source, content)
+        say(
+            f"{run.root}: {settings.source} against {self.manifest.count} images of {self.manifest.source}, "
+            f"{self.extractor.name}, {self.actors}"
+        )
+
+    def _check_images(self) -> None:
+        """Raise UserError when they are too few, or of another shape than the data."""
+        theirs = self.images[1].shape if self.images else self.model.spec.shape if self.model else None
+        if theirs != self.manifest.shape:
+            raise UserError(
+                f"{self.settings.source} has images of {_shape(theirs)} and the data of "
+                f"{_shape(self.manifest.shape)}: give --size, or other --data."
+            )
+        if min(self.count, self.manifest.count) < 2:
+            raise UserError(
+                f"A score needs two images on each side: {self.settings.source} gives {self.count}, and "
+                f"{self.manifest.source} has {self.manifest.count}; take more."
+            )
+        check_kinds(self.settings.scores, self.extractor, self.count, self.manifest.count)
+
+    def scores(self) -> Iterator[Score]:
+        """Yield every score when it is measured and written."""
+        self._warn()
+        needs = _needs_of_reference(self.settings.scores)
+        with SamplerPool(self.measure.opener, self.actors) as pool:
+            reference = SampleSet()
+            if needs:
+                reference = reference_set(pool, self.shards, self.manifest, self.extractor, needs)
+            for samples in self._sample_sets(pool):
+                yield from self._measured(samples, reference)
+                del samples  # before the next ones are made
+        remove(self.work)
+
+    def group(self, uri: str) -> Group:
+        """Return the MLflow run of what is measured alike: its metrics' names tell the rest of the keys."""
+        alike = hashlib.sha256(repr(sorted(self._alike().items())).encode()).hexdigest()
+        folder, uri = self.run.root / "tracking" / alike[:12], uri or default_uri(self.run.root.parent)
+        return Group(folder, name=self.run.root.name, uri=uri, experiment=EXPERIMENT)
+
+    def tell(self, group: Group, scores: Sequence[Score]) -> None:
+        """Log all of it to MLflow."""
+        root, params = self.run.root, {"source": self.settings.source, "data": self.measure.data.path}
+        group.log(
+            params=params | self._alike(),
+            metrics={score.metric: score.value for score in scores},
+            files=[root / "scores.json", root / "scores.md", *sorted(self.run.samples.glob("*.png"))],
+        )
+
+    def _alike(self) -> dict[str, Any]:
+        """Return the entries of the scores' keys that their metrics' names do not tell."""
+        extractor = self.extractor
+        return {
+            "reference": self.manifest.fingerprint,
+            "seed": 0 if self.images else self.settings.seed,
+            "extractor": extractor.name,
+            "weights_sha256": extractor.weights_sha256,
+            "preprocess": extractor.preprocess,
+        }
+
+    def _warn(self) -> None:
+        """Say what biases Fréchet distances; FDinf is rid of what the samples' number does, of no more."""
+        kinds, dim, manifest = self.settings.scores, self.extractor.dim, self.manifest
+        warnings = [bias_warning(self.count, dim)] if "FD" in kinds else []
+        if "FD" in kinds or "FDinf" in kinds:
+            warnings.append(bias_warning(manifest.count, dim, f"images of {manifest.source}"))
+        for warning in filter(None, warnings):
+            say(f"warning: {warning}")
+
+    def _measured(self, samples: _Samples, reference: SampleSet) -> Iterator[Score]:
+        """Yield scores as soon as they are written: what is computed later may fail."""
+        key = score_key(
+            self.extractor,
+            n=self.count,
+            seed=samples.seed,
+            reference=self.manifest.fingerprint,
+            sampler=samples.sampler,
+            evaluations=samples.evaluations,
+        )
+        for kinds in _computations(self.settings.scores):
+            say(f"measuring {', '.join(kinds)}:")  # minutes, of 2,048 features
+            measured = measure_all(kinds, samples.as_set, reference, self.extractor)
+            scores = [measured_score(kind, one, key) for kind, one in measured.items()]
+            self.scored.add(scores)
+            for score in scores:
+                say(f"{score.metric}: {score.value:.4g} ± {score.error:.2g}")
+                yield score
+
+    def _sample_sets(self, pool: SamplerPool) -> Iterator[_Samples]:
+        """Yield the images that were given, or samples by every sampler."""
+        if self.images is not None:
+            shards, manifest = self.images
+            say(f"images of {manifest.source}:")
+            with shown("image") as progress:
+                parts = pool.read(shards, manifest, self.wanted, progress)
+            yield _Samples(f"images of {manifest.source}", 0, 0, parts)
+        if self.model is not None:
+            put = pool.put(self.model.folder)
+            for sampling in self.model.samplings:
+                yield self._sampled(pool, put, self.model, sampling)
+
+    def _sampled(
+        self, pool: SamplerPool, put: PutModel, model: EvaluatedModel, sampling: Sampling
+    ) -> _Samples:
+        """Sample in parts; keep what is to be kept, and a grid."""
+        settings, stem = self.settings, self.run.samples / file_name(sampling)
+        remembered = Remembered(pool, put, self.extractor, self.wanted, self.work)
+        say(f"{sampling.text}:")
+        with shown("image") as progress:
+            made = dict(remembered.generate_all(self._requests(sampling), progress))
+        parts = [made[place] for place in sorted(made)]
+        samples = _Samples(sampling.text, sampling.evaluations, settings.seed, parts)
+        grid = self._request(sampling, 0, settings.grid**2)
+        images = pool.generate(put, grid, frozenset(["images"])).images
+        assert images is not None
+        save_grid(images, stem.with_name(stem.name + ".png"), columns=settings.grid)
+        if settings.keep != "none":
+            images = samples.as_set.images
+            assert images is not None
+            labels = load_model(model.folder).sample_labels(torch.arange(self.count), settings.seed)
+            keep_samples(images, stem, settings.keep, model.spec, labels)
+        return samples
+
+    def _requests(self, sampling: Sampling) -> list[Request]:
+        """Return a request for each part of the samples, of as equal counts as can be."""
+        edges = [self.count * i // GROUPS for i in range(GROUPS + 1)]
+        parts = itertools.pairwise(edges)
+        return [self._request(sampling, first, stop - first) for first, stop in parts if stop > first]
+
+    def _request(self, sampling: Sampling, first: int, count: int) -> Request:
+        settings = self.settings
+        return Request(
+            count=count, first=first, seed=settings.seed, sampling=sampling, unit=settings.batch_size
+        )
+
+
+def _computations(kinds: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the kinds one at a time; precision and recall are one computation."""
+    both = tuple(kind for kind in kinds if kind in ("precision", "recall"))
+    return list(dict.fromkeys(both if kind in both else (kind,) for kind in kinds))
+
+
+def _needs_of_reference(kinds: Sequence[str]) -> set[Needs]:
+    """Return what scores need of the data: FDinf its statistics, whatever it needs of samples, IS nothing."""
+    return {"statistics" if kind == "FDinf" else NEEDS[kind] for kind in kinds if kind != "IS"}
+
+
+def _shape(shape: tuple[int, int, int] | None) -> str:
+    return "x".join(map(str, shape or ()))

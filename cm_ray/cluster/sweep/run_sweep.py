@@ -1,0 +1,282 @@
+"""A sweep on the cluster: trials by Ray Tune, settings by Optuna, a study that survives everything."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from cm_ray.cluster.runtime.connect import connected
+from cm_ray.cluster.runtime.console import say
+from cm_ray.cluster.sweep.asha import RememberingASHA
+from cm_ray.cluster.sweep.searcher import StudySearch
+from cm_ray.cluster.sweep.sweep_plan import Sweep, check_sweep, share
+from cm_ray.cluster.sweep.sweep_table import SweepTable
+from cm_ray.cluster.sweep.sweep_trial import Trials, run_trial
+from cm_ray.cluster.train.prepare import model_spec, prepare_shards
+from cm_ray.cluster.train.run import train
+from cm_ray.errors import UserError
+from cm_ray.recipes.config import EXPERIMENT, flatten
+from cm_ray.reports.sweep_report import best_trial, write_sweep_report
+from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.scoring.reference import reference_statistics
+from cm_ray.scoring.while_training import extractor_opener
+from cm_ray.storage.files import read_json, write_json
+from cm_ray.sweeps.space import Sampler, Space
+from cm_ray.sweeps.space_files import load_space
+from cm_ray.sweeps.study import (
+    OVER,
+    begin,
+    default_storage,
+    open_sampler,
+    open_storage,
+    open_study,
+    shown_storage,
+    trials_in,
+)
+from cm_ray.tracking import Group, resend
+from cm_ray.training.starting_models import check_teachers
+
+_FREE = (
+    "name",
+    "run_dir",
+    "log_every",
+    "data.cache",
+    "data.on_bad_image",
+    "checkpoint.",
+    "cluster.",
+    "tracking.",
+)
+"""Settings of the base that may change from call to call: of config.OPERATIONAL, what no score hangs on."""
+_ENVIRONMENT = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the job at once
+    "RAY_AIR_NEW_OUTPUT": "0",  # the table is ours
+}
+
+
+def sweep(settings: Sweep, changes: Mapping[str, Any]) -> RunDirectory:
+    """Try settings until their number is reached; report; register the best model.
+
+    changes: what `set` and `teacher` change. In the run directory: study.db, trials/, report.md with its
+    pictures, best.json. The same call goes on after a kill: finished trials stay, interrupted ones go on from
+    their checkpoints. Raises UserError on bad input.
+    """
+    space = load_space(settings.space, dict(changes))
+    named = Path(settings.run_dir).absolute() if settings.run_dir else None
+    run = RunDirectory(named or default_run_dir(f"sweep-{Path(settings.space).stem}"))
+    with run.locked():
+        run.check_owner(run.sweep_file)
+        driver = _Driver(settings, space, run)
+        with connected():
+            driver.finish()
+    return run
+
+
+class _Driver:
+    """A sweep from its settings to its report."""
+
+    def __init__(self, settings: Sweep, space: Space, run: RunDirectory) -> None:
+        self.settings, self.space, self.run = settings, space, run
+        self.sampler: Sampler = settings.sampler or space.sampler
+        self.scheduler = check_sweep(settings, space, self.sampler)
+        self.seeds = settings.seeds or space.seeds
+        self.count = len(space.grid()) if self.sampler == "grid" else settings.trials or space.trials
+        self.owner = self._check_same()
+        self.group = Group(run.root, name=run.root.name, uri=settings.tracking_uri, experiment=EXPERIMENT)
+        self.study = self._open_study()
+
+    def _open_study(self) -> optuna.Study:
+        settings = self.settings
+        calls = len(list((self.run.root / "tune").glob("*")))  # each call draws on, and does not repeat
+        chooser = open_sampler(
+            self.sampler,
+            seed=settings.seed + calls,
+            trials=self.count,
+            objectives=len(self.space.minimize),
+        )
+        storage = open_storage(settings.storage, self.run.root)
+        name = settings.study or self.run.root.name
+        return open_study(name, storage, chooser, self.space.minimize, self.owner)
+
+    def finish(self) -> None:
+        """Do what is left to do: trials, report, registration."""
+        try:
+            self._search()
+            self._report()
+        except BaseException:
+            self.group.finish("FAILED")
+            raise
+        self.group.finish("FINISHED")
+
+    def _search(self) -> None:
+        over = len(trials_in(self.study, *OVER))
+        interrupted = trials_in(self.study, TrialState.RUNNING)
+        if (left := max(len(interrupted), self.count - over)) == 0:
+            return
+        trials, concurrent = self._trials(left)
+        write_json(self.run.sweep_file, {"id": self.owner, **self._wanted()})
+        begin(self.study, self.space, self.sampler, self.owner)  # a mistyped command has left no trace
+        say(
+            f"{self.run.root}: {self.count} trials of {self.space.question!r}, {over} done, "
+            f"{len(interrupted)} go on; {concurrent} at once, {self.seeds} seeds, {self.sampler}"
+        )
+        storage = shown_storage(self.settings.storage or default_storage(self.run.root))
+        say(f"  watch: optuna-dashboard {storage}   tensorboard --logdir {self.run.root / 'tune'}")
+        searcher = StudySearch(
+            self.study,
+            self.space.suggest,
+            self.space.minimize,
+            interrupted=[trial._trial_id for trial in interrupted],
+            outcome=trials.outcome,
+        )
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        table = SweepTable(self.count, trials)
+        try:
+            self._tuner(trials, searcher, table, left, concurrent).fit()
+        finally:
+            table.close()
+        if untold := len(trials_in(self.study, TrialState.RUNNING)):
+            raise UserError(
+                f"{untold} trials could not be ended, or their ends not told to {storage}; the "
+                "same command goes on with them."
+            )
+
+    def _tuner(
+        self, trials: Trials, searcher: StudySearch, table: SweepTable, left: int, concurrent: int
+    ) -> tune.Tuner:
+        tunes = self.run.root / "tune"
+        return tune.Tuner(
+            tune.with_resources(partial(run_trial, trials=trials), {"CPU": 0.001}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=self._scheduler(trials),
+                num_samples=left,
+                max_concurrent_trials=concurrent,
+                reuse_actors=False,
+                trial_name_creator=lambda trial: f"{trial.config['trial']:04d}",
+                trial_dirname_creator=lambda trial: f"{trial.config['trial']:04d}",
+            ),
+            run_config=tune.RunConfig(
+                name=f"call-{len(list(tunes.glob('*'))) + 1}",
+                storage_path=str(tunes),
+                failure_config=tune.FailureConfig(max_failures=self.settings.retries),
+                callbacks=[table],
+                verbose=0,
+            ),
+        )
+
+    def _scheduler(self, trials: Trials) -> TrialScheduler:
+        if self.scheduler == "none":
+            return FIFOScheduler()
+        base = self.space.base
+        return RememberingASHA(
+            self.study,
+            trials.stop,
+            first=self.settings.grace or self.space.grace or base.evaluation.every or base.steps,
+            last=base.steps,
+            reduction=self.settings.reduction,
+        )
+
+    def _trials(self, left: int) -> tuple[Trials, int]:
+        """Return what trials have in common and how many run at once; make what they share beforehand."""
+        base = self.space.base
+        shards, manifest = prepare_shards(base.data)
+        if not self.run.sweep_file.is_file():  # else its trials have begun, with copies of the teacher
+            self.space.check(fits=partial(model_spec, manifest=manifest))
+            check_teachers(base, model_spec(base, manifest), self.run)
+        if opener := extractor_opener(base.evaluation):
+            say(f"statistics of {base.data.path}, once for all trials")
+            reference_statistics(shards, opener("cpu"))
+        concurrent, part = share(self.space, self.settings.concurrent, left)
+        changes = {
+            "cluster.use_gpu": "yes" if part.use_gpu else "no",
+            "cluster.cpus_per_worker": part.cpus_per_worker,
+            "cluster.threads": part.threads,
+            "tracking.uri": self.group.uri if self.settings.tracking_uri != "none" else "none",
+            "tracking.experiment": EXPERIMENT,
+            "tracking.parent_run": self.group.run_id,
+            "tracking.model_name": "",
+        }
+        return self._common(changes), concurrent
+
+    def _common(self, changes: Mapping[str, Any]) -> Trials:
+        return Trials(
+            space=self.space, folder=self.run.root, seeds=self.seeds, changes=changes, cwd=Path.cwd()
+        )
+
+    def _report(self) -> None:
+        trials, ended = self._common({}), trials_in(self.study, *OVER)
+        self._close_unfinished(trials)
+        files = write_sweep_report(self.study, ended, self.space, self.run.root, trials.run, seeds=self.seeds)
+        best = best_trial(ended)
+        values = dict(zip(self.space.minimize, best.values, strict=True)) if best else {}
+        self.group.log(
+            params={"question": self.space.question, "sampler": self.sampler, "seeds": self.seeds},
+            metrics={**values, "trials": float(len(ended))},
+            files=files,
+        )
+        if best is None:
+            raise UserError(f"No trial was finished; their errors stand in {files[0]}.")
+        self._register(trials, best)
+
+    def _close_unfinished(self, trials: Trials) -> None:
+        """Tell MLflow of trainings whose processes died: they could not."""
+        if self.settings.tracking_uri == "none":
+            return
+        for trial in trials_in(self.study, TrialState.FAIL):
+            for run in (trials.run(trial.number, seed) for seed in range(self.seeds)):
+                if run.config_file.is_file() and not run.result_file.is_file():
+                    try:
+                        resend(run)
+                    except UserError as error:
+                        say(f"warning: {error}")
+
+    def _register(self, trials: Trials, best: optuna.trial.FrozenTrial) -> None:
+        """Register the best seed's model of the best setting under the base's name."""
+        if not (name := self.space.base.tracking.model_name) or self.settings.tracking_uri == "none":
+            return
+        scores = best.user_attrs["scores"]
+        run = trials.run(best.number, scores.index(min(scores)))
+        config = run.config()
+        train(replace(config, tracking=replace(config.tracking, model_name=name)))
+
+    def _wanted(self) -> dict[str, Any]:
+        """Return, as JSON values, what makes two sweeps the same."""
+        base = {
+            f"base.{path}": repr(value)
+            for path, value in flatten(self.space.base).items()
+            if not path.startswith(_FREE)
+        }
+        return {
+            "space": {name: repr(entry) for name, entry in self.space.space.items()},
+            "minimize": list(self.space.minimize),
+            "seeds": self.seeds,
+            "sampler": self.sampler,
+            "study": self.settings.study,
+            "storage": shown_storage(self.settings.storage) if self.settings.storage else "",
+            **base,
+        }
+
+    def _check_same(self) -> str:
+        """Return the sweep's id, a new one of a new sweep.
+
+        Raises UserError, naming what differs, when the directory holds another sweep.
+        """
+        file, wanted = self.run.sweep_file, self._wanted()
+        found = read_json(file) if file.is_file() else wanted
+        if others := [name for name in wanted if found.get(name) != wanted[name]]:
+            raise UserError(
+                f"{self.run.root} holds a sweep with other settings ({', '.join(others)}); repeat its "
+                "settings to go on with it, or choose another --run-dir."
+            )
+        return str(found.get("id") or secrets.token_hex(8))

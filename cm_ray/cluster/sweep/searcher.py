@@ -1,0 +1,106 @@
+"""Between Tune and Optuna: which setting is next, and what became of it.
+
+Tune's own OptunaSearch tells Optuna that stopped and failed trials are complete, and loses the running
+trials of a process that died. Here the study is the truth: trials go on under their numbers, stopped ones
+are PRUNED with their learning curves, failed ones FAIL with a sentence.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import Trial, TrialState
+from ray.tune.search.optuna import OptunaSearch
+
+from cm_ray.sweeps.space import NUMBER
+from cm_ray.sweeps.study import COST, FAILED, SCORE, SCORES, STOPPED
+
+STEP, FINAL = "step", "final"
+"""What results have beside the objectives: the step, and whether it is the last."""
+
+
+class StudySearch(OptunaSearch):  # type: ignore[misc]
+    """Suggests the trials of a study that is there, interrupted ones first."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        suggest: Callable[[Trial], dict[str, Any]],
+        objectives: Sequence[str],
+        *,
+        interrupted: Sequence[int] = (),
+        outcome: Callable[[int], dict[str, Any]] = lambda number: {},
+    ) -> None:
+        """Take a study.
+
+        interrupted: ids of trials in the storage that go on.  outcome: what a trial that is over has left to
+        be known of it, by its number: attributes, and FAILED with a sentence.
+        """
+        several = len(objectives) > 1
+        super().__init__(
+            suggest,
+            metric=list(objectives) if several else objectives[0],
+            mode=["min"] * len(objectives) if several else "min",
+            sampler=study.sampler,
+            study_name=study.study_name,
+            storage=study._storage,
+        )
+        self._ot_study = study
+        self._outcome, self._objectives = outcome, list(objectives)
+        self._waiting = list(interrupted)
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """Return a trial's parameters and its number."""
+        if trial_id not in self._ot_trials:
+            self._ot_trials[trial_id] = self._next()
+        trial = self._ot_trials[trial_id]
+        return {NUMBER: trial.number, **self._space(trial)}
+
+    def _next(self) -> Trial:
+        if self._waiting:  # Optuna returns the values that the trial has already
+            return Trial(self._ot_study, self._waiting.pop(0))
+        return self._ot_study.ask()
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Remember a point of the learning curve, which is the first seed's."""
+        trial = self._ot_trials[trial_id]
+        if len(self._objectives) > 1 or result.get("seed", 0) > 0 or result.get(FINAL):
+            return
+        step, value = int(result[STEP]), result[self._objectives[0]]
+        known = self._ot_study._storage.get_trial(trial._trial_id).intermediate_values
+        if step not in known and math.isfinite(value):
+            trial.report(value, step)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell the study how a trial ended: complete, stopped early or failed."""
+        trial, last = self._ot_trials[trial_id], bool((result or {}).get(FINAL))
+        if trial_id in self._completed_trials or not (error or last):
+            return  # told before; or interrupted: it is running to the study, and goes on with the next call
+        outcome = self._outcome(trial.number)
+        values, stopped = self._values(outcome), STOPPED in outcome
+        if not stopped and not all(map(math.isfinite, values)):
+            outcome.setdefault(FAILED, "its process died" if error else "its score is not finite")
+        for name, value in outcome.items():
+            trial.set_user_attr(name, value)
+        if FAILED in outcome:
+            self._ot_study.tell(trial, state=TrialState.FAIL)
+        elif stopped:
+            self._ot_study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._ot_study.tell(trial, values)
+        self._completed_trials.add(trial_id)  # not before: a storage may be out of reach, and Tune asks again
+
+    def _values(self, outcome: dict[str, Any]) -> list[float]:
+        """Return the objectives as the trial has left them; not a number where it has not come so far."""
+        scores = outcome.get(SCORES)
+        known = {SCORE: statistics.fmean(scores) if scores else math.nan, COST: outcome.get(COST, math.nan)}
+        return [float(known[name]) for name in self._objectives]
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the study knows it all, and pickles of spaces and storages help nobody."""

@@ -1,0 +1,1 @@
+"""The search for time points, with samples and scores from a cluster."""

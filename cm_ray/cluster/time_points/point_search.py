@@ -1,0 +1,243 @@
+"""The search for time points on a connected cluster: it samples, pinpoints, confirms and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cm_ray.cluster.pool.cache import Remembered
+from cm_ray.cluster.pool.pool import SamplerPool
+from cm_ray.cluster.pool.reference import Yardstick, reference_set
+from cm_ray.cluster.pool.result import Gathered
+from cm_ray.cluster.pool.sizing import plan_actors
+from cm_ray.cluster.runtime.connect import node_resources
+from cm_ray.cluster.runtime.console import say, shown
+from cm_ray.cluster.time_points.point_plan import Plan
+from cm_ray.cluster.time_points.point_scores import WANTED, Measurement, PointScores
+from cm_ray.cluster.train.prepare import prepare_shards
+from cm_ray.errors import UserError
+from cm_ray.metrics.frechet import FrechetReference, frechet_influence
+from cm_ray.metrics.measured import Measured, infinitesimal_jackknife
+from cm_ray.metrics.score import Score, measured_score, score_key
+from cm_ray.metrics.statistics import Array
+from cm_ray.networks.model import sampling_of
+from cm_ray.reports.time_points_report import Chosen, Evaluated, Gap, Placed, Report
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.pictures import save_grid
+from cm_ray.sampling.requests import Request
+from cm_ray.sampling.text import Sampling, parse
+from cm_ray.storage.files import read_json, remove, write_json
+from cm_ray.time_points.greedy import Points, Stage, points_by_count
+from cm_ray.time_points.integer_search import method_named
+from cm_ray.time_points.noisy_search import PointRequest, find_points
+from cm_ray.time_points.openai_indices import write_ts
+from cm_ray.time_points.racing import Pinpointed
+
+_WORK = "search-work"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fresh:
+    """A score on noise that the search has not seen."""
+
+    sampling: Sampling
+    score: Score
+    influence: Array
+    """Of each sample on the score: those of two scores pair."""
+
+    def over(self, other: _Fresh) -> Gap:
+        """Return this score less another one."""
+        error = infinitesimal_jackknife(self.influence - other.influence)
+        return Gap(mean=self.score.value - other.score.value, error=error)
+
+
+class Search:
+    """One search on a connected cluster."""
+
+    def __init__(self, plan: Plan, measure: Yardstick, folder: Path, run: RunDirectory) -> None:
+        self.plan, self.measure, self.folder, self.run = plan, measure, folder, run
+        self.shards, self.manifest = prepare_shards(measure.data)
+        if self.manifest.shape != plan.spec.shape:
+            raise UserError(
+                f"The model makes images of {plan.spec.shape} and the data are of {self.manifest.shape}: "
+                "give --size, or other --data."
+            )
+        self.evaluated: list[Evaluated] = []
+        self.placed: list[Placed] = []
+
+    def conclude(self) -> None:
+        """Search, measure what was found, and write result.json last."""
+        settings, actors = self.plan.settings, plan_actors(self.plan.settings.actors, node_resources())
+        self.probes = self._settled_probes(actors.count)
+        say(
+            f"{self.run.root}: up to {settings.steps} evaluations on a grid of {self.plan.grid}, "
+            f"{settings.spend}, {self.measure.extractor.name}, {actors}"
+        )
+        with SamplerPool(self.measure.opener, actors) as pool:
+            extractor = self.measure.extractor
+            references = reference_set(pool, self.shards, self.manifest, extractor, ())
+            remembered = Remembered(pool, pool.put(self.folder), extractor, WANTED, self.run.root / _WORK)
+            scores = PointScores(remembered, references.frechet, self._request, self._measured)
+            found = points_by_count(self._stages(scores)).values()
+            chosen = list(self._chosen(remembered, references.frechet, found))
+            self._grids(pool, chosen)
+        report = Report(
+            model=settings.model,
+            grid=self.plan.grid,
+            placed=tuple(self.placed),
+            evaluated=tuple(self.evaluated),
+            chosen=tuple(chosen),
+            note=self._note(),
+        )
+        report.write(self.run.root / "time_points")
+        write_json(self.run.result_file, report.to_dict())
+        remove(self.run.root / _WORK)
+
+    def _settled_probes(self, actors: int) -> int:
+        """Return how many candidates are probed at once: as many as when the search began.
+
+        Their number decides the way of some methods, so that a call with other actors would leave it.
+        """
+        found: dict[str, Any] = read_json(self.run.search_file)
+        if "at_once" not in found:
+            found["at_once"] = self.plan.settings.probes or actors
+            write_json(self.run.search_file, found)
+        probes: int = found["at_once"]
+        return probes
+
+    def _stages(self, scores: PointScores) -> list[Stage[Pinpointed]]:
+        settings, stages = self.plan.settings, []
+        for stage in find_points(
+            scores,
+            self.plan.grid,
+            settings.steps - 1,
+            spending=settings.spend,
+            method=method_named(settings.method, actors=self.probes),
+            effort=self.plan.effort,
+            sweeps=settings.sweeps,
+            tolerance=settings.tolerance,
+            zone=settings.zone,
+        ):
+            self._placed(stage)
+            stages.append(stage)
+        return stages
+
+    def _placed(self, stage: Stage[Pinpointed]) -> None:
+        found, gap = stage.found, stage.gap
+        placed = Placed(
+            stage=len(self.placed) + 1,
+            evaluations=len(stage.points) + 1,
+            left=gap.left,
+            right=gap.right,
+            best=found.best,
+            tau=self.plan.taus((found.best,))[0],
+            taus=self.plan.taus(stage.points),
+            refined=gap.incumbent is not None,
+            spent=found.spent,
+            fixed=found.fixed,
+            rounds=found.rounds,
+        )
+        self.placed.append(placed)
+        share = f", {found.spent / found.fixed:.1%} of fixed-size ternary search's" if found.fixed else ""
+        say(
+            f"{placed.evaluations} evaluations: {', '.join(f'{tau:.4g}' for tau in placed.taus)}; "
+            f"{found.spent:,} samples{share}"
+        )
+
+    def _request(self, request: PointRequest) -> Request:
+        return self._samples(self.plan.sampling(request.points), request.first, request.count)
+
+    def _samples(self, sampling: Sampling, first: int, count: int, seeds: int = 0) -> Request:
+        settings = self.plan.settings
+        seed = settings.seed + seeds
+        return Request(count=count, first=first, seed=seed, sampling=sampling, unit=settings.batch_size)
+
+    def _measured(self, measurement: Measurement) -> None:
+        kept = measurement.of
+        self.evaluated.append(
+            Evaluated(
+                stage=len(self.placed) + 1,
+                points=kept.points,
+                taus=self.plan.taus(kept.points),
+                first=kept.first,
+                samples=kept.count,
+                value=measurement.value,
+                error=measurement.error,
+            )
+        )
+
+    def _chosen(
+        self, remembered: Remembered, reference: FrechetReference, found: Iterable[Points]
+    ) -> Iterator[Chosen]:
+        """Measure found points, for 1, 2, .. evaluations, and a Karras grid's, on the next seed's noise."""
+        best: _Fresh | None = None
+        for points in ((), *found):
+            karras = parse(f"multistep:{len(points) + 1}", self.plan.spec.diffusion)
+            own, rival = self._fresh(remembered, reference, [self.plan.sampling(points), karras])
+            kept = rival if rival.score.value < own.score.value else own
+            say(f"{own.score.metric}: {own.score.value:.4g} ± {own.score.error:.2g}")
+            chosen = Chosen(
+                evaluations=len(points) + 1,
+                taus=own.sampling.taus,
+                ts=write_ts(points, self.plan.grid),
+                score=own.score.to_row(),
+                karras_taus=karras.taus,
+                karras_value=rival.score.value,
+                kept=kept.sampling.taus,
+                over_karras=own.over(rival),
+                over_fewer=kept.over(best) if best else None,
+            )
+            best = kept if best is None or kept.score.value < best.score.value else best
+            for sentence in chosen.doubts:
+                say(sentence)
+            yield chosen
+
+    def _fresh(
+        self, remembered: Remembered, reference: FrechetReference, samplings: Sequence[Sampling]
+    ) -> list[_Fresh]:
+        """Measure samplings on the next seed's noise, all together."""
+        requests = [self._samples(one, 0, self.plan.effort.budget, seeds=1) for one in samplings]
+        with shown("image") as progress:
+            for _ in remembered.generate_all(list(dict.fromkeys(requests)), progress):
+                pass
+        fresh = []
+        for request in requests:
+            gathered = Gathered.load(remembered.file(request), WANTED)
+            assert gathered is not None
+            assert gathered.features is not None
+            value, influence = frechet_influence(gathered.features, reference)
+            measured = Measured(value=value, error=infinitesimal_jackknife(influence))
+            fresh.append(_Fresh(request.sampling, self._score(request, measured), influence))
+        return fresh
+
+    def _score(self, request: Request, measured: Measured) -> Score:
+        key = score_key(
+            self.measure.extractor,
+            n=request.count,
+            seed=request.seed,
+            reference=self.manifest.fingerprint,
+            sampler=request.sampling.text,
+            evaluations=request.sampling.evaluations,
+        )
+        return measured_score("FD", measured, key)
+
+    def _grids(self, pool: SamplerPool, chosen: Sequence[Chosen]) -> None:
+        model = pool.put(self.folder)
+        for one in chosen:
+            sampling = sampling_of(self.plan.spec, taus=one.taus) if one.taus else self.plan.sampling(())
+            images = pool.generate(model, self._samples(sampling, 0, 100, 1), frozenset(["images"])).images
+            assert images is not None
+            save_grid(images, self.run.samples / f"{one.evaluations}-evaluations.png", columns=10)
+
+    def _note(self) -> str:
+        plan, settings = self.plan, self.plan.settings
+        how = settings.spend if settings.spend == "smooth" else f"{settings.spend} by {settings.method}"
+        if settings.spend != "smooth" and settings.method in ("ternary", "sections"):
+            how += f", {self.probes} candidates at once"
+        return (
+            f"Searched {how}, from {plan.effort.first:,} samples to {plan.effort.budget:,} for a candidate, "
+            f"seed {settings.seed}, against {self.manifest.count:,} images of {self.manifest.source}; scored "
+            f"on {plan.effort.budget:,} samples of seed {settings.seed + 1}."
+        )

@@ -1,0 +1,1 @@
+"""Training on a cluster: from data to a registered model, by Ray Train."""

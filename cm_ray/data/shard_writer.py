@@ -1,0 +1,172 @@
+"""From the parts of a source to shards: the work on one part, and the merge of all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cm_ray.data.images import check_same_shape
+from cm_ray.data.shards import FORMAT, Manifest, Shape, Shard, ShardWriter, writing_shard
+from cm_ray.data.source import Batch, Labels, MixedChannelsError, Part, Pixels, ReadOptions, Source
+from cm_ray.errors import UserError
+from cm_ray.storage.files import read_json, remove, write_json
+
+WORK = ".parts"
+"""The folder, among unfinished shards, of what is known about finished parts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartResult:
+    """What became of one part; kept as JSON beside the shards until all are done."""
+
+    recipe: str
+    """See `recipe_of`."""
+    shard: Shard | None
+    """The shard written, None when every image was bad."""
+    shape: Shape | None
+    """(c, h, w)."""
+    first: str
+    """What its first image is called in messages."""
+    skipped: int
+    """Bad images left out."""
+    low: int
+    """The least label."""
+    high: int
+    """The greatest label."""
+
+
+def recipe_of(source: Source, rows_per_shard: int, size: int) -> str:
+    """Return the digest of all that decides which shards come out of a source."""
+    content = [FORMAT, source.identity, source.class_names, rows_per_shard, size]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def shard_name(index: int) -> str:
+    """Return the file name of the shard that part `index` becomes."""
+    return f"shard-{index:05d}.parquet"
+
+
+def _result_file(out: Path, index: int) -> Path:
+    return out / WORK / f"{index:05d}.json"
+
+
+def make_part(part: Part, out: Path, index: int, recipe: str, options: ReadOptions) -> PartResult:
+    """Write part `index` as a shard in `out`, and then the note that it is done.
+
+    A part of grey and colour images becomes colour. Raises UserError as `Part.read`.
+    """
+    try:
+        result = _written(part, out / shard_name(index), recipe, options)
+    except MixedChannelsError:
+        result = _written(part, out / shard_name(index), recipe, replace(options, channels=3))
+    write_json(_result_file(out, index), asdict(result))
+    return result
+
+
+def _written(part: Part, path: Path, recipe: str, options: ReadOptions) -> PartResult:
+    stream = part.read(options)
+    skipped = 0
+    for batch in stream:
+        skipped += batch.skipped
+        if len(batch.images):
+            break
+    else:
+        remove(path)
+        return PartResult(recipe=recipe, shard=None, shape=None, first="", skipped=skipped, low=-1, high=-1)
+    height, width, channels = batch.images.shape[1:]
+    shape, first, labels = (channels, height, width), batch.first, [batch.labels]
+    with writing_shard(path, shape) as writer:
+        _write(writer, batch, first)
+        for batch in stream:
+            skipped += batch.skipped
+            labels.append(batch.labels)
+            _write(writer, batch, first)
+    every: Labels = np.concatenate(labels)
+    return PartResult(
+        recipe=recipe,
+        shard=writer.shard,
+        shape=shape,
+        first=first,
+        skipped=skipped,
+        low=int(every.min()),
+        high=int(every.max()),
+    )
+
+
+def _write(writer: ShardWriter, batch: Batch, first: str) -> None:
+    if not len(batch.images):
+        return
+    channels, height, width = writer.shape
+    check_same_shape(first, (height, width, channels), batch.first, batch.images.shape[1:])
+    planes: Pixels = batch.images.transpose(0, 3, 1, 2)
+    writer.write(planes, batch.labels)
+
+
+def finished_part(out: Path, index: int, recipe: str, options: ReadOptions) -> PartResult | None:
+    """Return the result of a part that an earlier, ended run has finished; None if it must be made."""
+    try:
+        content: dict[str, Any] = read_json(_result_file(out, index))
+        shard = Shard(**content["shard"]) if content["shard"] else None
+        shape = tuple(content["shape"]) if content["shape"] else None
+        result = PartResult(**{**content, "shard": shard, "shape": shape})
+    except (FileNotFoundError, UserError, KeyError, TypeError):
+        return None
+    if result.recipe != recipe or (result.skipped and options.on_bad_image == "raise"):
+        return None
+    if shard is not None:
+        path = out / shard.file
+        if not path.is_file() or path.stat().st_size != shard.bytes:
+            return None
+    return result
+
+
+def grey_parts(results: Sequence[PartResult]) -> list[int]:
+    """Return the parts to make again in colour: the grey ones, if there are others."""
+    channels = [result.shape[0] if result.shape else 0 for result in results]
+    return [i for i, count in enumerate(channels) if count == 1] if 3 in channels else []
+
+
+def merge(source: Source, recipe: str, results: Sequence[PartResult]) -> Manifest:
+    """Put the parts' results together. Raises UserError when they do not fit or nothing is left."""
+    full = [result for result in results if result.shard and result.shape]
+    skipped = sum(result.skipped for result in results)
+    if not full:
+        raise UserError(f"{source.name} has no readable image ({skipped} were skipped); give other data.")
+    shapes = [_hwc(result.shape) for result in full if result.shape]
+    for result, shape in zip(full, shapes, strict=True):
+        check_same_shape(full[0].first, shapes[0], result.first, shape)
+    assert full[0].shape is not None
+    return Manifest(
+        shape=full[0].shape,
+        class_names=_class_names(source, full),
+        source=source.name,
+        recipe=recipe,
+        skipped=skipped,
+        shards=tuple(result.shard for result in full if result.shard),
+    )
+
+
+def _hwc(shape: Shape) -> Shape:
+    return shape[1], shape[2], shape[0]
+
+
+def _class_names(source: Source, results: Sequence[PartResult]) -> tuple[str, ...]:
+    """Return the names of the classes that the labels need; numbers if the source has no names."""
+    low = min(result.low for result in results)
+    high = max(result.high for result in results)
+    if low == high == -1:
+        return ()
+    if low < 0:
+        raise UserError(
+            f"{source.name} has images without a label (or with {low}) among others with one; label them all."
+        )
+    names = source.class_names or tuple(str(number) for number in range(high + 1))
+    if high >= len(names):
+        raise UserError(f"{source.name} has the label {high} but names only {len(names)} classes; mend them.")
+    return names

@@ -1,0 +1,120 @@
+"""The extractors `inception-2015`, with the published weights, and `random-inception`, for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cm_ray.errors import UserError, closest
+from cm_ray.metrics.extractors.digits_classifier import digest
+from cm_ray.metrics.extractors.inception_network import DIM, SIZE, FIDInception, build_inception
+from cm_ray.metrics.extractors.inference import checked_images, plain_float32
+from cm_ray.metrics.extractors.published_weights import INCEPTION_2015
+from cm_ray.metrics.extractors.resizing import RESIZINGS, resized
+
+_BATCH = 64  # images at once: activations of 299x299 images are large
+
+
+@dataclass(frozen=True, slots=True)
+class InceptionExtractor:
+    """Features (b, 2048) of the FID Inception. See `Extractor` and `Classifier`.
+
+    With the published weights, `legacy_tensorflow` and 50,000 samples the Fréchet distance of these is the
+    FID of Heusel et al. 2017.
+    """
+
+    network: FIDInception
+    weights_sha256: str
+    name: str
+    resizing: str = "legacy_tensorflow"
+    dim: int = field(default=DIM, init=False)
+
+    @classmethod
+    def open(
+        cls,
+        device: torch.device | str = "cpu",
+        *,
+        resizing: str = "legacy_tensorflow",
+        weights: Path | str = "",
+    ) -> InceptionExtractor:
+        """Return `inception-2015` with the published weights, see `PublishedWeights.find`.
+
+        Raises UserError when they are not to be had or are others, and on an unknown resizing.
+        """
+        _check_resizing(resizing)
+        network = build_inception()
+        _zero_counters(network)
+        network.load_state_dict(INCEPTION_2015.load(weights))
+        return cls(network.to(device), INCEPTION_2015.sha256, "inception-2015", resizing)
+
+    @classmethod
+    def random(
+        cls,
+        device: torch.device | str = "cpu",
+        *,
+        resizing: str = "legacy_tensorflow",
+        seed: int = 0,
+    ) -> InceptionExtractor:
+        """Return `random-inception`: weights drawn from `seed`, for tests; its scores mean nothing."""
+        _check_resizing(resizing)
+        network = build_inception()
+        _draw_weights(network, seed)
+        sha256 = digest(network.state_dict())
+        return cls(network.to(device), sha256, "random-inception", resizing)
+
+    @property
+    def preprocess(self) -> str:
+        """The resizing and the scaling that images go through."""
+        return f"{self.resizing}: {RESIZINGS[self.resizing]}, (uint8 - 128) / 128"
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features (b, 2048), float32, of uint8 images (b, 3 or 1, h, w); grey is repeated.
+
+        Raises UserError on other images.
+        """
+        checked_images(images, self.name, channels=(1, 3))
+        parts = [self._features_of(part) for part in images.split(_BATCH)]
+        return torch.cat(parts) if parts else torch.zeros(0, DIM)
+
+    @torch.no_grad()
+    def logits_of(self, features: Tensor) -> Tensor:
+        """Return the logits (b, 1008) of features, without the bias.
+
+        The bias is left out where the Inception score is published (Salimans et al. 2016's code).
+        """
+        weight = self.network.fc.weight
+        with plain_float32(weight):
+            return features.to(weight) @ weight.T
+
+    def _features_of(self, images: Tensor) -> Tensor:
+        device = self.network.fc.weight.device
+        with plain_float32(self.network.fc.weight):
+            x = resized(images.to(device), SIZE, self.resizing)
+            return self.network((x.expand(-1, 3, -1, -1) - 128) / 128)
+
+
+def _check_resizing(resizing: str) -> None:
+    if resizing not in RESIZINGS:
+        raise UserError(f"There is no resizing {resizing!r}: {closest(resizing, list(RESIZINGS))}")
+
+
+def _zero_counters(network: FIDInception) -> None:
+    """Set what published files may leave out: how many batches the statistics were taken from."""
+    for name, buffer in network.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            buffer.zero_()
+
+
+def _draw_weights(network: FIDInception, seed: int) -> None:
+    """Draw weights as He et al. 2015, uniform: all machines agree to the bit. Normalisations do nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in network.state_dict().items():
+        if tensor.ndim > 1:
+            limit = (6 / tensor[0].numel()) ** 0.5
+            tensor.copy_((2 * torch.rand(tensor.shape, generator=generator) - 1) * limit)
+        else:
+            tensor.fill_(1 if name.endswith(("bn.weight", "running_var")) else 0)

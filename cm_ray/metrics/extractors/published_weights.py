@@ -1,0 +1,102 @@
+"""Published weights of feature extractors: where they are looked for, and the check that they are they."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cm_ray.errors import UserError
+from cm_ray.storage.files import cache_root, download, sha256_of
+
+_RESNETS = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedWeights:
+    """A file of weights that anyone can fetch."""
+
+    url: str
+    """Public address; its last part is the file's name."""
+    sha256: str
+    """SHA-256 of the file, in hex."""
+    variable: str
+    """Environment variable that may name the file, or a folder that holds it."""
+
+    @property
+    def file_name(self) -> str:
+        """The file's published name."""
+        return self.url.rsplit("/", 1)[1]
+
+    def find(self, path: Path | str = "") -> Path:
+        """Return the file, with the SHA-256 checked wherever it comes from.
+
+        The first of these that is set decides: `path` (a file, or a folder that holds it), the environment
+        variable (likewise), the cache, which is filled from the public address. Raises UserError, with
+        address, SHA-256 and place, when the file is not there or is another one.
+        """
+        if path:
+            return self._checked(Path(path), "given as the weights")
+        if named := os.environ.get(self.variable):
+            return self._checked(Path(named), f"named by {self.variable}")
+        try:
+            return download(self.url, cache_root() / "weights" / self.file_name, sha256=self.sha256)
+        except UserError as error:
+            raise UserError(
+                f"{str(error).removesuffix('.')}, or name the file in {self.variable}."
+            ) from error
+
+    def load(self, path: Path | str = "") -> dict[str, Tensor]:
+        """Return the tensors of the file by name, on the CPU; nothing is unpickled. See `find`."""
+        content = torch.load(self.find(path), map_location="cpu", weights_only=True)
+        state: dict[str, Tensor] = content.get("state_dict", content)
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+    def _checked(self, path: Path, origin: str) -> Path:
+        file = path / self.file_name if path.is_dir() else path
+        if not file.is_file():
+            problem = "is not there"
+        elif (found := sha256_of(file)) != self.sha256:
+            problem = f"has the SHA-256 {found}"
+        else:
+            return file
+        raise UserError(
+            f"{file}, {origin}, {problem}; fetch {self.url} (SHA-256 {self.sha256}) and put it there, "
+            f"or where {self.variable} says if no place is given."
+        )
+
+
+INCEPTION_2015 = PublishedWeights(
+    url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth",
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    variable="CM_RAY_INCEPTION_WEIGHTS",
+)
+"""Inception of 2015-12-05, the network of Heusel et al. 2017, as pytorch-fid translated it."""
+
+TORCHSCRIPT_INCEPTION = PublishedWeights(
+    url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+    sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+    variable="CM_RAY_CLEAN_FID_WEIGHTS",
+)
+"""The same network as NVIDIA translated it to TorchScript for StyleGAN2-ADA, which clean-fid runs.
+
+It is code as well as weights: to `find`, not to `load`.
+"""
+
+CIFAR_RESNETS = {
+    20: PublishedWeights(
+        url=_RESNETS + "resnet20-12fca82f.th",
+        sha256="12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8",
+        variable="CM_RAY_WEIGHTS",
+    ),
+    56: PublishedWeights(
+        url=_RESNETS + "resnet56-4bfd9763.th",
+        sha256="4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367",
+        variable="CM_RAY_WEIGHTS",
+    ),
+}
+"""CIFAR-10 classifiers of Idelbayev's pytorch_resnet_cifar10, by depth."""

@@ -1,0 +1,86 @@
+"""The tensors of an ADM U-Net as diffusers' `UNet2DModel` calls and cuts them, to and from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cm_ray.errors import UserError
+from cm_ray.networks.formats.unet_parts import Part, network_of, parts
+from cm_ray.networks.formats.weight_files import Weights
+from cm_ray.networks.model import ModelSpec
+
+_OUTER = {
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "label_emb": "class_embedding",
+    "input_blocks.0.0": "conv_in",
+    "out.0": "conv_norm_out",
+    "out.2": "conv_out",
+}
+_RESIDUAL = {
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
+}
+_ATTENTION = {"norm": "group_norm", "qkv": "to_{}", "proj_out": "to_out.0"}
+
+
+def _names(spec: ModelSpec) -> dict[str, str]:
+    """Return, for each of our layers, what diffusers calls it."""
+    network = network_of(spec)
+    table = dict(_OUTER)
+    for part in parts(network):
+        inner = {"attention": _ATTENTION, "residual": _RESIDUAL}.get(part.kind)
+        if inner is None:
+            inner = _RESIDUAL if spec.network.resample_blocks else {"op": "conv", "conv": "conv"}
+        prefix = _prefix(part, spec)
+        table |= {f"{part.name}.{ours}": f"{prefix}.{theirs}" for ours, theirs in inner.items()}
+    return table
+
+
+def _prefix(part: Part, spec: ModelSpec) -> str:
+    levels = len(spec.network.channel_mult)
+    if part.side == "middle":
+        return f"mid_block.{'attentions' if part.kind == 'attention' else 'resnets'}.{part.block}"
+    side = f"down_blocks.{part.level}" if part.side == "down" else f"up_blocks.{levels - 1 - part.level}"
+    kinds = {"residual": "resnets", "attention": "attentions"}
+    return (
+        f"{side}.{kinds[part.kind]}.{part.block}" if part.kind in kinds else f"{side}.{part.side}samplers.0"
+    )
+
+
+def to_diffusers(spec: ModelSpec, weights: Weights) -> Weights:
+    """Return weights under diffusers' names; queries, keys and values are tensors of their own there."""
+    names = _names(spec)
+    renamed: Weights = {}
+    for ours, tensor in weights.items():
+        layer, leaf = ours.rsplit(".", 1)
+        flat = tensor.flatten(1) if layer.endswith((".qkv", ".proj_out")) and tensor.ndim > 1 else tensor
+        pieces = zip("qkv", flat.chunk(3), strict=True) if layer.endswith(".qkv") else [("", flat)]
+        renamed |= {f"{names[layer].format(letter)}.{leaf}": piece for letter, piece in pieces}
+    return renamed
+
+
+def from_diffusers(spec: ModelSpec, weights: Weights, source: Path) -> Weights:
+    """Return weights under our names.
+
+    Raises UserError, naming the source and the first that is, when some are missing or too many.
+    """
+    names, left = _names(spec), dict(weights)
+    renamed: Weights = {}
+    for ours, wanted in network_of(spec).state_dict().items():
+        layer, leaf = ours.rsplit(".", 1)
+        letters = "qkv" if layer.endswith(".qkv") else [""]
+        theirs = [f"{names[layer].format(letter)}.{leaf}" for letter in letters]
+        if missing := [name for name in theirs if name not in left]:
+            raise UserError(f"{source} lacks {missing[0]}, which its config asks for.")
+        tensor = torch.cat([left.pop(name) for name in theirs])
+        renamed[ours] = tensor.reshape(wanted.shape) if tensor.numel() == wanted.numel() else tensor
+    if left:
+        raise UserError(f"{source} has {next(iter(left))}, which its config does not ask for.")
+    return renamed

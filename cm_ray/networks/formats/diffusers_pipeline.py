@@ -1,0 +1,269 @@
+"""A model as a directory of diffusers' `ConsistencyModelPipeline`, to and from, without diffusers.
+
+Its U-Net is a `UNet2DModel`, its scheduler a `CMStochasticIterativeScheduler`, whose time points are whole
+numbers: indices on a Karras grid of `num_train_timesteps` boundaries, 0 at t_max.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from cm_ray.core.times import karras_times
+from cm_ray.errors import UserError
+from cm_ray.networks.formats.diffusers_names import from_diffusers, to_diffusers
+from cm_ray.networks.formats.openai import placeholders
+from cm_ray.networks.formats.weight_files import Weights, read_tensors
+from cm_ray.networks.model import ModelSpec
+from cm_ray.recipes.config import DiffusionConfig, NetworkConfig
+from cm_ray.storage.files import folder_written_aside, read_json
+
+INDEX = "model_index.json"
+_UNET, _SCHEDULER = Path("unet", "config.json"), Path("scheduler", "scheduler_config.json")
+_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_MADE_WITH = "0.42.0"  # of diffusers; it reads what older versions wrote
+
+_FIXED = {  # settings of UNet2DModel that our network has no other value of
+    "center_input_sample": False,
+    "time_embedding_type": "positional",
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+    "mid_block_type": "UNetMidBlock2D",
+    "mid_block_scale_factor": 1,
+    "downsample_padding": 1,
+    "act_fn": "silu",
+    "norm_eps": 1e-5,
+    "add_attention": True,
+    "class_embed_type": None,
+}
+_FIXED_STEPS = {"s_noise": 1.0, "clip_denoised": True}
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Tell whether a folder is one that a pipeline of diffusers was saved to."""
+    return (folder / INDEX).is_file()
+
+
+def read_pipeline(folder: Path) -> tuple[ModelSpec, Weights]:
+    """Return the consistency model of a pipeline's directory. Classes are called by their numbers.
+
+    Raises UserError, naming the file and the setting, when it is another pipeline, or its network is not
+    one of ours.
+    """
+    _check_class(folder / INDEX, read_json(folder / INDEX), "ConsistencyModelPipeline")
+    unet, scheduler = (_config(folder / place) for place in (_UNET, _SCHEDULER))
+    _check_class(folder / _UNET, unet, "UNet2DModel")
+    _check_class(folder / _SCHEDULER, scheduler, "CMStochasticIterativeScheduler")
+    _check_fixed(folder / _UNET, unet, _FIXED)
+    _check_fixed(folder / _SCHEDULER, scheduler, _FIXED_STEPS)
+    try:
+        spec = _spec(unet, scheduler)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{folder / _UNET} is not the config of an ADM U-Net: {error!r}.") from error
+    files = [folder / "unet" / name for name in _FILES if (folder / "unet" / name).is_file()]
+    if not files:
+        raise UserError(f"{folder / 'unet'} holds no weights: {_FILES[0]} is expected there.")
+    weights, _ = read_tensors(files[0])
+    return spec, from_diffusers(spec, weights, files[0])
+
+
+def write_pipeline(
+    folder: Path, spec: ModelSpec, weights: Weights, boundaries: int = 40
+) -> dict[int, tuple[int, ...]]:
+    """Write a directory that ``ConsistencyModelPipeline.from_pretrained`` reads, aside and renamed.
+
+    boundaries: of the grid that time points are rounded to (num_train_timesteps; published: 40 for
+    distilled models, 201 and 151 for trained ones). Returns, for each number of evaluations that the model
+    knows time points for, the pipeline's ``timesteps``. Raises UserError when it cannot hold the model.
+    """
+    _check_fits(spec, boundaries)
+    written = {len(taus) + 1: _timesteps(taus, spec.diffusion, boundaries) for taus in spec.time_points}
+    with folder_written_aside(folder) as aside:
+        for place in ("unet", "scheduler"):
+            (aside / place).mkdir()
+        _write(aside / INDEX, _index())
+        _write(aside / _UNET, _unet_config(spec))
+        _write(aside / _SCHEDULER, _scheduler_config(spec.diffusion, boundaries))
+        tensors = {name: tensor.contiguous() for name, tensor in to_diffusers(spec, weights).items()}
+        save_file(tensors, aside / "unet" / _FILES[0], metadata={"format": "pt"})
+    return written
+
+
+def _spec(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> ModelSpec:
+    size, widths = unet["sample_size"], tuple(unet["block_out_channels"])
+    channels = widths[0]
+    if not isinstance(size, int):
+        raise ValueError(f"sample_size {size} is not one number")
+    if unet["in_channels"] != unet["out_channels"] or any(width % channels for width in widths):
+        raise ValueError(f"channels {unet['in_channels']}, {widths}, {unet['out_channels']}")
+    if unet.get("time_embedding_dim") not in (None, 4 * channels):
+        raise ValueError(f"time_embedding_dim {unet['time_embedding_dim']}")
+    if unet["resnet_time_scale_shift"] not in ("default", "scale_shift"):
+        raise ValueError(f"resnet_time_scale_shift {unet['resnet_time_scale_shift']}")
+    _check_groups(unet)
+    resample_blocks, attention = _blocks(unet)
+    classes = unet.get("num_class_embeds") or 0
+    network = NetworkConfig(
+        channels=channels,
+        channel_mult=tuple(width // channels for width in widths),
+        blocks=unet["layers_per_block"],
+        attention_resolutions=tuple(size >> level for level, attends in enumerate(attention) if attends),
+        head_channels=unet["attention_head_dim"] or 0,
+        norm_groups=unet["norm_num_groups"],
+        scale_shift=unet["resnet_time_scale_shift"] == "scale_shift",
+        resample_blocks=resample_blocks,
+        dropout=float(unet.get("dropout", 0.0)),
+        conditional=classes > 0,
+    )
+    diffusion = DiffusionConfig(
+        t_min=scheduler["sigma_min"],
+        t_max=scheduler["sigma_max"],
+        rho=scheduler["rho"],
+        sigma_data=scheduler["sigma_data"],
+    )
+    return ModelSpec(
+        network=network,
+        diffusion=diffusion,
+        shape=(unet["in_channels"], size, size),
+        class_names=placeholders(classes),
+    )
+
+
+def _blocks(unet: Mapping[str, Any]) -> tuple[bool, list[bool]]:
+    """Return whether blocks resample, and which levels have attention. Raises ValueError on other blocks."""
+    down, up = list(unet["down_block_types"]), list(unet["up_block_types"])[::-1]
+    kinds = {unet["downsample_type"], unet["upsample_type"]}
+    for resample_blocks in (True, False):
+        plain_down, plain_up, kind = _block_types(resample_blocks)
+        attention = [name == "AttnDownBlock2D" for name in down]
+        wanted_down = ["AttnDownBlock2D" if attends else plain_down for attends in attention]
+        wanted_up = ["AttnUpBlock2D" if attends else plain_up for attends in attention]
+        if (down, up) == (wanted_down, wanted_up) and (kinds == {kind} or not any(attention)):
+            return resample_blocks, attention
+    raise ValueError(f"blocks {down} and {up[::-1]}, resampling by {sorted(kinds)}")
+
+
+def _block_types(resample_blocks: bool) -> tuple[str, str, str]:
+    if resample_blocks:
+        return "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D", "resnet"
+    return "DownBlock2D", "UpBlock2D", "conv"
+
+
+def _check_groups(unet: Mapping[str, Any]) -> None:
+    """Refuse a middle block whose attention has other norms than the rest."""
+    groups, middle = unet["norm_num_groups"], unet.get("attn_norm_num_groups")
+    if middle != groups and not (middle is None and unet["resnet_time_scale_shift"] == "default"):
+        raise ValueError(f"attn_norm_num_groups {middle} beside norm_num_groups {groups}")
+
+
+def _unet_config(spec: ModelSpec) -> dict[str, Any]:
+    config = spec.network
+    down, up, kind = _block_types(config.resample_blocks)
+    attention = [
+        spec.shape[1] >> level in config.attention_resolutions for level in range(len(config.channel_mult))
+    ]
+    return {
+        "_class_name": "UNet2DModel",
+        "_diffusers_version": _MADE_WITH,
+        "sample_size": spec.shape[1],
+        "in_channels": spec.shape[0],
+        "out_channels": spec.shape[0],
+        "block_out_channels": [mult * config.channels for mult in config.channel_mult],
+        "layers_per_block": config.blocks,
+        "down_block_types": ["AttnDownBlock2D" if attends else down for attends in attention],
+        "up_block_types": ["AttnUpBlock2D" if attends else up for attends in reversed(attention)],
+        "downsample_type": kind,
+        "upsample_type": kind,
+        "attention_head_dim": config.head_channels or None,
+        "norm_num_groups": config.norm_groups,
+        "attn_norm_num_groups": config.norm_groups,
+        "resnet_time_scale_shift": "scale_shift" if config.scale_shift else "default",
+        "dropout": config.dropout,
+        "num_class_embeds": spec.classes or None,
+    } | _FIXED
+
+
+def _scheduler_config(diffusion: DiffusionConfig, boundaries: int) -> dict[str, Any]:
+    return {
+        "_class_name": "CMStochasticIterativeScheduler",
+        "_diffusers_version": _MADE_WITH,
+        "num_train_timesteps": boundaries,
+        "sigma_min": diffusion.t_min,
+        "sigma_max": diffusion.t_max,
+        "sigma_data": diffusion.sigma_data,
+        "rho": diffusion.rho,
+    } | _FIXED_STEPS
+
+
+def _index() -> dict[str, Any]:
+    return {
+        "_class_name": "ConsistencyModelPipeline",
+        "_diffusers_version": _MADE_WITH,
+        "scheduler": ["diffusers", "CMStochasticIterativeScheduler"],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+
+
+def _check_fits(spec: ModelSpec, boundaries: int) -> None:
+    """Raise UserError, saying why, when the pipeline would compute something else."""
+    network, diffusion = spec.network, spec.diffusion
+    for holds, sentence in [
+        (network.family == "adm", f"the network is {network.family}, and diffusers has only adm's"),
+        (diffusion.boundary != "none", "it is a diffusion model, and the pipeline is for consistency models"),
+        (
+            diffusion.boundary != "piecewise",
+            "it is piecewise, and the pipeline's boundary is by skip connections",
+        ),
+        (diffusion.column == "edm", f"its column is {diffusion.column}, and the pipeline's is edm"),
+        (
+            diffusion.time_scale == 1000,
+            f"its time scale is {diffusion.time_scale:g}, and the pipeline's is 1000",
+        ),
+        (
+            network.channel_mult[0] == 1,
+            f"--network.channel-mult begins with {network.channel_mult[0]}, and diffusers' with 1",
+        ),
+        (boundaries >= 2, f"--grid must be at least 2, not {boundaries}"),
+    ]:
+        if not holds:
+            raise UserError(f"This model does not go into a ConsistencyModelPipeline: {sentence}.")
+
+
+def _timesteps(taus: tuple[float, ...], diffusion: DiffusionConfig, boundaries: int) -> tuple[int, ...]:
+    """Return the nearest places on the pipeline's grid, descending to 0 (t_max), as it wants them.
+
+    Raises UserError when the grid does not tell the time points apart.
+    """
+    grid = karras_times(boundaries, t_min=diffusion.t_min, t_max=diffusion.t_max, rho=diffusion.rho).flip(0)
+    points = torch.tensor((diffusion.t_max, *taus), dtype=torch.float64)
+    straight = 1 / diffusion.rho
+    nearest = (grid**straight - points[:, None] ** straight).abs().argmin(dim=1).tolist()
+    if nearest != sorted({*nearest}):
+        raise UserError(f"--grid {boundaries} does not tell the time points {list(taus)} apart: take more.")
+    return tuple(reversed(nearest))
+
+
+def _config(file: Path) -> Any:
+    if not file.is_file():
+        raise UserError(f"{file} is missing: the pipeline was not saved whole.")
+    return read_json(file)
+
+
+def _check_class(file: Path, config: Mapping[str, Any], wanted: str) -> None:
+    if (found := config.get("_class_name")) != wanted:
+        raise UserError(f"{file} is of a {found}, and only a {wanted} can be read here.")
+
+
+def _check_fixed(file: Path, config: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    for name, value in fixed.items():
+        if config.get(name, value) != value:
+            raise UserError(f"{file} has {name} {config[name]!r}, and only {value!r} can be read here.")
+
+
+def _write(file: Path, config: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(config, indent=2) + "\n")

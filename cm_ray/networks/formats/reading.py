@@ -1,0 +1,110 @@
+"""A model from wherever it is: our folder, a file of weights, or a directory of diffusers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from cm_ray.errors import UserError
+from cm_ray.networks.formats.diffusers_pipeline import is_pipeline, read_pipeline
+from cm_ray.networks.formats.edm import is_edms, read_edm
+from cm_ray.networks.formats.openai import NAMES, as_images, is_openais, published_spec
+from cm_ray.networks.formats.weight_files import SUFFIXES, Weights, read_tensors
+from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, build_model, spec_from_dict
+from cm_ray.storage.files import read_json, sha256_of
+
+SPEC_KEY = "cm_ray.model"
+"""Where the metadata of our .safetensors files have the specification."""
+
+
+def is_model(path: Path) -> bool:
+    """Tell whether `read_model` is for what is at a path, without reading it."""
+    if path.is_file():
+        return path.suffix in SUFFIXES
+    return (path / SPEC).is_file() or is_pipeline(path)
+
+
+def load_model(path: Path, device: torch.device | str = "cpu", assumed: ModelSpec | None = None) -> Model:
+    """Read a model as `read_model` does, in eval mode; device "auto" is a GPU if there is one.
+
+    Raises UserError when it is not one or there is no such device.
+    """
+    spec, weights = read_model(path, assumed)
+    return build_model(spec, weights, path, device)
+
+
+def read_model(path: Path, assumed: ModelSpec | None = None) -> tuple[ModelSpec, Weights]:
+    """Read the specification and the weights of a model, under our names.
+
+    path: a folder that `save_model` wrote; a directory of diffusers' ConsistencyModelPipeline; a file of
+    weights, which tells what it is by its metadata (ours) or by its name (OpenAI's, EDM's). assumed: what
+    a file is that does not tell. Nothing is unpickled. Raises UserError, naming the file, when it is of
+    another kind, cut off or incomplete.
+    """
+    if path.is_file():
+        return _read_file(path, assumed)
+    if is_pipeline(path):
+        return read_pipeline(path)
+    if not (path / SPEC).is_file() or not (path / WEIGHTS).is_file():
+        raise UserError(f"{path} holds no model: {SPEC} and {WEIGHTS} are expected there.")
+    spec = _spec(str(path / SPEC), read_json(path / SPEC))
+    try:
+        return spec, load_file(path / WEIGHTS)
+    except SafetensorError as error:
+        raise UserError(f"{path / WEIGHTS} is broken ({error}); restore it.") from error
+
+
+def network_digest(path: Path) -> str:
+    """Return a SHA-256 of a model that tells what it computes: not how it is best sampled.
+
+    A search for time points alters model.json and leaves this alone. Raises FileNotFoundError when there is
+    no model at `path`.
+    """
+    if (path / SPEC).is_file():
+        values = read_json(path / SPEC)
+        what = {name: value for name, value in values.items() if name not in ("time_points", "sampler")}
+        content = json.dumps(what, sort_keys=True) + sha256_of(path / WEIGHTS)
+    else:  # the name of a file tells what its weights are
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        content = path.name + "".join(map(sha256_of, files or [path]))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _read_file(file: Path, assumed: ModelSpec | None) -> tuple[ModelSpec, Weights]:
+    weights, metadata = read_tensors(file)
+    if SPEC_KEY in metadata:
+        return _spec(f"The metadata of {file}", _specification(file, metadata[SPEC_KEY])), weights
+    if is_edms(weights):
+        return read_edm(file, weights, assumed)
+    if is_openais(weights):
+        spec = published_spec(file.stem, weights) or assumed
+        if spec is not None:
+            return spec, as_images(spec.network, weights, file)
+    elif assumed is not None:
+        return assumed, weights
+    raise UserError(
+        f"{file} does not tell what it is: a file of OpenAI's weights is called {NAMES}; any other one can "
+        "be --teacher or --init-from of a run, whose settings it is taken to have."
+    )
+
+
+def _specification(file: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"The metadata of {file} are broken ({error}); restore it.") from error
+
+
+def _spec(place: str, values: Any) -> ModelSpec:
+    """Return the specification that JSON values are. Raises UserError, naming their place, on others."""
+    try:
+        return spec_from_dict(values)
+    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+        said = str(error).rstrip(".") if isinstance(error, UserError) else repr(error)
+        raise UserError(f"{place} is no specification of a model ({said}); restore it.") from error

@@ -1,0 +1,54 @@
+"""What a person should know of a model: what it is, how good, and when it is best sampled; as Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cm_ray.networks.model import Model
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.text import ONE_STEP
+from cm_ray.storage.files import read_json
+from cm_ray.tracking.registry import existing_store, get_version, parse_model_uri
+from cm_ray.tracking.store import calling_mlflow, open_client
+
+_TIMEOUT_S = 30
+
+
+def model_facts(model: Model, name: str, folder: Path, tracking_uri: str) -> str:
+    """Return name, images, classes, parameters, scores and time points of a model."""
+    spec = model.spec
+    c, h, w = spec.shape
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    lines = [
+        f"**{name}**: {w}x{h}, {'grey' if c == 1 else 'colour'}; {parameters / 1e6:.2f} M parameters; "
+        + (f"classes {', '.join(spec.class_names)}" if spec.classes else "no classes")
+        + f"; sampled by `{spec.sampler}` by default.",
+        "",
+        "| score | sampler | value |",
+        "|---|---|---:|",
+        *[
+            f"| {score} | `{sampler}` | {value:.4g} |"
+            for score, sampler, value in _scores(name, folder, tracking_uri)
+        ],
+        "",
+        "| evaluations | time points |",
+        "|---:|---|",
+        *[f"| {len(taus) + 1} | {', '.join(f'{tau:.4g}' for tau in taus)} |" for taus in spec.time_points],
+    ]
+    return "\n".join(lines)
+
+
+def _scores(name: str, folder: Path, tracking_uri: str) -> list[tuple[str, str, float]]:
+    """Return (score, sampler, value) of a registered version, or of the run that the folder lies in."""
+    if name.startswith("models:"):
+        with calling_mlflow(_TIMEOUT_S):
+            version = get_version(open_client(existing_store(tracking_uri)), *parse_model_uri(name))
+        tags = version.tags
+        if "score.value" not in tags:
+            return []
+        score, _, sampler = tags["score.name"].partition("/")
+        return [(score, sampler or ONE_STEP, float(tags["score.value"]))]
+    result = RunDirectory(folder.parent).result_file
+    rows: list[dict[str, Any]] = read_json(result)["scores"] if result.is_file() else []
+    return [(row["name"], row["key"].get("sampler", ""), row["value"]) for row in rows]

@@ -1,0 +1,71 @@
+"""Recipes: each a function that returns a complete config; a file per data set.
+
+Figures without another source: Song et al. 2023, table 3, whose six columns are cd_ and ct_ of cifar10,
+imagenet64 and lsun256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cm_ray.errors import UserError, closest
+from cm_ray.recipes.cifar10 import cd_cifar10, ct_cifar10, ect_cifar10, edm_cifar10, ict_cifar10, pd_cifar10
+from cm_ray.recipes.config import TrainConfig
+from cm_ray.recipes.digits import cd_digits, ct_digits, ect_digits, edm_digits, ict_digits, pd_digits
+from cm_ray.recipes.imagenet64 import cd_imagenet64, ct_imagenet64, edm_imagenet64
+from cm_ray.recipes.lsun256 import cd_lsun256, ct_lsun256, edm_lsun256
+
+__all__ = [
+    "PRESETS",
+    "cd_cifar10",
+    "cd_digits",
+    "cd_imagenet64",
+    "cd_lsun256",
+    "ct_cifar10",
+    "ct_digits",
+    "ct_imagenet64",
+    "ct_lsun256",
+    "ect_cifar10",
+    "ect_digits",
+    "edm_cifar10",
+    "edm_digits",
+    "edm_imagenet64",
+    "edm_lsun256",
+    "ict_cifar10",
+    "ict_digits",
+    "pd_cifar10",
+    "pd_digits",
+    "preset",
+]
+
+PRESETS: dict[str, Callable[[], TrainConfig]] = {
+    recipe.__name__: recipe
+    for recipe in (
+        edm_cifar10,
+        cd_cifar10,
+        ct_cifar10,
+        pd_cifar10,
+        ict_cifar10,
+        ect_cifar10,
+        edm_imagenet64,
+        cd_imagenet64,
+        ct_imagenet64,
+        edm_lsun256,
+        cd_lsun256,
+        ct_lsun256,
+        edm_digits,
+        cd_digits,
+        ct_digits,
+        pd_digits,
+        ict_digits,
+        ect_digits,
+    )
+}
+"""Every recipe by name."""
+
+
+def preset(name: str) -> TrainConfig:
+    """Return the recipe called `name`. Raises UserError on an unknown one, with the nearest known."""
+    if name not in PRESETS:
+        raise UserError(f"There is no preset {name!r}: {closest(name, list(PRESETS))}")
+    return PRESETS[name]()

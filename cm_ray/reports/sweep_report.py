@@ -1,0 +1,201 @@
+"""What a sweep has found: a report in Markdown, its pictures, and the best settings as a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from scipy import stats
+
+from cm_ray.recipes.config import to_dict
+from cm_ray.reports.sweep_pictures import RunOf, draw_pictures
+from cm_ray.storage.files import write_json, written_aside
+from cm_ray.sweeps.space import Space
+from cm_ray.sweeps.study import FAILED, SCORE, SCORES, STOPPED
+
+_SURE = 0.95
+"""Of a difference that counts as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """How much worse a setting scores than the best one, on the same seeds."""
+
+    mean: float
+    error: float
+    """Standard error of the mean difference."""
+    told_apart: bool
+    """Whether Student's t-test of the paired differences says so at 95 %."""
+
+    def __str__(self) -> str:
+        """Say it as a number; a tilde before what may be chance."""
+        return f"{'' if self.told_apart else '~ '}{self.mean:+.3g} ± {self.error:.2g}"
+
+
+def behind(scores: Sequence[float], best: Sequence[float]) -> Behind | None:
+    """Compare a setting's scores, by seed, with those of the best; None with fewer than two seeds."""
+    gaps = [score - other for score, other in zip(scores, best, strict=False)]
+    if len(gaps) < 2:
+        return None
+    mean, error = statistics.fmean(gaps), statistics.stdev(gaps) / math.sqrt(len(gaps))
+    most = float(stats.t.ppf((1 + _SURE) / 2, len(gaps) - 1))
+    return Behind(mean, error, abs(mean) > most * error)
+
+
+def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    """Return the trial with the best score; None when none is complete."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return min(complete, key=lambda trial: trial.values[0], default=None)
+
+
+def write_sweep_report(
+    study: optuna.Study,
+    ended: Sequence[FrozenTrial],
+    space: Space,
+    folder: Path,
+    run_of: RunOf,
+    *,
+    seeds: int,
+) -> list[Path]:
+    """Write report.md, trials.csv, best.json and pictures into the folder; return their paths.
+
+    ended: the sweep's trials that are over.  best.json is a config that ``--config`` of the training jobs
+    takes.
+    """
+    trials, best = _ranked(ended), best_trial(ended)
+    files = [folder / "report.md", folder / "trials.csv"]
+    if best is not None:
+        config = replace(space.config(best.params), name=f"{space.base.name}-best", run_dir="")
+        write_json(folder / "best.json", to_dict(config))
+        files.append(folder / "best.json")
+    pictures = draw_pictures(study, ended, space, folder, run_of, seeds=seeds)
+    texts = [_markdown(space, trials, best, seeds, pictures), _csv(space, trials, best)]
+    for file, text in zip(files, texts, strict=False):
+        with written_aside(file) as aside:
+            aside.write_text(text)
+    return files + pictures
+
+
+def _ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return trials by score, then the stopped ones, the later the better, then the failed ones."""
+
+    def rank(trial: FrozenTrial) -> tuple[int, float]:
+        if trial.state == TrialState.COMPLETE:
+            return 0, trial.values[0]
+        if trial.state == TrialState.PRUNED:
+            return 1, -trial.user_attrs.get(STOPPED, 0)
+        return 2, trial.number
+
+    return sorted(trials, key=rank)
+
+
+def _markdown(
+    space: Space,
+    trials: Sequence[FrozenTrial],
+    best: FrozenTrial | None,
+    seeds: int,
+    pictures: Sequence[Path],
+) -> str:
+    counts = {
+        "finished": sum(trial.state == TrialState.COMPLETE for trial in trials),
+        "stopped early": sum(trial.state == TrialState.PRUNED for trial in trials),
+        "failed": sum(trial.state == TrialState.FAIL for trial in trials),
+    }
+    summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    lines = [f"# {space.question}", "", f"{len(trials)} trials: {summary}. {_scored(best, seeds)}", ""]
+    lines += _table(space, trials, best)
+    if best is not None:
+        settings = " ".join(f"`{name}={value}`" for name, value in best.params.items())
+        lines += ["", f"Best: trial {best.number}, {settings}. {_certainty(trials, best)}"]
+    lines += ["", *(f"![{picture.stem}]({picture.name})" for picture in pictures), ""]
+    return "\n".join(lines)
+
+
+def _scored(best: FrozenTrial | None, seeds: int) -> str:
+    if best is None or SCORE not in best.user_attrs:
+        return "No score."
+    row = best.user_attrs[SCORE]
+    times = f"mean of {seeds} seeds ± standard error" if seeds > 1 else "one seed"
+    return f"{row['name']}, sampler {row['key']['sampler']}, {times}; lower is better."
+
+
+def _table(space: Space, trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> list[str]:
+    objectives = [name for name in space.minimize if name != "score"]
+    names = ["trial", "score", "±", "behind the best", *objectives, *space.space, ""]
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    for trial in trials:
+        cells = [str(trial.number), *_cells(trial, best), *_costs(trial, objectives)]
+        cells += [_text(trial.params.get(name, "")) for name in space.space]
+        lines.append("| " + " | ".join([*cells, _fate(trial)]) + " |")
+    return lines
+
+
+def _cells(trial: FrozenTrial, best: FrozenTrial | None) -> list[str]:
+    scores = trial.user_attrs.get(SCORES)
+    if trial.state != TrialState.COMPLETE or not scores:
+        return [_last_score(trial), "", ""]
+    gap = behind(scores, best.user_attrs[SCORES]) if best is not None and trial is not best else None
+    return [f"{trial.values[0]:.4g}", _error(scores), str(gap or "")]
+
+
+def _error(scores: Sequence[float]) -> str:
+    return f"{statistics.stdev(scores) / math.sqrt(len(scores)):.2g}" if len(scores) > 1 else ""
+
+
+def _last_score(trial: FrozenTrial) -> str:
+    curve = trial.intermediate_values
+    return f"({curve[max(curve)]:.4g})" if curve else ""
+
+
+def _costs(trial: FrozenTrial, objectives: Sequence[str]) -> list[str]:
+    if trial.state != TrialState.COMPLETE:
+        return [""] * len(objectives)
+    return [f"{value:.3g}" for value in trial.values[1:]]
+
+
+def _fate(trial: FrozenTrial) -> str:
+    if trial.state == TrialState.PRUNED:
+        return f"stopped at step {trial.user_attrs.get(STOPPED, 0)}"
+    return str(trial.user_attrs.get(FAILED, "")).replace("|", "/")
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _certainty(trials: Sequence[FrozenTrial], best: FrozenTrial) -> str:
+    """Say which settings cannot be told apart from the best."""
+    others = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial is not best]
+    gaps = {trial.number: behind(trial.user_attrs[SCORES], best.user_attrs[SCORES]) for trial in others}
+    if not others:
+        return "No other setting was finished."
+    if all(gap is None for gap in gaps.values()):
+        return "One seed tells nothing of the spread: `--seeds 3` would."
+    equal = [str(number) for number, gap in gaps.items() if gap is not None and not gap.told_apart]
+    if not equal:
+        return "All other finished settings are worse (t-tests of paired seeds, 95 % each)."
+    return (
+        f"It cannot be told apart from {'trial' if len(equal) == 1 else 'trials'} {', '.join(equal)} "
+        "(~; t-test of paired seeds, 95 %)."
+    )
+
+
+def _csv(space: Space, trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "state", *space.minimize, "scores", "stopped_at", "failed", *space.space])
+    for trial in trials:
+        values = trial.values if trial.state == TrialState.COMPLETE else [""] * len(space.minimize)
+        told = [trial.user_attrs.get(name, "") for name in (STOPPED, FAILED)]
+        scores = " ".join(map(str, trial.user_attrs.get(SCORES, [])))
+        params = [trial.params.get(name, "") for name in space.space]
+        writer.writerow([trial.number, trial.state.name.lower(), *values, scores, *told, *params])
+    return text.getvalue()

@@ -1,0 +1,47 @@
+"""All samples of an evaluation, kept for other programs: an .npz, or shards to be read as data."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cm_ray.data.shard_writer import shard_name
+from cm_ray.data.shards import Manifest, write_shard
+from cm_ray.networks.model import ModelSpec
+from cm_ray.sampling.pictures import save_arrays
+from cm_ray.sampling.text import Sampling
+from cm_ray.storage.files import folder_written_aside
+
+_LONGEST = 100  # file systems take 255 characters, and files are written aside under longer names
+
+
+def file_name(sampling: Sampling) -> str:
+    """Return the sampler as a file's name; of many time points, the first ones and a digest of all."""
+    name = sampling.file_name
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST - 20]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def keep_samples(
+    images: Tensor, stem: Path, how: Literal["npz", "shards"], spec: ModelSpec, labels: Tensor | None
+) -> None:
+    """Write uint8 images (n, c, h, w) and their labels (n,), if any: to STEM.npz, or to shards in STEM."""
+    if how == "npz":
+        save_arrays(images, stem.with_name(stem.name + ".npz"), labels)
+        return
+    numbers = torch.full((len(images),), -1) if labels is None else labels
+    with folder_written_aside(stem) as aside:
+        shard = write_shard(aside / shard_name(0), images.numpy(), numbers.numpy())
+        Manifest(
+            shape=spec.shape,
+            class_names=spec.class_names if labels is not None else (),
+            source=f"samples-{stem.name}",
+            recipe=hashlib.sha256(f"{stem.name} {shard.content}".encode()).hexdigest(),
+            skipped=0,
+            shards=(shard,),
+        ).save(aside)

@@ -1,0 +1,69 @@
+"""Samples by index, in units of fixed size: the same images from one process or from many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cm_ray.errors import UserError
+from cm_ray.networks.model import Model, to_uint8
+from cm_ray.sampling.text import Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Which samples: `count` of them from index `first` on."""
+
+    count: int
+    seed: int
+    sampling: Sampling
+    first: int = 0
+    label: int | None = None
+    """Class of all samples; None draws them."""
+    unit: int = 256
+    """Images per network evaluation."""
+
+    def units(self) -> list[tuple[int, int]]:
+        """Return (first index, count) of every unit of work. Raises ValueError where there is none."""
+        if self.count < 1 or self.unit < 1:
+            raise ValueError(f"{self.count} samples in units of {self.unit}: both must be at least 1")
+        stop = self.first + self.count
+        return [(i, min(self.unit, stop - i)) for i in range(self.first, stop, self.unit)]
+
+
+def sample_unit(model: Model, request: Request, first: int, count: int) -> Tensor:
+    """Return uint8 images (count, c, h, w) of one unit, on the CPU."""
+    device = next(model.parameters()).device
+    indices = torch.arange(first, first + count, device=device)
+    labels = None if request.label is None else torch.full_like(indices, request.label)
+    images = model.sample(indices, seed=request.seed, sampling=request.sampling, labels=labels)
+    return to_uint8(images).cpu()
+
+
+def sample_units(model: Model, request: Request) -> Iterator[Tensor]:
+    """Yield the images of all units in order, uint8 (≤ unit, c, h, w)."""
+    for first, count in request.units():
+        yield sample_unit(model, request, first, count)
+
+
+def sample_all(model: Model, request: Request) -> tuple[Tensor, Tensor | None]:
+    """Return all images of a request, uint8 (n, c, h, w), and their labels (n,) if the model takes any.
+
+    Raises UserError when the request does not fit the model.
+    """
+    classes = model.spec.classes
+    if request.count < 1 or request.unit < 1:
+        raise UserError(f"--samples {request.count} and --batch-size {request.unit} must be at least 1.")
+    if request.label is not None and not 0 <= request.label < classes:
+        known = f"it has classes 0 to {classes - 1}" if classes else "it was trained without classes"
+        raise UserError(f"--label {request.label} does not fit the model: {known}.")
+    images = torch.cat(list(sample_units(model, request)))
+    if not classes:
+        return images, None
+    indices = torch.arange(request.first, request.first + request.count)
+    if request.label is not None:
+        return images, torch.full_like(indices, request.label)
+    return images, model.sample_labels(indices, request.seed)

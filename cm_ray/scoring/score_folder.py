@@ -1,0 +1,65 @@
+"""The scores in a folder: scores.json, a row a score with its whole key, and scores.md, a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cm_ray.errors import UserError
+from cm_ray.metrics.score import Score
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.storage.files import read_json, write_json, written_aside
+
+
+class Scored:
+    """The scores of one source, of this call and of earlier ones."""
+
+    def __init__(self, run: RunDirectory, source: str, content: str) -> None:
+        """Take up what earlier calls measured; write source.json, which gives the folder to this source.
+
+        source: as it was named.  content: digest of the model or the images.  Raises UserError when the
+        folder is another job's, or holds the scores of other content: a score's key does not tell what was
+        scored, and one would replace the other.
+        """
+        self._folder, claim = run.root, run.source_file
+        run.check_owner(claim)
+        if claim.is_file() and (found := read_json(claim))["content"] != content:
+            raise UserError(
+                f"{run.root} holds scores of {found['source']} with other content than {source} has now; "
+                "choose another --run-dir, or remove it."
+            )
+        self._scores = self._earlier()
+        write_json(claim, {"source": source, "content": content})
+
+    def add(self, scores: Sequence[Score]) -> None:
+        """Write scores, in the place of those that were measured alike of the same samples."""
+        self._scores |= {_what(score): score for score in scores}
+        write_json(self._folder / "scores.json", [score.to_row() for score in self._scores.values()])
+        with written_aside(self._folder / "scores.md") as aside:
+            aside.write_text(table(list(self._scores.values())))
+
+    def _earlier(self) -> dict[str, Score]:
+        file = self._folder / "scores.json"
+        try:
+            scores = [Score.from_row(row) for row in (read_json(file) if file.is_file() else [])]
+        except ValueError as error:
+            raise UserError(f"{file} is not what was written ({error}); restore it or remove it.") from error
+        return {_what(score): score for score in scores}
+
+
+def _what(score: Score) -> str:
+    return f"{score.measuring} {score.metric}"
+
+
+def table(scores: Sequence[Score]) -> str:
+    """Return scores as a Markdown table."""
+    lines = [
+        "| score | sampler | value | ± | samples | seed | reference | images as |",
+        "|---|---|---:|---:|---:|---:|---|---|",
+    ]
+    for score in scores:
+        key, error = score.key, "" if score.error is None else f"{score.error:.2g}"
+        lines.append(
+            f"| {score.name} | `{key['sampler']}` | {score.value:.4g} | {error} | {key['n']} | {key['seed']} "
+            f"| {key['reference'][:12]} | {str(key['preprocess']).replace('|', '/')} |"
+        )
+    return "\n".join([*lines, ""])

@@ -1,0 +1,52 @@
+"""Finds search spaces: search_spaces/NAME.py, or a file of your own, with a `SPACE`."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from cm_ray.errors import UserError, closest
+from cm_ray.recipes.config import override
+from cm_ray.sweeps.space import Space
+
+FOLDER = Path(__file__).parents[2] / "search_spaces"
+VARIABLE = "SPACE"
+
+
+def load_space(name: str, changes: dict[str, Any]) -> Space:
+    """Return a space by the name of its file in search_spaces/, or by the path of a file.
+
+    changes: settings of its base, by dotted path. Raises UserError when there is no such space, or it could
+    not be trained.
+    """
+    path = Path(name).expanduser()
+    file = path if path.suffix == ".py" else FOLDER / f"{name}.py"
+    if not file.is_file():
+        known = sorted(each.stem for each in FOLDER.glob("[a-z]*.py"))
+        raise UserError(f"There is no search space {name!r}: {closest(path.stem, known)}")
+    space = getattr(_run(file), VARIABLE, None)
+    if not isinstance(space, Space):
+        raise UserError(f"{file} has no {VARIABLE} = Space(…).")
+    space = replace(space, base=override(space.base, changes))
+    try:
+        space.check()
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    return space
+
+
+def _run(file: Path) -> ModuleType:
+    """Return the module that a file makes. Raises UserError, with the last line, when it raises anything."""
+    spec = importlib.util.spec_from_file_location(f"search_spaces.{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        what = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        raise UserError(f"{file}: {what}{error}") from error
+    return module

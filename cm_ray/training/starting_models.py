@@ -1,0 +1,135 @@
+"""The models that a run begins with, copied into its directory: the teacher, and the initial weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from cm_ray.errors import UserError
+from cm_ray.networks.formats.reading import load_model
+from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights, save_model
+from cm_ray.recipes.config import TrainConfig
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.tracking.locate import locate_model
+
+TEACHER = "teacher"
+"""The word of `init_from` that stands for the teacher."""
+
+
+def prepare_teachers(config: TrainConfig, spec: ModelSpec, run: RunDirectory) -> None:
+    """Copy the teacher and the initial model into the run directory, unless the run has begun with some.
+
+    What happens to the originals later does not change the run. Raises UserError, before anything is
+    written, when one is not to be found, broken, or not a model that this run can start with.
+    """
+    models = check_teachers(config, spec, run)
+    for model, folder in zip(models, (run.teacher, run.initial), strict=True):
+        if model is not None and not _begun_with(folder, run):
+            save_model(folder, model.spec, model.network.state_dict())
+
+
+def read_teacher(config: TrainConfig, run: RunDirectory) -> Model | None:
+    """Return the teacher of a prepared run, None if its method has none."""
+    return load_model(run.teacher) if config.method in ("cd", "pd") else None
+
+
+def read_initial(config: TrainConfig, run: RunDirectory) -> dict[str, Tensor] | None:
+    """Return the weights that a prepared run starts from, None for random ones."""
+    if not config.init_from:
+        return None
+    return load_file((run.teacher if config.init_from == TEACHER else run.initial) / WEIGHTS)
+
+
+def check_teachers(
+    config: TrainConfig, spec: ModelSpec, run: RunDirectory
+) -> tuple[Model | None, Model | None]:
+    """Return the teacher and the initial model, those that the run has begun with if it has.
+
+    Raises UserError when a run could not start with them there.
+    """
+    teacher = _open(config.teacher.model, run.teacher, run, config, spec)
+    if teacher is not None:
+        _check_teacher(teacher.spec, config, spec)
+    named = "" if config.init_from == TEACHER else config.init_from
+    initial = _open(named, run.initial, run, config, spec)
+    if config.init_from:
+        _check_initial(teacher if config.init_from == TEACHER else initial, config, spec)
+    return teacher, initial
+
+
+def _begun_with(folder: Path, run: RunDirectory) -> bool:
+    return run.config_file.is_file() and folder.is_dir()
+
+
+def _open(name: str, folder: Path, run: RunDirectory, config: TrainConfig, spec: ModelSpec) -> Model | None:
+    """Return the model called `name`, or the copy of it in `folder` that the run has begun with."""
+    if not name:
+        return None
+    if _begun_with(folder, run):
+        return load_model(folder)
+    if folder.is_dir() and {file.name for file in folder.iterdir()} - {SPEC, WEIGHTS}:
+        raise UserError(f"{folder} is in the way of the copy of {name}; choose another --run-dir.")
+    tracking_uri = "" if config.tracking.uri == "none" else config.tracking.uri
+    return load_model(locate_model(name, tracking_uri), assumed=_denoiser(config, spec))
+
+
+def _denoiser(config: TrainConfig, spec: ModelSpec) -> ModelSpec:
+    """Return what a file of weights is that does not tell: a diffusion model with this run's network."""
+    diffusion = dataclasses.replace(config.diffusion, column=config.teacher.column, boundary="none")
+    return dataclasses.replace(spec, diffusion=diffusion, sampler="heun:18", time_points=())
+
+
+def _check_teacher(teacher: ModelSpec, config: TrainConfig, spec: ModelSpec) -> None:
+    if teacher.diffusion.boundary != "none":
+        raise UserError(
+            f"--teacher {config.teacher.model} is a consistency model; give a diffusion model, such as "
+            "jobs/edm_cifar.py trains."
+        )
+    _check_same_images(teacher, spec, f"--teacher {config.teacher.model}")
+
+
+def _check_initial(model: Model | None, config: TrainConfig, spec: ModelSpec) -> None:
+    """Refuse weights that mean something else in this run's network."""
+    name = f"--init-from {config.init_from}"
+    if model is None:
+        raise UserError(f"{name}: there is no teacher.")
+    _check_same_images(model.spec, spec, name)
+    before, now = model.spec.diffusion, spec.diffusion
+    settings = ["column"] + (["time_scale", "sigma_data"] if now.column == "edm" else [])
+    for setting in settings:
+        if getattr(before, setting) != getattr(now, setting):
+            raise UserError(
+                f"{name} was trained with {setting} {getattr(before, setting)}, and this run has "
+                f"{getattr(now, setting)}: set --diffusion.{setting.replace('_', '-')} to it."
+            )
+    if (before.boundary == "piecewise") != (now.boundary == "piecewise"):
+        raise UserError(
+            f"{name} has --diffusion.boundary {before.boundary}, and this run {now.boundary}: what a "
+            "piecewise network returns means something else."
+        )
+    _check_same_network(model.spec, spec, name)
+    load_weights(Model(spec).network, model.network.state_dict(), name)
+
+
+def _check_same_network(before: ModelSpec, now: ModelSpec, name: str) -> None:
+    """Refuse settings that decide what weights compute and do not show in their shapes."""
+    for setting in ("family", "head_channels", "norm_groups"):
+        there, here = getattr(before.network, setting), getattr(now.network, setting)
+        if there != here:
+            raise UserError(
+                f"{name} has the network's {setting} {there}, and this run has {here}: set "
+                f"--network.{setting.replace('_', '-')} to it."
+            )
+
+
+def _check_same_images(model: ModelSpec, spec: ModelSpec, name: str) -> None:
+    if model.shape != spec.shape:
+        raise UserError(f"{name} makes images {model.shape}, and the data's are {spec.shape}.")
+    if model.classes != spec.classes:
+        raise UserError(
+            f"{name} knows {model.classes} classes, and this run {spec.classes}: give the same data and "
+            "--network.conditional or --network.no-conditional."
+        )

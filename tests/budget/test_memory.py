@@ -1,0 +1,107 @@
+"""Estimated memory: what a process really takes, what accumulation and recomputing save, and what fits."""
+
+from pathlib import Path
+
+import pytest
+
+from cm_ray import recipes
+from cm_ray.budget.measured_memory import measured_memory
+from cm_ray.budget.memory import most_rows, parts_for, training_memory
+from cm_ray.budget.memory_table import MARGIN, MemoryQuestion, memory_table
+from cm_ray.networks.model import ModelSpec
+from cm_ray.recipes.config import override
+from cm_ray.training.engine import Engine
+
+SHAPE = (3, 32, 32)
+SMALL = {
+    "batch_size": 16,
+    "precision": "float32",
+    "ema_decays": (0.99, 0.999),
+    "network.channels": 64,
+    "network.channel_mult": (1, 2),
+    "network.blocks": 1,
+    "network.head_channels": 0,
+    "network.conditional": False,
+    "distance.name": "l2",
+}
+
+
+def small(**changes):
+    config = override(recipes.ct_imagenet64(), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
+    return config, ModelSpec(network=config.network, diffusion=config.diffusion, shape=SHAPE)
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
+
+
+@linux
+@pytest.mark.parametrize("name", ["ct_cifar10", "ct_imagenet64"])
+def test_the_estimate_is_near_the_peak_of_a_process(name):
+    """Of networks like two presets', but small: beside the margin, buffers that do not grow with them."""
+    config = override(recipes.preset(name), {"accumulate": 2, **SMALL})
+    spec = ModelSpec(network=config.network, diffusion=config.diffusion, shape=SHAPE)
+    counted, found = training_memory(config, spec, 2).total, measured_memory(config, spec, 2)
+    assert 0.9 * counted < found < counted / (1 - MARGIN) + 48 * 2**20
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("name", "precision"), [("ct_cifar10", ""), ("ct_imagenet64", "bfloat16")])
+def test_the_estimate_is_near_the_peak_of_a_preset(name, precision):
+    """Wants 13 GiB."""
+    asked = MemoryQuestion(presets=(name,), device="cpu", precision=precision, measure=2)
+    _, _, *rows = memory_table(asked)
+    for row in rows:
+        assert 0.85 < float(row.split("|")[-2]) < 1 / (1 - MARGIN)
+
+
+def test_state_is_weights_copies_and_moments():
+    config, spec = small()
+    memory = training_memory(config, spec, 1)
+    assert memory.parameters == sum(p.numel() for p in Engine(config, spec).student.parameters())
+    copies = 1 + 1 + 2 + 2  # student, target, averages, moments
+    assert memory.state == pytest.approx(4 * memory.parameters * copies, rel=1e-4)  # and some filters
+    assert memory.optimizing == 4 * memory.parameters * 3
+    assert memory.total == memory.state + max(memory.batch, memory.optimizing)
+
+
+def test_activations_grow_with_the_images_and_recomputing_saves_most():
+    config, spec = small()
+    one, two, four = (training_memory(config, spec, rows).batch for rows in (8, 16, 32))
+    assert four - two == pytest.approx(2 * (two - one), rel=0.01)
+    thrifty = small(network__gradient_checkpointing=True)
+    assert training_memory(*thrifty, 16).batch < 0.6 * two
+    half = training_memory(*small(precision="bfloat16"), 16)
+    assert half.batch < 0.6 * two
+    assert training_memory(*small(precision="bfloat16"), 16, "cuda").batch > half.batch, "norms in float32"
+
+
+def test_what_fits_fits():
+    config, spec = small(accumulate=2)
+    budget = training_memory(config, spec, 12).total
+    rows = most_rows(config, spec, budget)
+    assert rows in (11, 12)
+    assert training_memory(config, spec, rows).total <= budget
+    assert most_rows(config, spec, 2**20) == 0
+    assert parts_for(config, 12) == 2
+    assert parts_for(override(config, {"batch_size": 48, "cluster.num_workers": 2}), 5) == 6
+
+
+@pytest.mark.parametrize("method", ["edm", "cd", "pd"])
+def test_every_method_is_counted(method):
+    changes = {"method": method, "schedule__mu0": 0.0, "schedule__target": "constant"}
+    if method != "cd":
+        changes["diffusion__boundary"] = "none"
+    memory = training_memory(*small(**changes), 2)
+    copies = 1 + (method != "edm") + 2 + 2  # student, teacher, averages, moments
+    assert memory.state == pytest.approx(4 * memory.parameters * copies, rel=1e-4)
+
+
+def test_lpips_is_counted():
+    """Its trunk is larger than this network, and its images are 224 pixels wide."""
+    config, spec = small()
+    plain = training_memory(config, spec, 2)
+    seen = training_memory(override(config, {"distance.name": "lpips"}), spec, 2)
+    assert 55e6 < seen.state - plain.state < 62e6  # VGG-16 without its classifier: 14.7 M weights
+    assert seen.batch - plain.batch > 100e6

@@ -1,0 +1,71 @@
+"""Tasks of editing: their times, and what no model can do."""
+
+import pytest
+
+from cm_ray.core.times import karras_times
+from cm_ray.editing.tasks import factors, plan_edit
+from cm_ray.errors import UserError
+from cm_ray.recipes.config import DiffusionConfig
+
+CONSISTENCY, DENOISER = DiffusionConfig(), DiffusionConfig(boundary="none")
+GREY, COLOUR = (1, 8, 8), (3, 32, 48)
+
+
+@pytest.mark.parametrize("task", ["inpaint", "colorize", "upscale"])
+def test_the_default_is_a_karras_grid_of_40(task):
+    assert plan_edit(task, CONSISTENCY, COLOUR).times == tuple(karras_times(40).tolist())
+    assert plan_edit(task, CONSISTENCY, COLOUR, steps=5).times == tuple(karras_times(6).tolist())
+    assert plan_edit(task, CONSISTENCY, COLOUR, taus=(80.0, 3.0)).times == (0.002, 3.0, 80.0)
+
+
+def test_strokes_start_at_the_papers_times():
+    assert plan_edit("stroke", CONSISTENCY, COLOUR).times == (0.002, 2.24, 5.38)
+    assert plan_edit("stroke", CONSISTENCY, COLOUR, taus=(1.0,)).times == (0.002, 1.0)
+
+
+def test_denoising_is_one_evaluation_and_diffusion_models_can_do_it():
+    for diffusion in (CONSISTENCY, DENOISER):
+        assert plan_edit("denoise", diffusion, GREY, sigma=0.5).times == (0.002, 0.5)
+
+
+def test_factors_divide_height_and_width():
+    assert plan_edit("upscale", CONSISTENCY, COLOUR).factor == 2
+    assert plan_edit("upscale", CONSISTENCY, COLOUR, factor=16).factor == 16
+    assert factors(COLOUR) == [2, 4, 8, 16]
+    assert factors(GREY) == [2, 4, 8]
+    assert factors((1, 7, 8)) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "sentence"),
+    [
+        ("upscale", {"factor": 3}, "A factor of 3 does not divide images of 48x32 pixels: take 2, 4, 8, 16"),
+        ("upscale", {"factor": -2}, "A factor of -2 does not divide"),
+        ("inpaint", {"factor": 2}, "goes with upscale, not with inpaint"),
+        ("inpaint", {"sigma": 2.0}, "goes with denoise, not with inpaint"),
+        ("inpaint", {"steps": -1}, "Take 1 to 1000 steps"),
+        ("inpaint", {"steps": 1001}, "Take 1 to 1000 steps"),
+        ("inpaint", {"steps": 2, "taus": (1.0,)}, "Give one of steps and taus"),
+        ("inpaint", {"taus": (80.1,)}, "must be above 0.002 and at most 80, not 80.1"),
+        ("inpaint", {"taus": (1.0, 2.0)}, "taus must descend"),
+        ("inpaint", {"taus": (1.0, 0.002)}, "taus must descend and stay above 0.002"),
+        ("inpaint", {"taus": (float("nan"),)}, "must be above 0.002"),
+        ("inpaint", {"taus": (1.0, float("nan"))}, "taus must descend"),
+        ("stroke", {"steps": 3}, "stroke takes time points"),
+        ("denoise", {}, "The noise level sigma must be above 0.002 and at most 80, not 0"),
+        ("denoise", {"sigma": 81.0}, "at most 80, not 81"),
+        ("denoise", {"sigma": 1.0, "steps": 2}, "denoise is one evaluation"),
+    ],
+)
+def test_settings_that_mean_nothing(task, settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        plan_edit(task, CONSISTENCY, COLOUR, **settings)
+
+
+def test_models_that_cannot():
+    with pytest.raises(UserError, match="colorize is for models of colour images"):
+        plan_edit("colorize", CONSISTENCY, GREY)
+    with pytest.raises(UserError, match="this is a diffusion model"):
+        plan_edit("inpaint", DENOISER, GREY)
+    with pytest.raises(UserError, match="8x7 pixels: it has none"):
+        plan_edit("upscale", CONSISTENCY, (1, 7, 8))

@@ -1,0 +1,57 @@
+"""What is said of found time points: whether they help, and which of them a model gets."""
+
+import pytest
+
+from cm_ray.reports.time_points_report import Chosen, Evaluated, Gap, Placed, Report
+
+
+def chosen(evaluations=2, kept=(2.0,), karras=(-1.0, 0.1), fewer=(-1.0, 0.1)):
+    gap, less = (Gap(mean=mean, error=error) for mean, error in (karras, fewer))
+    return Chosen(
+        evaluations=evaluations,
+        taus=(2.0,),
+        ts="0,3,9",
+        score={"name": "FD-digits-320", "value": 5.0, "error": 0.3},
+        karras_taus=(2.5,),
+        karras_value=5.0 - gap.mean,
+        kept=kept,
+        over_karras=gap,
+        over_fewer=less,
+    )
+
+
+@pytest.mark.parametrize(
+    ("what", "sentences"),
+    [
+        ({}, []),
+        ({"karras": (0.0, 0.0), "fewer": (0.1, 0.1)}, []),
+        (
+            {"kept": (2.5,), "karras": (0.1, 0.1)},
+            [
+                "2 evaluations: the points found score no better than a Karras grid's (by 0.1 ± 0.1), "
+                "which the model gets instead."
+            ],
+        ),
+        (
+            {"kept": (2.5,), "karras": (0.3, 0.1), "fewer": (0.5, 0.2)},
+            [
+                "2 evaluations: the points found score clearly worse than a Karras grid's (by 0.3 ± 0.1), "
+                "which the model gets instead.",
+                "2 evaluations score clearly worse than fewer do (by 0.5 ± 0.2): more steps do not help.",
+            ],
+        ),
+    ],
+)
+def test_points_that_do_not_help_are_told(what, sentences):
+    one = chosen(**what)
+    assert one.doubts == sentences
+    placed = Placed(
+        **{"stage": 1, "evaluations": 2, "left": 1, "right": 8, "best": 3, "tau": 2.0, "taus": (2.0,)},
+        **{"refined": False, "spent": 80, "fixed": 320, "rounds": 1},
+    )
+    row = Evaluated(stage=1, points=(3,), taus=(2.0,), first=0, samples=80, value=5.0, error=0.3)
+    report = Report(
+        model="tiny", grid=10, placed=(placed,), evaluated=(row,), chosen=(one,), note="Searched smooth."
+    )
+    assert report.markdown().splitlines()[-1] == " ".join(["Searched smooth.", *sentences])
+    assert report.to_dict()["chosen"][0]["over_karras"]["mean"] == one.over_karras.mean
