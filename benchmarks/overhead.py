@@ -35,8 +35,9 @@ from cm_ray.command_line.options import run_job
 from cm_ray.data.order import memory_indices
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.networks.model import ModelSpec
-from cm_ray.recipes.config import TrainConfig, override
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import override
 from cm_ray.training.engine import Batch, Engine, Share
 
 
@@ -54,7 +55,7 @@ class Overhead:
     """Channels of the network: the smaller, the more an overhead shows."""
 
 
-def configured(args: Overhead) -> TrainConfig:
+def configured(args: Overhead) -> Recipe:
     return override(
         recipes.ct_cifar10(),
         {
@@ -77,7 +78,7 @@ def configured(args: Overhead) -> TrainConfig:
     )
 
 
-def plain_loop(config: TrainConfig, spec: ModelSpec, images: torch.Tensor, labels: torch.Tensor) -> float:
+def plain_loop(config: Recipe, spec: ModelSpec, images: torch.Tensor, labels: torch.Tensor) -> float:
     """Return images/s of the engine on a tensor, without Ray."""
     torch.set_num_threads(1)
     engine = Engine(config, spec)

@@ -37,7 +37,7 @@ from cm_ray.command_line.options import run_job
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
-from cm_ray.recipes.config import ActorsConfig, MeasuringConfig
+from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.sampling import requests as sampling
 from cm_ray.time_points.noisy_search import PointRequest
 from cm_ray.time_points.openai_indices import taus
@@ -74,7 +74,7 @@ class Real:
         self.pool, self.folder = pool, folder
         self.place = locate_model(args.model)
         self.spec = load_model(self.place).spec
-        self.measure = yardstick(MeasuringConfig(), run_of(self.place))
+        self.measure = yardstick(MeasuringSettings(), run_of(self.place))
         shards, manifest = prepare_shards(self.measure.data)
         self.reference: FrechetReference = reference_set(
             pool, shards, manifest, self.measure.extractor, ()
@@ -188,7 +188,7 @@ def measure_actors(args: Benchmark, folder: Path) -> None:
         for count in seconds:
             actors = Actors(count=count, cpus=1)
             with SamplerPool(
-                yardstick(MeasuringConfig(), run_of(locate_model(args.model))).opener, actors
+                yardstick(MeasuringSettings(), run_of(locate_model(args.model))).opener, actors
             ) as pool:
                 real = Real(args, pool, folder)
                 request = real.request(18, 9, 0, 16 * BATCH, seed=7)
@@ -212,8 +212,8 @@ def run(args: Benchmark) -> None:
     with connected():
         if args.live:
             measure_actors(args, folder)
-        opener = yardstick(MeasuringConfig(), run_of(locate_model(args.model))).opener
-        with SamplerPool(opener, plan_actors(ActorsConfig(), node_resources())) as pool:
+        opener = yardstick(MeasuringSettings(), run_of(locate_model(args.model))).opener
+        with SamplerPool(opener, plan_actors(ActorSettings(), node_resources())) as pool:
             real = Real(args, pool, folder)
             for size in args.grids:
                 measure_grid(args, real, size)

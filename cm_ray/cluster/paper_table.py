@@ -18,18 +18,17 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
 from cm_ray.recipes import preset
-from cm_ray.recipes.checks import check
-from cm_ray.recipes.config import EXPERIMENT, TrainConfig, override
+from cm_ray.recipes.recipe import TEACHER, Recipe
+from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.comparison import Cell, write_comparison
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.requests import Request
 from cm_ray.scoring.reference import reference_statistics
 from cm_ray.scoring.while_training import extractor_opener, noise_distance, score_samples
+from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.tracking import Group
 from cm_ray.tracking.registry import model_digest
-from cm_ray.training import recipe
-from cm_ray.training.starting_models import TEACHER
 
 Method = Literal["edm", "cd", "pd", "ect", "ct", "ict"]
 METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ect", "ct", "ict")
@@ -60,7 +59,7 @@ class Table:
     methods: tuple[Method, ...] = DEFAULT
     """Which of METHODS; edm, the teacher, is always there."""
     tracking_uri: str = ""
-    """As in `TrackingConfig`; empty: mlflow.db beside the folder."""
+    """As in `TrackingSettings`; empty: mlflow.db beside the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,7 @@ def make_table(table: Table) -> list[Path]:
     return files
 
 
-def _make(table: Table, configs: Mapping[str, TrainConfig], group: Group) -> list[Path]:
+def _make(table: Table, configs: Mapping[str, Recipe], group: Group) -> list[Path]:
     group.log(params={"data": table.data, **table.changes})
     tracked = {
         "tracking.uri": group.uri,
@@ -110,32 +109,31 @@ def _make(table: Table, configs: Mapping[str, TrainConfig], group: Group) -> lis
     return files
 
 
-def _configs(table: Table) -> dict[str, TrainConfig]:
+def _configs(table: Table) -> dict[str, Recipe]:
     """Return the recipes of the methods, each with its place and its teacher.
 
     Raises UserError when one cannot be trained or scored.
     """
     chosen = [method for method in METHODS if method in ("edm", *table.methods)]
-    configs: dict[str, TrainConfig] = {method: _config(table, method) for method in chosen}
+    configs: dict[str, Recipe] = {method: _config(table, method) for method in chosen}
     for config in configs.values():
-        check(config)
         if config.evaluation.extractor == "none":
             raise UserError(
                 f"The recipe {config.name} has no feature extractor, so that nothing could be compared."
             )
-        if (rounds := recipe.rounds(config)) and not set(EVALUATIONS) <= set(rounds.intervals):
+        if (rounds := config.method.halving) and not set(EVALUATIONS) <= set(rounds.intervals):
             raise UserError(
-                f"Progressive distillation from {config.schedule.s1} steps to {config.schedule.s0} has no "
-                f"model for each of {', '.join(map(str, EVALUATIONS))} steps: leave schedule.s0 at 1 and "
-                f"schedule.s1 at {max(EVALUATIONS)} or more."
+                f"Progressive distillation from {rounds.s1} steps to {rounds.s0} has no "
+                f"model for each of {', '.join(map(str, EVALUATIONS))} steps: leave rounds.s0 at 1 and "
+                f"rounds.s1 at {max(EVALUATIONS)} or more."
             )
     return configs
 
 
-def _config(table: Table, method: str) -> TrainConfig:
+def _config(table: Table, method: str) -> Recipe:
     config = override(preset(f"{method}_{table.data}"), table.changes)
     config = override(config, {"run_dir": str(table.folder / method)})
-    if config.init_from == TEACHER:
+    if config.init_from.model == TEACHER:
         return override(config, {"teacher.model": str(table.folder / "edm")})
     return config
 
@@ -152,7 +150,7 @@ def _entries(table: Table, methods: Sequence[str]) -> Iterator[_Entry]:
             yield _Entry(label, run, model, f"{sampler}:{count}")
 
 
-def _scored(table: Table, config: TrainConfig, entries: Iterator[_Entry]) -> tuple[list[Cell], str]:
+def _scored(table: Table, config: Recipe, entries: Iterator[_Entry]) -> tuple[list[Cell], str]:
     """Return the cells, measured or read, and a note that says how."""
     shards, manifest = prepare_shards(config.data)
     opener = extractor_opener(config.evaluation)
@@ -182,7 +180,7 @@ def _scored(table: Table, config: TrainConfig, entries: Iterator[_Entry]) -> tup
     return cells, _note(workers, manifest, config, noise)
 
 
-def _request(entry: _Entry, config: TrainConfig, count: int) -> Request:
+def _request(entry: _Entry, config: Recipe, count: int) -> Request:
     spec = load_model(entry.model).spec
     return Request(
         count=count,
@@ -205,7 +203,7 @@ def _remembered(table: Table, entry: _Entry, measure: Callable[[_Entry], Cell], 
     return cell
 
 
-def _note(workers: Plan, manifest: Manifest, config: TrainConfig, noise: float) -> str:
+def _note(workers: Plan, manifest: Manifest, config: Recipe, noise: float) -> str:
     device = "a GPU" if workers.use_gpu else "one CPU core"
     return (
         f"{manifest.count} images of {manifest.source}; the distance of clipped Gaussian noise is "

@@ -7,16 +7,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from cm_ray.errors import UserError
+from cm_ray.command_line.recipe_options import option, parse_recipe
+from cm_ray.errors import SettingError, UserError
 from cm_ray.recipes import PRESETS, preset
-from cm_ray.recipes.checks import check
-from cm_ray.recipes.config import ALIASES, TrainConfig, from_dict, override
-from cm_ray.storage.files import read_json
+from cm_ray.recipes.recipe import Recipe
 
 T = TypeVar("T")
 
@@ -24,10 +22,6 @@ DEBUG_VARIABLE = "CM_RAY_DEBUG"
 """Set to 1 by --debug: tracebacks of user errors, and Ray's logs on the terminal."""
 
 _EPILOGUE = "--debug shows tracebacks and Ray's logs."
-_TRAINING_EPILOGUE = (
-    "--config FILE takes its settings from a file, such as a run's config.json; name another --run-dir. "
-    + _EPILOGUE
-)
 
 
 def run_job(settings: type[T] | T, run: Callable[[T], None], description: str = "") -> None:
@@ -41,20 +35,16 @@ def run_job(settings: type[T] | T, run: Callable[[T], None], description: str = 
     sys.exit(_guarded(lambda: run(_parse(settings, arguments, description, _EPILOGUE))))
 
 
-def run_training(
-    default: TrainConfig | None, run: Callable[[TrainConfig], None], description: str = ""
-) -> None:
+def run_training(default: Recipe | None, run: Callable[[Recipe], None], description: str = "") -> None:
     """As `run_job`, for a training config: ``--config FILE`` replaces the preset, options change it.
 
     default: the preset; None takes its name from the command line's first word.
     """
-    arguments = _arguments(ALIASES)
+    arguments = _arguments({})
 
     def parse_and_run() -> None:
         chosen = default or _preset(arguments, description)
-        config = _parse(_from_file(chosen, arguments), arguments, description, _TRAINING_EPILOGUE)
-        check(config)
-        run(config)
+        run(parse_recipe(chosen, arguments, description))
 
     sys.exit(_guarded(parse_and_run))
 
@@ -97,7 +87,7 @@ def _arguments(aliases: Mapping[str, str]) -> list[str]:
     return arguments
 
 
-def _preset(arguments: list[str], description: str) -> TrainConfig:
+def _preset(arguments: list[str], description: str) -> Recipe:
     """Take the preset's name off the arguments."""
     if arguments[:1] and not arguments[0].startswith("-"):
         return preset(arguments.pop(0))
@@ -108,20 +98,6 @@ def _preset(arguments: list[str], description: str) -> TrainConfig:
     raise UserError(f"Name a preset first: {known}.")
 
 
-def _from_file(default: TrainConfig, arguments: list[str]) -> TrainConfig:
-    """Take ``--config FILE`` off the arguments and return its settings, else the default."""
-    for place, argument in enumerate(arguments):
-        name, *value = argument.split("=", 1)
-        if name == "--config":
-            file = value[0] if value else (arguments[place + 1 : place + 2] or [""])[0]
-            del arguments[place : place + (1 if value else 2)]
-            if not Path(file).is_file():
-                raise UserError(f"--config {file} is not there; give a run's config.json.")
-            config = from_dict(TrainConfig, read_json(Path(file)))
-            return override(config, {"run_dir": "", "tracking.parent_run": ""})
-    return default
-
-
 def _guarded(action: Callable[[], None]) -> int:
     """Run `action` and return the exit code; a UserError becomes its sentence."""
     try:
@@ -129,7 +105,12 @@ def _guarded(action: Callable[[], None]) -> int:
     except UserError as error:
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        text = (
+            f"{option(error.path)}{str(error)[len(error.path) :]}"
+            if isinstance(error, SettingError)
+            else error
+        )
+        print(f"error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)

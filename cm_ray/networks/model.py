@@ -12,14 +12,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal, uniform
-from cm_ray.core.precondition import EDM, VE, VP, Boundary, Piecewise, Scalings, precondition
+from cm_ray.core.precondition import precondition
 from cm_ray.core.samplers import Step
 from cm_ray.core.types import Images, Labels, Times
 from cm_ray.errors import UserError
+from cm_ray.networks.architectures import Network
 from cm_ray.networks.unet import UNet
-from cm_ray.recipes.config import DiffusionConfig, NetworkConfig, from_dict, to_dict
 from cm_ray.sampling.text import ONE_STEP, Sampling, TimePoints, parse
+from cm_ray.settings.tree import choice_from_dict, from_dict, to_dict
 from cm_ray.storage.files import folder_written_aside
 
 WEIGHTS, SPEC = "weights.safetensors", "model.json"
@@ -29,8 +31,8 @@ WEIGHTS, SPEC = "weights.safetensors", "model.json"
 class ModelSpec:
     """All that is needed to build the network again and to sample from it."""
 
-    network: NetworkConfig
-    diffusion: DiffusionConfig
+    network: Network
+    diffusion: Diffusion
     shape: tuple[int, int, int]
     """(c, h, w) of the images."""
     class_names: tuple[str, ...] = ()
@@ -46,20 +48,6 @@ class ModelSpec:
         return len(self.class_names) if self.network.conditional else 0
 
 
-def scalings(diffusion: DiffusionConfig) -> Scalings:
-    """Return the preconditioning that a config names: of a consistency function or of a denoiser."""
-    columns: dict[str, Scalings] = {
-        "edm": EDM(diffusion.sigma_data, diffusion.time_scale),
-        "vp": VP(),
-        "ve": VE(),
-    }
-    column = columns[diffusion.column]
-    if diffusion.boundary == "none":
-        return column
-    kind = Boundary if diffusion.boundary == "skip" else Piecewise
-    return kind(column, diffusion.t_min)
-
-
 class Model(nn.Module):
     """Noisy images and their times to clean images: a consistency function f_theta, or a denoiser D."""
 
@@ -68,7 +56,7 @@ class Model(nn.Module):
         self.spec = spec
         self.network = UNet(spec.network, spec.shape, spec.classes)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.scalings = scalings(spec.diffusion)
+        self.scalings = spec.diffusion.scalings
 
     def forward(self, x_t: Images, t: Times, labels: Labels | None = None) -> Images:
         """Return the clean images (b, c, h, w), float32, not clipped."""
@@ -187,8 +175,8 @@ def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
     if not all(isinstance(side, int) for side in (c, h, w)) or not isinstance(values["sampler"], str):
         raise TypeError(f"shape {values['shape']!r}, sampler {values['sampler']!r}")
     return ModelSpec(
-        network=from_dict(NetworkConfig, values["network"]),
-        diffusion=from_dict(DiffusionConfig, values["diffusion"]),
+        network=choice_from_dict(Network, values["network"]),
+        diffusion=from_dict(Diffusion, values["diffusion"]),
         shape=(c, h, w),
         class_names=tuple(values["class_names"]),
         time_points=tuple(tuple(points) for points in values["time_points"]),

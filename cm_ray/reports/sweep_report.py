@@ -15,8 +15,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from cm_ray.recipes.config import to_dict
 from cm_ray.reports.sweep_pictures import RunOf, draw_pictures
+from cm_ray.settings.tree import to_dict
 from cm_ray.storage.files import write_json, written_aside
 from cm_ray.sweeps.space import Space
 from cm_ray.sweeps.study import FAILED, SCORE, SCORES, STOPPED

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cm_ray.recipes.config import TrainConfig, differences, from_dict, to_dict
+from cm_ray.recipes.recipe import Recipe, differences
+from cm_ray.settings.tree import from_dict, to_dict
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, remove, write_json, written_aside
 
@@ -134,13 +135,13 @@ class RunDirectory:
         if found and found != mine.name:
             raise UserError(f"{self.root} belongs to {_OWNERS[found]}; choose another --run-dir.")
 
-    def config(self) -> TrainConfig:
+    def config(self) -> Recipe:
         """Read the settings. Raises UserError when this is no run directory."""
         if not self.config_file.is_file():
             raise UserError(f"{self.root} is not a run directory: it has no config.json.")
-        return from_dict(TrainConfig, read_json(self.config_file))
+        return from_dict(Recipe, read_json(self.config_file))
 
-    def check_same(self, config: TrainConfig) -> None:
+    def check_same(self, config: Recipe) -> None:
         """Raise UserError, naming what differs, when the directory holds a run with other settings.
 
         Also when it is another job's.
@@ -152,7 +153,7 @@ class RunDirectory:
                 "repeat its settings to go on with it, or choose another --run-dir."
             )
 
-    def claim(self, config: TrainConfig) -> None:
+    def claim(self, config: Recipe) -> None:
         """Write the settings; raises UserError as `check_same`."""
         self.check_same(config)
         write_json(self.config_file, to_dict(config))

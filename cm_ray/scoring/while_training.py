@@ -15,14 +15,15 @@ from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.score import Score, frechet_score
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import Model, sampling_of, to_uint8
-from cm_ray.recipes.config import EvaluationConfig, TrainConfig
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import EvaluationSettings
 from cm_ray.sampling.pictures import save_grid
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.sampling.text import Sampling
 from cm_ray.scoring.reference import reference_statistics
 
 
-def extractor_opener(evaluation: EvaluationConfig) -> Callable[[torch.device | str], Extractor] | None:
+def extractor_opener(evaluation: EvaluationSettings) -> Callable[[torch.device | str], Extractor] | None:
     """Return what opens the extractor that a config names on a device; None when it names none."""
     if evaluation.extractor == "none":
         return None
@@ -34,7 +35,7 @@ def extractor_opener(evaluation: EvaluationConfig) -> Callable[[torch.device | s
 class Evaluator:
     """Samples and scores a model on one device, against the training data."""
 
-    def __init__(self, config: TrainConfig, shards: Path, device: torch.device) -> None:
+    def __init__(self, config: Recipe, shards: Path, device: torch.device) -> None:
         self.evaluation, self.seed = config.evaluation, config.seed
         self.manifest = Manifest.load(shards)
         opener = extractor_opener(self.evaluation)

@@ -6,8 +6,9 @@ import dataclasses
 from typing import Any
 
 from cm_ray.metrics.score import Score
-from cm_ray.recipes.config import TrainConfig, flatten
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import flatten
 from cm_ray.storage.files import read_json
 from cm_ray.tracking.progress import advance, artifacts, new_files, new_values
 from cm_ray.tracking.registry import model_digest, register_model
@@ -24,7 +25,7 @@ class MlflowTracker:
     each of which waits 5 s at most; the outage is said once on stderr.
     """
 
-    def __init__(self, config: TrainConfig, run: RunDirectory, uri: str, *, strict: bool = False) -> None:
+    def __init__(self, config: Recipe, run: RunDirectory, uri: str, *, strict: bool = False) -> None:
         self.config, self.run = config, run
         self.remote = RemoteRun(
             run.tracking_file,

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from cm_ray.errors import UserError
 from cm_ray.metrics.score import Score
-from cm_ray.recipes.config import TrainConfig
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.files import read_json
 from cm_ray.tracking.store import check_model_name, check_uri, default_uri
@@ -69,7 +69,7 @@ class NullTracker:
         """Do nothing."""
 
 
-def open_tracker(config: TrainConfig, run: RunDirectory, *, strict: bool = False) -> Tracker:
+def open_tracker(config: Recipe, run: RunDirectory, *, strict: bool = False) -> Tracker:
     """Return the tracker of a run; nothing is contacted before its first `sync`.
 
     strict: raise UserError when the server is away, instead of one sentence on stderr. Raises UserError

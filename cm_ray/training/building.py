@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from cm_ray.core.noise import derived_seed
+from cm_ray.core.schedules import LearningRate
 from cm_ray.networks.model import Model, ModelSpec, load_weights
-from cm_ray.recipes.config import TrainConfig
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import RAdam
 
 
 def build_student(spec: ModelSpec, seed: int, initial: Mapping[str, Tensor] | None = None) -> Model:
@@ -26,7 +28,7 @@ def build_student(spec: ModelSpec, seed: int, initial: Mapping[str, Tensor] | No
     return student
 
 
-def build_optimizer(config: TrainConfig, student: Model) -> torch.optim.Optimizer:
+def build_optimizer(config: Recipe, student: Model) -> torch.optim.Optimizer:
     """Return the optimizer of the student's weights; weight decay is decoupled.
 
     It passes over all tensors at once: Adam on a GPU in one kernel, else operation by operation.
@@ -37,10 +39,17 @@ def build_optimizer(config: TrainConfig, student: Model) -> torch.optim.Optimize
         "betas": (0.9, settings.beta2),
         "weight_decay": settings.weight_decay,
     }
-    if settings.name == "radam":
+    if isinstance(settings, RAdam):
         return torch.optim.RAdam(student.parameters(), decoupled_weight_decay=True, foreach=True, **options)
     cuda = next(student.parameters()).device.type == "cuda"
     return torch.optim.AdamW(student.parameters(), fused=cuda, foreach=not cuda, **options)
+
+
+def learning_rate(recipe: Recipe) -> LearningRate:
+    """Return the learning rate as a function of the step."""
+    optimizer, halving = recipe.optimizer, recipe.method.halving
+    starts = tuple(halving.starts(recipe.steps)) if halving else (0, recipe.steps)
+    return LearningRate(optimizer.learning_rate, optimizer.warmup_steps, optimizer.decay == "linear", starts)
 
 
 def contiguous_copy(tensor: Tensor) -> Tensor:

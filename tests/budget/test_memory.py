@@ -9,7 +9,7 @@ from cm_ray.budget.measured_memory import measured_memory
 from cm_ray.budget.memory import most_rows, parts_for, training_memory
 from cm_ray.budget.memory_table import MARGIN, MemoryQuestion, memory_table
 from cm_ray.networks.model import ModelSpec
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from cm_ray.training.engine import Engine
 
 SHAPE = (3, 32, 32)

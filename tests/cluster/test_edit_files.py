@@ -10,6 +10,7 @@ from PIL import Image
 
 from cm_ray.cluster.edit.edit_files import edit
 from cm_ray.cluster.edit.edit_plan import Editing, plan_request
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.editing.files import edit_unit
 from cm_ray.editing.model_edits import edited
@@ -17,7 +18,7 @@ from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
-from cm_ray.recipes.config import ActorsConfig, DiffusionConfig
+from cm_ray.recipes.measuring import ActorSettings
 from tests.cluster.tiny import NETWORK, save_tiny
 
 CONDITIONAL = replace(NETWORK, conditional=True)
@@ -201,7 +202,7 @@ def test_a_repeat_goes_on(model_folder, tmp_path, image, monkeypatch):
 def test_a_folder_is_edited_on_ray_as_its_images_are(ray_cluster, model_folder, tmp_path, mask):
     for index in range(7):
         save(tmp_path / "many" / "sub" / f"{index}.png", seed=index)
-    half_cores = ActorsConfig(count=2, cpus_each=0.5)
+    half_cores = ActorSettings(count=2, cpus_each=0.5)
     settings = {"mask": mask, "steps": 2, "label": 2, "batch_size": 3, "actors": half_cores}
     grid, *results = run(model_folder, "inpaint", tmp_path, image=tmp_path / "many", **settings)
     names = [str(path.relative_to(tmp_path / "out")) for path in results]
@@ -255,7 +256,7 @@ class TestBadInput:
             ("interpolate", {"image": ""}, "interpolate stays in a class, .*: give its --label"),
             ("interpolate", {"image": "", "resize": True}, "goes from seed to seed: leave --resize out"),
             ("stroke", {"frames": 3}, "--frames goes with interpolate, not with stroke"),
-            ("stroke", {"actors": ActorsConfig(count=2)}, "--actors edit a folder: a single image"),
+            ("stroke", {"actors": ActorSettings(count=2)}, "--actors edit a folder: a single image"),
         ],
     )
     def test_settings(self, task, settings, sentence, model_folder, tmp_path, image):
@@ -323,7 +324,7 @@ class TestBadInput:
             run(model_folder, "stroke", tmp_path, image=tmp_path / "empty")
 
     def test_models(self, tmp_path, image, mask):
-        denoiser = save_tiny(tmp_path / "d", diffusion=DiffusionConfig(boundary="none"), sampler="heun:2")
+        denoiser = save_tiny(tmp_path / "d", diffusion=Diffusion(boundary="none"), sampler="heun:2")
         with pytest.raises(UserError, match="this is a diffusion model: it can denoise"):
             run(denoiser, "inpaint", tmp_path, image=image, mask=mask)
         plain = save_tiny(tmp_path / "u")

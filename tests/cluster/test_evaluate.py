@@ -21,6 +21,7 @@ from cm_ray.cluster.evaluate.evaluate_plan import Evaluation
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import name_of, run_of, yardstick
 from cm_ray.cluster.pool.sizing import Actors
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.data.source import ReadOptions
@@ -29,11 +30,12 @@ from cm_ray.metrics.extractors.digits_classifier import load_digits_images
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.score import KINDS, Score
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.recipes.config import ActorsConfig, DiffusionConfig, MeasuringConfig, override
+from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.kept_samples import file_name
 from cm_ray.sampling.text import parse
 from cm_ray.scoring.while_training import Evaluator
+from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
 from tests.cluster.tiny import NETWORK, make_tiny_run, save_tiny
 
@@ -64,7 +66,7 @@ def settings(source, run_dir, **changes):
         "data": "digits",
         "extractor": "digits",
         "tracking_uri": "none",
-        "actors": ActorsConfig(count=1, cpus_each=0.5),
+        "actors": ActorSettings(count=1, cpus_each=0.5),
         "grid": 2,
         "run_dir": str(run_dir),
     }
@@ -97,7 +99,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="module")
 def scored(ray_cluster, tiny, tmp_path_factory):
     """Every score of the model, without interruption, on two actors of its own; the samples are kept."""
-    actors = ActorsConfig(count=2, cpus_each=0.5)
+    actors = ActorSettings(count=2, cpus_each=0.5)
     root = tmp_path_factory.mktemp("runs") / "scored"
     run, scores = evaluate(settings(tiny, root, samples=COUNT, scores=EVERYTHING, keep="npz", actors=actors))
     return run, scores
@@ -336,9 +338,9 @@ class TestScores:
 
 def digits_shards():
     from cm_ray.cluster.train.prepare import prepare_shards
-    from cm_ray.recipes.config import DataConfig
+    from cm_ray.recipes.sections import DataSettings
 
-    return prepare_shards(DataConfig(path="digits"))[0]
+    return prepare_shards(DataSettings(path="digits"))[0]
 
 
 @pytest.mark.ray
@@ -525,7 +527,7 @@ class TestBadSettings:
         refused(r"weights\.th, given as the weights, has the SHA-256", tiny, tmp_path, **extractor)
 
     def test_a_diffusion_model_is_not_sampled_as_a_consistency_model(self, tmp_path):
-        diffusion = DiffusionConfig(boundary="none")
+        diffusion = Diffusion(boundary="none")
         model = save_tiny(tmp_path / "edm", diffusion=diffusion, sampler="heun:18")
         refused("one-step is for consistency models", model, tmp_path, samplers=("one-step",))
 
@@ -631,13 +633,13 @@ def test_a_runs_extractor_and_data_can_be_said_otherwise_in_part(tmp_path):
     (tmp_path / "moved.th").write_bytes(b"other weights")
     config = run_of(make_tiny_run(tmp_path / "run", extractor="cifar-resnet20").model)
     with pytest.raises(UserError, match=r"moved\.th, given as the weights, has the SHA-256"):
-        yardstick(MeasuringConfig(weights=str(tmp_path / "moved.th")), config)
+        yardstick(MeasuringSettings(weights=str(tmp_path / "moved.th")), config)
     config = run_of(make_tiny_run(tmp_path / "other", extractor="digits").model)
-    measure = yardstick(MeasuringConfig(size=4), config)
+    measure = yardstick(MeasuringSettings(size=4), config)
     assert (measure.data.path, measure.data.size, measure.extractor.name) == ("digits", 4, "digits")
     config = run_of(make_tiny_run(tmp_path / "third", extractor="random-inception").model)
-    assert yardstick(MeasuringConfig(), config).extractor.preprocess.startswith("legacy_tensorflow")
-    assert yardstick(MeasuringConfig(resizing="clean"), config).extractor.preprocess.startswith("clean")
+    assert yardstick(MeasuringSettings(), config).extractor.preprocess.startswith("legacy_tensorflow")
+    assert yardstick(MeasuringSettings(resizing="clean"), config).extractor.preprocess.startswith("clean")
 
 
 @pytest.mark.parametrize(
@@ -660,7 +662,7 @@ def test_what_an_evaluation_is_called(source, name, tmp_path, monkeypatch):
 
 
 def test_names_of_samplers_with_many_time_points_fit_into_file_names():
-    names = [file_name(parse(f"multistep:{count}", DiffusionConfig())) for count in (2, 60, 61)]
+    names = [file_name(parse(f"multistep:{count}", Diffusion())) for count in (2, 60, 61)]
     assert names[0] == "multistep-2.52"
     assert len(set(names)) == 3
     assert max(map(len, names)) <= 100

@@ -18,7 +18,7 @@ from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
-from cm_ray.recipes.config import ActorsConfig
+from cm_ray.recipes.measuring import ActorSettings
 from cm_ray.sampling.requests import Request, sample_all
 from tests.cluster.tiny import save_tiny
 
@@ -161,16 +161,16 @@ GPU_NODE, CPU_NODE = {"CPU": 8.0, "GPU": 2.0}, {"CPU": 2.0}
 @pytest.mark.parametrize(
     ("config", "nodes", "expected"),
     [
-        (ActorsConfig(), [CPU_NODE], Actors(count=2, cpus=1)),
-        (ActorsConfig(), [GPU_NODE, CPU_NODE], Actors(count=2, cpus=1, gpus=1.0)),
-        (ActorsConfig(gpus_each=0.5), [GPU_NODE], Actors(count=4, cpus=1, gpus=0.5)),
+        (ActorSettings(), [CPU_NODE], Actors(count=2, cpus=1)),
+        (ActorSettings(), [GPU_NODE, CPU_NODE], Actors(count=2, cpus=1, gpus=1.0)),
+        (ActorSettings(gpus_each=0.5), [GPU_NODE], Actors(count=4, cpus=1, gpus=0.5)),
         (
-            ActorsConfig(gpus_each=0.4),
+            ActorSettings(gpus_each=0.4),
             [GPU_NODE],
             Actors(count=4, cpus=1, gpus=0.4),
         ),  # two to a GPU, not five
-        (ActorsConfig(use_gpu="no"), [GPU_NODE], Actors(count=8, cpus=1)),
-        (ActorsConfig(count=3, cpus_each=2), [GPU_NODE | {"GPU": 0}], Actors(count=3, cpus=2, threads=2)),
+        (ActorSettings(use_gpu="no"), [GPU_NODE], Actors(count=8, cpus=1)),
+        (ActorSettings(count=3, cpus_each=2), [GPU_NODE | {"GPU": 0}], Actors(count=3, cpus=2, threads=2)),
     ],
 )
 def test_actors_fit_the_cluster(config, nodes, expected):
@@ -180,11 +180,11 @@ def test_actors_fit_the_cluster(config, nodes, expected):
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        (ActorsConfig(count=3), "has room for 2"),
-        (ActorsConfig(cpus_each=4), "has room for 0"),
-        (ActorsConfig(use_gpu="yes"), "has no GPU"),
-        (ActorsConfig(gpus_each=2), "gpus-each in"),
-        (ActorsConfig(count=-1), "must not be negative"),
+        (ActorSettings(count=3), "has room for 2"),
+        (ActorSettings(cpus_each=4), "has room for 0"),
+        (ActorSettings(use_gpu="yes"), "has no GPU"),
+        (ActorSettings(gpus_each=2), "gpus-each in"),
+        (ActorSettings(count=-1), "must not be negative"),
     ],
 )
 def test_actors_that_do_not_fit(config, sentence):

@@ -14,8 +14,9 @@ from cm_ray.cluster.sweep.run_sweep import sweep
 from cm_ray.cluster.sweep.sweep_plan import Sweep
 from cm_ray.command_line.options import parse_changes
 from cm_ray.errors import UserError
-from cm_ray.recipes.config import TrainConfig, from_dict
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import from_dict
 from cm_ray.storage.files import read_json
 from cm_ray.tracking.store import calling_mlflow, open_client
 from tests.cluster.pretending import pretended_trial
@@ -75,7 +76,7 @@ def test_a_sweep_from_its_space_to_the_registry(ray_cluster, tmp_path, seeds):
         assert f"({name}.png)" in report
         assert np.asarray(Image.open(run.root / f"{name}.png")).std() > 1, "it is not empty"
     best = min(trials, key=lambda trial: trial.value)
-    config = from_dict(TrainConfig, read_json(run.root / "best.json"))
+    config = from_dict(Recipe, read_json(run.root / "best.json"))
     assert (config.distance.name, config.steps, config.run_dir) == (best.params["distance.name"], 20, "")
     assert list((run.root / "tune").rglob("events.out.tfevents.*"))
     check_mlflow(tmp_path / "runs" / "mlflow.db", best, 2 * seeds)

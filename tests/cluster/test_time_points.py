@@ -27,6 +27,7 @@ from cm_ray.cluster.time_points import point_search
 from cm_ray.cluster.time_points.find import find_time_points
 from cm_ray.cluster.time_points.point_plan import TimePointSearch
 from cm_ray.cluster.time_points.point_scores import WANTED, Kept, resampled_means
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.digits_classifier import load_digits_images
@@ -35,16 +36,12 @@ from cm_ray.metrics.frechet import FrechetReference, frechet_influence
 from cm_ray.metrics.measured import infinitesimal_jackknife
 from cm_ray.metrics.score import Score
 from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.networks.architectures import Network
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, ModelSpec, sampling_of, save_model
-from cm_ray.recipes.config import (
-    ActorsConfig,
-    DataConfig,
-    DiffusionConfig,
-    EvaluationConfig,
-    NetworkConfig,
-    TrainConfig,
-)
+from cm_ray.recipes.measuring import ActorSettings
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import DataSettings, EvaluationSettings
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.storage.files import read_json, write_json
@@ -53,23 +50,23 @@ from cm_ray.tracking.registry import model_digest, register_model
 from cm_ray.tracking.store import default_uri, open_client
 
 ROOT = Path(__file__).parents[2]
-ONE, TWO = ActorsConfig(count=1, cpus_each=0.5), ActorsConfig(count=2, cpus_each=0.5)
+ONE, TWO = ActorSettings(count=1, cpus_each=0.5), ActorSettings(count=2, cpus_each=0.5)
 
 
 def make_run(folder, diffusion=None):
     """Make the run directory of a tiny model with random weights, of digits."""
-    network = NetworkConfig(
+    network = Network(
         channels=8, channel_mult=(1,), blocks=1, norm_groups=4, head_channels=8, attention_resolutions=()
     )
-    diffusion = diffusion or DiffusionConfig()
+    diffusion = diffusion or Diffusion()
     run = RunDirectory(folder)
     run.root.mkdir(parents=True)
     run.claim(
-        TrainConfig(
+        Recipe(
             network=network,
             diffusion=diffusion,
-            data=DataConfig(path="digits"),
-            evaluation=EvaluationConfig(extractor="digits"),
+            data=DataSettings(path="digits"),
+            evaluation=EvaluationSettings(extractor="digits"),
         )
     )
     with torch.random.fork_rng(devices=[]):
@@ -343,7 +340,7 @@ def test_settings_that_are_refused(run, changes, sentence, request):
 
 
 def test_a_diffusion_model_has_no_time_points(tmp_path):
-    run = make_run(tmp_path / "edm", DiffusionConfig(boundary="none"))
+    run = make_run(tmp_path / "edm", Diffusion(boundary="none"))
     with pytest.raises(UserError, match="is a diffusion model"):
         find_time_points(search(run))
 

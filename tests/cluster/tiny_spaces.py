@@ -2,7 +2,7 @@
 
 HEAD = """
 from cm_ray import recipes as presets
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space, When
 
 TINY = {

@@ -13,9 +13,9 @@ from cm_ray import recipes
 from cm_ray.cluster.train.run import train
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
-from cm_ray.recipes.checks import check
-from cm_ray.recipes.config import TrainConfig, from_dict, override, to_dict
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import from_dict, override, to_dict
 from cm_ray.training import recipe
 
 ROOT = Path(__file__).parents[2]
@@ -207,7 +207,7 @@ def test_configs_go_to_json_and_back(preset):
             check(config)
         config = override(config, {"teacher.model": "runs/edm"})
     check(config)
-    assert from_dict(TrainConfig, to_dict(config)) == config
+    assert from_dict(Recipe, to_dict(config)) == config
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.networks.model import SPEC, ModelSpec, save_model
 from cm_ray.recipes import PRESETS
-from cm_ray.recipes.config import override
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import override
 from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
 from tests.networks.test_model import LABELLED, model
 

@@ -11,7 +11,6 @@ from cm_ray.errors import UserError
 from cm_ray.networks import perceptual
 from cm_ray.networks.perceptual import lpips_distance
 from cm_ray.networks.vision import torchvision
-from cm_ray.recipes.config import DistanceConfig
 from tests.core.test_distance import DistanceContract
 
 MODELS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}

@@ -11,10 +11,11 @@ from PIL import Image
 from scipy import stats
 
 from cm_ray import recipes
-from cm_ray.recipes.config import TrainConfig, from_dict
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.reports.sweep_pictures import _place, _ticks
 from cm_ray.reports.sweep_report import behind, best_trial, write_sweep_report
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import from_dict
 from cm_ray.storage.files import read_json
 from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space, When
 
@@ -92,7 +93,7 @@ def test_a_report_tells_all(study, tmp_path):
     assert "stopped at step 200 |" in rows[3]
     assert "no / luck |" in rows[4]
     assert "It cannot be told apart from trial 2 (~" in report
-    config = from_dict(TrainConfig, read_json(files[2]))
+    config = from_dict(Recipe, read_json(files[2]))
     assert config.name == "ct_digits-best"
     assert next(iter(csv.DictReader(files[1].open())))["scores"] == "1.0 1.3 1.2"
     for picture in files[3:]:

@@ -12,7 +12,8 @@ import pytest
 from tracked_runs import log, tiny_model
 
 from cm_ray.networks.model import save_model
-from cm_ray.recipes.config import TrackingConfig, TrainConfig
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import TrackingSettings
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.files import write_json
 from cm_ray.tracking.store import calling_mlflow, open_client
@@ -42,7 +43,7 @@ def make_run(tmp_path, empty_store):
     """Make the run directory of a run called `name`, with a log of `rows` rows and a model."""
 
     def make(name="one", rows=5, uri="", model_name="tiny", model=None):
-        config = TrainConfig(name=name, tracking=TrackingConfig(uri=uri, model_name=model_name))
+        config = Recipe(name=name, tracking=TrackingSettings(uri=uri, model_name=model_name))
         run = RunDirectory(tmp_path / "runs" / name)
         run.root.mkdir(parents=True)
         if not (store := tmp_path / "runs" / "mlflow.db").exists():

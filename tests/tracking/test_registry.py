@@ -12,11 +12,13 @@ import pytest
 import torch
 from tracked_runs import free_port, score, tiny_model, tiny_spec
 
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, sampling_of, to_uint8
-from cm_ray.recipes.config import DiffusionConfig, TrainConfig, override
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import override
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.store import open_client
@@ -129,12 +131,12 @@ def test_what_cannot_be_fetched_is_said(make_run, tmp_path):
 
 
 def test_a_registered_model_can_be_a_teacher(make_run, tmp_path):
-    diffusion = DiffusionConfig(boundary="none")
+    diffusion = Diffusion(boundary="none")
     denoiser = Model(replace(tiny_spec(), diffusion=diffusion, sampler="heun:18", time_points=()))
     register(make_run(rows=1, model=denoiser), None)
     for uri in ("", "none", f"sqlite:///{tmp_path}/runs/mlflow.db"):
         settings = {"teacher.model": "models:/tiny@champion", "tracking.uri": uri, "method": "cd"}
-        config = override(TrainConfig(network=tiny_spec().network), settings)
+        config = override(Recipe(network=tiny_spec().network), settings)
         run = RunDirectory(tmp_path / f"student-{len(uri)}")
         prepare_teachers(config, tiny_spec(), run)
         for name, weights in read_teacher(config, run).network.state_dict().items():

@@ -10,8 +10,10 @@ import pytest
 from tracked_runs import free_port, log, score, with_tracking
 
 from cm_ray.errors import UserError
-from cm_ray.recipes.config import TrackingConfig, TrainConfig, flatten
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import TrackingSettings
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import flatten
 from cm_ray.storage.files import write_json
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.mlflow_tracker import MlflowTracker
@@ -222,7 +224,7 @@ def test_untracked_runs(make_run, tmp_path):
     [{"uri": "localhost:5000"}, {"uri": "file:///x"}, {"uri": "http://a:b@c"}, {"model_name": "a/b"}],
 )
 def test_settings_that_mlflow_does_not_take(changes, tmp_path):
-    config = TrainConfig(tracking=TrackingConfig(**changes))
+    config = Recipe(tracking=TrackingSettings(**changes))
     with pytest.raises(UserError, match=r"is no address of|with its password|letters, digits"):
         open_tracker(config, RunDirectory(tmp_path / "runs" / "x"))
 

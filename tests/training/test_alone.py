@@ -12,7 +12,7 @@ sys.modules.update(dict.fromkeys({ABSENT}))  # None: importing them fails
 import torch
 import cm_ray.core.samplers, cm_ray.networks.unet
 from cm_ray import recipes as presets
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from cm_ray.networks.model import ModelSpec
 from cm_ray.training.engine import Batch, Engine
 

@@ -6,7 +6,7 @@ from torch._inductor import cpp_builder, exc
 
 from cm_ray.errors import UserError
 from cm_ray.networks.perceptual import lpips_distance
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from cm_ray.training import arithmetic
 from tests.training.test_engine import PAPER, VARIANTS, batches, engine, run, small, weights
 

@@ -13,9 +13,9 @@ from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, from_uint8
 from cm_ray.networks.perceptual import lpips_distance
-from cm_ray.recipes.config import override
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.sampling.text import own_sampler
+from cm_ray.settings.tree import override
 from cm_ray.training.engine import Batch, Engine, Share
 
 SMALL = {

@@ -10,7 +10,7 @@ import torch
 from cm_ray import recipes
 from cm_ray.core.noise import Purpose, normal, uniform
 from cm_ray.networks.model import ModelSpec, from_uint8
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from cm_ray.training.engine import Batch, Engine
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -14,7 +14,7 @@ from cm_ray.editing.model_edits import check_label
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import ModelSpec
-from cm_ray.recipes.config import ActorsConfig
+from cm_ray.recipes.measuring import ActorSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Editing:
     """Images per network evaluation."""
     device: str = "auto"
     """Of a single image and of interpolate: auto takes a GPU if there is one; else cpu, cuda, cuda:1."""
-    actors: ActorsConfig = field(default_factory=ActorsConfig)
+    actors: ActorSettings = field(default_factory=ActorSettings)
     """Who edits a folder."""
     tracking_uri: str = ""
     """MLflow server or store of models:/ names; empty: $MLFLOW_TRACKING_URI, else runs/mlflow.db."""
@@ -122,7 +122,7 @@ def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
     if Path(settings.image).expanduser().is_dir():
         if settings.device != "auto":
             raise UserError("--device is of a single image: who edits a folder is said by --actors.")
-    elif settings.actors != ActorsConfig():
+    elif settings.actors != ActorSettings():
         raise UserError("--actors edit a folder: a single image is edited here, on --device.")
     labels = _labels(settings, files, spec)
     return EditRequest(

@@ -38,7 +38,7 @@ from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.measures import NEEDS, Needs, SampleSet, check_kinds, measure_all
 from cm_ray.metrics.score import Score, measured_score, score_key
 from cm_ray.networks.formats.reading import load_model, network_digest
-from cm_ray.recipes.config import EXPERIMENT, DataConfig
+from cm_ray.recipes.sections import EXPERIMENT, DataSettings
 from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.sampling.kept_samples import file_name, keep_samples
 from cm_ray.sampling.pictures import save_grid
@@ -116,7 +116,9 @@ class _Evaluating:
         self.wanted: Wanted = frozenset(needed | ({"images"} if settings.keep != "none" else set()))
         self.work = run.root / "evaluation-work"
         self.shards, self.manifest = prepare_shards(measure.data)
-        self.images = None if model else prepare_shards(DataConfig(path=settings.source, size=settings.size))
+        self.images = (
+            None if model else prepare_shards(DataSettings(path=settings.source, size=settings.size))
+        )
         self.count = self.images[1].count if self.images else settings.samples or self.manifest.count
         self._check_images()
         self.actors = plan_actors(settings.actors, node_resources())

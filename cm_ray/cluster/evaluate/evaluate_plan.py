@@ -13,13 +13,13 @@ from cm_ray.data.shards import is_shard_folder
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec, sampling_of
-from cm_ray.recipes.config import MeasuringConfig
+from cm_ray.recipes.measuring import MeasuringSettings
 from cm_ray.sampling.text import Sampling
 from cm_ray.tracking.locate import find_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(MeasuringConfig):
+class Evaluation(MeasuringSettings):
     """What to score, and how."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]

@@ -25,11 +25,12 @@ from cm_ray.cluster.sweep.sweep_trial import Trials, run_trial
 from cm_ray.cluster.train.prepare import model_spec, prepare_shards
 from cm_ray.cluster.train.run import train
 from cm_ray.errors import UserError
-from cm_ray.recipes.config import EXPERIMENT, flatten
+from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report
 from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.scoring.reference import reference_statistics
 from cm_ray.scoring.while_training import extractor_opener
+from cm_ray.settings.tree import flatten
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.sweeps.space import Sampler, Space
 from cm_ray.sweeps.space_files import load_space

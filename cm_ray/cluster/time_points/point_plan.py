@@ -16,7 +16,8 @@ from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.networks.formats.reading import read_model
 from cm_ray.networks.model import ModelSpec, sampling_of
-from cm_ray.recipes.config import MeasuringConfig, TrainConfig
+from cm_ray.recipes.measuring import MeasuringSettings
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.sampling.text import Sampling
 from cm_ray.time_points.greedy import Points
 from cm_ray.time_points.openai_indices import taus
@@ -28,7 +29,7 @@ _MOST_GRID, _GRID = 201, 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimePointSearch(MeasuringConfig):
+class TimePointSearch(MeasuringSettings):
     """What to search, and how."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -73,7 +74,7 @@ class Plan:
     effort: Effort
 
     @classmethod
-    def of(cls, settings: TimePointSearch, folder: Path, run: TrainConfig | None, measure: Yardstick) -> Plan:
+    def of(cls, settings: TimePointSearch, folder: Path, run: Recipe | None, measure: Yardstick) -> Plan:
         """Fill in the defaults. Raises UserError on settings that do not fit the model or each other."""
         spec, _ = read_model(folder)
         if spec.diffusion.boundary == "none":
@@ -84,7 +85,7 @@ class Plan:
         if warning := bias_warning(first, dim):
             say(f"warning: a search from {first} samples on: {warning}")
         effort = Effort(first=first, budget=settings.budget)
-        grid = settings.grid or min(_MOST_GRID, run.schedule.s1 + 1 if run else _GRID)
+        grid = settings.grid or min(_MOST_GRID, _last_grid(run))
         if grid < settings.steps + 1:
             raise UserError(
                 f"A grid of {grid} has no room for {settings.steps - 1} points between its ends: take --grid "
@@ -125,3 +126,9 @@ def _check(settings: TimePointSearch) -> None:
         number = getattr(settings, name)
         if not (math.isfinite(number) and number >= 0):
             raise UserError(f"--{name} must be a number of 0 or more, not {number}.")
+
+
+def _last_grid(run: Recipe | None) -> int:
+    """Return N(K), the boundaries of the grid that training ended with; 151 if there was none."""
+    scales = run.method.times.scales if run else None
+    return scales(run.steps, run.steps) if run and scales else _GRID

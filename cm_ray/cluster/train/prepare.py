@@ -15,14 +15,15 @@ from cm_ray.data.shards import Manifest, check_shards, is_shard_folder
 from cm_ray.errors import UserError
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import check_fits
-from cm_ray.recipes.config import DataConfig, TrainConfig
-from cm_ray.sampling.text import TimePoints, own_sampler, parse
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import DataSettings
+from cm_ray.sampling.text import TimePoints, parse
 from cm_ray.storage.files import cache_root
 
 _PACKAGES = ("cm_ray", "torch", "ray", "mlflow", "numpy", "pyarrow", "safetensors")
 
 
-def prepare_shards(data: DataConfig) -> tuple[Path, Manifest]:
+def prepare_shards(data: DataSettings) -> tuple[Path, Manifest]:
     """Return the folder of shards of the data; what is not yet sharded is sharded into the cache.
 
     Raises UserError when the data is missing, broken or not given.
@@ -54,30 +55,32 @@ def prepare_shards(data: DataConfig) -> tuple[Path, Manifest]:
     return folder, manifest
 
 
-def model_spec(config: TrainConfig, manifest: Manifest) -> ModelSpec:
+def model_spec(config: Recipe, manifest: Manifest) -> ModelSpec:
     """Return the specification of the model for these images.
 
     Raises UserError when the network does not fit them or labels are wanted and there are none.
     """
     check_fits(config.network, manifest.shape)
     if config.network.conditional and not manifest.classes:
-        raise UserError("The images have no labels: give --network.no-conditional or labelled data.")
+        raise UserError(
+            "The images have no labels, and network.conditional needs some: give labels, or turn it off."
+        )
     return ModelSpec(
         network=config.network,
         diffusion=config.diffusion,
         shape=manifest.shape,
         class_names=manifest.class_names,
         time_points=_time_points(config),
-        sampler=own_sampler(config),
+        sampler=config.own_sampler(),
     )
 
 
-def _time_points(config: TrainConfig) -> TimePoints:
+def _time_points(config: Recipe) -> TimePoints:
     """Return the time points of the multistep samplers that are scored: the model's own, till a search."""
     if config.diffusion.boundary == "none":
         return ()
     samplings = [
-        parse(text, config.diffusion, own=own_sampler(config)) for text in config.evaluation.samplers
+        parse(text, config.diffusion, own=config.own_sampler()) for text in config.evaluation.samplers
     ]
     first = {len(sampling.taus): sampling.taus for sampling in reversed(samplings) if sampling.taus}
     return tuple(first[count] for count in sorted(first))

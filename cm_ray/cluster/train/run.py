@@ -22,7 +22,7 @@ from cm_ray.metrics.extractors.registry import Extractor
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score
 from cm_ray.networks.model import sampling_of, save_model
-from cm_ray.recipes.config import TrainConfig
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.sampling.pictures import save_samples
@@ -40,7 +40,7 @@ FINAL_SEED = 1
 """Added to the run's seed for the final scores: the best checkpoint was chosen on other noise."""
 
 
-def train(config: TrainConfig, watch: Watch | None = None) -> None:
+def train(config: Recipe, watch: Watch | None = None) -> None:
     """Train, sample, score, track and register, in the run directory; the same call goes on after a kill.
 
     Raises Stopped when `watch` says so: the run is closed as it is, and another call would go on. Raises
@@ -61,7 +61,7 @@ class Stopped(Exception):
 class Run:
     """One run on a connected cluster."""
 
-    def __init__(self, config: TrainConfig, run: RunDirectory, watch: Watch | None = None) -> None:
+    def __init__(self, config: Recipe, run: RunDirectory, watch: Watch | None = None) -> None:
         self.config, self.run = config, run
         self.watch = watch
         self.opener = extractor_opener(config.evaluation)

@@ -25,7 +25,7 @@ from cm_ray.cluster.runtime.connect import Plan, quiet_ray, user_error
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.networks.model import ModelSpec, save_model
-from cm_ray.recipes.config import TrainConfig
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import Checkpoint, CheckpointStore
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.scoring.while_training import Evaluator
@@ -38,7 +38,7 @@ from cm_ray.training.starting_models import read_initial, read_teacher
 class Task:
     """All that a worker needs to know."""
 
-    config: TrainConfig
+    config: Recipe
     spec: ModelSpec
     plan: Plan
     run: RunDirectory
@@ -255,7 +255,7 @@ class Worker:
 class _Log:
     """Rows of metrics.jsonl: the mean loss since the last row, over all workers, and the speed."""
 
-    def __init__(self, run: RunDirectory, config: TrainConfig, step: int) -> None:
+    def __init__(self, run: RunDirectory, config: Recipe, step: int) -> None:
         self.run, self.config = run, config
         self.losses: list[torch.Tensor] = []
         rows = [row for row in run.read_metrics() if "seconds" in row]
