@@ -28,7 +28,7 @@ from cm_ray.cluster.runtime.connect import DATA_CPUS
 from cm_ray.data.blocks import read_block
 from cm_ray.data.order import Unit, memory_indices, stream_units, whole_units
 from cm_ray.data.shards import Manifest
-from cm_ray.training.engine import Batch, Share
+from cm_ray.training.batch import Batch, Share
 
 READ_AHEAD_BYTES = 256 << 20
 """Images that one Ray Data execution reads. An execution that has more to read than it may buffer polls

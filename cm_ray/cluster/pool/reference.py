@@ -21,8 +21,8 @@ from cm_ray.recipes.measuring import MeasuringSettings
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.scoring.evaluator import extractor_opener
 from cm_ray.scoring.reference import keep_features, keep_statistics, kept_features, kept_statistics
-from cm_ray.scoring.while_training import extractor_opener
 from cm_ray.tracking.store import check_uri
 
 
