@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cm_ray.data.images import batches
+from cm_ray.data.images import batches, decode
 from cm_ray.data.source import Batch, ReadOptions
 from cm_ray.errors import UserError
 
@@ -44,7 +44,7 @@ class FolderPart:
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
         """Decode the files; see `Part.read`."""
-        yield from batches(self._items(), options)
+        yield from batches(self._items(), options, decode)
 
     def _items(self) -> Iterator[tuple[str, bytes, int]]:
         for file, label in zip(self.files, self.labels, strict=True):

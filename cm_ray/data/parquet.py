@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cm_ray.data.images import batches
+from cm_ray.data.images import batches, decode
 from cm_ray.data.source import Batch, ReadOptions, cut_pieces
 from cm_ray.errors import UserError
 
@@ -74,7 +74,7 @@ class ParquetPart:
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
         """Decode the rows; see `Part.read`."""
-        yield from batches(self._items(), options)
+        yield from batches(self._items(), options, decode)
 
     def _items(self) -> Iterator[tuple[str, bytes, int]]:
         for file, start, stop in self.pieces:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cm_ray.data.classes import names_of_classes
 from cm_ray.data.images import check_same_shape
 from cm_ray.data.shards import FORMAT, Manifest, Shape, Shard, ShardWriter, writing_shard
 from cm_ray.data.source import Batch, Labels, MixedChannelsError, Part, Pixels, ReadOptions, Source
@@ -144,7 +145,12 @@ def merge(source: Source, recipe: str, results: Sequence[PartResult]) -> Manifes
     assert full[0].shape is not None
     return Manifest(
         shape=full[0].shape,
-        class_names=_class_names(source, full),
+        class_names=names_of_classes(
+            source.name,
+            source.class_names,
+            min(result.low for result in full),
+            max(result.high for result in full),
+        ),
         source=source.name,
         recipe=recipe,
         skipped=skipped,
@@ -154,19 +160,3 @@ def merge(source: Source, recipe: str, results: Sequence[PartResult]) -> Manifes
 
 def _hwc(shape: Shape) -> Shape:
     return shape[1], shape[2], shape[0]
-
-
-def _class_names(source: Source, results: Sequence[PartResult]) -> tuple[str, ...]:
-    """Return the names of the classes that the labels need; numbers if the source has no names."""
-    low = min(result.low for result in results)
-    high = max(result.high for result in results)
-    if low == high == -1:
-        return ()
-    if low < 0:
-        raise UserError(
-            f"{source.name} has images without a label (or with {low}) among others with one; label them all."
-        )
-    names = source.class_names or tuple(str(number) for number in range(high + 1))
-    if high >= len(names):
-        raise UserError(f"{source.name} has the label {high} but names only {len(names)} classes; mend them.")
-    return names

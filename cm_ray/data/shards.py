@@ -10,7 +10,6 @@ Rows keep the order of the source; readers shuffle (see `order`).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cm_ray.data.fingerprint import ContentHash, fingerprint
 from cm_ray.data.source import Labels, Pixels
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, sha256_of, write_json, written_aside
@@ -28,7 +28,6 @@ from cm_ray.storage.files import read_json, sha256_of, write_json, written_aside
 FORMAT = 1
 MANIFEST = "manifest.json"
 _GROUP_ROWS, _GROUP_BYTES = 1024, 1 << 23
-_MODULUS = 1 << 256
 Shape = tuple[int, int, int]
 
 
@@ -86,8 +85,7 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """Names the images and labels, whatever their order, the shards' sizes and the file format."""
-        total = sum(int(shard.content, 16) for shard in self.shards) % _MODULUS
-        return hashlib.sha256(f"{self.shape} {self.count} {total:064x}".encode()).hexdigest()
+        return fingerprint(self.shape, self.count, [shard.content for shard in self.shards])
 
     def save(self, folder: Path) -> None:
         """Write manifest.json, with the derived numbers for people to read."""
@@ -158,7 +156,7 @@ class ShardWriter:
     def __init__(self, aside: Path, shape: Shape) -> None:
         self.shape = shape
         self._rows = 0
-        self._content = 0
+        self.hash = ContentHash()
         self._file = pq.ParquetWriter(
             aside,
             _schema(shape),
@@ -178,9 +176,7 @@ class ShardWriter:
         column = pa.FixedSizeBinaryArray.from_buffers(kind, len(labels), [None, pixels])
         table = pa.Table.from_arrays([column, pa.array(numbers)], schema=_schema(self.shape))
         self._file.write_table(table, row_group_size=rows_per_group(self.shape))
-        for image, number in zip(images, numbers, strict=True):
-            digest = hashlib.sha256(image.tobytes() + number.tobytes()).digest()
-            self._content = (self._content + int.from_bytes(digest, "big")) % _MODULUS
+        self.hash.add(images, labels)
         self._rows += len(labels)
 
     def close(self) -> None:
@@ -194,7 +190,7 @@ class ShardWriter:
             rows=self._rows,
             bytes=aside.stat().st_size,
             sha256=sha256_of(aside),
-            content=f"{self._content:064x}",
+            content=self.hash.content,
         )
 
 
