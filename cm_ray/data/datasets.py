@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image
 
 from cm_ray.data.images import batches, decode, fitted_pixels, picture_pixels
-from cm_ray.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS
+from cm_ray.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS, hub_class_names
 from cm_ray.data.pixel_arrays import Scale, as_array, channels_last, check_dtype
 from cm_ray.data.source import Batch, Pixels, ReadOptions
 from cm_ray.errors import UserError
@@ -60,8 +61,10 @@ class TorchImages:
         dataset = self.dataset
         while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
             dataset = dataset.dataset
-        names = getattr(dataset, "classes", None) or ()
-        return tuple(name if isinstance(name, str) else ", ".join(map(str, name)) for name in names)
+        names = getattr(dataset, "classes", ())
+        if not isinstance(names, list | tuple):
+            return ()
+        return tuple(", ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in names)
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
         """Take every item once, in order; random transforms are drawn once. See `Part.read`."""
@@ -86,9 +89,20 @@ class RayImages:
     """A `ray.data.Dataset` with a column `image` or `img` and, mostly, `label` or `labels`."""
 
     dataset: Any
+    class_names: tuple[str, ...]
     name: str = "ray"
-    class_names: tuple[str, ...] = ()
-    """Always empty: the columns only number the classes."""
+
+    @classmethod
+    def of(cls, dataset: Any) -> RayImages:
+        """Take the names of classes from the schema of Parquet files as the Hugging Face hub writes them.
+
+        They are empty for other data, and once the data set has been executed: Ray then forgets them.
+        """
+        schema = getattr(dataset.schema(fetch_if_missing=False), "base_schema", None)
+        if not isinstance(schema, pa.Schema):
+            return cls(dataset, ())
+        label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
+        return cls(dataset, hub_class_names(schema, label))
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
         """Take every row once, in the order of the data set, some at a time. See `Part.read`."""

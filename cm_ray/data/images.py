@@ -1,4 +1,4 @@
-"""Image bytes to pixels, and pixels to batches of one shape."""
+"""Conversion of encoded images and PIL images to pixels, and of pixels to batches of one shape."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _T = TypeVar("_T")
 
 
 class BadImageError(Exception):
-    """The bytes are not an image that can be read; says why."""
+    """Raised for an image that cannot be read; the message gives the reason."""
 
 
 def decode(data: bytes, options: ReadOptions) -> Pixels:
     """Decode an image file's bytes to uint8 (h, w, c).
 
-    Grey images give c=1 (c=3 with `options.channels`), all others c=3: palettes and CMYK are converted,
-    16-bit grey keeps its upper byte, transparency is dropped, a camera's orientation is applied, of an
-    animation the first frame is taken. Raises BadImageError.
+    Grey images give c=1 (c=3 with `options.channels`), all others c=3. Palettes and CMYK are converted,
+    16-bit grey keeps its upper byte, transparency is dropped, the orientation that a camera recorded is
+    applied, and an animation gives its first frame. Raises BadImageError.
     """
     with _readable(), Image.open(io.BytesIO(data)) as image:
         return picture_pixels(image, options)
@@ -36,7 +36,7 @@ def decode(data: bytes, options: ReadOptions) -> Pixels:
 
 @contextlib.contextmanager
 def _readable() -> Iterator[None]:
-    """Turn whatever Pillow raises on damaged bytes, which may be anything, into a BadImageError."""
+    """Turn the exceptions of Pillow, which on damaged bytes may be of any class, into a BadImageError."""
     try:
         yield
     except (BadImageError, MemoryError):
@@ -63,8 +63,8 @@ def fitted(image: Image.Image, options: ReadOptions) -> Pixels:
     if options.size and image.size != (options.size, options.size):
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
-        # Pillow widens the filter when it shrinks, so nothing aliases; cropped first, as the filter would
-        # otherwise reach over the edge of the square.
+        # Pillow widens the filter when it shrinks an image, which avoids aliasing. The crop comes first,
+        # since the filter would otherwise reach over the edge of the square.
         square = image.crop((left, top, left + side, top + side))
         image = square.resize((options.size, options.size), Image.Resampling.LANCZOS)
     pixels = np.asarray(image)
@@ -79,7 +79,7 @@ def fitted_pixels(pixels: Pixels, options: ReadOptions) -> Pixels:
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """Convert any mode to L or RGB."""
+    """Return an image of any mode as one of mode L or RGB. Raises BadImageError for modes without a scale."""
     if image.mode in _PLAIN:
         return image
     if image.mode.startswith("I;16"):
@@ -130,7 +130,7 @@ def batches(
 
 
 def pixel_batches(pixels: Pixels, labels: Iterable[int], name: str, options: ReadOptions) -> Iterator[Batch]:
-    """Cut decoded images (n, h, w, c) into batches, fitted as the options say."""
+    """Yield decoded images (n, h, w, c) in batches, cropped and resized as the options say."""
     table = np.asarray(labels, dtype=np.int64)
     for start in range(0, len(pixels), BATCH_ROWS):
         chunk = pixels[start : start + BATCH_ROWS]

@@ -104,7 +104,7 @@ def _in_memory(data: object) -> OpenedImages:
     if isinstance(data, tuple):
         return _labelled(data)
     if is_ray_dataset(data):
-        return RayImages(data)
+        return RayImages.of(data)
     if isinstance(data, IterableDataset):
         raise UserError(
             f"The data is {type(data).__name__}, an iterable data set, which has no order to return to; give "

@@ -60,8 +60,8 @@ def as_npz(images, labels, path):
     return str(path.with_suffix(".npz"))
 
 
-def as_parquet(images, labels, path):
-    features = {"label": {"names": list(DIGITS), "_type": "ClassLabel"}}
+def as_parquet(images, labels, path, names=DIGITS):
+    features = {"label": {"names": list(names), "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     table = pa.table({"image": [{"bytes": png(image), "path": None} for image in images], "label": labels})
     pq.write_table(table.replace_schema_metadata(metadata), path.with_suffix(".parquet"))
