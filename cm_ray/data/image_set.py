@@ -19,9 +19,9 @@ class ImageSet:
     """Images of one shape with their labels, in memory; `load_images` makes it."""
 
     images: Tensor
-    """uint8 (n, c, h, w)."""
+    """uint8 (n, c, h, w), on the CPU."""
     labels: Tensor
-    """int64 (n,), -1 where there is none."""
+    """int64 (n,), -1 where there is none, on the CPU."""
     class_names: tuple[str, ...]
     """Name of each class; empty when the images have no labels."""
     fingerprint: str

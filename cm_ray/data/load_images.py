@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
@@ -64,9 +64,11 @@ def load_images(
 
 
 def read_options(size: int, on_bad_image: OnBadImage) -> ReadOptions:
-    """Return the options for reading images. Raises UserError on a negative size."""
+    """Return the options for reading images. Raises UserError on values that are not allowed."""
     if size < 0:
         raise UserError(f"size is {size}; give the width of the images in pixels, or 0.")
+    if on_bad_image not in get_args(OnBadImage):
+        raise UserError(f"on_bad_image is {on_bad_image!r}; give 'raise' or 'skip'.")
     return ReadOptions(size=size, on_bad_image=on_bad_image)
 
 

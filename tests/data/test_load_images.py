@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from cm_ray.data.load_images import load_images
+from cm_ray.data.open_source import open_source
 from cm_ray.errors import UserError
 from tests.data.forms import (
     FORMS,
@@ -19,6 +20,7 @@ from tests.data.forms import (
     as_shard_folder,
     check_equal,
     in_one_order,
+    shards_of,
 )
 
 
@@ -69,6 +71,14 @@ def test_all_forms_are_resized_alike(form, digits, tmp_path):
     assert found.fingerprint == expected.fingerprint
     one = Image.fromarray(wide[0, :, 4:12, 0]).resize((6, 6), Image.Resampling.LANCZOS)
     np.testing.assert_array_equal(expected.images[0, 0].numpy(), np.asarray(one))
+
+
+def test_a_folder_has_the_order_of_its_shards(digits, tmp_path):
+    folder = as_folder(*digits, tmp_path / "data")
+    found = load_images(folder)
+    shards = load_images(shards_of(open_source(str(folder)), tmp_path / "shards"))
+    check_equal(found, shards)
+    assert len(set(found.labels[:50].tolist())) > 5, "shuffled"
 
 
 def test_shards_of_another_size(digits, tmp_path, known):

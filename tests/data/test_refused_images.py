@@ -142,6 +142,8 @@ def test_options_that_do_not_fit():
         load_images("digits", split="test")
     with pytest.raises(UserError, match="size is -1; give the width of the images in pixels, or 0"):
         load_images(IMAGES, size=-1)
+    with pytest.raises(UserError, match="on_bad_image is 'ignore'; give 'raise' or 'skip'"):
+        load_images(IMAGES, on_bad_image="ignore")
 
 
 def test_size_makes_mixed_sizes_one():
