@@ -174,7 +174,7 @@ def test_mixed_sizes_name_both(classes):
     (classes / "b" / "9.png").write_bytes(encoded(picture(0, size=(7, 7))))
     source = open_source(str(classes))
     with pytest.raises(
-        UserError, match=r"(is 6x5 and .*b/9.png is 7x7|b/9.png is 7x7 and .* is 6x5); pass --size"
+        UserError, match=r"(is 6x5 and .*b/9.png is 7x7|b/9.png is 7x7 and .* is 6x5); set size"
     ):
         read(source)
     assert read(source, size=4)[0].shape == (6, 4, 4, 3)
@@ -184,7 +184,7 @@ def test_corrupt_image_is_named_or_skipped(classes):
     bad = classes / "b" / "2.PNG"
     bad.write_bytes(bad.read_bytes()[:60])
     source = open_source(str(classes))
-    with pytest.raises(UserError, match=r"b/2.PNG is not a readable image .*--on-bad-image skip"):
+    with pytest.raises(UserError, match=r"b/2.PNG is not a readable image .*set on_bad_image to skip"):
         read(source)
     images, labels, skipped = read(source, on_bad_image="skip")
     assert (len(images), sorted(labels.tolist()), skipped) == (4, [0, 0, 1, 1], 1)
