@@ -10,7 +10,6 @@ from typing import Any, Literal
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import as_workers
 from cm_ray.cluster.runtime.connect import Plan, connected, node_resources, plan
-from cm_ray.cluster.runtime.console import say
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.cluster.train.run import train
 from cm_ray.data.shards import Manifest
@@ -21,6 +20,7 @@ from cm_ray.recipes import preset
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.comparison import Cell, write_comparison
+from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.requests import Request
 from cm_ray.scoring.conclusion import FINAL_SEED

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cm_ray.errors import UserError
+from cm_ray.networks.architectures import Architecture
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import check_fits
 from cm_ray.recipes.recipe import Recipe
@@ -28,7 +29,8 @@ def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
 
     Raises UserError when the network does not fit them or labels are wanted and there are none.
     """
-    check_fits(config.network, data.shape)
+    if isinstance(config.network, Architecture):
+        check_fits(config.network, data.shape)
     if config.network.conditional and not data.class_names:
         raise UserError(
             "The images have no labels, and network.conditional needs some: give labels, or turn it off."

@@ -16,7 +16,6 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from cm_ray.cluster.runtime.connect import connected
-from cm_ray.cluster.runtime.console import say
 from cm_ray.cluster.sweep.asha import RememberingASHA
 from cm_ray.cluster.sweep.searcher import StudySearch
 from cm_ray.cluster.sweep.sweep_plan import Sweep, check_sweep, share
@@ -27,6 +26,7 @@ from cm_ray.cluster.train.run import train
 from cm_ray.errors import UserError
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report
+from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.scoring.evaluator import extractor_opener
 from cm_ray.scoring.reference import Shards, reference_statistics

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cm_ray.cluster.data.make_shards import make_shards
-from cm_ray.cluster.runtime.console import shown
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shards import Manifest, check_shards, is_shard_folder
 from cm_ray.errors import UserError
 from cm_ray.recipes.sections import DataSettings
+from cm_ray.runs.console import shown
 from cm_ray.storage.files import cache_root
 
 

@@ -10,12 +10,12 @@ from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.result import Wanted
 from cm_ray.cluster.pool.sizing import as_workers
 from cm_ray.cluster.runtime.connect import connected, node_resources, plan
-from cm_ray.cluster.runtime.console import Progress, followed, say
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.cluster.train.workers import Task, fit
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import CheckpointStore
+from cm_ray.runs.console import Progress, followed, say
 from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.runs.lineage import remember_lineage
 from cm_ray.sampling.requests import Request
