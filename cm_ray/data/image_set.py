@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cm_ray.data.order import memory_indices
+from cm_ray.data.shards import rows_per_group
 
 _NAMES_SHOWN = 10
 
@@ -49,6 +50,10 @@ class ImageSet:
     def classes(self) -> int:
         """Number of classes; 0 when the images have no labels."""
         return len(self.class_names)
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Yield all images in order, uint8 (b, c, h, w), in the blocks that shards are read in."""
+        yield from self.images.split(rows_per_group(self.shape))
 
     def describe(self) -> str:
         """Say in a sentence what was understood: number, size, colours and classes of the images."""
