@@ -97,7 +97,7 @@ def _is_whole(folder: Path) -> bool:
 
 @dataclass
 class _Seen:
-    """What passed by while the shards were written."""
+    """Skipped images, and least and greatest label, of the images written so far."""
 
     skipped: int
     low: int = 0

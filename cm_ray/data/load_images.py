@@ -47,6 +47,8 @@ def load_images(
     if isinstance(data, ImageSet) and size in (0, *_square(data.shape)):
         return data
     if (folder := _shard_folder(data)) is not None:
+        if split != "train":
+            raise UserError(f"{folder} holds shards, which have no split {split!r}; leave split out.")
         return _from_shards(folder, size)
     opened = open_images(data, split, progress)
     images, labels, skipped = in_colour_if_mixed(lambda options: _collected(opened, options), options)

@@ -1,4 +1,4 @@
-"""What users give as their images, as something that can be read from its start any number of times."""
+"""Images in the forms that users give, opened so that they can be read from the start repeatedly."""
 
 from __future__ import annotations
 

@@ -74,13 +74,15 @@ def test_order_and_names_have_folders_of_their_own(digits, tmp_path):
         (images, labels),
         (images[::-1].copy(), labels[::-1].copy()),
         Pictures(images, labels.tolist(), list("abcdefghij")),
+        Pictures(images, labels.tolist(), list("ABCDEFGHIJ")),
     ]
     folders = [as_shards(data, cache=tmp_path) for data in sets]
-    assert len(set(folders)) == 3
+    assert len(set(folders)) == 4
     manifests = [Manifest.load(tmp_path / folder) for folder in folders]
     assert len({manifest.fingerprint for manifest in manifests}) == 1
     assert load_images(folders[1]).labels.tolist() == labels[::-1].tolist()
     assert manifests[2].class_names == tuple("abcdefghij")
+    assert manifests[3].class_names == tuple("ABCDEFGHIJ")
 
 
 def test_size(digits, tmp_path):

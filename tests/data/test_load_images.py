@@ -86,6 +86,8 @@ def test_shards_of_another_size(digits, tmp_path, known):
     check_equal(load_images(shards, size=8), known)
     with pytest.raises(UserError, match=r"holds shards of 8x8 images, not of size 16; make shards"):
         load_images(shards, size=16)
+    with pytest.raises(UserError, match=r"holds shards, which have no split 'test'; leave split out"):
+        load_images(shards, split="test")
 
 
 def test_images_in_memory_are_not_read_again(known):
