@@ -12,7 +12,7 @@ from torch import Tensor
 from cm_ray.errors import UserError
 from cm_ray.metrics import inception_score as inception
 from cm_ray.metrics import kernel, manifold
-from cm_ray.metrics.extractors.registry import Classifier, Extractor
+from cm_ray.metrics.extractors.extractor import Classifier, Extractor
 from cm_ray.metrics.extrapolation import check_extrapolation, frechet_infinity
 from cm_ray.metrics.frechet import FrechetReference, frechet_of_features, frechet_of_groups
 from cm_ray.metrics.inception_score import inception_score

@@ -9,8 +9,8 @@ from typing import Any
 
 import cm_ray
 from cm_ray.errors import UserError
+from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.published_weights import INCEPTION_2015
-from cm_ray.metrics.extractors.registry import Extractor
 from cm_ray.metrics.extractors.resizing import RESIZINGS
 from cm_ray.metrics.measured import Measured
 

@@ -70,37 +70,12 @@ def _sample_tab(gr: Any, play: Playground) -> None:
 
 
 def _edit_tab(gr: Any, play: Playground) -> None:
-    given, tasks, known = gr.State(None), _tasks(play), factors(play.spec.shape)
+    given = gr.State(None)
     with gr.Row():
         with gr.Column():
-            upload = gr.File(label="An image file", type="binary", elem_id="edit-upload", height=100)
-            with gr.Row():
-                sample_seed = gr.Number(0, label="Seed of the sample", precision=0)
-                take = gr.Button("Take a sample", elem_id="edit-take")
-            canvas = gr.ImageEditor(
-                label="Image",
-                type="pil",
-                format="png",
-                sources=(),
-                transforms=(),
-                layers=gr.LayerOptions(disabled=True, allow_additional_layers=False),
-                brush=gr.Brush(default_size=40, colors=["#ff3030", "#ffffff", "#000000", "#808080"]),
-                elem_id="edit-canvas",
-            )
+            upload, sample_seed, take, canvas = _image_controls(gr)
         with gr.Column():
-            task = gr.Radio(tasks, value=tasks[0], label="Task", elem_id="edit-task")
-            hint = gr.Markdown(HINTS[tasks[0]])
-            label = _classes(gr, play)
-            with gr.Row():
-                seed = gr.Number(0, label="Seed", precision=0)
-                samples = gr.Number(4, label="Results", precision=0)
-                steps = gr.Number(0, label="Steps (0: 39)", precision=0, elem_id="edit-steps")
-            with gr.Row():
-                strokes = ", ".join(map(str, STROKE_TIMES))
-                taus = gr.Textbox(strokes, label="Times of stroke")
-                factor = gr.Dropdown(known, value=known[0] if known else None, label="Factor of upscale")
-                sigma = gr.Number(0.5, label="Level of denoise")
-            button = gr.Button("Edit", variant="primary", elem_id="edit-button")
+            fields, button = _edit_controls(gr, play)
     picture, text = _result(gr, "edit")
 
     def edit(given: Any, canvas: Any, task: Task, label: str, *numbers: Any) -> Iterator[Shown]:
@@ -114,11 +89,50 @@ def _edit_tab(gr: Any, play: Playground) -> None:
         pixels, label = play.one_sample(seed, _label(play, name))
         return pixels, play.canvas(pixels), name if label is None else play.spec.class_names[label]
 
-    task.change(HINTS.__getitem__, task, hint)
+    label = fields[1]
     upload.change(_refusing(gr, opened), upload, [given, canvas])
     take.click(_refusing(gr, taken), [sample_seed, label], [given, canvas, label])
-    wanted = [given, canvas, task, label, seed, samples, steps, taus, factor, sigma]
-    button.click(_shown(gr, edit), wanted, [picture, text])
+    button.click(_shown(gr, edit), [given, canvas, *fields], [picture, text])
+
+
+def _image_controls(gr: Any) -> tuple[Any, Any, Any, Any]:
+    """Add the controls that give the image: return the upload, the sample's seed, its button, the canvas."""
+    upload = gr.File(label="An image file", type="binary", elem_id="edit-upload", height=100)
+    with gr.Row():
+        sample_seed = gr.Number(0, label="Seed of the sample", precision=0)
+        take = gr.Button("Take a sample", elem_id="edit-take")
+    canvas = gr.ImageEditor(
+        label="Image",
+        type="pil",
+        format="png",
+        sources=(),
+        transforms=(),
+        layers=gr.LayerOptions(disabled=True, allow_additional_layers=False),
+        brush=gr.Brush(default_size=40, colors=["#ff3030", "#ffffff", "#000000", "#808080"]),
+        elem_id="edit-canvas",
+    )
+    return upload, sample_seed, take, canvas
+
+
+def _edit_controls(gr: Any, play: Playground) -> tuple[list[Any], Any]:
+    """Add the settings of an edit: return their fields, in the order of `_wish`, and the button."""
+    tasks, known = _tasks(play), factors(play.spec.shape)
+    task = gr.Radio(tasks, value=tasks[0], label="Task", elem_id="edit-task")
+    hint = gr.Markdown(HINTS[tasks[0]])
+    label = _classes(gr, play)
+    with gr.Row():
+        seed = gr.Number(0, label="Seed", precision=0)
+        samples = gr.Number(4, label="Results", precision=0)
+        steps = gr.Number(0, label="Steps (0: 39)", precision=0, elem_id="edit-steps")
+    with gr.Row():
+        strokes = ", ".join(map(str, STROKE_TIMES))
+        taus = gr.Textbox(strokes, label="Times of stroke")
+        factor = gr.Dropdown(known, value=known[0] if known else None, label="Factor of upscale")
+        sigma = gr.Number(0.5, label="Level of denoise")
+    task.change(HINTS.__getitem__, task, hint)
+    return [task, label, seed, samples, steps, taus, factor, sigma], gr.Button(
+        "Edit", variant="primary", elem_id="edit-button"
+    )
 
 
 def _between_tab(gr: Any, play: Playground) -> None:

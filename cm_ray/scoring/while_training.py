@@ -10,7 +10,8 @@ import torch
 
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.data.shards import Manifest
-from cm_ray.metrics.extractors.registry import Extractor, open_extractor, statistics_of
+from cm_ray.metrics.extractors.extractor import Extractor, statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.score import Score, frechet_score
 from cm_ray.metrics.statistics import FeatureStatistics

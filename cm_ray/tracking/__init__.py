@@ -2,6 +2,7 @@
 
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.group import Group
-from cm_ray.tracking.tracker import NullTracker, Registered, Tracker, open_tracker, resend
+from cm_ray.tracking.status import Registered
+from cm_ray.tracking.tracker import NullTracker, Tracker, open_tracker, resend
 
 __all__ = ["Group", "NullTracker", "Registered", "Tracker", "fetch_model", "open_tracker", "resend"]

@@ -11,8 +11,8 @@ from typing import Any
 
 from cm_ray.tracking.progress import Value, clean_name
 from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, parts
+from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import check_uri, default_uri
-from cm_ray.tracking.tracker import Status
 
 
 class Group:

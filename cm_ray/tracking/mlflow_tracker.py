@@ -12,7 +12,7 @@ from cm_ray.storage.files import read_json
 from cm_ray.tracking.progress import advance, artifacts, new_files, new_values
 from cm_ray.tracking.registry import model_digest, register_model
 from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, parts
-from cm_ray.tracking.tracker import Registered, Status
+from cm_ray.tracking.status import Registered, Status
 
 _TRANSFER_TIMEOUT_S = 120
 

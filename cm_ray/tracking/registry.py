@@ -20,8 +20,8 @@ from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
 from cm_ray.runs.directory import default_run_dir
 from cm_ray.storage.files import read_json, sha256_of
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
+from cm_ray.tracking.status import Registered
 from cm_ray.tracking.store import check_uri, database_file, default_uri, is_missing
-from cm_ray.tracking.tracker import Registered
 
 CHAMPION = "champion"
 CONTENT_TAG, SCORE_TAG = "cm_ray.model_sha256", "score"

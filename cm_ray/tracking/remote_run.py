@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from cm_ray.errors import UserError
 from cm_ray.tracking.progress import Told, Value, clean_name, new_files
+from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import artifact_root, brief, calling_mlflow, is_missing, open_client
-from cm_ray.tracking.tracker import Status
 
 T = TypeVar("T")
 

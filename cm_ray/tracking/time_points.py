@@ -26,8 +26,8 @@ from cm_ray.tracking.registry import (
     model_digest,
     parse_model_uri,
 )
+from cm_ray.tracking.status import Registered
 from cm_ray.tracking.store import brief, calling_mlflow, check_model_name, is_missing, open_client
-from cm_ray.tracking.tracker import Registered
 
 POINTS_TAG, OF_TAG = "time_points", "time_points.of"
 _TIMEOUT_S = 120

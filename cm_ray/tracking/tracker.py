@@ -7,36 +7,15 @@ be reached never hurts the training, and everything can be sent later by the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from cm_ray.errors import UserError
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.config import TrainConfig
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.files import read_json
+from cm_ray.tracking.status import Registered, Status
 from cm_ray.tracking.store import check_model_name, check_uri, default_uri
-
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registered:
-    """A version of a model in the registry."""
-
-    name: str
-    """The registered model's name."""
-    version: str
-    """Its version, a number."""
-    champion: bool
-    """Whether the alias `champion` is on this version now."""
-    reason: str
-    """One sentence: why the alias moved, or did not."""
-
-    @property
-    def uri(self) -> str:
-        """``models:/NAME/VERSION``, for `fetch_model`, and for MLflow's own tools."""
-        return f"models:/{self.name}/{self.version}"
 
 
 class Tracker(Protocol):

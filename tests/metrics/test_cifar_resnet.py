@@ -5,7 +5,8 @@ import torch
 
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.cifar_resnet import CifarResNet, CifarResNetExtractor
-from cm_ray.metrics.extractors.registry import Classifier, features_of, open_extractor, statistics_of
+from cm_ray.metrics.extractors.extractor import Classifier, features_of, statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import FrechetReference, frechet_distance
 from cm_ray.metrics.inception_score import inception_score
 from cm_ray.metrics.kernel import kernel_distance

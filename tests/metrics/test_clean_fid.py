@@ -15,9 +15,10 @@ from torch import nn
 
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import clean_fid
+from cm_ray.metrics.extractors.extractor import Classifier, features_of
 from cm_ray.metrics.extractors.inception import InceptionExtractor
 from cm_ray.metrics.extractors.published_weights import TORCHSCRIPT_INCEPTION
-from cm_ray.metrics.extractors.registry import Classifier, features_of, open_extractor
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.extractors.resizing import RESIZINGS
 from cm_ray.metrics.score import frechet_score
 from cm_ray.networks.vision import torchvision

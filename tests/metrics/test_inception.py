@@ -10,9 +10,10 @@ from PIL import Image
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import inception
 from cm_ray.metrics.extractors import published_weights as weights
+from cm_ray.metrics.extractors.extractor import Classifier
 from cm_ray.metrics.extractors.inception import InceptionExtractor
 from cm_ray.metrics.extractors.published_weights import PublishedWeights
-from cm_ray.metrics.extractors.registry import Classifier, open_extractor
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.networks.vision import torchvision
 
 RANDOM_SHA256 = "d883e7046ad1b45c6f1d1ccdaa1065f0f44b97959cf91b59242fc4ff19aa4b3d"

@@ -47,8 +47,8 @@ from cm_ray.sampling.text import Sampling
 from cm_ray.scoring.score_folder import Scored
 from cm_ray.storage.files import remove
 from cm_ray.tracking import Group
+from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import default_uri
-from cm_ray.tracking.tracker import Status
 
 GROUPS = 20
 """Parts that samples are made in: each is kept when it is done, and their statistics tell the error."""

@@ -18,7 +18,7 @@ from cm_ray.cluster.runtime.console import Progress, followed, say
 from cm_ray.cluster.train.prepare import lineage, model_spec, prepare_shards
 from cm_ray.cluster.train.workers import Task, fit
 from cm_ray.errors import UserError
-from cm_ray.metrics.extractors.registry import Extractor
+from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score
 from cm_ray.networks.model import sampling_of, save_model
