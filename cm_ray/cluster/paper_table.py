@@ -26,7 +26,7 @@ from cm_ray.sampling.requests import Request
 from cm_ray.scoring.reference import reference_statistics
 from cm_ray.scoring.while_training import extractor_opener, noise_distance, score_samples
 from cm_ray.storage.files import read_json, write_json
-from cm_ray.tracking import Group
+from cm_ray.tracking import RunGroup
 from cm_ray.tracking.registry import model_digest
 from cm_ray.training import recipe
 from cm_ray.training.starting_models import TEACHER
@@ -80,7 +80,7 @@ def make_table(table: Table) -> list[Path]:
     same model with the same key are kept. Raises UserError as `train`.
     """
     configs = _configs(table)  # refused before anything is made
-    group = Group(table.folder, name=table.folder.name, uri=table.tracking_uri, experiment=EXPERIMENT)
+    group = RunGroup(table.folder, name=table.folder.name, uri=table.tracking_uri, experiment=EXPERIMENT)
     with RunDirectory(table.folder).locked():
         try:
             files = _make(table, configs, group)
@@ -91,7 +91,7 @@ def make_table(table: Table) -> list[Path]:
     return files
 
 
-def _make(table: Table, configs: Mapping[str, TrainConfig], group: Group) -> list[Path]:
+def _make(table: Table, configs: Mapping[str, TrainConfig], group: RunGroup) -> list[Path]:
     group.log(params={"data": table.data, **table.changes})
     tracked = {
         "tracking.uri": group.uri,

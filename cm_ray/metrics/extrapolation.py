@@ -7,13 +7,13 @@ from torch import Tensor
 
 from cm_ray.core.noise import derived_seed
 from cm_ray.errors import UserError
+from cm_ray.metrics.estimate import Estimate, check_features, infinitesimal_jackknife
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
-from cm_ray.metrics.measured import Measured, checked_features, infinitesimal_jackknife
 
 
 def frechet_infinity(
     features: Tensor, reference: FrechetReference, *, points: int = 15, seed: int = 0
-) -> Measured:
+) -> Estimate:
     """Return the distance that infinitely many samples would have.  Chong & Forsyth 2020, Sec. 4.
 
     The distance of n samples is that of infinitely many plus a constant over n, as far as n is well above
@@ -25,7 +25,7 @@ def frechet_infinity(
     the subsets that it is in: their infinitesimal jackknife is the error, at no further distance. Raises
     UserError when a tenth of n is not more than d: such distances do not lie on a line.
     """
-    checked_features(features)
+    check_features(features)
     n = len(features)
     check_extrapolation(n, features.shape[1])
     sizes = np.linspace(n // 10, n, points).round().astype(int)
@@ -36,24 +36,24 @@ def frechet_infinity(
         distance, within = frechet_influence(features[subset], reference)
         value += weight * distance
         influence[subset] += weight * n / size * within  # of a share of the subset, and n / size of all
-    return Measured(
+    return Estimate(
         value=float(value),
         error=infinitesimal_jackknife(influence),
         settings={"points": points, "subset_seed": seed},
     )
 
 
-def least_samples(dim: int) -> int:
+def min_samples(dim: int) -> int:
     """Return how many samples of `dim` features `frechet_infinity` needs: a tenth is more than `dim`."""
     return 10 * (dim + 1)
 
 
 def check_extrapolation(n: int, dim: int) -> None:
     """Raise UserError when `n` samples of `dim` features are too few for `frechet_infinity`."""
-    if n < least_samples(dim):
+    if n < min_samples(dim):
         raise UserError(
             f"FD-infinity extrapolates from a tenth of the samples, and {n} samples are not more than "
-            f"10 x {dim} features; take {least_samples(dim)} or more."
+            f"10 x {dim} features; take {min_samples(dim)} or more."
         )
 
 

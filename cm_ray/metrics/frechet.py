@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cm_ray.errors import UserError
-from cm_ray.metrics.measured import Measured, checked_features, infinitesimal_jackknife
+from cm_ray.metrics.estimate import Estimate, check_features, infinitesimal_jackknife
 from cm_ray.metrics.statistics import Array, FeatureStatistics
 
 _ROWS = 8192  # samples whose influence is computed at once
@@ -66,17 +66,17 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     return FrechetReference.of(a).distance(b)
 
 
-def frechet_of_features(features: Tensor, reference: FrechetReference) -> Measured:
+def frechet_of_features(features: Tensor, reference: FrechetReference) -> Estimate:
     """Return the distance of features (n, d), with the infinitesimal jackknife's error.
 
     The reference counts as fixed. The order of the features does not matter. Costs one `eigh`; raises as
     `frechet_influence` does.
     """
     value, influence = frechet_influence(features, reference)
-    return Measured(value=value, error=infinitesimal_jackknife(influence))
+    return Estimate(value=value, error=infinitesimal_jackknife(influence))
 
 
-def frechet_of_groups(groups: Sequence[FeatureStatistics], reference: FrechetReference) -> Measured:
+def frechet_of_groups(groups: Sequence[FeatureStatistics], reference: FrechetReference) -> Estimate:
     """Return the distance of all groups' samples together, with an error from what the groups pull it by.
 
     groups: statistics of independent samples, of 20 or more parts for an error right to 16 %. Parts that
@@ -89,7 +89,7 @@ def frechet_of_groups(groups: Sequence[FeatureStatistics], reference: FrechetRef
     whole = sum(groups[1:], start=groups[0])
     gradient = FrechetGradient.at(whole, reference)
     error = infinitesimal_jackknife(gradient.of_groups(groups), whole.n)
-    return Measured(value=gradient.value, error=error)
+    return Estimate(value=gradient.value, error=error)
 
 
 def frechet_influence(features: Tensor, reference: FrechetReference) -> tuple[float, Array]:
@@ -102,7 +102,7 @@ def frechet_influence(features: Tensor, reference: FrechetReference) -> tuple[fl
 
     Costs one `eigh`. Raises UserError on fewer than two samples, ValueError on other shapes.
     """
-    checked_features(features)
+    check_features(features)
     gradient = FrechetGradient.at(FeatureStatistics.of(features), reference)
     return gradient.value, gradient.of_features(features)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cm_ray.core.noise import derived_seed
-from cm_ray.metrics.measured import REPLICATES, Counts, Measured, checked_features, standard_error
+from cm_ray.metrics.estimate import REPLICATES, Counts, Estimate, check_features, standard_error
 
 SPLITS = 10
 """Salimans et al.'s number of splits."""
@@ -17,14 +17,14 @@ SPLITS = 10
 
 def inception_score(
     logits: Tensor, *, splits: int = SPLITS, replicates: int = REPLICATES, seed: int = 0
-) -> Measured:
+) -> Estimate:
     """Return exp(E KL(p(y|x) | p(y))) of logits (n, classes), averaged over `splits`; higher is better.
 
     Samples are shuffled by `seed` into splits as equal as they go; the bootstrap resamples within each. The
     score lies in [1, classes] and grows with the size of a split, so splits and n belong to its key. Raises
     UserError on fewer than two samples a split.
     """
-    checked_features(logits, least=least_samples(splits))
+    check_features(logits, least=min_samples(splits))
     rng = np.random.default_rng(derived_seed(seed, "inception score"))
     order = torch.from_numpy(rng.permutation(len(logits))).to(logits.device)
     log_p = logits.double()[order].log_softmax(1)
@@ -37,14 +37,14 @@ def inception_score(
         weights = torch.from_numpy(counts).to(p)
         return float(np.mean([_score(p[part], negentropy[part], weights[part]) for part in parts]))
 
-    return Measured(
+    return Estimate(
         value=statistic(np.ones(len(logits), np.int64)),
         error=standard_error(statistic, np.diff(bounds).tolist(), replicates=replicates, seed=seed),
         settings={"splits": splits, "split_seed": seed},
     )
 
 
-def least_samples(splits: int = SPLITS) -> int:
+def min_samples(splits: int = SPLITS) -> int:
     """Return how many samples the score needs: two a split."""
     return 2 * splits
 

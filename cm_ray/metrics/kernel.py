@@ -8,14 +8,14 @@ from torch import Tensor
 
 from cm_ray.core.noise import derived_seed
 from cm_ray.errors import UserError
-from cm_ray.metrics.measured import REPLICATES, Counts, Measured, checked_features, standard_error
+from cm_ray.metrics.estimate import REPLICATES, Counts, Estimate, check_features, standard_error
 
 _BLOCK = 1000  # Bińkowski et al.'s subset size
 
 
 def kernel_distance(
     samples: Tensor, reference: Tensor, *, block: int = 0, replicates: int = REPLICATES, seed: int = 0
-) -> Measured:
+) -> Estimate:
     """Return the KID of features (n, d) and (m, d), with a bootstrap over blocks.
 
     The unbiased estimate is averaged over disjoint random blocks of `block` vectors of each set (Zaremba et
@@ -25,7 +25,7 @@ def kernel_distance(
     """
     if block and block < 2:
         raise UserError(f"KID needs blocks of two or more vectors, not of {block}.")
-    checked_features(samples, reference, least=least_vectors(block))
+    check_features(samples, reference, least=min_vectors(block))
     reference = reference.to(samples.device)
     smaller = min(len(samples), len(reference))
     block = block or min(_BLOCK, max(2, smaller // 10))
@@ -42,14 +42,14 @@ def kernel_distance(
     def mean(counts: Counts) -> float:
         return float(counts @ values) / blocks
 
-    return Measured(
+    return Estimate(
         value=float(values.mean()),
         error=standard_error(mean, blocks, replicates=replicates, seed=seed),
         settings={"block": block, "block_seed": seed},
     )
 
 
-def least_vectors(block: int = 0) -> int:
+def min_vectors(block: int = 0) -> int:
     """Return how many vectors each set needs: two blocks of `block`, which is two at least."""
     return 2 * max(block, 2)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cm_ray.core.noise import derived_seed
 from cm_ray.errors import UserError
-from cm_ray.metrics.measured import REPLICATES, Counts, Measured, checked_features, standard_error
+from cm_ray.metrics.estimate import REPLICATES, Counts, Estimate, check_features, standard_error
 
 _CELLS = 1 << 26  # of a matrix of distances at a time: 256 MiB in float32
 _GROUPS, _SPLITS = 10, 2  # of the samples, for the error of the recall
@@ -19,7 +19,7 @@ NEIGHBOUR = 3
 
 def precision_and_recall(
     samples: Tensor, reference: Tensor, *, k: int = NEIGHBOUR, replicates: int = REPLICATES, seed: int = 0
-) -> tuple[Measured, Measured]:
+) -> tuple[Estimate, Estimate]:
     """Return precision and recall of features (n, d) against (m, d), in [0, 1]; higher is better.
 
     A set's manifold is the union of the balls around its vectors that reach to their k-th neighbour (Eq. 1).
@@ -32,7 +32,7 @@ def precision_and_recall(
     """
     if k < 1:
         raise UserError(f"Precision and recall need a neighbour: k must be at least 1, not {k}.")
-    checked_features(samples, reference, least=least_vectors(k))
+    check_features(samples, reference, least=min_vectors(k))
     reference = reference.to(samples)
     centre = reference.mean(0)  # distances keep more digits near the origin
     x, y = samples - centre, reference - centre
@@ -43,12 +43,12 @@ def precision_and_recall(
 
     precision = standard_error(share, len(real), replicates=replicates, seed=seed)
     return (
-        Measured(value=float(real.mean()), error=precision, settings={"k": k}),
-        Measured(value=_recall(x, y, k), error=_recall_error(x, y, k, seed), settings={"k": k}),
+        Estimate(value=float(real.mean()), error=precision, settings={"k": k}),
+        Estimate(value=_recall(x, y, k), error=_recall_error(x, y, k, seed), settings={"k": k}),
     )
 
 
-def least_vectors(k: int = NEIGHBOUR) -> int:
+def min_vectors(k: int = NEIGHBOUR) -> int:
     """Return how many vectors each set needs: two groups with a k-th neighbour, see `_recall_error`."""
     return 2 * (k + 1)
 

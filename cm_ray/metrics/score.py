@@ -9,10 +9,10 @@ from typing import Any
 
 import cm_ray
 from cm_ray.errors import UserError
+from cm_ray.metrics.estimate import Estimate
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.published_weights import INCEPTION_2015
 from cm_ray.metrics.extractors.resizing import RESIZINGS
-from cm_ray.metrics.measured import Measured
 
 KINDS = {
     "FD": "lower",
@@ -29,12 +29,12 @@ kernel distance, sliced Wasserstein distance, Inception score, improved precisio
 FID_SAMPLES = 50_000
 """Samples that a Fréchet distance needs to be called a FID."""
 
-MEASURING = ("extractor", "weights_sha256", "preprocess", "n", "seed", "reference", "evaluations")
+COMPARED = ("extractor", "weights_sha256", "preprocess", "n", "seed", "reference", "nfe")
 """Entries of a key that say how it was measured; scores compare when these are equal. `evaluations`
 belongs here, as one evaluation of the network is another product than two; `seed`, as it makes the noise of
 the samples and so pairs the scores."""
 
-DESCRIBING = ("sampler", "version")
+DESCRIPTIVE = ("sampler", "version")
 """Entries that say what was measured, beside the model: the sampler with its times, which a search varies in
 order to compare, and the version of cm_ray."""
 
@@ -46,11 +46,11 @@ class Score:
     value: float
     """The number; finite."""
     key: Mapping[str, Any]
-    """The entries of `MEASURING` and `DESCRIBING`, JSON values."""
+    """The entries of `COMPARED` and `DESCRIPTIVE`, JSON values."""
     kind: str = "FD"
     """One of `KINDS`."""
     error: float | None = None
-    """Standard error of the value, where one was made; finite. See `cm_ray.metrics.measured`."""
+    """Standard error of the value, where one was made; finite. See `cm_ray.metrics.estimate`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the kind, JSON values; they belong to what must be equal for scores to compare."""
 
@@ -62,8 +62,8 @@ class Score:
             raise ValueError(f"a score's error must be finite, not {self.error}")
         if self.kind not in KINDS:
             raise ValueError(f"a score is one of {', '.join(KINDS)}, not {self.kind}")
-        if set(self.key) != {*MEASURING, *DESCRIBING}:
-            raise ValueError(f"a score's key has {MEASURING + DESCRIBING}, not {tuple(self.key)}")
+        if set(self.key) != {*COMPARED, *DESCRIPTIVE}:
+            raise ValueError(f"a score's key has {COMPARED + DESCRIPTIVE}, not {tuple(self.key)}")
 
     @property
     def name(self) -> str:
@@ -94,9 +94,9 @@ class Score:
         return f"{self.name}/{self.key['sampler']}"
 
     @property
-    def measuring(self) -> dict[str, Any]:
+    def compared(self) -> dict[str, Any]:
         """The part of the key that must be equal for two scores to compare."""
-        entries = {entry: self.key[entry] for entry in MEASURING}
+        entries = {entry: self.key[entry] for entry in COMPARED}
         return {"kind": self.kind, "settings": dict(self.settings)} | entries
 
     def to_row(self) -> dict[str, Any]:
@@ -132,24 +132,24 @@ class Score:
 
 
 def frechet_score(
-    value: float, extractor: Extractor, *, n: int, seed: int, reference: str, sampler: str, evaluations: int
+    value: float, extractor: Extractor, *, n: int, seed: int, reference: str, sampler: str, nfe: int
 ) -> Score:
     """Return the score of `n` samples.
 
     value: their `frechet_distance` to the reference.  seed: of their noise.  reference: fingerprint of the
     images compared with.  sampler: as text.  evaluations: of the network, per sample.
     """
-    key = score_key(extractor, n=n, seed=seed, reference=reference, sampler=sampler, evaluations=evaluations)
+    key = score_key(extractor, n=n, seed=seed, reference=reference, sampler=sampler, nfe=nfe)
     return Score(value=value, key=key)
 
 
-def measured_score(kind: str, measured: Measured, key: Mapping[str, Any]) -> Score:
+def score_from_estimate(kind: str, measured: Estimate, key: Mapping[str, Any]) -> Score:
     """Return the score of a kind from what was measured and the `score_key` of the samples."""
     return Score(value=measured.value, key=key, kind=kind, error=measured.error, settings=measured.settings)
 
 
 def score_key(
-    extractor: Extractor, *, n: int, seed: int, reference: str, sampler: str, evaluations: int
+    extractor: Extractor, *, n: int, seed: int, reference: str, sampler: str, nfe: int
 ) -> dict[str, Any]:
     """Return the key that all scores of one set of samples share; arguments as in `frechet_score`."""
     return {
@@ -159,7 +159,7 @@ def score_key(
         "n": n,
         "seed": seed,
         "reference": reference,
-        "evaluations": evaluations,
+        "nfe": nfe,
         "sampler": sampler,
         "version": cm_ray.__version__,
     }
@@ -167,7 +167,7 @@ def score_key(
 
 def comparable(a: Score, b: Score) -> bool:
     """Tell whether two scores were measured alike: what they say of two models or samplers is comparable."""
-    return a.measuring == b.measuring
+    return a.compared == b.compared
 
 
 def better(a: Score, b: Score) -> bool:
@@ -182,5 +182,5 @@ def better(a: Score, b: Score) -> bool:
 
 def key_differences(a: Score, b: Score) -> str:
     """Return, in words, the entries in which two scores' measuring differs."""
-    x, y = a.measuring, b.measuring
+    x, y = a.compared, b.compared
     return ", ".join(f"{entry} is {x[entry]} and {y[entry]}" for entry in x if x[entry] != y[entry])

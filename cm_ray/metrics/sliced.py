@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.metrics.measured import (
+from cm_ray.metrics.estimate import (
     REPLICATES,
     Counts,
-    Measured,
-    checked_features,
+    Estimate,
+    check_features,
     repeated,
     standard_error,
 )
@@ -26,14 +26,14 @@ def sliced_wasserstein(
     projections: int = 256,
     replicates: int = REPLICATES,
     seed: int = 0,
-) -> Measured:
+) -> Estimate:
     """Return the sliced 2-Wasserstein distance of features (n, d) and (m, d), of any type, in their unit.
 
     The root of the mean, over `projections` random directions, of the squared Wasserstein distance of the
     projected sets, which sorting solves. The reference counts as fixed for the error. Sees all of the
     distributions, not only two moments; of finite sets of one distribution it is above 0.
     """
-    checked_features(samples, reference)
+    check_features(samples, reference)
     directions = normal(seed, 0, torch.arange(projections), Purpose.NOISE, (samples.shape[1],)).double()
     directions = (directions / directions.norm(dim=1, keepdim=True)).T.to(samples.device)
     x = _projected(samples, directions)
@@ -42,7 +42,7 @@ def sliced_wasserstein(
     def statistic(counts: Counts) -> float:
         return float(squared_wasserstein_1d(repeated(x, counts).sort(0).values, y).mean().sqrt())
 
-    return Measured(
+    return Estimate(
         value=statistic(np.ones(len(x), np.int64)),
         error=standard_error(statistic, len(x), replicates=replicates, seed=seed),
         settings={"projections": projections, "projection_seed": seed},

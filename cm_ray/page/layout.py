@@ -10,7 +10,7 @@ from typing import Any, get_args
 from cm_ray.editing.replacement import STROKE_TIMES
 from cm_ray.editing.tasks import Task, factors
 from cm_ray.errors import UserError
-from cm_ray.page.playground import Painted, Playground, Shown, Wish
+from cm_ray.page.playground import CanvasContent, EditForm, Frame, Playground
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_RUN_HISTORY", "False")
@@ -63,7 +63,7 @@ def _sample_tab(gr: Any, play: Playground) -> None:
     button = gr.Button("Sample", variant="primary", elem_id="sample-button")
     picture, text = _result(gr, "sample")
 
-    def sample(count: int, steps: int, seed: int, label: str) -> Iterator[Shown]:
+    def sample(count: int, steps: int, seed: int, label: str) -> Iterator[Frame]:
         yield from play.sample(count, steps, seed, _label(play, label))
 
     button.click(_shown(gr, sample), [count, steps, seed, label], [picture, text])
@@ -78,8 +78,8 @@ def _edit_tab(gr: Any, play: Playground) -> None:
             fields, button = _edit_controls(gr, play)
     picture, text = _result(gr, "edit")
 
-    def edit(given: Any, canvas: Any, task: Task, label: str, *numbers: Any) -> Iterator[Shown]:
-        yield from play.edit(_wish(task, _label(play, label), *numbers), given, _painted(canvas))
+    def edit(given: Any, canvas: Any, task: Task, label: str, *numbers: Any) -> Iterator[Frame]:
+        yield from play.edit(_edit_form(task, _label(play, label), *numbers), given, _painted(canvas))
 
     def opened(data: bytes | None) -> tuple[Any, Any]:
         pixels = None if data is None else play.opened(data)
@@ -115,7 +115,7 @@ def _image_controls(gr: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _edit_controls(gr: Any, play: Playground) -> tuple[list[Any], Any]:
-    """Add the settings of an edit: return their fields, in the order of `_wish`, and the button."""
+    """Add the settings of an edit: return their fields, in the order of `_edit_form`, and the button."""
     tasks, known = _tasks(play), factors(play.spec.shape)
     task = gr.Radio(tasks, value=tasks[0], label="Task", elem_id="edit-task")
     hint = gr.Markdown(HINTS[tasks[0]])
@@ -145,7 +145,7 @@ def _between_tab(gr: Any, play: Playground) -> None:
     button = gr.Button("Go", variant="primary", elem_id="between-button")
     picture, text = _result(gr, "between")
 
-    def between(seed: int, other: int, frames: int, ways: int, label: str) -> Iterator[Shown]:
+    def between(seed: int, other: int, frames: int, ways: int, label: str) -> Iterator[Frame]:
         yield from play.between(seed, other, frames, ways, _label(play, label))
 
     button.click(_shown(gr, between), [seed, other, frames, ways, label], [picture, text])
@@ -189,15 +189,15 @@ def _tasks(play: Playground) -> list[str]:
     return [task for task in get_args(Task) if task not in cannot]
 
 
-def _wish(
+def _edit_form(
     task: Task, label: int | None, seed: int, samples: int, steps: int, taus: str, factor: int, sigma: float
-) -> Wish:
+) -> EditForm:
     """Return what is wished for, leaving out what belongs to other tasks."""
     try:
         times = tuple(float(tau) for tau in taus.replace(",", " ").split())
     except ValueError as error:
         raise UserError(f"The times {taus!r} are not numbers: write {STROKE_TIMES[0]}, say.") from error
-    return Wish(
+    return EditForm(
         task=task,
         label=label,
         seed=seed,
@@ -209,13 +209,13 @@ def _wish(
     )
 
 
-def _painted(canvas: Any) -> Painted:
+def _painted(canvas: Any) -> CanvasContent:
     if not canvas:
-        return Painted(None, ())
-    return Painted(canvas["composite"], tuple(canvas["layers"]))
+        return CanvasContent(None, ())
+    return CanvasContent(canvas["composite"], tuple(canvas["layers"]))
 
 
-def _shown(gr: Any, function: Callable[..., Iterator[Shown]]) -> Callable[..., Iterator[tuple[Any, str]]]:
+def _shown(gr: Any, function: Callable[..., Iterator[Frame]]) -> Callable[..., Iterator[tuple[Any, str]]]:
     """Return a generator for Gradio: pictures and texts; a UserError becomes a message on the page."""
 
     @functools.wraps(function)

@@ -15,7 +15,7 @@ from cm_ray.tracking.store import calling_mlflow, open_client
 _TIMEOUT_S = 30
 
 
-def model_facts(model: Model, name: str, folder: Path, tracking_uri: str) -> str:
+def model_card(model: Model, name: str, folder: Path, tracking_uri: str) -> str:
     """Return name, images, classes, parameters, scores and time points of a model."""
     spec = model.spec
     c, h, w = spec.shape

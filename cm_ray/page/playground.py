@@ -33,7 +33,7 @@ _PAINTED = 0.25
 """Share of a pixel of the model's that must be painted over for it to be made anew."""
 
 
-class Shown(NamedTuple):
+class Frame(NamedTuple):
     """What a person sees of a step."""
 
     picture: Image.Image
@@ -41,7 +41,7 @@ class Shown(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class EditForm:
     """How to edit; see `cm_ray.editing.tasks.plan_edit`."""
 
     task: Task
@@ -54,7 +54,7 @@ class Wish:
     samples: int = 4
 
 
-class Painted(NamedTuple):
+class CanvasContent(NamedTuple):
     """What came of a canvas."""
 
     composite: Image.Image | None
@@ -71,7 +71,7 @@ class Playground:
         self.device = next(model.parameters()).device
         self._turn = threading.Lock()
 
-    def sample(self, count: int, steps: int, seed: int, label: int | None) -> Iterator[Shown]:
+    def sample(self, count: int, steps: int, seed: int, label: int | None) -> Iterator[Frame]:
         """Yield a grid of `count` samples after every step; steps: 0 for the model's own sampler."""
         _check_numbers(count, steps, seed)
         check_label(self.spec, label)
@@ -80,9 +80,9 @@ class Playground:
         made = self.model.sampling_steps(indices, seed=seed, sampling=sampling, labels=labels)
         for number, step in enumerate(self._one_at_a_time(made), 1):
             picture = grid_picture(to_uint8(step.x).cpu())
-            yield Shown(picture, f"{sampling.text}: step {number} of {len(sampling.times) - 1}")
+            yield Frame(picture, f"{sampling.text}: step {number} of {len(sampling.times) - 1}")
 
-    def between(self, seed: int, other: int, frames: int, ways: int, label: int | None) -> Iterator[Shown]:
+    def between(self, seed: int, other: int, frames: int, ways: int, label: int | None) -> Iterator[Frame]:
         """Yield a grid whose rows lead from the samples of one seed to those of another."""
         _check_numbers(ways, 0, seed)
         _check_numbers(frames, 0, other)
@@ -96,7 +96,7 @@ class Playground:
             self.model, sampling, alpha, indices=indices, seeds=(seed, other), labels=labels
         )
         for step in self._one_at_a_time(made):
-            yield Shown(grid_picture(to_uint8(step.x).cpu(), columns=frames), f"seed {seed} to seed {other}")
+            yield Frame(grid_picture(to_uint8(step.x).cpu(), columns=frames), f"seed {seed} to seed {other}")
 
     def one_sample(self, seed: int, label: int | None) -> tuple[Pixels, int | None]:
         """Return a sample to edit, uint8 (h, w, c), and its class if the model has any."""
@@ -122,23 +122,23 @@ class Playground:
         large = pixels.repeat(factor, 0).repeat(factor, 1)
         return np.repeat(large, 3, 2) if pixels.shape[2] == 1 else large
 
-    def edit(self, wish: Wish, given: Pixels | None, painted: Painted) -> Iterator[Shown]:
+    def edit(self, form: EditForm, given: Pixels | None, painted: CanvasContent) -> Iterator[Frame]:
         """Yield a row of before, results and the image given, after every step.
 
         inpaint makes anew what was painted over; stroke takes the picture with what was painted on it;
         denoise adds the noise first.
         """
-        _check_numbers(wish.samples, wish.steps, wish.seed)
-        check_label(self.spec, wish.label)
+        _check_numbers(form.samples, form.steps, form.seed)
+        check_label(self.spec, form.label)
         if given is None:
             raise UserError("There is no image yet: upload one, or take a sample.")
-        settings = {"steps": wish.steps, "taus": wish.taus, "factor": wish.factor, "sigma": wish.sigma}
-        edit = plan_edit(wish.task, self.spec.diffusion, self.spec.shape, **settings)  # type: ignore[arg-type]
-        mask = self._mask(painted).to(self.device) if wish.task == "inpaint" else None
-        image = self._composite(painted, given) if wish.task == "stroke" else given
+        settings = {"steps": form.steps, "taus": form.taus, "factor": form.factor, "sigma": form.sigma}
+        edit = plan_edit(form.task, self.spec.diffusion, self.spec.shape, **settings)  # type: ignore[arg-type]
+        mask = self._mask(painted).to(self.device) if form.task == "inpaint" else None
+        image = self._composite(painted, given) if form.task == "stroke" else given
         y = _as_batch(image).to(self.device)
-        told = y + wish.sigma * self._noise(wish.seed) if wish.task == "denoise" else y
-        row = [shown_before(edit, told, mask), *[torch.zeros_like(y)] * wish.samples, y]
+        told = y + form.sigma * self._noise(form.seed) if form.task == "denoise" else y
+        row = [shown_before(edit, told, mask), *[torch.zeros_like(y)] * form.samples, y]
         indices = self._range(1)
         made = [
             edit_steps(
@@ -146,16 +146,16 @@ class Playground:
                 edit,
                 told,
                 indices=indices,
-                seed=wish.seed + k,
+                seed=form.seed + k,
                 mask=mask,
-                labels=self._labels(indices, wish.label),
+                labels=self._labels(indices, form.label),
             )
-            for k in range(wish.samples)
+            for k in range(form.samples)
         ]
         for number, steps in enumerate(self._all_at_a_time(made), 1):
             row[1:-1] = [step.x for step in steps]
             picture = grid_picture(to_uint8(torch.cat(row)).cpu(), columns=len(row), least_pixels=900)
-            yield Shown(picture, f"{wish.task}: step {number} of {len(edit.times) - 1}")
+            yield Frame(picture, f"{form.task}: step {number} of {len(edit.times) - 1}")
 
     def _one_at_a_time(self, steps: Iterator[Step]) -> Iterator[Step]:
         for (step,) in self._all_at_a_time([steps]):
@@ -170,7 +170,7 @@ class Playground:
                 return
             yield tuple(step for step in steps if step is not None)
 
-    def _mask(self, painted: Painted) -> Tensor:
+    def _mask(self, painted: CanvasContent) -> Tensor:
         """Return what is kept, (1, 1, h, w): all that was not painted over."""
         _, h, w = self.spec.shape
         over = np.zeros((h, w), bool)
@@ -181,7 +181,7 @@ class Playground:
             raise UserError("Nothing is painted over yet: paint on the image what is to be made anew.")
         return torch.from_numpy(~over)[None, None]
 
-    def _composite(self, painted: Painted, given: Pixels) -> Pixels:
+    def _composite(self, painted: CanvasContent, given: Pixels) -> Pixels:
         """Return the picture with what was painted on it, uint8 (h, w, c)."""
         if painted.composite is None or not painted.layers:
             return given

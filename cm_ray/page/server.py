@@ -17,7 +17,7 @@ from PIL import Image
 from cm_ray.data.uploads import MOST_BYTES, MOST_PIXELS
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.page.model_card import model_facts
+from cm_ray.page.model_card import model_card
 from cm_ray.page.playground import Playground
 from cm_ray.tracking.locate import locate_model
 
@@ -32,7 +32,7 @@ _POSTED = ("upload", "queue/join", "component_server", "cancel", "reset")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class PageSettings:
     """Which model, and where."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -47,7 +47,7 @@ class Page:
     """MLflow server or store of models:/ names; empty: $MLFLOW_TRACKING_URI, else runs/mlflow.db."""
 
 
-def serve(settings: Page) -> None:
+def serve(settings: PageSettings) -> None:
     """Show the page until interrupted. Raises UserError without Gradio, the model, or the port."""
     if not 0 < settings.port < 65536:
         raise UserError(f"--port must be 1 to 65535, not {settings.port}.")
@@ -62,7 +62,7 @@ def serve(settings: Page) -> None:
             server.run([listening])
 
 
-def application(settings: Page) -> Any:
+def application(settings: PageSettings) -> Any:
     """Return the page as an ASGI application. Raises UserError when there is no such model."""
     from cm_ray.page.layout import build, gradio
 
@@ -73,7 +73,7 @@ def application(settings: Page) -> Any:
 
     folder = locate_model(settings.model, settings.tracking_uri)
     model = load_model(folder, settings.device)
-    facts = model_facts(model, settings.model, folder, settings.tracking_uri)
+    facts = model_card(model, settings.model, folder, settings.tracking_uri)
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses twice as many, for Gradio's own reading, too
     page = build(Playground(model), facts)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_removing(files))
@@ -89,12 +89,12 @@ def application(settings: Page) -> Any:
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     )
     _keep_to_uploads(gr, page, Path(files.name).resolve())
-    app.add_middleware(Limited, most=MOST_BYTES + _ENVELOPE_BYTES)
+    app.add_middleware(RequestLimit, most=MOST_BYTES + _ENVELOPE_BYTES)
     return app
 
 
 @contextlib.contextmanager
-def _bound(settings: Page) -> Iterator[socket.socket]:
+def _bound(settings: PageSettings) -> Iterator[socket.socket]:
     """Hold the address that is to be listened at; before a model is read, as it may be another's."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as listening:
@@ -141,7 +141,7 @@ def _keep_to_uploads(gr: Any, page: Any, folder: Path) -> None:
         block.async_move_resource_to_block_cache = kept
 
 
-class Limited:
+class RequestLimit:
     """ASGI middleware: a request with a larger body is answered 413, and read no further.
 
     What Gradio would answer and the page never asks (to fetch an address, to cut a film) is answered 403.

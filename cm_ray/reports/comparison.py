@@ -29,9 +29,9 @@ class Cell:
     """Seconds that the method trained, without its teacher's."""
 
     @property
-    def evaluations(self) -> int:
+    def nfe(self) -> int:
         """Network evaluations for a sample."""
-        return int(self.score["key"]["evaluations"])
+        return int(self.score["key"]["nfe"])
 
     @property
     def sampler(self) -> str:
@@ -73,7 +73,7 @@ def _markdown(cells: Sequence[Cell], title: str, note: str) -> str:
     for cell in cells:
         training = "" if cell.training_s is None else f"{cell.training_s:.0f} s"
         lines.append(
-            f"| {cell.method} | `{cell.sampler}` | {cell.evaluations} | {cell.value:.3f} "
+            f"| {cell.method} | `{cell.sampler}` | {cell.nfe} | {cell.value:.3f} "
             f"| {cell.value / cell.noise_distance:.2%} | {cell.seconds_per_1000:.2f} | {training} |"
         )
     return "\n".join([*lines, "", note, ""])
@@ -84,7 +84,7 @@ def _csv(cells: Sequence[Cell]) -> str:
     columns = [
         "method",
         "sampler",
-        "evaluations",
+        "nfe",
         "score",
         "value",
         "noise",
@@ -94,7 +94,7 @@ def _csv(cells: Sequence[Cell]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for cell in cells:
-        row = [cell.method, cell.sampler, cell.evaluations, cell.score["name"], cell.value]
+        row = [cell.method, cell.sampler, cell.nfe, cell.score["name"], cell.value]
         writer.writerow([*row, cell.noise_distance, cell.seconds_per_1000, cell.training_s])
     return text.getvalue()
 
@@ -109,7 +109,7 @@ def _plot(cells: Sequence[Cell], file: Path, title: str) -> None:
     figure, axes = pyplot.subplots(figsize=(6.4, 4.4), dpi=150, layout="constrained")
     counts = set()
     for method in dict.fromkeys(cell.method for cell in cells):
-        points = sorted((cell.evaluations, cell.value) for cell in cells if cell.method == method)
+        points = sorted((cell.nfe, cell.value) for cell in cells if cell.method == method)
         if len(points) == 1:
             (evaluations, value), *_ = points
             label = f"{method}, {evaluations} evaluations"

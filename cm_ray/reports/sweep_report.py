@@ -26,28 +26,28 @@ _SURE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
+class PairedDifference:
     """How much worse a setting scores than the best one, on the same seeds."""
 
     mean: float
     error: float
     """Standard error of the mean difference."""
-    told_apart: bool
+    significant: bool
     """Whether Student's t-test of the paired differences says so at 95 %."""
 
     def __str__(self) -> str:
         """Say it as a number; a tilde before what may be chance."""
-        return f"{'' if self.told_apart else '~ '}{self.mean:+.3g} ± {self.error:.2g}"
+        return f"{'' if self.significant else '~ '}{self.mean:+.3g} ± {self.error:.2g}"
 
 
-def behind(scores: Sequence[float], best: Sequence[float]) -> Behind | None:
+def behind(scores: Sequence[float], best: Sequence[float]) -> PairedDifference | None:
     """Compare a setting's scores, by seed, with those of the best; None with fewer than two seeds."""
     gaps = [score - other for score, other in zip(scores, best, strict=False)]
     if len(gaps) < 2:
         return None
     mean, error = statistics.fmean(gaps), statistics.stdev(gaps) / math.sqrt(len(gaps))
     most = float(stats.t.ppf((1 + _SURE) / 2, len(gaps) - 1))
-    return Behind(mean, error, abs(mean) > most * error)
+    return PairedDifference(mean, error, abs(mean) > most * error)
 
 
 def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
@@ -179,7 +179,7 @@ def _certainty(trials: Sequence[FrozenTrial], best: FrozenTrial) -> str:
         return "No other setting was finished."
     if all(gap is None for gap in gaps.values()):
         return "One seed tells nothing of the spread: `--seeds 3` would."
-    equal = [str(number) for number, gap in gaps.items() if gap is not None and not gap.told_apart]
+    equal = [str(number) for number, gap in gaps.items() if gap is not None and not gap.significant]
     if not equal:
         return "All other finished settings are worse (t-tests of paired seeds, 95 % each)."
     return (

@@ -13,7 +13,7 @@ from cm_ray.storage.files import written_aside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
+class ScoredCandidate:
     """One measurement during the search."""
 
     stage: int
@@ -32,11 +32,11 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class StageReport:
     """A stage: the search for one point while the others stay."""
 
     stage: int
-    evaluations: int
+    nfe: int
     """Network evaluations of the samplers that were searched: one more than time points."""
     left: int
     right: int
@@ -58,7 +58,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
+class ScoreDifference:
     """A difference of two scores on the same noise: worse, if above 0."""
 
     mean: float
@@ -76,10 +76,10 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class ChosenPoints:
     """The time points for a number of evaluations, measured on noise that the search has not seen."""
 
-    evaluations: int
+    nfe: int
     taus: tuple[float, ...]
     """Descending."""
     ts: str
@@ -92,15 +92,15 @@ class Chosen:
     """Their score on the same noise."""
     kept: tuple[float, ...]
     """Which of the two the model gets: those of the better score, the found ones if they are equal."""
-    over_karras: Gap
+    over_karras: ScoreDifference
     """The found points' score less a Karras grid's."""
-    over_fewer: Gap | None
+    over_fewer: ScoreDifference | None
     """The kept points' score less the best one with fewer evaluations; None where there are no fewer."""
 
     @property
     def doubts(self) -> list[str]:
         """Return a sentence for each way in which the found points do not help."""
-        sentences, name = [], f"{self.evaluations} evaluations"
+        sentences, name = [], f"{self.nfe} evaluations"
         if self.kept != self.taus:
             how = "clearly worse" if self.over_karras.clear else "no better"
             sentences.append(
@@ -115,15 +115,15 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class TimePointsReport:
     """All that a search found."""
 
     model: str
     grid: int
     """Boundaries of the Karras grid."""
-    placed: tuple[Placed, ...]
-    evaluated: tuple[Evaluated, ...]
-    chosen: tuple[Chosen, ...]
+    placed: tuple[StageReport, ...]
+    evaluated: tuple[ScoredCandidate, ...]
+    chosen: tuple[ChosenPoints, ...]
     note: str
     """How it was searched."""
 
@@ -163,7 +163,7 @@ class Report:
         for chosen in self.chosen:
             points = ", ".join(f"{tau:.4g}" for tau in chosen.taus) or "-"
             lines.append(
-                f"| {chosen.evaluations} | {points} | `{chosen.ts}` | {chosen.score['value']:.4g} "
+                f"| {chosen.nfe} | {points} | `{chosen.ts}` | {chosen.score['value']:.4g} "
                 f"| {chosen.score['error']:.2g} | {chosen.karras_value:.4g} |"
             )
         cost = (
@@ -175,7 +175,7 @@ class Report:
         return "\n".join([*lines, "", cost, "", " ".join([self.note, *doubts]), ""])
 
 
-def _csv(evaluated: Sequence[Evaluated]) -> str:
+def _csv(evaluated: Sequence[ScoredCandidate]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["stage", "points", "taus", "first", "samples", "value", "error"])
@@ -185,7 +185,7 @@ def _csv(evaluated: Sequence[Evaluated]) -> str:
     return text.getvalue()
 
 
-def _plot(report: Report, file: Path) -> None:
+def _plot(report: TimePointsReport, file: Path) -> None:
     """Draw a panel for each stage: score against the time that was searched, every evaluation a dot.
 
     A line joins evaluations on the same samples, which alone compare: fewer have a greater distance. Fresh
@@ -213,11 +213,11 @@ def _plot(report: Report, file: Path) -> None:
     pyplot.close(figure)
 
 
-def _rows(report: Report, placed: Placed) -> list[Evaluated]:
+def _rows(report: TimePointsReport, placed: StageReport) -> list[ScoredCandidate]:
     return [row for row in report.evaluated if row.stage == placed.stage]
 
 
-def _panel(axes: Any, placed: Placed, rows: Sequence[Evaluated]) -> None:
+def _panel(axes: Any, placed: StageReport, rows: Sequence[ScoredCandidate]) -> None:
     place = placed.taus.index(placed.tau)
     series = sorted({(row.first > 0, row.samples) for row in rows})
     for number, (fresh, samples) in enumerate(series):
@@ -243,7 +243,7 @@ def _panel(axes: Any, placed: Placed, rows: Sequence[Evaluated]) -> None:
     others = [f"{tau:.3g}" for tau in placed.taus if tau != placed.tau]
     beside = f" beside {', '.join(others)}" if others else ""
     axes.set_title(
-        f"{placed.evaluations} evaluations: {placed.tau:.3g} {what}{beside}\n{placed.spent:,} samples",
+        f"{placed.nfe} evaluations: {placed.tau:.3g} {what}{beside}\n{placed.spent:,} samples",
         fontsize=9,
     )
     axes.grid(True, which="both", alpha=0.3)

@@ -88,7 +88,7 @@ def score_samples(
         seed=request.seed,
         reference=manifest.fingerprint,
         sampler=request.sampling.text,
-        evaluations=request.sampling.evaluations,
+        nfe=request.sampling.evaluations,
     )
 
 

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cm_ray.tracking.progress import Value, clean_name
-from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, parts
+from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, chunks
+from cm_ray.tracking.sent_state import MetricValue, clean_name
 from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import check_uri, default_uri
 
 
-class Group:
+class RunGroup:
     """The MLflow run under which the runs of a folder are shown.
 
     Give the runs in it `uri`, the same experiment, and `run_id` as their tracking.parent_run. It is found
@@ -53,7 +53,7 @@ class Group:
             return ""
         if self._remote.due():
             self._remote.attempt(self._remote.client)
-        return self._remote.told.run_id
+        return self._remote.state.run_id
 
     def log(
         self,
@@ -83,13 +83,13 @@ class Group:
     def _send(self, remote: RemoteRun) -> None:
         """Send of all that was ever logged what the store does not know: the run may have been made anew."""
         client = remote.client()
-        known = client.get_run(remote.told.run_id).data
+        known = client.get_run(remote.state.run_id).data
         remote.send_params({n: value for n, value in self._params.items() if n not in known.params})
         now_ms = int(1000 * time.time())
         changed = {n: value for n, value in self._metrics.items() if known.metrics.get(n) != value}
-        values = [Value(0, name, value, now_ms) for name, value in changed.items()]
-        for part in parts(values, METRICS_PER_CALL):
-            remote.send_values(part)
+        values = [MetricValue(0, name, value, now_ms) for name, value in changed.items()]
+        for chunk in chunks(values, METRICS_PER_CALL):
+            remote.send_values(chunk)
         remote.send_files(self._files)
 
     def _finish(self, remote: RemoteRun, status: Status) -> None:

@@ -50,11 +50,11 @@ def register_model(
         source = log_model(client, model, run_id, content)
         tags = {**_tags(score, lineage), CONTENT_TAG: content}
         version = client.create_model_version(name, source, run_id, tags=tags).version
-    champion, reason = crown(client, name, str(version), score)
+    champion, reason = update_champion(client, name, str(version), score)
     return Registered(name=name, version=str(version), champion=champion, reason=reason)
 
 
-def crown(client: Any, name: str, version: str, score: Score | None) -> tuple[bool, str]:
+def update_champion(client: Any, name: str, version: str, score: Score | None) -> tuple[bool, str]:
     """Move the alias to `version` if there is no champion yet or its score, of the same key, is worse.
 
     Returns whether the version is the champion now, and why, in one sentence.

@@ -155,7 +155,7 @@ class TestScores:
             assert row["key"]["seed"] == 1
             assert row["key"]["reference"] == Manifest.load(digits_shards()).fingerprint
             assert row["key"]["weights_sha256"] == open_extractor("digits").weights_sha256
-            assert row["key"]["evaluations"] == (1 if row["key"]["sampler"] == "one-step" else 2)
+            assert row["key"]["nfe"] == (1 if row["key"]["sampler"] == "one-step" else 2)
         table = (run.root / "scores.md").read_text().splitlines()
         assert len(table) == 2 + len(rows)
         assert {line.count("|") for line in table} == {9}
@@ -186,7 +186,7 @@ class TestScores:
         ours = by_metric(scores)
         for score in others:
             assert score.key["sampler"] == "images of one-step"
-            assert (score.key["seed"], score.key["evaluations"]) == (0, 0)
+            assert (score.key["seed"], score.key["nfe"]) == (0, 0)
             same = ours[f"{score.name}/one-step"]
             assert score.value == pytest.approx(same.value, rel=1e-9, abs=1e-12), score.name
         errors = [ours[f"FD-digits-{COUNT}/one-step"].error, others[0].error]
@@ -276,14 +276,14 @@ class TestScores:
         assert scores[0].error == pytest.approx(scores[1].error, rel=1e-6)
 
     def test_what_was_measured_before_a_failure_is_written(self, warm, tmp_path, monkeypatch):
-        measure_all = module.measure_all
+        estimate_all = module.estimate_all
 
         def failing(kinds, *sets):
             if "recall" in kinds:
                 raise UserError("not now")
-            return measure_all(kinds, *sets)
+            return estimate_all(kinds, *sets)
 
-        monkeypatch.setattr(module, "measure_all", failing)
+        monkeypatch.setattr(module, "estimate_all", failing)
         npz = save_npz(tmp_path / "images.npz", noise(70))
         with pytest.raises(UserError, match="not now"):
             evaluate(settings(npz, tmp_path / "run", scores=("precision", "FD", "recall")))
@@ -593,7 +593,7 @@ class TestBadImages:
             pytest.fail("actors were started")
 
         monkeypatch.setattr(module, "SamplerPool", refuse)
-        monkeypatch.setattr(module.Group, "finish", refuse)
+        monkeypatch.setattr(module.RunGroup, "finish", refuse)
 
     def test_images_of_another_shape(self, tiny, tmp_path):
         large = save_npz(tmp_path / "large.npz", noise(30, size=16))

@@ -157,6 +157,6 @@ def test_differences_are_students_paired_ones():
         others = best + rng.normal(0.05, 0.05, 4)
         gap = behind(list(others), list(best))
         test = stats.ttest_rel(others, best)
-        assert gap.told_apart == (test.pvalue < 0.05)
+        assert gap.significant == (test.pvalue < 0.05)
         assert gap.mean / gap.error == pytest.approx(test.statistic)
     assert behind([1.0], [0.5]) is None

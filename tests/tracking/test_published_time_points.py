@@ -15,9 +15,9 @@ from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of, save_model, to_uint8
 from cm_ray.storage.files import write_json
 from cm_ray.tracking.fetch import fetch_model
+from cm_ray.tracking.publish_time_points import publish_time_points
 from cm_ray.tracking.registry import CONTENT_TAG, model_digest
 from cm_ray.tracking.store import open_client
-from cm_ray.tracking.time_points import publish_time_points
 from cm_ray.tracking.tracker import open_tracker, resend
 
 POINTS = ((1.5,), (9.0, 0.7))

@@ -64,7 +64,7 @@ def test_the_alias_moves_to_the_best_of_one_key_only(make_run, tmp_path):
 
 def test_a_version_says_where_it_comes_from(make_run, tmp_path):
     run = make_run(rows=1)
-    register(run, score(5.0, sampler="multistep@0.8", evaluations=2))
+    register(run, score(5.0, sampler="multistep@0.8", nfe=2))
     version = champion(tmp_path)
     assert version.run_id == json.loads(run.tracking_file.read_text())["run_id"]
     assert version.tags["score.name"] == "FD-digits-1797/multistep@0.8"

@@ -18,7 +18,7 @@ from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import from_uint8, sampling_of, save_model, to_uint8
-from cm_ray.page.model_card import model_facts
+from cm_ray.page.model_card import model_card
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.tracker import open_tracker
 
@@ -212,10 +212,10 @@ def test_an_edit_over_http(make_run, start_server, tmp_path):
 
 def test_the_page_tells_the_score_of_a_registered_version(make_run, tmp_path):
     run, uri = make_run(rows=1), f"sqlite:///{tmp_path}/runs/mlflow.db"
-    open_tracker(run.config(), run, strict=True).register(score(5.0, sampler="multistep@0.8", evaluations=2))
-    told = model_facts(tiny_model(), "models:/tiny@champion", run.model, uri)
+    open_tracker(run.config(), run, strict=True).register(score(5.0, sampler="multistep@0.8", nfe=2))
+    told = model_card(tiny_model(), "models:/tiny@champion", run.model, uri)
     assert "| FD-digits-1797 | `multistep@0.8` | 5 |" in told
     assert "no classes" in told
     other = make_run("other", rows=1, model_name="unscored")
     open_tracker(other.config(), other, strict=True).register(None)
-    assert "FD-" not in model_facts(tiny_model(), "models:/unscored/1", other.model, uri)
+    assert "FD-" not in model_card(tiny_model(), "models:/unscored/1", other.model, uri)

@@ -15,7 +15,7 @@ from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.files import write_json
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.mlflow_tracker import MlflowTracker
-from cm_ray.tracking.progress import Told
+from cm_ray.tracking.sent_state import SentState
 from cm_ray.tracking.store import open_client
 from cm_ray.tracking.tracker import NullTracker, open_tracker, resend
 
@@ -51,7 +51,7 @@ def test_everything_of_a_run_is_told(make_run, tmp_path, capsys):
     before = dict(os.environ)
     tracker = tracked(run)
     tracker.sync()
-    log(run, 5, scores=[score(7.5).to_row(), score(3.5, sampler="multistep@0.8", evaluations=2).to_row()])
+    log(run, 5, scores=[score(7.5).to_row(), score(3.5, sampler="multistep@0.8", nfe=2).to_row()])
     write_json(run.result_file, {"fd": 7.5})
     tracker.finish("FINISHED")
     client, found = only_run(run)
@@ -96,7 +96,7 @@ def test_rows_of_one_step_may_arrive_apart(make_run):
 
 def test_a_kill_between_telling_and_remembering_repeats_nothing(make_run):
     run = make_run(rows=1500)
-    before = Told.fresh(f"sqlite:///{run.root.parent}/mlflow.db")
+    before = SentState.fresh(f"sqlite:///{run.root.parent}/mlflow.db")
     before.write(run.tracking_file)
     tracked(run).sync()
     before.started_ms = told(run)["started_ms"]

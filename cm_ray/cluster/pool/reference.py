@@ -16,7 +16,7 @@ from cm_ray.data.shards import Manifest, load_all
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import EXTRACTORS
-from cm_ray.metrics.measures import SampleSet
+from cm_ray.metrics.score_kinds import SampleSet
 from cm_ray.networks.model import SPEC
 from cm_ray.recipes.config import DataConfig, EvaluationConfig, MeasuringConfig, TrainConfig
 from cm_ray.runs.directory import RunDirectory

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cm_ray.metrics.extractors.inference import checked_images, plain_float32
+from cm_ray.metrics.extractors.inference import check_images, plain_float32
 from cm_ray.metrics.extractors.published_weights import CIFAR_RESNETS
 
 _CHANNELS, _DIM, _CLASSES, _BATCH = (16, 32, 64), 64, 10, 512
@@ -93,7 +93,7 @@ class CifarResNetExtractor:
 
         Raises UserError on other images.
         """
-        checked_images(images, self.name, channels=(3,), size=(32, 32))
+        check_images(images, self.name, channels=(3,), size=(32, 32))
         parts = [self._features_of(part) for part in images.split(_BATCH)]
         return torch.cat(parts) if parts else torch.zeros(0, _DIM)
 

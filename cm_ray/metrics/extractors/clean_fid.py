@@ -16,7 +16,7 @@ from cleanfid.resize import build_resizer  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from cm_ray.errors import UserError, closest
-from cm_ray.metrics.extractors.inference import checked_images, plain_float32
+from cm_ray.metrics.extractors.inference import check_images, plain_float32
 from cm_ray.metrics.extractors.published_weights import TORCHSCRIPT_INCEPTION
 from cm_ray.metrics.extractors.resizing import RESIZINGS
 
@@ -77,7 +77,7 @@ class CleanFIDExtractor:
         Computed in whole float32, also on a GPU, where clean-fid itself leaves that to the surroundings.
         Raises UserError on other images.
         """
-        checked_images(images, self.name, channels=(1, 3))
+        check_images(images, self.name, channels=(1, 3))
         if not len(images):
             return torch.zeros(0, DIM, device=self.device)
         return torch.cat([self._features_of(part) for part in images.split(_BATCH)])

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cm_ray.core.noise import Purpose, uniform
-from cm_ray.metrics.extractors.inference import checked_images
+from cm_ray.metrics.extractors.inference import check_images
 from cm_ray.storage.files import cache_root, written_aside
 
 _SEED, _STEPS, _BATCH, _RATE, _DECAY, _SMOOTHING = 0, 400, 64, 3e-3, 1e-2, 0.1
@@ -70,7 +70,7 @@ class DigitsExtractor:
         return self.network(self._prepared(images)).argmax(1)
 
     def _prepared(self, images: Tensor) -> Tensor:
-        checked_images(images, self.name, channels=(1,), size=(8, 8))
+        check_images(images, self.name, channels=(1,), size=(8, 8))
         return scaled(images.to(next(self.network.parameters()).device))
 
 

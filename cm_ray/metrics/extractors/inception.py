@@ -11,7 +11,7 @@ from torch import Tensor
 from cm_ray.errors import UserError, closest
 from cm_ray.metrics.extractors.digits_classifier import digest
 from cm_ray.metrics.extractors.inception_network import DIM, SIZE, FIDInception, build_inception
-from cm_ray.metrics.extractors.inference import checked_images, plain_float32
+from cm_ray.metrics.extractors.inference import check_images, plain_float32
 from cm_ray.metrics.extractors.published_weights import INCEPTION_2015
 from cm_ray.metrics.extractors.resizing import RESIZINGS, resized
 
@@ -76,7 +76,7 @@ class InceptionExtractor:
 
         Raises UserError on other images.
         """
-        checked_images(images, self.name, channels=(1, 3))
+        check_images(images, self.name, channels=(1, 3))
         parts = [self._features_of(part) for part in images.split(_BATCH)]
         return torch.cat(parts) if parts else torch.zeros(0, DIM)
 

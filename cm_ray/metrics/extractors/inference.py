@@ -11,7 +11,7 @@ from torch import Tensor
 from cm_ray.errors import UserError
 
 
-def checked_images(
+def check_images(
     images: Tensor, extractor: str, channels: Sequence[int], size: tuple[int, int] | None = None
 ) -> None:
     """Raise UserError unless `images` are uint8 (b, c, h, w) with a `channels` of c and this (h, w)."""

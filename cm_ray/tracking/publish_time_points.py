@@ -13,7 +13,6 @@ from cm_ray.networks.formats.reading import network_digest
 from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
 from cm_ray.sampling.text import TimePoints
 from cm_ray.storage.files import read_json
-from cm_ray.tracking.progress import clean_name
 from cm_ray.tracking.registry import (
     CHAMPION,
     CONTENT_TAG,
@@ -26,6 +25,7 @@ from cm_ray.tracking.registry import (
     model_digest,
     parse_model_uri,
 )
+from cm_ray.tracking.sent_state import clean_name
 from cm_ray.tracking.status import Registered
 from cm_ray.tracking.store import brief, calling_mlflow, check_model_name, is_missing, open_client
 
@@ -65,7 +65,7 @@ def publish_time_points(
             named = {clean_name(name): str(value) for name, value in tags.items()}
             named |= {POINTS_TAG: json.dumps(points), OF_TAG: str(old.version), CONTENT_TAG: content}
             version = _version(client, old, model, named)
-            champion, reason = _crown(client, old, version)
+            champion, reason = _move_champion(client, old, version)
         except UserError:
             raise
         except Exception as error:  # MLflow raises whatever its transports raise
@@ -151,7 +151,7 @@ def _version(client: Any, old: Any, model: Path, tags: dict[str, str]) -> str:
     return str(number)
 
 
-def _crown(client: Any, old: Any, version: str) -> tuple[bool, str]:
+def _move_champion(client: Any, old: Any, version: str) -> tuple[bool, str]:
     """Move the alias to `version` if it is on its source; return whether it is there now, and why.
 
     Both are the same network with the same score, so nothing else could decide between them.

@@ -19,14 +19,14 @@ from cm_ray.errors import UserError
 from cm_ray.metrics.statistics import Array
 
 Counts = NDArray[np.int64]
-LEAST = 2
+MIN_VECTORS = 2
 """Vectors that any score needs of a set: one has no spread."""
 REPLICATES = 50
 """Bootstrap replicates; the error is then itself right to about 10 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Estimate:
     """A number with its uncertainty and what else decides it."""
 
     value: float
@@ -83,7 +83,7 @@ def repeated(features: Tensor, counts: Counts) -> Tensor:
     return features.repeat_interleave(torch.from_numpy(counts).to(features.device), dim=0)
 
 
-def checked_features(*sets: Tensor, least: int = LEAST) -> None:
+def check_features(*sets: Tensor, least: int = MIN_VECTORS) -> None:
     """Check sets of feature vectors (n, d) that are to be compared.
 
     Raises UserError on fewer than `least` vectors, ValueError on other shapes, different lengths, or a

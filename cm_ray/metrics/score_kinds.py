@@ -12,13 +12,13 @@ from torch import Tensor
 from cm_ray.errors import UserError
 from cm_ray.metrics import inception_score as inception
 from cm_ray.metrics import kernel, manifold
+from cm_ray.metrics.estimate import MIN_VECTORS, Estimate, check_enough
 from cm_ray.metrics.extractors.extractor import Classifier, Extractor
 from cm_ray.metrics.extrapolation import check_extrapolation, frechet_infinity
 from cm_ray.metrics.frechet import FrechetReference, frechet_of_features, frechet_of_groups
 from cm_ray.metrics.inception_score import inception_score
 from cm_ray.metrics.kernel import kernel_distance
 from cm_ray.metrics.manifold import precision_and_recall
-from cm_ray.metrics.measured import LEAST, Measured, check_enough
 from cm_ray.metrics.score import KINDS
 from cm_ray.metrics.sliced import sliced_wasserstein
 from cm_ray.metrics.statistics import FeatureStatistics
@@ -60,16 +60,16 @@ def check_kinds(
             raise UserError(
                 f"IS needs an extractor that classifies, and {extractor.name} does not; choose another one."
             )
-        for count, least, what in zip((n, n_reference), _LEAST[kind], _WHAT, strict=True):
+        for count, least, what in zip((n, n_reference), _MIN_COUNTS[kind], _WHAT, strict=True):
             if count is not None:
                 check_enough(count, least, kind, what)
         if kind == "FDinf" and n is not None:
             check_extrapolation(n, extractor.dim)
 
 
-def measure_all(
+def estimate_all(
     kinds: Sequence[str], samples: SampleSet, reference: SampleSet, extractor: Extractor, *, seed: int = 0
-) -> dict[str, Measured]:
+) -> dict[str, Estimate]:
     """Return each of `kinds`, see `KINDS`, of the samples against the reference, with its error.
 
     Both sets hold what `NEEDS` says, of the images as `extractor` sees them; of the reference, FDinf takes
@@ -78,17 +78,17 @@ def measure_all(
     ValueError when a needed part is missing or does not fit.
     """
     check_kinds(kinds, extractor)
-    measured: dict[str, Measured] = {}
+    measured: dict[str, Estimate] = {}
     for kind in kinds:
         if kind not in measured:  # recall comes with precision
-            measured |= _MEASURES[kind][1](samples, reference, extractor, seed)
+            measured |= _KINDS[kind][1](samples, reference, extractor, seed)
     return {kind: measured[kind] for kind in kinds}
 
 
-_Measures = Callable[[SampleSet, SampleSet, Extractor, int], dict[str, Measured]]
+_Compute = Callable[[SampleSet, SampleSet, Extractor, int], dict[str, Estimate]]
 
 
-def _fd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+def _fd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Estimate]:
     if samples.features is not None:
         return {"FD": frechet_of_features(samples.features, reference.frechet)}
     if not samples.groups:
@@ -96,16 +96,16 @@ def _fd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: in
     return {"FD": frechet_of_groups(samples.groups, reference.frechet)}
 
 
-def _fdinf(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+def _fdinf(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Estimate]:
     features = _given(samples.features, "the samples' features")
     return {"FDinf": frechet_infinity(features, reference.frechet, seed=seed)}
 
 
-def _kid(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+def _kid(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Estimate]:
     return {"KID": kernel_distance(*_features_of_both(samples, reference), seed=seed)}
 
 
-def _is(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+def _is(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Estimate]:
     classifier = cast(Classifier, extractor)  # `check_kinds` has seen to it
     logits = classifier.logits_of(_given(samples.features, "the samples' features"))
     return {"IS": inception_score(logits, seed=seed)}
@@ -113,21 +113,21 @@ def _is(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: in
 
 def _manifold(
     samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int
-) -> dict[str, Measured]:
+) -> dict[str, Estimate]:
     precision, recall = precision_and_recall(*_features_of_both(samples, reference), seed=seed)
     return {"precision": precision, "recall": recall}
 
 
-def _swd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+def _swd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Estimate]:
     x, y = _given(samples.images, "the samples' images"), _given(reference.images, "the reference's images")
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(f"images {tuple(x.shape)} and {tuple(y.shape)} cannot be compared")
     levels = sliced_wasserstein(x.flatten(1), y.flatten(1), seed=seed)
     settings = {**levels.settings, "of": "pixels"}
-    return {"SWD": Measured(value=levels.value / _LEVELS, error=levels.error / _LEVELS, settings=settings)}
+    return {"SWD": Estimate(value=levels.value / _LEVELS, error=levels.error / _LEVELS, settings=settings)}
 
 
-_MEASURES: dict[str, tuple[Needs, _Measures]] = {
+_KINDS: dict[str, tuple[Needs, _Compute]] = {
     "FD": ("statistics", _fd),
     "FDinf": ("features", _fdinf),
     "KID": ("features", _kid),
@@ -137,20 +137,20 @@ _MEASURES: dict[str, tuple[Needs, _Measures]] = {
     "recall": ("features", _manifold),
 }
 
-_LEAST = {
-    "FD": (LEAST, LEAST),
-    "FDinf": (LEAST, LEAST),
-    "KID": (kernel.least_vectors(), kernel.least_vectors()),
-    "SWD": (LEAST, LEAST),
-    "IS": (inception.least_samples(), 0),
-    "precision": (manifold.least_vectors(), manifold.least_vectors()),
-    "recall": (manifold.least_vectors(), manifold.least_vectors()),
+_MIN_COUNTS = {
+    "FD": (MIN_VECTORS, MIN_VECTORS),
+    "FDinf": (MIN_VECTORS, MIN_VECTORS),
+    "KID": (kernel.min_vectors(), kernel.min_vectors()),
+    "SWD": (MIN_VECTORS, MIN_VECTORS),
+    "IS": (inception.min_samples(), 0),
+    "precision": (manifold.min_vectors(), manifold.min_vectors()),
+    "recall": (manifold.min_vectors(), manifold.min_vectors()),
 }
 """Samples and images of the reference that each kind needs, as its own function checks."""
 _WHAT = ("samples", "images in the reference")
 _LEVELS = 127.5  # of a byte, in a unit of [-1, 1]
 
-NEEDS: Mapping[str, Needs] = {kind: needs for kind, (needs, _) in _MEASURES.items()}
+NEEDS: Mapping[str, Needs] = {kind: needs for kind, (needs, _) in _KINDS.items()}
 """What each kind needs of a `SampleSet`; statistics are its groups."""
 
 

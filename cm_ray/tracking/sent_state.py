@@ -1,4 +1,4 @@
-"""How far a server has been told: tracking.json, and what of the folder is new beyond it."""
+"""How far a server has been sent: tracking.json, and what of the folder is new beyond it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from cm_ray.storage.files import read_json, write_json
 
 
 @dataclass(slots=True, kw_only=True)
-class Told:
+class SentState:
     """What the server at `uri` knows."""
 
     uri: str
-    """The server or store; another one is told from the start."""
+    """The server or store; another one is sent from the start."""
     key: str
     """A tag of the MLflow run, chosen before it is made: a kill in between makes no second run."""
     run_id: str = ""
@@ -40,12 +40,12 @@ class Told:
     """The registered version: fields of `Registered`, and `content`, the digest of the model."""
 
     @classmethod
-    def fresh(cls, uri: str) -> Told:
-        """Return that nothing was told."""
+    def fresh(cls, uri: str) -> SentState:
+        """Return that nothing was sent."""
         return cls(uri=uri, key=uuid.uuid4().hex)
 
     @classmethod
-    def read(cls, file: Path, uri: str) -> Told:
+    def read(cls, file: Path, uri: str) -> SentState:
         """Return what `write` wrote, or a fresh one when there is none for this server."""
         values = read_json(file) if file.is_file() else {}
         return cls(**values) if values.get("uri") == uri else cls.fresh(uri)
@@ -55,7 +55,7 @@ class Told:
         write_json(file, dataclasses.asdict(self))
 
 
-class Value(NamedTuple):
+class MetricValue(NamedTuple):
     """One number of the log."""
 
     step: int
@@ -64,31 +64,31 @@ class Value(NamedTuple):
     time_ms: int
 
 
-def new_values(rows: list[dict[str, Any]], told: Told) -> list[Value]:
+def new_values(rows: list[dict[str, Any]], state: SentState) -> list[MetricValue]:
     """Return the numbers of the log that were not sent, in order, each (step, name) once.
 
     A row's time is its "time" (Unix seconds), else its "seconds" since the start of the run, or those of
     the row before it: the same whenever it is sent, as MLflow drops only what is repeated in full.
     """
-    seen = {(told.step, name) for name in told.names}
+    seen = {(state.step, name) for name in state.names}
     values, elapsed = [], 0.0
     for row in rows:
         step = int(row["step"])
         elapsed = float(row.get("seconds", elapsed))
-        time_ms = int(1000 * row["time"]) if "time" in row else told.started_ms + int(1000 * elapsed)
+        time_ms = int(1000 * row["time"]) if "time" in row else state.started_ms + int(1000 * elapsed)
         for name, value in _numbers(row):
-            if step >= told.step and (step, name) not in seen:
+            if step >= state.step and (step, name) not in seen:
                 seen.add((step, name))
-                values.append(Value(step, name, value, time_ms))
+                values.append(MetricValue(step, name, value, time_ms))
     return values
 
 
-def advance(told: Told, sent: list[Value]) -> None:
+def advance(state: SentState, sent: list[MetricValue]) -> None:
     """Remember that these, the next of the log, were sent."""
     last = sent[-1].step
     names = [value.name for value in sent if value.step == last]
-    told.names = [*told.names, *names] if told.step == last else names
-    told.step = last
+    state.names = [*state.names, *names] if state.step == last else names
+    state.step = last
 
 
 def artifacts(run: RunDirectory) -> list[Path]:
@@ -96,7 +96,7 @@ def artifacts(run: RunDirectory) -> list[Path]:
     return [run.config_file, run.lineage_file, run.result_file, *sorted(run.samples.glob("*.png"))]
 
 
-def new_files(root: Path, files: Iterable[Path], told: Told) -> Iterator[tuple[Path, str, str]]:
+def new_files(root: Path, files: Iterable[Path], state: SentState) -> Iterator[tuple[Path, str, str]]:
     """Yield (file, path, stamp) of those that are there and are new or changed.
 
     The path is the one below `root`; of a file elsewhere, its name.
@@ -107,7 +107,7 @@ def new_files(root: Path, files: Iterable[Path], told: Told) -> Iterator[tuple[P
         status = file.stat()
         path = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
         stamp = f"{status.st_size}-{status.st_mtime_ns}"
-        if told.files.get(path) != stamp:
+        if state.files.get(path) != stamp:
             yield file, path, stamp
 
 
