@@ -16,7 +16,7 @@ from cm_ray.metrics.estimate import (
     standard_error,
 )
 
-_ROWS = 512  # vectors in float64 at once
+_ROWS = 512  # vectors per batch in float64
 
 
 def sliced_wasserstein(
@@ -29,9 +29,9 @@ def sliced_wasserstein(
 ) -> Estimate:
     """Return the sliced 2-Wasserstein distance of features (n, d) and (m, d), of any type, in their unit.
 
-    The root of the mean, over `projections` random directions, of the squared Wasserstein distance of the
-    projected sets, which sorting solves. The reference counts as fixed for the error. Sees all of the
-    distributions, not only two moments; of finite sets of one distribution it is above 0.
+    It is the root of the mean, over `projections` random directions, of the squared Wasserstein distance of
+    the projected sets, which sorting computes. It depends on the whole distributions, not on two moments
+    only; for finite sets from the same distribution it is above 0. The error treats the reference as fixed.
     """
     check_features(samples, reference)
     directions = normal(seed, 0, torch.arange(projections), Purpose.NOISE, (samples.shape[1],)).double()
@@ -50,20 +50,20 @@ def sliced_wasserstein(
 
 
 def _projected(features: Tensor, directions: Tensor) -> Tensor:
-    """Return features (n, d) along directions (d, c): (n, c), float64, which the features never are whole."""
-    return torch.cat([part.double() @ directions for part in features.split(_ROWS)])
+    """Return features (n, d) projected on directions (d, c): (n, c), float64, converted in batches."""
+    return torch.cat([batch.double() @ directions for batch in features.split(_ROWS)])
 
 
 def squared_wasserstein_1d(x: Tensor, y: Tensor) -> Tensor:
-    """Return the squared 2-Wasserstein distances (c,) of the columns of x (n, c) and y (m, c), sorted.
+    """Return the squared 2-Wasserstein distances (c,) of the columns of x (n, c) and y (m, c), both sorted.
 
-    The integral of the squared difference of the quantile functions, exactly: both are constant between
-    the multiples of 1/n and 1/m.
+    It is the exact integral of the squared difference of the quantile functions, which are constant between
+    the multiples of 1/n and of 1/m.
     """
     n, m = len(x), len(y)
     if n == m:
         return (x - y).square().mean(0)
-    steps = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).sort().values  # of 1 / (n m)
+    steps = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).sort().values  # in 1 / (n m)
     widths = steps.diff(prepend=torch.zeros(1, dtype=torch.int64))
     i, j = ((steps - 1) // m).to(x.device), ((steps - 1) // n).to(x.device)
     return ((x[i] - y[j]).square() * (widths.to(x) / (n * m))[:, None]).sum(0)
