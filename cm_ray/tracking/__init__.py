@@ -1,4 +1,8 @@
-"""Tracking: tells MLflow what a run directory holds. The run itself only writes files; see `tracker`."""
+"""Tracking: send the contents of run directories to MLflow, and read models from its registry.
+
+Training only writes files; a tracker reads them and sends what is new, see `tracker`. Nothing in this room
+trains, samples or scores.
+"""
 
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.group import RunGroup

@@ -1,4 +1,4 @@
-"""The MLflow run of a folder of runs: a table, a sweep."""
+"""The MLflow run of a folder that contains runs, such as a table or a sweep."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from cm_ray.tracking.store import check_uri, default_uri
 
 
 class RunGroup:
-    """The MLflow run under which the runs of a folder are shown.
+    """An MLflow run that is the parent of the runs in a folder.
 
-    Give the runs in it `uri`, the same experiment, and `run_id` as their tracking.parent_run. It is found
-    again by tracking.json in the folder. That the store is away is said once on stderr and never raised;
-    what was logged meanwhile is sent with the next call that reaches it.
+    Give those runs `uri`, the same experiment, and `run_id` as their tracking.parent_run. tracking.json in
+    the folder stores which MLflow run it is. When the store does not answer, one sentence goes to stderr and
+    nothing is raised; what was logged meanwhile is sent with the next call that reaches the store.
     """
 
     def __init__(self, folder: Path, *, name: str, uri: str, experiment: str) -> None:
-        """Contact nobody yet.
+        """Prepare the group without contacting the store.
 
-        uri: the tracking server or store; empty: mlflow.db beside the folder; none: tell nobody.
-        Raises UserError on a uri that MLflow does not take.
+        uri: the tracking server or store; empty stands for mlflow.db beside the folder; "none" turns tracking
+        off. Raises UserError on a uri that MLflow does not support.
         """
         self.folder = folder.absolute()
         self.uri = uri or default_uri(self.folder.parent)
-        """Where this run is and those under it belong."""
+        """Tracking server or store of this run and of the runs below it."""
         self._params: dict[str, str] = {}
         self._metrics: dict[str, float] = {}
         self._files: dict[Path, None] = {}
@@ -43,12 +43,12 @@ class RunGroup:
                 self.uri,
                 name=name,
                 experiment=experiment,
-                meanwhile=f"the work in {self.folder} goes on, and what it tells is sent later",
+                meanwhile=f"the work in {self.folder} goes on and its log is sent later",
             )
 
     @property
     def run_id(self) -> str:
-        """The run's id, made or found again on first use; empty when it has none and the store is away."""
+        """Id of the MLflow run, created or found on first use; empty while the store has never answered."""
         if self._remote is None:
             return ""
         if self._remote.due():
@@ -62,10 +62,10 @@ class RunGroup:
         metrics: Mapping[str, float] = {},
         files: Sequence[Path] = (),
     ) -> None:
-        """Tell these of the folder as a whole.
+        """Log parameters, metrics and files of the whole folder.
 
-        A parameter keeps its first value, as MLflow has it; of a metric the last finite one shows. A file
-        is sent again when it has changed; one outside of the folder goes under its name.
+        A parameter keeps its first value, as in MLflow; a metric shows its last finite value. A file is sent
+        again when it has changed; a file outside of the folder is stored under its name.
         """
         self._params = {clean_name(name): str(value) for name, value in params.items()} | self._params
         self._metrics |= {
@@ -76,12 +76,12 @@ class RunGroup:
             self._remote.attempt(partial(self._send, self._remote))
 
     def finish(self, status: Status) -> None:
-        """Send what is not sent and close the run, even if the last attempt failed a moment ago."""
+        """Send what is not sent yet and close the run, even if the last attempt failed a moment ago."""
         if self._remote is not None:
             self._remote.attempt(partial(self._finish, self._remote, status))
 
     def _send(self, remote: RemoteRun) -> None:
-        """Send of all that was ever logged what the store does not know: the run may have been made anew."""
+        """Send all logged values that the store does not have: the MLflow run may be a new one."""
         client = remote.client()
         known = client.get_run(remote.state.run_id).data
         remote.send_params({n: value for n, value in self._params.items() if n not in known.params})

@@ -1,4 +1,4 @@
-"""The tracker that tells MLflow."""
+"""The tracker that sends a run directory to MLflow."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TRANSFER_TIMEOUT_S = 120
 
 
 class MlflowTracker:
-    """Tells one MLflow store about one run directory, and remembers in tracking.json how far; see `Tracker`.
+    """Sends one run directory to one MLflow store; tracking.json stores what was sent. See `Tracker`.
 
-    While the store is away `sync` returns at once, but for one attempt after 5 s, 10 s, 20 s ... 5 min,
-    each of which waits 5 s at most; the outage is said once on stderr.
+    While the store does not answer, `sync` returns at once, except for one attempt after 5 s, 10 s, 20 s ...
+    5 min, which waits 5 s at most. One sentence about the outage goes to stderr.
     """
 
     def __init__(self, config: TrainConfig, run: RunDirectory, uri: str, *, strict: bool = False) -> None:
@@ -43,7 +43,7 @@ class MlflowTracker:
             self.remote.attempt(self._send_all)
 
     def register(self, score: Score | None) -> Registered | None:
-        """Register the run's model with its score; what was registered before stays as it is.
+        """Register the run's model with its score; what was registered before stays unchanged.
 
         Raises UserError when the run has no model.
         """
@@ -98,7 +98,7 @@ class MlflowTracker:
             self.remote.remember()
 
     def _send_lineage(self) -> None:
-        """Send the lineage as tags while its file is not sent: beforehand, so that a kill loses none."""
+        """Send the lineage as tags before its file, so that an interruption in between loses no tags."""
         if any(new_files(self.run.root, [self.run.lineage_file], self.remote.state)):
             self.remote.send_tags(self._lineage())
 

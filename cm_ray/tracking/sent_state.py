@@ -1,4 +1,4 @@
-"""How far a server has been sent: tracking.json, and what of the folder is new beyond it."""
+"""tracking.json: the state of what a server has received, and what in a folder is new since then."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from cm_ray.storage.files import read_json, write_json
 
 @dataclass(slots=True, kw_only=True)
 class SentState:
-    """What the server at `uri` knows."""
+    """What the server at `uri` has received."""
 
     uri: str
-    """The server or store; another one is sent from the start."""
+    """The server or store; another one receives everything from the start."""
     key: str
-    """A tag of the MLflow run, chosen before it is made: a kill in between makes no second run."""
+    """Tag of the MLflow run, stored before the run is created: an interruption leaves no second run."""
     run_id: str = ""
-    """The MLflow run; empty before it is made."""
+    """Id of the MLflow run; empty before it is created."""
     started_ms: int = 0
-    """When the MLflow run was made: the zero of the rows' times, so that a row sent twice is the same."""
+    """Creation time of the MLflow run, the zero of the rows' times, so that a row sent twice is the same."""
     described: bool = False
-    """Whether the parameters were sent."""
+    """True when the parameters were sent."""
     step: int = -1
-    """All metrics of the steps before this one were sent..."""
+    """All metrics of steps before this one were sent."""
     names: list[str] = field(default_factory=list)
-    """...and these of this step."""
+    """Names of the metrics of `step` that were sent."""
     files: dict[str, str] = field(default_factory=dict)
-    """Artifacts that were sent, by path in the folder: size and time of change."""
+    """Artifacts that were sent, by path in the folder, with size and modification time."""
     version: dict[str, Any] = field(default_factory=dict)
-    """The registered version: fields of `Registered`, and `content`, the digest of the model."""
+    """The registered version: the fields of `Registered`, and `content`, the digest of the model."""
 
     @classmethod
     def fresh(cls, uri: str) -> SentState:
-        """Return that nothing was sent."""
+        """Return the state of a server that has received nothing."""
         return cls(uri=uri, key=uuid.uuid4().hex)
 
     @classmethod
     def read(cls, file: Path, uri: str) -> SentState:
-        """Return what `write` wrote, or a fresh one when there is none for this server."""
+        """Return the state in a file; a fresh one when there is none or it is of another server."""
         values = read_json(file) if file.is_file() else {}
         return cls(**values) if values.get("uri") == uri else cls.fresh(uri)
 
     def write(self, file: Path) -> None:
-        """Write to tracking.json, aside and renamed."""
+        """Write the state to a file atomically."""
         write_json(file, dataclasses.asdict(self))
 
 
@@ -59,16 +59,20 @@ class MetricValue(NamedTuple):
     """One number of the log."""
 
     step: int
+    """Training step."""
     name: str
+    """Name of the metric."""
     value: float
+    """The number."""
     time_ms: int
+    """Unix time in milliseconds."""
 
 
 def new_values(rows: list[dict[str, Any]], state: SentState) -> list[MetricValue]:
     """Return the numbers of the log that were not sent, in order, each (step, name) once.
 
-    A row's time is its "time" (Unix seconds), else its "seconds" since the start of the run, or those of
-    the row before it: the same whenever it is sent, as MLflow drops only what is repeated in full.
+    The time of a row is its "time" (Unix seconds), or else its "seconds" since the start of the run, or those
+    of the row before it. So it is the same whenever the row is sent; MLflow drops only exact duplicates.
     """
     seen = {(state.step, name) for name in state.names}
     values, elapsed = [], 0.0
@@ -84,7 +88,7 @@ def new_values(rows: list[dict[str, Any]], state: SentState) -> list[MetricValue
 
 
 def advance(state: SentState, sent: list[MetricValue]) -> None:
-    """Remember that these, the next of the log, were sent."""
+    """Record in `state` that these values, the next of the log, were sent."""
     last = sent[-1].step
     names = [value.name for value in sent if value.step == last]
     state.names = [*state.names, *names] if state.step == last else names
@@ -92,14 +96,14 @@ def advance(state: SentState, sent: list[MetricValue]) -> None:
 
 
 def artifacts(run: RunDirectory) -> list[Path]:
-    """Return the files of a run that are shown, whether or not they are there yet."""
+    """Return the paths of a run's files that are sent as artifacts; some may not exist yet."""
     return [run.config_file, run.lineage_file, run.result_file, *sorted(run.samples.glob("*.png"))]
 
 
 def new_files(root: Path, files: Iterable[Path], state: SentState) -> Iterator[tuple[Path, str, str]]:
-    """Yield (file, path, stamp) of those that are there and are new or changed.
+    """Yield (file, path, stamp) of those files that exist and are new or changed.
 
-    The path is the one below `root`; of a file elsewhere, its name.
+    The path is relative to `root`; of a file outside of it, only the name.
     """
     for file in files:
         if not file.is_file():
@@ -112,7 +116,7 @@ def new_files(root: Path, files: Iterable[Path], state: SentState) -> Iterator[t
 
 
 def clean_name(name: str) -> str:
-    """Return a name that MLflow takes, for a metric, a parameter or a tag."""
+    """Replace characters that MLflow does not accept in the name of a metric, a parameter or a tag."""
     return re.sub(r"[^\w\-. :/]", "_", name)[:250]
 
 

@@ -513,7 +513,7 @@ class TestBadSettings:
                 {"extractor": f"{__name__}:Plain", "scores": ("FD", "IS")},
                 "IS needs an extractor that classifies",
             ),
-            ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is no address of an MLflow store"),
+            ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is not the address of an MLflow store"),
         ],
     )
     def test_of_a_model(self, changes, sentence, tiny, tmp_path):
@@ -534,7 +534,7 @@ class TestBadSettings:
         refused("no data set and no path 'digts'; did you mean 'digits'", "digts", tmp_path)
         refused("There is no /nowhere/run; give the path of", "/nowhere/run", tmp_path)
         refused("There is no MLflow store at", "models:/tiny@champion", tmp_path)
-        refused("is no model: give models:/NAME@champion", "models:/tiny", tmp_path)
+        refused("is not the address of a model; give models:/NAME@champion", "models:/tiny", tmp_path)
         (tmp_path / "empty").mkdir()
         refused("empty holds no images", tmp_path / "empty", tmp_path)
         (tmp_path / "notes.txt").write_text("no images")
@@ -543,7 +543,7 @@ class TestBadSettings:
         refused("is not a whole .npz file", tmp_path / "cut.npz", tmp_path)
         run = make_tiny_run(tmp_path / "begun")
         run.model.rename(tmp_path / "finished")
-        refused("begun is not finished: repeat its command first", run.root, tmp_path)
+        refused("begun is not finished; repeat its command first", run.root, tmp_path)
 
     def test_settings_that_images_do_not_have(self, tmp_path):
         npz = save_npz(tmp_path / "images.npz", noise(30))
@@ -621,9 +621,7 @@ class TestBadImages:
 @pytest.mark.ray
 def test_images_that_the_extractor_is_not_made_for(warm, tmp_path):
     colour = save_npz(tmp_path / "colour.npz", noise(30, channels=3))
-    with pytest.raises(
-        UserError, match=r"digits is made for uint8 images \(b, 1, 8, 8\), not for .*\(30, 3, 8, 8\)"
-    ):
+    with pytest.raises(UserError, match=r"digits needs uint8 images \(b, 1, 8, 8\), not .*\(30, 3, 8, 8\)"):
         evaluate(settings(colour, tmp_path / "run", data=str(colour)))
 
 

@@ -330,7 +330,7 @@ def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
         ({"tolerance": math.nan}, "--tolerance must be a number of 0 or more, not nan"),
         ({"tolerance": -0.1}, "--tolerance must be a number of 0 or more, not -0.1"),
         ({"zone": math.inf}, "--zone must be a number of 0 or more, not inf"),
-        ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is no address of an MLflow store"),
+        ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is not the address of an MLflow store"),
     ],
 )
 def test_settings_that_are_refused(run, changes, sentence, request):

@@ -81,5 +81,5 @@ def test_batches_and_repetition_change_nothing(resnet20, cifar_images):
 def test_it_is_a_classifier_of_32_pixel_colour_images():
     extractor = CifarResNetExtractor(CifarResNet(20).eval().requires_grad_(False), "", "cifar-resnet20")
     assert isinstance(extractor, Classifier)
-    with pytest.raises(UserError, match=r"cifar-resnet20 is made for uint8 images \(b, 3, 32, 32\), not for"):
+    with pytest.raises(UserError, match=r"cifar-resnet20 needs uint8 images \(b, 3, 32, 32\), not"):
         extractor.features(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))

@@ -170,11 +170,9 @@ def test_grey_images_are_repeated_and_others_refused(small_file, published):
     extractor = open_extractor("clean-fid", weights=small_file)
     grey = images(2, channels=1)
     torch.testing.assert_close(extractor.features(grey), extractor.features(grey.repeat(1, 3, 1, 1)))
-    with pytest.raises(
-        UserError, match=r"clean-fid is made for uint8 images \(b, 1 or 3, h, w\), not for float32"
-    ):
+    with pytest.raises(UserError, match=r"clean-fid needs uint8 images \(b, 1 or 3, h, w\), not float32"):
         extractor.features(torch.zeros(1, 3, 32, 32))
-    with pytest.raises(UserError, match=r"not for uint8 \(1, 2, 32, 32\)"):
+    with pytest.raises(UserError, match=r"not uint8 \(1, 2, 32, 32\)"):
         extractor.features(images(1, channels=2))
 
 

@@ -71,7 +71,7 @@ def test_the_distance_orders_samples_by_how_wrong_they_are(extractor):
 
 @pytest.mark.parametrize("bad", [torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 1, 8, 8)])
 def test_other_images_are_refused(extractor, bad):
-    with pytest.raises(UserError, match=r"made for uint8 images \(b, 1, 8, 8\), not for"):
+    with pytest.raises(UserError, match=r"needs uint8 images \(b, 1, 8, 8\), not"):
         extractor.features(bad)
 
 

@@ -37,7 +37,7 @@ def test_strata_are_resampled_apart():
     standard_error(kept, sizes, replicates=200)
     assert all([c[:3].sum(), c[3:5].sum(), c[5:].sum()] == sizes for c in drawn)
     assert len({tuple(c) for c in drawn}) > 50
-    with pytest.raises(ValueError, match="two replicates and two things"):
+    with pytest.raises(ValueError, match="two replicates and two items"):
         standard_error(kept, [3, 1])
 
 
@@ -57,7 +57,7 @@ def test_rows_are_repeated_as_drawn():
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(ValueError, match="two replicates and two things"):
+    with pytest.raises(ValueError, match="two replicates and two items"):
         standard_error(float, 1)
     with pytest.raises(ValueError, match="of one d"):
         check_features(torch.zeros(3, 2), torch.zeros(3, 4))

@@ -124,7 +124,7 @@ def test_grey_images_are_repeated_and_others_refused(random_inception):
     grey = images(1, channels=1)
     expected = random_inception.features(grey.expand(-1, 3, -1, -1))
     torch.testing.assert_close(random_inception.features(grey), expected)
-    with pytest.raises(UserError, match=r"made for uint8 images \(b, 1 or 3, h, w\), not for float32"):
+    with pytest.raises(UserError, match=r"needs uint8 images \(b, 1 or 3, h, w\), not float32"):
         random_inception.features(torch.zeros(1, 3, 32, 32))
 
 

@@ -67,9 +67,9 @@ def test_what_is_no_score_is_refused():
             of_kind("IS", error=error)
     with pytest.raises(ValueError, match="error must be finite"):
         Score.from_row(of_kind("IS").to_row() | {"error": float("nan")})
-    with pytest.raises(ValueError, match="not a row"):
+    with pytest.raises(ValueError, match="not the row"):
         Score.from_row({"value": 1})
-    with pytest.raises(ValueError, match="key has"):
+    with pytest.raises(ValueError, match="key must have"):
         Score(value=1.0, key={})
     with pytest.raises(ValueError, match="has the key of FD-digits-1797"):
         Score.from_row(score().to_row() | {"name": "FID-50k"})

@@ -217,7 +217,7 @@ def test_nobody_is_told_where_that_is_asked_for(tmp_path):
 
 
 def test_an_address_that_mlflow_does_not_take_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is no address of an MLflow store"):
+    with pytest.raises(UserError, match="is not the address of an MLflow store"):
         make_group(tmp_path / "table", uri="localhost:5000")
 
 
