@@ -1,4 +1,4 @@
-"""How the page looks, and what its buttons call."""
+"""The layout of the page, and the functions that its buttons call."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ os.environ.setdefault("GRADIO_RUN_HISTORY", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _KEPT_S = 3600
-"""Uploads and results are removed after so long."""
+"""Seconds after which uploads and results are removed."""
 ANY_CLASS = "drawn at random"
+"""Entry of the class menu that draws a class at random."""
 HINTS: dict[str, str] = {
-    "inpaint": "Paint over what is to be made anew; all else is kept as it is.",
-    "colorize": "The luminance is kept, colours are made.",
-    "upscale": "The image is reduced by the factor; the means of its patches are kept.",
-    "stroke": "Paint on the image: the result follows the strokes. The greater the first time, the freer.",
-    "denoise": "Noise of the level is added and removed again, in one evaluation.",
+    "inpaint": "Paint over the part that is to be generated; the rest stays unchanged.",
+    "colorize": "The luminance stays unchanged; the colours are generated.",
+    "upscale": "The image is reduced by the factor; the means of its patches stay unchanged.",
+    "stroke": "Paint on the image; the result follows the strokes. A larger first time allows more changes.",
+    "denoise": "Noise of this level is added and removed again, in one network evaluation.",
 }
+"""A hint for each task of editing."""
 
 
 def gradio() -> Any:
-    """Return Gradio. Raises UserError, saying how to get it, when it is not installed."""
+    """Return the module Gradio. Raises UserError, with the command to install it, when it is missing."""
     try:
         import gradio as module
     except ImportError as error:
-        raise UserError("The page needs Gradio: pip install 'cm_ray[app]'.") from error
+        raise UserError("The page needs Gradio; run pip install 'cm_ray[app]'.") from error
     return module
 
 
-def build(play: Playground, facts: str) -> Any:
-    """Return the page as Gradio's Blocks."""
+def build(play: Playground, card: str) -> Any:
+    """Return the page as Gradio Blocks; card: the description of the model, in Markdown."""
     gr = gradio()
     with gr.Blocks(title="cm_ray", analytics_enabled=False, delete_cache=(_KEPT_S, _KEPT_S)) as page:
         gr.Markdown("# cm_ray")
@@ -49,7 +51,7 @@ def build(play: Playground, facts: str) -> Any:
         with gr.Tab("Between"):
             _between_tab(gr, play)
         with gr.Tab("Model"):
-            gr.Markdown(facts, elem_id="facts")
+            gr.Markdown(card, elem_id="facts")
     page.queue(default_concurrency_limit=2, max_size=32, api_open=False)
     return page
 
@@ -96,7 +98,7 @@ def _edit_tab(gr: Any, play: Playground) -> None:
 
 
 def _image_controls(gr: Any) -> tuple[Any, Any, Any, Any]:
-    """Add the controls that give the image: return the upload, the sample's seed, its button, the canvas."""
+    """Add the controls of the image: return the upload, the sample's seed, its button and the canvas."""
     upload = gr.File(label="An image file", type="binary", elem_id="edit-upload", height=100)
     with gr.Row():
         sample_seed = gr.Number(0, label="Seed of the sample", precision=0)
@@ -152,7 +154,7 @@ def _between_tab(gr: Any, play: Playground) -> None:
 
 
 def _result(gr: Any, name: str) -> tuple[Any, Any]:
-    """Return where a picture is shown, and where the text of its step."""
+    """Return the component that shows a picture, and the one that shows the text of its step."""
     text = gr.Markdown("", elem_id=f"{name}-text")
     picture = gr.Image(
         show_label=False,
@@ -171,16 +173,16 @@ def _classes(gr: Any, play: Playground) -> Any:
 
 
 def _label(play: Playground, name: str) -> int | None:
-    """Return the number of a class by its name. Raises UserError when there is none of that name."""
+    """Return the number of a class from its name. Raises UserError when there is no such class."""
     if name == ANY_CLASS:
         return None
     if name not in play.spec.class_names:
-        raise UserError(f"There is no class {name!r}.")
+        raise UserError(f"There is no class {name!r}; choose one from the menu.")
     return play.spec.class_names.index(name)
 
 
 def _tasks(play: Playground) -> list[str]:
-    """Return the tasks that the model can do."""
+    """Return the tasks that the model supports."""
     diffusion, (channels, _, _) = play.spec.diffusion, play.spec.shape
     if diffusion.boundary == "none":
         return ["denoise"]
@@ -192,11 +194,13 @@ def _tasks(play: Playground) -> list[str]:
 def _edit_form(
     task: Task, label: int | None, seed: int, samples: int, steps: int, taus: str, factor: int, sigma: float
 ) -> EditForm:
-    """Return what is wished for, leaving out what belongs to other tasks."""
+    """Return the settings of an edit, without those that belong to other tasks."""
     try:
         times = tuple(float(tau) for tau in taus.replace(",", " ").split())
     except ValueError as error:
-        raise UserError(f"The times {taus!r} are not numbers: write {STROKE_TIMES[0]}, say.") from error
+        raise UserError(
+            f"The times {taus!r} are not numbers; write {STROKE_TIMES[0]}, for example."
+        ) from error
     return EditForm(
         task=task,
         label=label,
@@ -216,7 +220,7 @@ def _painted(canvas: Any) -> CanvasContent:
 
 
 def _shown(gr: Any, function: Callable[..., Iterator[Frame]]) -> Callable[..., Iterator[tuple[Any, str]]]:
-    """Return a generator for Gradio: pictures and texts; a UserError becomes a message on the page."""
+    """Return a generator function for Gradio; a UserError becomes a message on the page."""
 
     @functools.wraps(function)
     def wrapped(*values: Any) -> Iterator[tuple[Any, str]]:
@@ -229,7 +233,7 @@ def _shown(gr: Any, function: Callable[..., Iterator[Frame]]) -> Callable[..., I
 
 
 def _refusing(gr: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function for Gradio whose UserErrors become messages on the page."""
+    """Return a function for Gradio; a UserError becomes a message on the page."""
 
     @functools.wraps(function)
     def wrapped(*values: Any) -> Any:

@@ -195,7 +195,7 @@ class TestOnACluster:
         run = RunDirectory(tmp_path / "run")
         run.root.mkdir()
         run.claim(override(recipes.ict_digits(), TINY | {"seed": 4}))
-        refused(r"holds a run with other settings: seed \(4 there, 0 here\)", run_dir=str(run.root))
+        refused(r"has a run with other settings: seed \(4 there, 0 here\)", run_dir=str(run.root))
         assert run.config().seed == 4
 
 

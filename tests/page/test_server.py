@@ -173,7 +173,7 @@ def test_no_runs_are_kept(client):
     [
         ("sample", (65, 1, 0, "3"), "Take 1 to 64 images, not 65."),
         ("sample", (1, 1, 0, "nine"), "nine is not in the list of choices"),
-        ("between", (0, 1, 9, 8, "3"), "Take 1 to 64 images in all, not 9 times 8."),
+        ("between", (0, 1, 9, 8, "3"), "Take 1 to 64 images in total, not 9 times 8."),
         ("edit", (None, None, "denoise", "3", 0, 1, 0, "", 2, 0.5), "There is no image yet"),
     ],
 )

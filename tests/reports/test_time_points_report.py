@@ -34,16 +34,16 @@ def chosen(nfe=2, kept=(2.0,), karras=(-1.0, 0.1), fewer=(-1.0, 0.1)):
         (
             {"kept": (2.5,), "karras": (0.1, 0.1)},
             [
-                "2 evaluations: the points found score no better than a Karras grid's (by 0.1 ± 0.1), "
+                "NFE 2: the points found score no better than those of a Karras grid (by 0.1 ± 0.1), "
                 "which the model gets instead."
             ],
         ),
         (
             {"kept": (2.5,), "karras": (0.3, 0.1), "fewer": (0.5, 0.2)},
             [
-                "2 evaluations: the points found score clearly worse than a Karras grid's (by 0.3 ± 0.1), "
+                "NFE 2: the points found score clearly worse than those of a Karras grid (by 0.3 ± 0.1), "
                 "which the model gets instead.",
-                "2 evaluations score clearly worse than fewer do (by 0.5 ± 0.2): more steps do not help.",
+                "NFE 2: the score is clearly worse than with fewer (by 0.5 ± 0.2); more steps do not help.",
             ],
         ),
     ],
