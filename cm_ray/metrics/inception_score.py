@@ -31,11 +31,11 @@ def inception_score(
     p = log_p.exp()
     negentropy = (p * log_p).nan_to_num(0.0).sum(1)
     bounds = np.linspace(0, len(logits), splits + 1).astype(int)
-    parts = [slice(low, high) for low, high in itertools.pairwise(bounds)]
+    slices = [slice(low, high) for low, high in itertools.pairwise(bounds)]
 
     def statistic(counts: Counts) -> float:
         weights = torch.from_numpy(counts).to(p)
-        return float(np.mean([_score(p[part], negentropy[part], weights[part]) for part in parts]))
+        return float(np.mean([_score(p[split], negentropy[split], weights[split]) for split in slices]))
 
     return Estimate(
         value=statistic(np.ones(len(logits), np.int64)),

@@ -41,7 +41,7 @@ class PointSampleRange:
 class PointScorer(Protocol[Partial]):
     """Scores time points from samples; like `CandidateScorer`, with points in place of candidates."""
 
-    def sample(self, requests: Sequence[PointSampleRange], /) -> Sequence[Partial]:
+    def sample(self, ranges: Sequence[PointSampleRange], /) -> Sequence[Partial]:
         """Return the result of each range; the ranges may be sampled in parallel."""
         ...
 
@@ -58,7 +58,7 @@ Search: TypeAlias = Callable[[Gap, CandidateScorer[Partial], SearchHistory[Parti
 
 
 def find_points(
-    scores: PointScorer[Partial],
+    scorer: PointScorer[Partial],
     size: int,
     count: int,
     *,
@@ -77,20 +77,20 @@ def find_points(
     "raced") are in the unit of the score.  No samples of the same points are requested twice.  Raises
     UserError when a number or a name is wrong.
     """
-    pinpoint = _PointSearch(scores, _search(strategy, method, budget or SampleBudget(), tolerance, zone))
+    pinpoint = _PointSearch(scorer, _search(strategy, method, budget or SampleBudget(), tolerance, zone))
     return greedy(pinpoint, size, count, passes=passes)
 
 
 def _search(
     strategy: str, method: Method, budget: SampleBudget, tolerance: float, zone: float
 ) -> Search[Partial]:
-    def search(gap: Gap, scores: CandidateScorer[Partial], history: SearchHistory[Partial]) -> PointResult:
+    def search(gap: Gap, scorer: CandidateScorer[Partial], history: SearchHistory[Partial]) -> PointResult:
         ends, stays = (gap.left, gap.right), gap.incumbent
         if strategy == "smooth":
-            return smooth(*ends, scores, budget, tolerance=tolerance, incumbent=stays, history=history)
+            return smooth(*ends, scorer, budget, tolerance=tolerance, incumbent=stays, history=history)
         if strategy == "raced":
-            return raced(method, *ends, scores, budget, zone=zone, incumbent=stays, history=history)
-        return fixed_size(method, *ends, scores, budget, incumbent=stays, history=history)
+            return raced(method, *ends, scorer, budget, zone=zone, incumbent=stays, history=history)
+        return fixed_size(method, *ends, scorer, budget, incumbent=stays, history=history)
 
     if strategy not in STRATEGIES:
         raise UserError(f"There is no search strategy {strategy!r}: {closest(strategy, list(STRATEGIES))}")
@@ -100,8 +100,8 @@ def _search(
 class _PointSearch(Generic[Partial]):
     """Searches for one point after another and keeps the samples for later searches."""
 
-    def __init__(self, scores: PointScorer[Partial], search: Search[Partial]) -> None:
-        self._scores, self._search = scores, search
+    def __init__(self, scorer: PointScorer[Partial], search: Search[Partial]) -> None:
+        self._scorer, self._search = scorer, search
         self._searched: dict[Points, CandidateRecord[Partial]] = {}
         self._fresh: dict[Points, CandidateRecord[Partial]] = {}
 
@@ -111,7 +111,7 @@ class _PointSearch(Generic[Partial]):
         history = SearchHistory(
             *({inside[key]: what for key, what in of.items() if key in inside} for of in of_all)
         )
-        found = self._search(gap, _InGap(self._scores, gap), history)
+        found = self._search(gap, _InGap(self._scorer, gap), history)
         for of, of_gap in zip(of_all, (history.search, history.fresh), strict=True):
             of.update({gap.filled(i): what for i, what in of_gap.items()})
         return found
@@ -124,9 +124,9 @@ class _InGap(Generic[Partial]):
     of: PointScorer[Partial]
     gap: Gap
 
-    def sample(self, requests: Sequence[SampleRange], /) -> Sequence[Partial]:
+    def sample(self, ranges: Sequence[SampleRange], /) -> Sequence[Partial]:
         return self.of.sample(
-            [PointSampleRange(self.gap.filled(r.candidate), r.first, r.count) for r in requests]
+            [PointSampleRange(self.gap.filled(r.candidate), r.first, r.count) for r in ranges]
         )
 
     def score(self, partial: Partial, /) -> Array:

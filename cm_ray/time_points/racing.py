@@ -64,7 +64,7 @@ def raced(
     method: Method,
     left: int,
     right: int,
-    scores: CandidateScorer[Partial],
+    scorer: CandidateScorer[Partial],
     budget: SampleBudget,
     *,
     zone: float = ZONE,
@@ -79,7 +79,7 @@ def raced(
     """
     check_range(left, right)
     history = history or SearchHistory()
-    ledger = Ledger(scores, budget, history.search)
+    ledger = Ledger(scorer, budget, history.search)
     known: dict[int, float] = {}
     for step in method(left, right, known):
         leader = race(ledger, step.decides, zone=zone)
@@ -87,14 +87,14 @@ def raced(
     best = race(ledger, ledger.candidates, zone=zone)
     behind = {i: ledger.difference(i, best) for i in ledger.candidates if i != best}
     answer = Unconfirmed(best, behind, fixed_size_cost(left, right, best, budget, incumbent), incumbent)
-    return confirmed(answer, ledger, Ledger(scores, budget, history.fresh, start=budget.full), zone=zone)
+    return confirmed(answer, ledger, Ledger(scorer, budget, history.fresh, start=budget.full), zone=zone)
 
 
 def fixed_size(
     method: Method,
     left: int,
     right: int,
-    scores: CandidateScorer[Partial],
+    scorer: CandidateScorer[Partial],
     budget: SampleBudget,
     *,
     incumbent: int | None = None,
@@ -105,7 +105,7 @@ def fixed_size(
     Raises ValueError when there is no candidate.
     """
     budget = SampleBudget(first=budget.full, full=budget.full)
-    ledger = Ledger(scores, budget, (history or SearchHistory()).search)
+    ledger = Ledger(scorer, budget, (history or SearchHistory()).search)
 
     def evaluate(batch: Sequence[int]) -> list[float]:
         ledger.bring(dict.fromkeys(batch, 0))

@@ -39,7 +39,7 @@ class SampleRange:
 class CandidateScorer(Protocol[Partial]):
     """Samples and scores candidates. An implementation has the networks, the features and the cluster."""
 
-    def sample(self, requests: Sequence[SampleRange], /) -> Sequence[Partial]:
+    def sample(self, ranges: Sequence[SampleRange], /) -> Sequence[Partial]:
         """Return the result of each range; the ranges may be sampled in parallel."""
         ...
 
@@ -112,7 +112,7 @@ class Ledger(Generic[Partial]):
 
     def __init__(
         self,
-        scores: CandidateScorer[Partial],
+        scorer: CandidateScorer[Partial],
         budget: SampleBudget,
         records: dict[int, CandidateRecord[Partial]] | None = None,
         *,
@@ -124,7 +124,7 @@ class Ledger(Generic[Partial]):
         """Samples taken for this ledger, of all candidates together."""
         self.rounds = 0
         """Number of batches that were sampled one after another."""
-        self._scores, self._start = scores, start
+        self._scorer, self._start = scorer, start
         self._sampled = {} if records is None else records
 
     @property
@@ -138,7 +138,7 @@ class Ledger(Generic[Partial]):
 
     def cost(self, levels: Mapping[int, int]) -> int:
         """Return the number of samples that it takes to bring candidates to levels."""
-        return sum(request.count for item in levels.items() for request in self._missing(*item))
+        return sum(sample_range.count for item in levels.items() for sample_range in self._missing(*item))
 
     def bring(self, levels: Mapping[int, int]) -> None:
         """Sample candidates up to the given levels in one round. Do nothing for those that are there already.
@@ -146,12 +146,12 @@ class Ledger(Generic[Partial]):
         Raises ValueError on a wrong number of results, a NaN, a score of minus infinity, or fewer than two
         replicates.
         """
-        requests = [request for item in levels.items() for request in self._missing(*item)]
-        if not requests:
+        ranges = [sample_range for item in levels.items() for sample_range in self._missing(*item)]
+        if not ranges:
             return
-        for request, part in zip(requests, self._scores.sample(requests), strict=True):
-            self._merge(request.candidate, part)
-        self.spent += sum(request.count for request in requests)
+        for sample_range, result in zip(ranges, self._scorer.sample(ranges), strict=True):
+            self._merge(sample_range.candidate, result)
+        self.spent += sum(sample_range.count for sample_range in ranges)
         self.rounds += 1
 
     def score(self, candidate: int, level: int) -> Array:
@@ -188,10 +188,10 @@ class Ledger(Generic[Partial]):
             for step in range(self.level(candidate) + 1, level + 1)
         ]
 
-    def _merge(self, candidate: int, part: Any) -> None:
+    def _merge(self, candidate: int, result: Any) -> None:
         before: CandidateRecord[Any] | None = self._sampled.get(candidate)
-        merged = part if before is None else before.merged + part
-        scored = np.asarray(self._scores.score(merged), dtype=np.float64)
+        merged = result if before is None else before.merged + result
+        scored = np.asarray(self._scorer.score(merged), dtype=np.float64)
         if scored.ndim != 1 or len(scored) < 3 or np.isnan(scored).any() or scored.min() == -math.inf:
             raise ValueError(f"a score and two or more replicates must be numbers, not {scored}")
         if np.isinf(scored).any():

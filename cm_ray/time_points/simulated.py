@@ -88,7 +88,7 @@ class NoisyCurve:
         too high by bias / n.
         """
         self.curve, self.bias = curve, bias
-        self.requests: list[SampleRange] = []
+        self.ranges: list[SampleRange] = []
         """All ranges that were sampled, in order."""
         x, units = np.linspace(0, 1, len(curve)), 2 * budget // GROUP
         kernel = (
@@ -99,12 +99,12 @@ class NoisyCurve:
         self._units = curve + deviation * np.sqrt(10_000 / GROUP) * noise
         self._weights = rng.exponential(size=(units, REPLICATES))
 
-    def sample(self, requests: Sequence[SampleRange]) -> list[GroupScores]:
+    def sample(self, ranges: Sequence[SampleRange]) -> list[GroupScores]:
         """Return the groups of each range; counts must be multiples of `GROUP`."""
-        self.requests += requests
+        self.ranges += ranges
         return [
             GroupScores(self._units[r.first // GROUP : (r.first + r.count) // GROUP, r.candidate])
-            for r in requests
+            for r in ranges
         ]
 
     def score(self, partial: GroupScores) -> Array:

@@ -38,7 +38,7 @@ One last candidate at the highest level may exceed it, and so may a first level 
 def smooth(
     left: int,
     right: int,
-    scores: CandidateScorer[Partial],
+    scorer: CandidateScorer[Partial],
     budget: SampleBudget,
     *,
     tolerance: float = TOLERANCE,
@@ -56,7 +56,7 @@ def smooth(
     """
     check_range(left, right)
     history = history or SearchHistory()
-    ledger = Ledger(scores, budget, history.search)
+    ledger = Ledger(scorer, budget, history.search)
     ledger.bring(dict.fromkeys(spread(range(left, right + 1), PROBES), 0))
     normals = np.random.default_rng(0).standard_normal((256, right + 1 - left))
     while True:
@@ -73,7 +73,7 @@ def smooth(
     others = [i for i in ledger.candidates if i != best and not ledger.failed(i)]
     behind = {i: curve.difference(i - left, best - left) for i in others}
     answer = Unconfirmed(best, behind, fixed_size_cost(left, right, best, budget, incumbent), incumbent)
-    fresh = Ledger(scores, budget, history.fresh, start=budget.full)
+    fresh = Ledger(scorer, budget, history.fresh, start=budget.full)
     return confirmed(answer, ledger, fresh, zone=4 * tolerance)
 
 

@@ -93,12 +93,12 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
         if not ((alpha >= 0) & (alpha <= 1)).all():
             raise RefusedRequest("alpha must be in [0, 1].")
 
-        def make(part: Tensor, rows: Tensor, labels: Labels | None) -> Images:
+        def make(batch: Tensor, rows: Tensor, labels: Labels | None) -> Images:
             if not between:
-                return self.model.sample(part, seed=seed, sampling=sampling, labels=labels)
-            share, seeds = alpha[rows.cpu()].to(part.device), (seed, int(settings["to_seed"]))
+                return self.model.sample(batch, seed=seed, sampling=sampling, labels=labels)
+            share, seeds = alpha[rows.cpu()].to(batch.device), (seed, int(settings["to_seed"]))
             *_, last = interpolation_steps(
-                self.model, sampling, share, indices=part, seeds=seeds, labels=labels
+                self.model, sampling, share, indices=batch, seeds=seeds, labels=labels
             )
             return last.x
 
@@ -115,11 +115,11 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
                 )
         pictures, masks = _read(table, spec, edit, bool(settings["resize"]))
 
-        def make(part: Tensor, rows: Tensor, labels: Labels | None) -> Images:
-            mask = None if masks is None else masks[rows.cpu()].to(part.device)
-            images = from_uint8(pictures[rows.cpu()]).to(part.device)
+        def make(batch: Tensor, rows: Tensor, labels: Labels | None) -> Images:
+            mask = None if masks is None else masks[rows.cpu()].to(batch.device)
+            images = from_uint8(pictures[rows.cpu()]).to(batch.device)
             seed = int(settings["seed"])
-            return edited(self.model, edit, images, indices=part, seed=seed, mask=mask, labels=labels)
+            return edited(self.model, edit, images, indices=batch, seed=seed, mask=mask, labels=labels)
 
         return self._in_batches(indices, settings, make)
 
@@ -134,9 +134,9 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
         device, label = next(self.model.parameters()).device, int(settings["label"])
         made = [np.empty((0, h, w, c), np.uint8)]
         for rows in torch.arange(len(indices), device=device).split(_BATCH) if len(indices) else ():
-            part = indices.to(device)[rows]
-            labels = None if label < 0 else torch.full_like(part, label)
-            made.append(to_uint8(make(part, rows, labels)).permute(0, 2, 3, 1).cpu().numpy())
+            batch = indices.to(device)[rows]
+            labels = None if label < 0 else torch.full_like(batch, label)
+            made.append(to_uint8(make(batch, rows, labels)).permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(made)
 
 

@@ -76,7 +76,7 @@ def trials(names, search, count=16):
             curve = published_curve(name, rng)
             scores = NoisyCurve(curve, rng, deviation=rng.uniform(0.03, 0.05))
             found = SEARCHES[search](1, len(curve) - 2, scores, SampleBudget())
-            assert found.spent == sum(request.count for request in scores.requests)
+            assert found.spent == sum(request.count for request in scores.ranges)
             rows.append((found.spent, curve[found.best] - curve[1:-1].min()))
     return np.array(rows)
 
