@@ -46,16 +46,14 @@ def publish_time_points(
     """Register the folder `model`, which has new time points, as a version of the model that it comes from.
 
     source: the version that the time points were searched for: ``models:/NAME@ALIAS`` or
-    ``models:/NAME/VERSION``; or NAME alone, which stands for its first version with the content `before`.
-    before: the `model_digest` of the model before the search.  run_id: MLflow run whose versions are
-    considered for NAME; empty: any run.  tracking_uri: see `fetch_model`.  tags: more tags of the new
-    version.
+    ``models:/NAME/VERSION``; or NAME alone, for its first version with the `model_digest` `before`, that of
+    the model before the search.  run_id: MLflow run whose versions are considered for NAME; empty: any run.
+    tracking_uri: see `fetch_model`.  tags: more tags of the new version.
 
     The new version belongs to the MLflow run of the source and has its tags, and the tags `time_points`
-    (JSON) and `time_points.of` (number of the source). A second call finds the existing version. If the
-    source is the champion, the new version becomes the champion; otherwise the champion stays. Raises
-    UserError when the store does not answer, when there is no such version or cm_ray has not registered it,
-    and when `model` has no time points or another network.
+    (JSON) and `time_points.of` (number of the source). A second call finds it. It becomes the champion if the
+    source is. Raises UserError when the store does not answer, when cm_ray has not registered the source, and
+    when `model` has no time points or another network.
     """
     content, points = model_digest(model), _time_points(model)
     uri = existing_store(tracking_uri)

@@ -155,7 +155,7 @@ def test_uploads_and_samples_become_canvases(play, tmp_path):
     [
         (lambda play: play.sample(0, 1, 0, None), "Take 1 to 64 images, not 0"),
         (lambda play: play.sample(65, 1, 0, None), "Take 1 to 64 images, not 65"),
-        (lambda play: play.sample(1, 1001, 0, None), "Take 0 to 1000 steps, not 1001"),
+        (lambda play: play.sample(1, 1001, 0, None), "Take 1 to 1000 steps, or 0 for the default, not 1001"),
         (lambda play: play.sample(1, 1, -1, None), "seed must be 0 or more, not -1"),
         (lambda play: play.sample(1, None, 0, None), "A number is missing"),
         (lambda play: play.sample(1, 1, 0, 10), "The label 10 does not fit"),
@@ -191,7 +191,7 @@ def test_without_gradio_the_page_says_how_to_get_it(monkeypatch, run):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    with pytest.raises(UserError, match=r"The page needs Gradio: pip install 'cm_ray\[app\]'"):
+    with pytest.raises(UserError, match=r"The page needs Gradio; run pip install 'cm_ray\[app\]'"):
         serve(PageSettings(model=str(run.root), port=port))
     with pytest.raises(UserError, match="--port must be 1 to 65535, not 0"):
         serve(PageSettings(model=str(run.root), port=0))
