@@ -4,7 +4,7 @@ Needs Gradio: pip install 'cm_ray[app]'. Listens on 127.0.0.1 unless told otherw
 """
 
 from cm_ray.command_line.options import run_job
-from cm_ray.page.server import Page, serve
+from cm_ray.page.server import PageSettings, serve
 
 if __name__ == "__main__":
-    run_job(Page, serve, __doc__ or "")
+    run_job(PageSettings, serve, __doc__ or "")

@@ -28,7 +28,7 @@ from cm_ray.scoring.evaluator import extractor_opener, noise_distance, score_sam
 from cm_ray.scoring.reference import Shards, reference_statistics
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
-from cm_ray.tracking import Group
+from cm_ray.tracking import RunGroup
 from cm_ray.tracking.registry import model_digest
 
 Method = Literal["edm", "cd", "pd", "ect", "ct", "ict"]
@@ -80,7 +80,7 @@ def make_table(table: Table) -> list[Path]:
     same model with the same key are kept. Raises UserError as `train`.
     """
     configs = _configs(table)  # refused before anything is made
-    group = Group(table.folder, name=table.folder.name, uri=table.tracking_uri, experiment=EXPERIMENT)
+    group = RunGroup(table.folder, name=table.folder.name, uri=table.tracking_uri, experiment=EXPERIMENT)
     with RunDirectory(table.folder).locked():
         try:
             files = _make(table, configs, group)
@@ -91,7 +91,7 @@ def make_table(table: Table) -> list[Path]:
     return files
 
 
-def _make(table: Table, configs: Mapping[str, Recipe], group: Group) -> list[Path]:
+def _make(table: Table, configs: Mapping[str, Recipe], group: RunGroup) -> list[Path]:
     group.log(params={"data": table.data, **table.changes})
     tracked = {
         "tracking.uri": group.uri,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cm_ray.metrics.extractors.registry import Extractor
+from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score
 from cm_ray.metrics.statistics import FeatureStatistics

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.metrics.extractors.registry import Extractor, open_extractor, statistics_of
+from cm_ray.metrics.extractors.extractor import Extractor, statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.score import Score, frechet_score
 from cm_ray.metrics.statistics import FeatureStatistics
@@ -87,7 +88,7 @@ def score_samples(
         seed=request.seed,
         reference=fingerprint,
         sampler=request.sampling.text,
-        evaluations=request.sampling.evaluations,
+        nfe=request.sampling.evaluations,
     )
 
 

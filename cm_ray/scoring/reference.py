@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from cm_ray.data.shards import Manifest, read_rows, rows_per_group
-from cm_ray.metrics.extractors.registry import Extractor
+from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.storage.files import cache_root, remove, written_aside
 

@@ -246,7 +246,7 @@ class TestBadInput:
             ("stroke", {"seed": -1}, "Seeds must not be negative"),
             ("stroke", {"label": 10}, "The label 10 does not fit the model: it has classes 0 to 9"),
             ("stroke", {"taus": (90.0,)}, "at most 80, not 90"),
-            ("stroke", {"model": "nowhere"}, "nowhere is neither a run directory"),
+            ("stroke", {"model": "nowhere"}, "nowhere is not a model; give a run directory"),
             ("upscale", {"factor": 3}, "A factor of 3 does not divide images of 8x8 pixels: take 2, 4, 8"),
             ("colorize", {}, "this one makes grey ones"),
             ("denoise", {}, "The noise level sigma must be above 0.002"),

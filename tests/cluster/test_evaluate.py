@@ -157,7 +157,7 @@ class TestScores:
             assert row["key"]["seed"] == 1
             assert row["key"]["reference"] == Manifest.load(digits_shards()).fingerprint
             assert row["key"]["weights_sha256"] == open_extractor("digits").weights_sha256
-            assert row["key"]["evaluations"] == (1 if row["key"]["sampler"] == "one-step" else 2)
+            assert row["key"]["nfe"] == (1 if row["key"]["sampler"] == "one-step" else 2)
         table = (run.root / "scores.md").read_text().splitlines()
         assert len(table) == 2 + len(rows)
         assert {line.count("|") for line in table} == {9}
@@ -188,7 +188,7 @@ class TestScores:
         ours = by_metric(scores)
         for score in others:
             assert score.key["sampler"] == "images of one-step"
-            assert (score.key["seed"], score.key["evaluations"]) == (0, 0)
+            assert (score.key["seed"], score.key["nfe"]) == (0, 0)
             same = ours[f"{score.name}/one-step"]
             assert score.value == pytest.approx(same.value, rel=1e-9, abs=1e-12), score.name
         errors = [ours[f"FD-digits-{COUNT}/one-step"].error, others[0].error]
@@ -278,14 +278,14 @@ class TestScores:
         assert scores[0].error == pytest.approx(scores[1].error, rel=1e-6)
 
     def test_what_was_measured_before_a_failure_is_written(self, warm, tmp_path, monkeypatch):
-        measure_all = module.measure_all
+        estimate_all = module.estimate_all
 
         def failing(kinds, *sets):
             if "recall" in kinds:
                 raise UserError("not now")
-            return measure_all(kinds, *sets)
+            return estimate_all(kinds, *sets)
 
-        monkeypatch.setattr(module, "measure_all", failing)
+        monkeypatch.setattr(module, "estimate_all", failing)
         npz = save_npz(tmp_path / "images.npz", noise(70))
         with pytest.raises(UserError, match="not now"):
             evaluate(settings(npz, tmp_path / "run", scores=("precision", "FD", "recall")))
@@ -515,7 +515,7 @@ class TestBadSettings:
                 {"extractor": f"{__name__}:Plain", "scores": ("FD", "IS")},
                 "IS needs an extractor that classifies",
             ),
-            ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is no address of an MLflow store"),
+            ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is not the address of an MLflow store"),
         ],
     )
     def test_of_a_model(self, changes, sentence, tiny, tmp_path):
@@ -536,7 +536,7 @@ class TestBadSettings:
         refused("no data set and no path 'digts'; did you mean 'digits'", "digts", tmp_path)
         refused("There is no /nowhere/run; give the path of", "/nowhere/run", tmp_path)
         refused("There is no MLflow store at", "models:/tiny@champion", tmp_path)
-        refused("is no model: give models:/NAME@champion", "models:/tiny", tmp_path)
+        refused("is not the address of a model; give models:/NAME@champion", "models:/tiny", tmp_path)
         (tmp_path / "empty").mkdir()
         refused("empty holds no images", tmp_path / "empty", tmp_path)
         (tmp_path / "notes.txt").write_text("no images")
@@ -545,7 +545,7 @@ class TestBadSettings:
         refused("is not a whole .npz file", tmp_path / "cut.npz", tmp_path)
         run = make_tiny_run(tmp_path / "begun")
         run.model.rename(tmp_path / "finished")
-        refused("begun is not finished: repeat its command first", run.root, tmp_path)
+        refused("begun is not finished; repeat its command first", run.root, tmp_path)
 
     def test_settings_that_images_do_not_have(self, tmp_path):
         npz = save_npz(tmp_path / "images.npz", noise(30))
@@ -595,7 +595,7 @@ class TestBadImages:
             pytest.fail("actors were started")
 
         monkeypatch.setattr(module, "SamplerPool", refuse)
-        monkeypatch.setattr(module.Group, "finish", refuse)
+        monkeypatch.setattr(module.RunGroup, "finish", refuse)
 
     def test_images_of_another_shape(self, tiny, tmp_path):
         large = save_npz(tmp_path / "large.npz", noise(30, size=16))
@@ -623,9 +623,7 @@ class TestBadImages:
 @pytest.mark.ray
 def test_images_that_the_extractor_is_not_made_for(warm, tmp_path):
     colour = save_npz(tmp_path / "colour.npz", noise(30, channels=3))
-    with pytest.raises(
-        UserError, match=r"digits is made for uint8 images \(b, 1, 8, 8\), not for .*\(30, 3, 8, 8\)"
-    ):
+    with pytest.raises(UserError, match=r"digits needs uint8 images \(b, 1, 8, 8\), not .*\(30, 3, 8, 8\)"):
         evaluate(settings(colour, tmp_path / "run", data=str(colour)))
 
 

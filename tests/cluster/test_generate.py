@@ -15,7 +15,8 @@ from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import Actors, plan_actors
 from cm_ray.data.shards import Manifest, load_all, write_shard
 from cm_ray.errors import UserError
-from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
+from cm_ray.metrics.extractors.extractor import statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
 from cm_ray.recipes.measuring import ActorSettings

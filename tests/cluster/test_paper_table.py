@@ -64,7 +64,7 @@ def test_a_table_goes_on_where_it_was_stopped(methods, ray_cluster, tmp_path, mo
     files = make_table(table)
     rows = list(csv.DictReader(files[1].open()))
     assert len(rows) == 1 + 4 * len(methods)
-    assert [row["evaluations"] for row in rows] == ["35", *["1", "2", "4", "8"] * len(methods)]
+    assert [row["nfe"] for row in rows] == ["35", *["1", "2", "4", "8"] * len(methods)]
     for name, stamp in cells.items():
         assert (table.folder / "cells" / name).stat().st_mtime_ns == stamp, "measured once"
     assert all(file.is_file() for file in files)

@@ -204,7 +204,7 @@ def test_two_objectives_have_a_front(ray_cluster, tmp_path):
         ({"scheduler": "none", "reduction": 2}, "--grace and --reduction are asha's"),
         ({"sampler": "nsga2"}, "nsga2 is for two objectives"),
         ({"storage": "nonsense"}, "--storage nonsense cannot be opened"),
-        ({"tracking_uri": "nonsense"}, "'nonsense' is no address of an MLflow store"),
+        ({"tracking_uri": "nonsense"}, "'nonsense' is not the address of an MLflow store"),
         ({"space": "nowhere"}, "no search space 'nowhere'"),
     ],
 )

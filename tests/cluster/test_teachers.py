@@ -209,7 +209,7 @@ def missing_keys(settings, folder):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda settings, folder: str(folder), "is neither a run directory nor a model's folder"),
+        (lambda settings, folder: str(folder), "is not a model; give a run directory, a model's folder"),
         (consistency, "is a consistency model; give a diffusion model"),
         (other_images, r"makes images \(3, 8, 8\), and the data's are \(1, 8, 8\)"),
         (other_column, "was trained with column ve, and this run has edm: set --diffusion.column"),

@@ -30,10 +30,10 @@ from cm_ray.cluster.time_points.point_scores import WANTED, Kept, resampled_mean
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
+from cm_ray.metrics.estimate import infinitesimal_jackknife
 from cm_ray.metrics.extractors.digits_classifier import load_digits_images
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
-from cm_ray.metrics.measured import infinitesimal_jackknife
 from cm_ray.metrics.score import Score
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.architectures import Network
@@ -131,7 +131,7 @@ def requests_made(monkeypatch):
 
 @pytest.mark.ray
 def test_the_points_are_the_best_of_all_that_was_evaluated(warm, run, requests_made):
-    found = find_time_points(search(run, spend="fixed", method="exhaustive", steps=2, sweeps=0))
+    found = find_time_points(search(run, spend="fixed", method="exhaustive", steps=2, passes=0))
     rows = result(found)["evaluated"]
     times = karras_times(10)
     assert [row["points"] for row in rows] == [[i] for i in range(1, 9)]
@@ -188,7 +188,7 @@ def test_adaptive_searches_find_the_minimum_of_the_exhaustive_curve(warm, run, s
     }
     assert len(as_good) < 3, "the curve tells candidates apart"
     for spend in ("smooth", "raced"):
-        settings = search(run, spend, spend=spend, steps=2, sweeps=0, update=False, batch_size=80)
+        settings = search(run, spend, spend=spend, steps=2, passes=0, update=False, batch_size=80)
         (placed,) = result(find_time_points(settings))["placed"]
         assert placed["best"] in as_good
         assert placed["spent"] < placed["fixed"]
@@ -312,7 +312,7 @@ def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
     ("changes", "sentence"),
     [
         ({"steps": 1}, "has no time points to search"),
-        ({"first": 400}, "ends within its budget"),
+        ({"first": 400}, "must be 1 to its budget"),
         ({"data": "nowhere"}, "no data set and no path"),
         ({"extractor": "nothing"}, "no extractor 'nothing'"),
         ({"extractor": "cifar-resnet20", "weights": "/nowhere"}, "SHA-256"),
@@ -320,14 +320,14 @@ def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
         ({"budget": 1}, "--budget must be at least 2, not 1"),
         ({"grid": -1}, "--grid must be at least 0, not -1"),
         ({"grid": 3}, "no room for 2 points between its ends: take --grid 4"),
-        ({"sweeps": -1}, "--sweeps must be at least 0, not -1"),
+        ({"passes": -1}, "--passes must be at least 0, not -1"),
         ({"seed": -2}, "--seed must be at least 0, not -2"),
         ({"probes": -1}, "--probes must be at least 0, not -1"),
         ({"first": 1}, "--first must be at least 2"),
         ({"tolerance": math.nan}, "--tolerance must be a number of 0 or more, not nan"),
         ({"tolerance": -0.1}, "--tolerance must be a number of 0 or more, not -0.1"),
         ({"zone": math.inf}, "--zone must be a number of 0 or more, not inf"),
-        ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is no address of an MLflow store"),
+        ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is not the address of an MLflow store"),
     ],
 )
 def test_settings_that_are_refused(run, changes, sentence, request):
@@ -411,7 +411,7 @@ def test_a_finished_search_of_other_images_or_settings_is_not_shown(ray_cluster,
 
 @pytest.mark.parametrize("owner", ["config.json", "source.json", "cells", "tracking.json", "result.json"])
 def test_the_directory_of_another_job_is_left_alone(run, owner, monkeypatch):
-    monkeypatch.setattr(module, "Group", lambda *_, **__: pytest.fail("MLflow is told of it"))
+    monkeypatch.setattr(module, "RunGroup", lambda *_, **__: pytest.fail("MLflow is told of it"))
     other = run.root.with_name("other")
     write_json(other / owner, {})
     with pytest.raises(UserError, match=r"other belongs to .*; choose another --run-dir"):

@@ -113,7 +113,7 @@ def test_an_empty_folder_is_free_and_a_killed_export_leaves_it_so(job, run_direc
 def test_what_names_no_model_is_said(job, tmp_path):
     done = job("export.py", tmp_path / "nowhere", "--out", tmp_path / "x")
     assert done.code == 2
-    assert "nowhere is neither a run directory nor a model's folder, a file of weights" in done.err
+    assert "nowhere is not a model; give a run directory, a model's folder, a file of weights" in done.err
 
 
 NETWORK = {

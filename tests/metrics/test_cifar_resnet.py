@@ -5,7 +5,8 @@ import torch
 
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.cifar_resnet import CifarResNet, CifarResNetExtractor
-from cm_ray.metrics.extractors.registry import Classifier, features_of, open_extractor, statistics_of
+from cm_ray.metrics.extractors.extractor import Classifier, features_of, statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import FrechetReference, frechet_distance
 from cm_ray.metrics.inception_score import inception_score
 from cm_ray.metrics.kernel import kernel_distance
@@ -80,5 +81,5 @@ def test_batches_and_repetition_change_nothing(resnet20, cifar_images):
 def test_it_is_a_classifier_of_32_pixel_colour_images():
     extractor = CifarResNetExtractor(CifarResNet(20).eval().requires_grad_(False), "", "cifar-resnet20")
     assert isinstance(extractor, Classifier)
-    with pytest.raises(UserError, match=r"cifar-resnet20 is made for uint8 images \(b, 3, 32, 32\), not for"):
+    with pytest.raises(UserError, match=r"cifar-resnet20 needs uint8 images \(b, 3, 32, 32\), not"):
         extractor.features(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))

@@ -66,7 +66,7 @@ def test_the_alias_moves_to_the_best_of_one_key_only(make_run, tmp_path):
 
 def test_a_version_says_where_it_comes_from(make_run, tmp_path):
     run = make_run(rows=1)
-    register(run, score(5.0, sampler="multistep@0.8", evaluations=2))
+    register(run, score(5.0, sampler="multistep@0.8", nfe=2))
     version = champion(tmp_path)
     assert version.run_id == json.loads(run.tracking_file.read_text())["run_id"]
     assert version.tags["score.name"] == "FD-digits-1797/multistep@0.8"
@@ -89,7 +89,7 @@ def test_registering_twice_makes_one_version(make_run, tmp_path):
 def test_a_run_without_a_model_is_refused(make_run):
     run = make_run(rows=1)
     (run.model / "model.json").unlink()
-    with pytest.raises(UserError, match="holds no model to register"):
+    with pytest.raises(UserError, match="has no model to register"):
         register(run, None)
 
 
@@ -185,7 +185,7 @@ def test_pyfunc_labels_are_given_or_drawn(pyfunc):
         (0, {"steps": 1001}, "steps must be 0 to 1000, not 1001"),
         (0, {"steps": -1}, "steps must be 0 to 1000, not -1"),
         (0, {"seed": -1}, "seed must be at least 0"),
-        (0, {"label": 0}, "label 0 is none of this model's: give -1"),
+        (0, {"label": 0}, "This model has no label 0; give -1"),
         (-1, {}, "index must be in"),
         (2**32, {}, "index must be in"),
     ],

@@ -17,7 +17,7 @@ from cm_ray.settings.tree import flatten
 from cm_ray.storage.files import write_json
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.mlflow_tracker import MlflowTracker
-from cm_ray.tracking.progress import Told
+from cm_ray.tracking.sent_state import SentState
 from cm_ray.tracking.store import open_client
 from cm_ray.tracking.tracker import NullTracker, open_tracker, resend
 
@@ -53,7 +53,7 @@ def test_everything_of_a_run_is_told(make_run, tmp_path, capsys):
     before = dict(os.environ)
     tracker = tracked(run)
     tracker.sync()
-    log(run, 5, scores=[score(7.5).to_row(), score(3.5, sampler="multistep@0.8", evaluations=2).to_row()])
+    log(run, 5, scores=[score(7.5).to_row(), score(3.5, sampler="multistep@0.8", nfe=2).to_row()])
     write_json(run.result_file, {"fd": 7.5})
     tracker.finish("FINISHED")
     client, found = only_run(run)
@@ -98,7 +98,7 @@ def test_rows_of_one_step_may_arrive_apart(make_run):
 
 def test_a_kill_between_telling_and_remembering_repeats_nothing(make_run):
     run = make_run(rows=1500)
-    before = Told.fresh(f"sqlite:///{run.root.parent}/mlflow.db")
+    before = SentState.fresh(f"sqlite:///{run.root.parent}/mlflow.db")
     before.write(run.tracking_file)
     tracked(run).sync()
     before.started_ms = told(run)["started_ms"]
@@ -147,7 +147,7 @@ def test_a_server_that_is_away_never_hurts_and_is_told_later(make_run, start_ser
     assert said.err.count("\n") == 1
     assert f"at {uri} (it does not answer); training goes on" in said.err
     assert f"python jobs/track.py {run.root}" in said.err
-    with pytest.raises(UserError, match=f"Could not tell {uri}"):
+    with pytest.raises(UserError, match=f"Could not send .* to {uri}"):
         resend(run)
     with pytest.raises(UserError, match="Could not fetch"):
         fetch_model("models:/tiny@champion", uri)
@@ -191,7 +191,7 @@ def test_each_outage_is_said_once(make_run, monkeypatch, capsys):
             outage.setattr(tracker, "_send_all", lambda: 1 / 0)
             tracker.finish("FAILED")
             tracker.finish("FAILED")
-        assert capsys.readouterr().err.count("Could not tell MLflow") == 1
+        assert capsys.readouterr().err.count("Could not reach MLflow") == 1
         tracker.finish("FAILED")
     assert history(run, "loss") == expected(1)
 
@@ -225,7 +225,7 @@ def test_untracked_runs(make_run, tmp_path):
 )
 def test_settings_that_mlflow_does_not_take(changes, tmp_path):
     config = Recipe(tracking=TrackingSettings(**changes))
-    with pytest.raises(UserError, match=r"is no address of|with its password|letters, digits"):
+    with pytest.raises(UserError, match=r"is not the address of|contains a password|letters, digits"):
         open_tracker(config, RunDirectory(tmp_path / "runs" / "x"))
 
 

@@ -21,7 +21,7 @@ def score(value, **changes):
         "seed": 0,
         "reference": "cd" * 32,
         "sampler": "one-step",
-        "evaluations": 1,
+        "nfe": 1,
     } | changes
     return frechet_score(value, FakeExtractor(), **settings)
 

@@ -9,7 +9,8 @@ from sklearn.datasets import load_digits
 
 from cm_ray import recipes
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
+from cm_ray.metrics.extractors.extractor import statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import ModelSpec, sampling_of, to_uint8

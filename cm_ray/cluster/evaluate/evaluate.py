@@ -34,8 +34,8 @@ from cm_ray.cluster.runtime.connect import connected, node_resources
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
-from cm_ray.metrics.measures import NEEDS, Needs, SampleSet, check_kinds, measure_all
-from cm_ray.metrics.score import Score, measured_score, score_key
+from cm_ray.metrics.score import Score, score_from_estimate, score_key
+from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
 from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.recipes.sections import EXPERIMENT, DataSettings
 from cm_ray.runs.console import say, shown
@@ -46,9 +46,9 @@ from cm_ray.sampling.requests import Request
 from cm_ray.sampling.text import Sampling
 from cm_ray.scoring.score_folder import Scored
 from cm_ray.storage.files import remove
-from cm_ray.tracking import Group
+from cm_ray.tracking import RunGroup
+from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import default_uri
-from cm_ray.tracking.tracker import Status
 
 GROUPS = 20
 """Parts that samples are made in: each is kept when it is done, and their statistics tell the error."""
@@ -158,13 +158,13 @@ class _Evaluating:
                 del samples  # before the next ones are made
         remove(self.work)
 
-    def group(self, uri: str) -> Group:
+    def group(self, uri: str) -> RunGroup:
         """Return the MLflow run of what is measured alike: its metrics' names tell the rest of the keys."""
         alike = hashlib.sha256(repr(sorted(self._alike().items())).encode()).hexdigest()
         folder, uri = self.run.root / "tracking" / alike[:12], uri or default_uri(self.run.root.parent)
-        return Group(folder, name=self.run.root.name, uri=uri, experiment=EXPERIMENT)
+        return RunGroup(folder, name=self.run.root.name, uri=uri, experiment=EXPERIMENT)
 
-    def tell(self, group: Group, scores: Sequence[Score]) -> None:
+    def tell(self, group: RunGroup, scores: Sequence[Score]) -> None:
         """Log all of it to MLflow."""
         root, params = self.run.root, {"source": self.settings.source, "data": self.measure.data.path}
         group.log(
@@ -201,12 +201,12 @@ class _Evaluating:
             seed=samples.seed,
             reference=self.manifest.fingerprint,
             sampler=samples.sampler,
-            evaluations=samples.evaluations,
+            nfe=samples.evaluations,
         )
         for kinds in _computations(self.settings.scores):
             say(f"measuring {', '.join(kinds)}:")  # minutes, of 2,048 features
-            measured = measure_all(kinds, samples.as_set, reference, self.extractor)
-            scores = [measured_score(kind, one, key) for kind, one in measured.items()]
+            measured = estimate_all(kinds, samples.as_set, reference, self.extractor)
+            scores = [score_from_estimate(kind, one, key) for kind, one in measured.items()]
             self.scored.add(scores)
             for score in scores:
                 say(f"{score.metric}: {score.value:.4g} ± {score.error:.2g}")

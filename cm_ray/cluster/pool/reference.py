@@ -13,8 +13,9 @@ import torch
 from cm_ray.cluster.pool.pool import Opener, SamplerPool
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.errors import UserError
-from cm_ray.metrics.extractors.registry import EXTRACTORS, Extractor
-from cm_ray.metrics.measures import SampleSet
+from cm_ray.metrics.extractors.extractor import Extractor
+from cm_ray.metrics.extractors.registry import EXTRACTORS
+from cm_ray.metrics.score_kinds import SampleSet
 from cm_ray.networks.model import SPEC
 from cm_ray.recipes.measuring import MeasuringSettings
 from cm_ray.recipes.recipe import Recipe

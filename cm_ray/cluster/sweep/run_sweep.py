@@ -44,7 +44,7 @@ from cm_ray.sweeps.study import (
     shown_storage,
     trials_in,
 )
-from cm_ray.tracking import Group, resend
+from cm_ray.tracking import RunGroup, resend
 from cm_ray.training.specification import model_spec
 from cm_ray.training.starting_models import check_teachers
 
@@ -93,7 +93,7 @@ class _Driver:
         self.seeds = settings.seeds or space.seeds
         self.count = len(space.grid()) if self.sampler == "grid" else settings.trials or space.trials
         self.owner = self._check_same()
-        self.group = Group(run.root, name=run.root.name, uri=settings.tracking_uri, experiment=EXPERIMENT)
+        self.group = RunGroup(run.root, name=run.root.name, uri=settings.tracking_uri, experiment=EXPERIMENT)
         self.study = self._open_study()
 
     def _open_study(self) -> optuna.Study:

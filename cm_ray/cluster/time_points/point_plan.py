@@ -22,7 +22,7 @@ from cm_ray.sampling.text import Sampling
 from cm_ray.time_points.greedy import Points
 from cm_ray.time_points.openai_indices import taus
 from cm_ray.time_points.racing import ZONE
-from cm_ray.time_points.sample_budget import Effort
+from cm_ray.time_points.sample_budget import SampleBudget
 from cm_ray.time_points.smooth import TOLERANCE
 
 _MOST_GRID, _GRID = 201, 40
@@ -52,7 +52,7 @@ class TimePointSearch(MeasuringSettings):
     """Candidates at once, of sections and of ternary's looking ahead; 0: as many as there are actors."""
     first: int = 0
     """Samples to begin with; 0: a sixteenth of the budget, or more than the extractor has features."""
-    sweeps: int = 1
+    passes: int = 1
     """How often, after each new point, all points are refined."""
     tolerance: float = TOLERANCE
     """Expected regret, in the score's unit, at which smooth ends."""
@@ -71,7 +71,7 @@ class Plan:
     settings: TimePointSearch
     spec: ModelSpec
     grid: int
-    effort: Effort
+    budget: SampleBudget
 
     @classmethod
     def of(cls, settings: TimePointSearch, folder: Path, run: Recipe | None, measure: Yardstick) -> Plan:
@@ -84,14 +84,14 @@ class Plan:
         first = settings.first or min(settings.budget, max(settings.budget // 16, dim + dim // 4))
         if warning := bias_warning(first, dim):
             say(f"warning: a search from {first} samples on: {warning}")
-        effort = Effort(first=first, budget=settings.budget)
+        budget = SampleBudget(first=first, full=settings.budget)
         grid = settings.grid or min(_MOST_GRID, _last_grid(run))
         if grid < settings.steps + 1:
             raise UserError(
                 f"A grid of {grid} has no room for {settings.steps - 1} points between its ends: take --grid "
                 f"{settings.steps + 1} or more."
             )
-        return cls(settings, spec, grid, effort)
+        return cls(settings, spec, grid, budget)
 
     def sampling(self, points: Points) -> Sampling:
         """Return the sampling with points of the grid."""
@@ -109,14 +109,14 @@ class Plan:
         kept = dataclasses.asdict(self.settings)
         for name in ("actors", "run_dir", "tracking_uri", "update", "model", "weights"):
             del kept[name]
-        return kept | {"grid": self.grid, "first": self.effort.first}
+        return kept | {"grid": self.grid, "first": self.budget.first}
 
 
 def _check(settings: TimePointSearch) -> None:
     """Raise UserError, naming the setting, on what no model could be searched with."""
     if settings.steps < 2:
         raise UserError(f"--steps {settings.steps} has no time points to search: give 2 or more.")
-    least = {"batch_size": 1, "budget": 2, "grid": 0, "first": 0, "probes": 0, "sweeps": 0, "seed": 0}
+    least = {"batch_size": 1, "budget": 2, "grid": 0, "first": 0, "probes": 0, "passes": 0, "seed": 0}
     for name, low in least.items():
         if (number := getattr(settings, name)) < low:
             raise UserError(f"--{name.replace('_', '-')} must be at least {low}, not {number}.")

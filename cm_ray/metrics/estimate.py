@@ -1,4 +1,4 @@
-"""A measured number and its standard error: by the bootstrap or by the infinitesimal jackknife.
+"""A number and its standard error, by the bootstrap or the infinitesimal jackknife.
 
 Efron & Tibshirani 1993, An Introduction to the Bootstrap, Ch. 6 and Ch. 21.
 """
@@ -19,22 +19,23 @@ from cm_ray.errors import UserError
 from cm_ray.metrics.statistics import Array
 
 Counts = NDArray[np.int64]
-LEAST = 2
-"""Vectors that any score needs of a set: one has no spread."""
+"""How often each of n items was drawn (n,)."""
+MIN_VECTORS = 2
+"""Number of vectors that any score needs of a set: a single vector has no variance."""
 REPLICATES = 50
-"""Bootstrap replicates; the error is then itself right to about 10 %."""
+"""Number of bootstrap replicates; with 50, the standard error is right to about 10 %."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """A number with its uncertainty and what else decides it."""
+class Estimate:
+    """A number with its standard error and the settings that it depends on."""
 
     value: float
-    """The number itself, of all samples."""
+    """The number, computed from all samples."""
     error: float
-    """Its standard error, in the same unit: what chance in the samples alone makes of it."""
+    """Standard error of the value, in the same unit, from the randomness of the samples alone."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the measure that change what the number means; part of a score's key."""
+    """Settings that change the meaning of the value; they are part of a score's key."""
 
 
 def standard_error(
@@ -44,15 +45,15 @@ def standard_error(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> float:
-    """Return the standard deviation of `statistic` over resamples of `count` things with replacement.
+    """Return the bootstrap standard error of `statistic`: its standard deviation over resamples.
 
-    statistic: of how often each of the things (n,) was drawn.  count: n, or the sizes of the strata that
-    the things come in, one after the other: as many are drawn within each. Raises ValueError on fewer than
-    two replicates or things in a stratum, of which there is no deviation.
+    statistic: function of the number of times that each of the items (n,) was drawn.  count: n, or the sizes
+    of strata that lie one after another; each stratum is resampled to its own size. Raises ValueError on
+    fewer than two replicates or fewer than two items in a stratum.
     """
     strata = [count] if isinstance(count, int) else list(count)
     if min(replicates, *strata) < 2:
-        raise ValueError(f"a bootstrap needs two replicates and two things, not {replicates} and {count}")
+        raise ValueError(f"a bootstrap needs two replicates and two items, not {replicates} and {count}")
     rng = np.random.default_rng(derived_seed(seed, "bootstrap"))
 
     def drawn() -> Counts:
@@ -62,15 +63,15 @@ def standard_error(
 
 
 def infinitesimal_jackknife(influence: Array, n: int | None = None) -> float:
-    """Return a statistic's standard error from its influences, which add up to 0 over all of the n samples.
+    """Return the standard error of a statistic from the influences of the samples, which sum to 0.
 
-    influence: of each sample (n,), the derivative of the statistic when the sample's share of the whole
-    grows: the error is their standard deviation over sqrt(n).  Or their sums over independent groups of
-    samples (g,), which must say n; the error is then itself uncertain by a share of 1 / sqrt(2 g - 2).
+    influence: one per sample (n,), the derivative of the statistic with respect to the weight of the sample;
+    the error is their standard deviation over sqrt(n). Or their sums over independent groups of samples (g,),
+    with the number of samples n; the relative uncertainty of the error is then 1 / sqrt(2 g - 2).
 
-    Efron & Tibshirani 1993, Ch. 21, with g / (g - 1) for the one degree of freedom. As any jackknife it
-    errs upwards (Efron & Stein 1981): by up to sqrt(2), where the statistic is at its minimum in the
-    population, so that the derivatives are but noise. Raises ValueError on fewer than two influences.
+    Efron & Tibshirani 1993, Ch. 21, with g / (g - 1) for the one degree of freedom. As any jackknife it is
+    biased upwards (Efron & Stein 1981), by up to sqrt(2) where the statistic is at its minimum in the
+    population and the derivatives are only noise. Raises ValueError on fewer than two influences.
     """
     g = len(influence)
     if g < 2:
@@ -79,14 +80,14 @@ def infinitesimal_jackknife(influence: Array, n: int | None = None) -> float:
 
 
 def repeated(features: Tensor, counts: Counts) -> Tensor:
-    """Return each row of `features` (n, d) as often as `counts` (n,) says."""
+    """Return each row of `features` (n, d) `counts` (n,) times."""
     return features.repeat_interleave(torch.from_numpy(counts).to(features.device), dim=0)
 
 
-def checked_features(*sets: Tensor, least: int = LEAST) -> None:
+def check_features(*sets: Tensor, least: int = MIN_VECTORS) -> None:
     """Check sets of feature vectors (n, d) that are to be compared.
 
-    Raises UserError on fewer than `least` vectors, ValueError on other shapes, different lengths, or a
+    Raises UserError on fewer than `least` vectors; ValueError on other shapes, different lengths, or a
     feature that is not finite.
     """
     for x in sets:
@@ -99,6 +100,6 @@ def checked_features(*sets: Tensor, least: int = LEAST) -> None:
 
 
 def check_enough(n: int, least: int, score: str = "This score", what: str = "images in each set") -> None:
-    """Raise UserError, naming the score and what there is too little of, when `n` is below `least`."""
+    """Raise UserError, with the name of the score and what is missing, when `n` is below `least`."""
     if n < least:
         raise UserError(f"{score} needs at least {least} {what}, not {n}; take more.")

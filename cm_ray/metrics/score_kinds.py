@@ -1,4 +1,4 @@
-"""Every kind of score from one place: what it needs of the samples, and measuring it."""
+"""All kinds of scores in one table: the data that each kind needs, and the function that computes it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,30 @@ from torch import Tensor
 from cm_ray.errors import UserError
 from cm_ray.metrics import inception_score as inception
 from cm_ray.metrics import kernel, manifold
-from cm_ray.metrics.extractors.registry import Classifier, Extractor
+from cm_ray.metrics.estimate import MIN_VECTORS, Estimate, check_enough
+from cm_ray.metrics.extractors.extractor import Classifier, Extractor
 from cm_ray.metrics.extrapolation import check_extrapolation, frechet_infinity
 from cm_ray.metrics.frechet import FrechetReference, frechet_of_features, frechet_of_groups
 from cm_ray.metrics.inception_score import inception_score
 from cm_ray.metrics.kernel import kernel_distance
 from cm_ray.metrics.manifold import precision_and_recall
-from cm_ray.metrics.measured import LEAST, Measured, check_enough
 from cm_ray.metrics.score import KINDS
 from cm_ray.metrics.sliced import sliced_wasserstein
 from cm_ray.metrics.statistics import FeatureStatistics
 
 Needs = Literal["statistics", "features", "images"]
+"""The data that a kind of score needs: statistics of groups, feature vectors, or images."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # without slots: `frechet` is kept beside the fields
+@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: `frechet` is cached beside the fields
 class SampleSet:
-    """What is kept of generated samples, or of the real images: the parts that `NEEDS` says, no more."""
+    """Generated samples, or real images of a reference, as the data in `NEEDS` alone."""
 
     groups: Sequence[FeatureStatistics] = ()
-    """Statistics that add up to the whole's. Samples without features: of 20 or more, for FD's error."""
+    """Statistics of groups that together are the whole set.
+
+    The error of FD needs 20 or more without features.
+    """
     features: Tensor | None = None
     """Feature vectors (n, d)."""
     images: Tensor | None = None
@@ -39,7 +43,7 @@ class SampleSet:
 
     @functools.cached_property
     def frechet(self) -> FrechetReference:
-        """The set as a reference of Fréchet distances, made once: of the groups, or else of the features."""
+        """This set as the reference of Fréchet distances, from the groups or else the features."""
         if self.groups:
             return FrechetReference.of(sum(self.groups[1:], start=self.groups[0]))
         return FrechetReference.of(FeatureStatistics.of(_given(self.features, "the reference's features")))
@@ -48,10 +52,10 @@ class SampleSet:
 def check_kinds(
     kinds: Iterable[str], extractor: Extractor, n: int | None = None, n_reference: int | None = None
 ) -> None:
-    """Refuse, before there are samples, what could not be measured of `n` of them (None: not known yet).
+    """Check, before anything is sampled, that `kinds` can be computed from `n` samples (None: not known yet).
 
-    n_reference: images of the reference, likewise. Raises UserError on an unknown kind, on IS of an
-    extractor that does not classify, and on too few samples, or images of the reference, for a kind.
+    n_reference: number of images in the reference, or None. Raises UserError on an unknown kind, on IS with
+    an extractor that is not a classifier, and on too few samples or images in the reference.
     """
     for kind in kinds:
         if kind not in KINDS:
@@ -60,35 +64,36 @@ def check_kinds(
             raise UserError(
                 f"IS needs an extractor that classifies, and {extractor.name} does not; choose another one."
             )
-        for count, least, what in zip((n, n_reference), _LEAST[kind], _WHAT, strict=True):
+        for count, least, what in zip((n, n_reference), _MIN_COUNTS[kind], _WHAT, strict=True):
             if count is not None:
                 check_enough(count, least, kind, what)
         if kind == "FDinf" and n is not None:
             check_extrapolation(n, extractor.dim)
 
 
-def measure_all(
+def estimate_all(
     kinds: Sequence[str], samples: SampleSet, reference: SampleSet, extractor: Extractor, *, seed: int = 0
-) -> dict[str, Measured]:
-    """Return each of `kinds`, see `KINDS`, of the samples against the reference, with its error.
+) -> dict[str, Estimate]:
+    """Return an estimate of each of `kinds`, see `KINDS`, for the samples against the reference.
 
-    Both sets hold what `NEEDS` says, of the images as `extractor` sees them; of the reference, FDinf takes
-    groups, too, and IS nothing.  seed: of random subsets and of the bootstraps. SWD is of the pixels, in
-    [-1, 1]; all else is of the features. Raises UserError as `check_kinds` does and on too few samples,
-    ValueError when a needed part is missing or does not fit.
+    Both sets must hold the data in `NEEDS`, computed by `extractor`. Of the reference, FDinf also takes
+    groups, and IS needs nothing.  seed: of random subsets and bootstraps. SWD is computed from pixels, in
+    [-1, 1]; all others from features. Raises UserError as `check_kinds` does and on too few samples,
+    ValueError when needed data is missing or does not fit.
     """
     check_kinds(kinds, extractor)
-    measured: dict[str, Measured] = {}
+    measured: dict[str, Estimate] = {}
     for kind in kinds:
-        if kind not in measured:  # recall comes with precision
-            measured |= _MEASURES[kind][1](samples, reference, extractor, seed)
+        if kind not in measured:  # one function computes precision and recall
+            measured |= _KINDS[kind][1](samples, reference, extractor, seed)
     return {kind: measured[kind] for kind in kinds}
 
 
-_Measures = Callable[[SampleSet, SampleSet, Extractor, int], dict[str, Measured]]
+_Compute = Callable[[SampleSet, SampleSet, Extractor, int], dict[str, Estimate]]
+"""Function of samples, reference, extractor and seed that returns estimates by kind."""
 
 
-def _fd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+def _fd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Estimate]:
     if samples.features is not None:
         return {"FD": frechet_of_features(samples.features, reference.frechet)}
     if not samples.groups:
@@ -96,38 +101,38 @@ def _fd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: in
     return {"FD": frechet_of_groups(samples.groups, reference.frechet)}
 
 
-def _fdinf(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+def _fdinf(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Estimate]:
     features = _given(samples.features, "the samples' features")
     return {"FDinf": frechet_infinity(features, reference.frechet, seed=seed)}
 
 
-def _kid(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+def _kid(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Estimate]:
     return {"KID": kernel_distance(*_features_of_both(samples, reference), seed=seed)}
 
 
-def _is(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
-    classifier = cast(Classifier, extractor)  # `check_kinds` has seen to it
+def _is(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Estimate]:
+    classifier = cast(Classifier, extractor)  # `check_kinds` has checked it
     logits = classifier.logits_of(_given(samples.features, "the samples' features"))
     return {"IS": inception_score(logits, seed=seed)}
 
 
 def _manifold(
     samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int
-) -> dict[str, Measured]:
+) -> dict[str, Estimate]:
     precision, recall = precision_and_recall(*_features_of_both(samples, reference), seed=seed)
     return {"precision": precision, "recall": recall}
 
 
-def _swd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Measured]:
+def _swd(samples: SampleSet, reference: SampleSet, extractor: Extractor, seed: int) -> dict[str, Estimate]:
     x, y = _given(samples.images, "the samples' images"), _given(reference.images, "the reference's images")
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(f"images {tuple(x.shape)} and {tuple(y.shape)} cannot be compared")
     levels = sliced_wasserstein(x.flatten(1), y.flatten(1), seed=seed)
     settings = {**levels.settings, "of": "pixels"}
-    return {"SWD": Measured(value=levels.value / _LEVELS, error=levels.error / _LEVELS, settings=settings)}
+    return {"SWD": Estimate(value=levels.value / _LEVELS, error=levels.error / _LEVELS, settings=settings)}
 
 
-_MEASURES: dict[str, tuple[Needs, _Measures]] = {
+_KINDS: dict[str, tuple[Needs, _Compute]] = {
     "FD": ("statistics", _fd),
     "FDinf": ("features", _fdinf),
     "KID": ("features", _kid),
@@ -137,27 +142,27 @@ _MEASURES: dict[str, tuple[Needs, _Measures]] = {
     "recall": ("features", _manifold),
 }
 
-_LEAST = {
-    "FD": (LEAST, LEAST),
-    "FDinf": (LEAST, LEAST),
-    "KID": (kernel.least_vectors(), kernel.least_vectors()),
-    "SWD": (LEAST, LEAST),
-    "IS": (inception.least_samples(), 0),
-    "precision": (manifold.least_vectors(), manifold.least_vectors()),
-    "recall": (manifold.least_vectors(), manifold.least_vectors()),
+_MIN_COUNTS = {
+    "FD": (MIN_VECTORS, MIN_VECTORS),
+    "FDinf": (MIN_VECTORS, MIN_VECTORS),
+    "KID": (kernel.min_vectors(), kernel.min_vectors()),
+    "SWD": (MIN_VECTORS, MIN_VECTORS),
+    "IS": (inception.min_samples(), 0),
+    "precision": (manifold.min_vectors(), manifold.min_vectors()),
+    "recall": (manifold.min_vectors(), manifold.min_vectors()),
 }
-"""Samples and images of the reference that each kind needs, as its own function checks."""
+"""Minimal number of samples, and of images in the reference, of each kind."""
 _WHAT = ("samples", "images in the reference")
-_LEVELS = 127.5  # of a byte, in a unit of [-1, 1]
+_LEVELS = 127.5  # levels of a byte per unit of [-1, 1]
 
-NEEDS: Mapping[str, Needs] = {kind: needs for kind, (needs, _) in _MEASURES.items()}
-"""What each kind needs of a `SampleSet`; statistics are its groups."""
+NEEDS: Mapping[str, Needs] = {kind: needs for kind, (needs, _) in _KINDS.items()}
+"""The data of a `SampleSet` that each kind needs; statistics are its groups."""
 
 
-def _given(part: Tensor | None, name: str) -> Tensor:
-    if part is None:
-        raise ValueError(f"a score needs {name}, which were not kept; see NEEDS")
-    return part
+def _given(data: Tensor | None, name: str) -> Tensor:
+    if data is None:
+        raise ValueError(f"a score needs {name}, which are missing; see NEEDS")
+    return data
 
 
 def _features_of_both(samples: SampleSet, reference: SampleSet) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from cm_ray.errors import UserError
-from cm_ray.metrics.measured import (
+from cm_ray.metrics.estimate import (
     check_enough,
-    checked_features,
+    check_features,
     infinitesimal_jackknife,
     repeated,
     standard_error,
@@ -37,7 +37,7 @@ def test_strata_are_resampled_apart():
     standard_error(kept, sizes, replicates=200)
     assert all([c[:3].sum(), c[3:5].sum(), c[5:].sum()] == sizes for c in drawn)
     assert len({tuple(c) for c in drawn}) > 50
-    with pytest.raises(ValueError, match="two replicates and two things"):
+    with pytest.raises(ValueError, match="two replicates and two items"):
         standard_error(kept, [3, 1])
 
 
@@ -57,15 +57,15 @@ def test_rows_are_repeated_as_drawn():
 
 
 def test_what_cannot_be_compared_is_refused():
-    with pytest.raises(ValueError, match="two replicates and two things"):
+    with pytest.raises(ValueError, match="two replicates and two items"):
         standard_error(float, 1)
     with pytest.raises(ValueError, match="of one d"):
-        checked_features(torch.zeros(3, 2), torch.zeros(3, 4))
+        check_features(torch.zeros(3, 2), torch.zeros(3, 4))
     with pytest.raises(UserError, match="at least 2 images in each set, not 1"):
-        checked_features(torch.zeros(3, 2), torch.zeros(1, 2))
-    checked_features(torch.zeros(2, 2, dtype=torch.uint8))
+        check_features(torch.zeros(3, 2), torch.zeros(1, 2))
+    check_features(torch.zeros(2, 2, dtype=torch.uint8))
     with pytest.raises(UserError, match="KID needs at least 4 samples, not 3; take more"):
         check_enough(3, 4, "KID", "samples")
     check_enough(4, 4)
     with pytest.raises(ValueError, match="not finite"):
-        checked_features(torch.full((2, 2), float("nan")))
+        check_features(torch.full((2, 2), float("nan")))

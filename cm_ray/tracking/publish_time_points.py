@@ -1,4 +1,4 @@
-"""New time points of a registered model: the same network, registered as another version of it."""
+"""Register new time points of a registered model: the same network, as another version of the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from cm_ray.networks.formats.reading import network_digest
 from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
 from cm_ray.sampling.text import TimePoints
 from cm_ray.storage.files import read_json
-from cm_ray.tracking.progress import clean_name
 from cm_ray.tracking.registry import (
     CHAMPION,
     CONTENT_TAG,
@@ -26,10 +25,12 @@ from cm_ray.tracking.registry import (
     model_digest,
     parse_model_uri,
 )
+from cm_ray.tracking.sent_state import clean_name
+from cm_ray.tracking.status import Registered
 from cm_ray.tracking.store import brief, calling_mlflow, check_model_name, is_missing, open_client
-from cm_ray.tracking.tracker import Registered
 
 POINTS_TAG, OF_TAG = "time_points", "time_points.of"
+"""Names of tags: the time points as JSON, and the number of the version that they were searched for."""
 _TIMEOUT_S = 120
 
 
@@ -45,14 +46,13 @@ def publish_time_points(
     """Register the folder `model`, which has new time points, as a version of the model that it comes from.
 
     source: the version that the time points were searched for: ``models:/NAME@ALIAS`` or
-    ``models:/NAME/VERSION``; or NAME alone, which stands for its first version of the content `before`.
-    before: the `model_digest` of the model before the search.  run_id: only versions of this MLflow run
-    count for NAME; empty: of any.  tracking_uri: see `fetch_model`.  tags: more tags of the new version.
+    ``models:/NAME/VERSION``; or NAME alone, for its first version with the `model_digest` `before`, that of
+    the model before the search.  run_id: MLflow run whose versions are considered for NAME; empty: any run.
+    tracking_uri: see `fetch_model`.  tags: more tags of the new version.
 
-    The new version belongs to the source's MLflow run and bears its tags, and the tags `time_points` (JSON)
-    and `time_points.of` (the source's number). Called again it finds the version that is there. If the
-    source is the champion, the new version becomes it; otherwise the champion stays.
-    Raises UserError when the store is away, there is no such version or cm_ray has not registered it, and
+    The new version belongs to the MLflow run of the source and has its tags, and the tags `time_points`
+    (JSON) and `time_points.of` (number of the source). A second call finds it. It becomes the champion if the
+    source is. Raises UserError when the store does not answer, when cm_ray has not registered the source, and
     when `model` has no time points or another network.
     """
     content, points = model_digest(model), _time_points(model)
@@ -65,10 +65,10 @@ def publish_time_points(
             named = {clean_name(name): str(value) for name, value in tags.items()}
             named |= {POINTS_TAG: json.dumps(points), OF_TAG: str(old.version), CONTENT_TAG: content}
             version = _version(client, old, model, named)
-            champion, reason = _crown(client, old, version)
+            champion, reason = _move_champion(client, old, version)
         except UserError:
             raise
-        except Exception as error:  # MLflow raises whatever its transports raise
+        except Exception as error:  # MLflow passes on any exception of its transports
             raise UserError(
                 f"Could not register the time points of {model} at {uri} ({brief(error)}); try again later."
             ) from error
@@ -91,7 +91,7 @@ def _source(client: Any, uri: str, source: str, before: str, run_id: str) -> Any
         found = get_version(client, name, version, alias)
     except Exception as error:
         if is_missing(error):
-            raise UserError(f"{uri} has no model {source}; see its Models page.") from error
+            raise UserError(f"{uri} has no model {source}; look at its Models page.") from error
         raise
     if CONTENT_TAG not in found.tags:
         raise UserError(
@@ -101,23 +101,23 @@ def _source(client: Any, uri: str, source: str, before: str, run_id: str) -> Any
 
 
 def _of_content(client: Any, uri: str, name: str, content: str, run_id: str) -> Any:
-    """Return the first version of this content: equal runs may have made it more than once."""
+    """Return the first version with this content; equal runs may have registered it more than once."""
     check_model_name(name)
     where = f"name = '{name}' and tags.`{CONTENT_TAG}` = '{content}'"
     found = client.search_model_versions(where + (f" and run_id = '{run_id}'" if run_id else ""))
     if not found:
         raise UserError(
-            f"{uri} has no version of {name!r} that is the model before the search; "
+            f"{uri} has no version of {name!r} with the model before the search; "
             "register it first with jobs/track.py."
         )
     return min(found, key=lambda version: int(version.version))
 
 
 def _check_network(client: Any, uri: str, old: Any, model: Path) -> None:
-    """Raise UserError when `model` is another network than that version: its score would be another one.
+    """Raise UserError when `model` has another network than that version, since its scores would differ.
 
-    Only the version's model.json is downloaded: with the weights of `model` it must give the digest that was
-    registered.
+    Only the version's model.json is downloaded: together with the weights of `model` it must have the
+    registered digest.
     """
     from mlflow.artifacts import download_artifacts
 
@@ -129,21 +129,21 @@ def _check_network(client: Any, uri: str, old: Any, model: Path) -> None:
         if same_weights and network_digest(theirs) == network_digest(model):
             return
     raise UserError(
-        f"{model} is another network than models:/{old.name}/{old.version}; "
+        f"{model} has another network than models:/{old.name}/{old.version}; "
         "give the version that its time points were searched for."
     )
 
 
 def _version(client: Any, old: Any, model: Path, tags: dict[str, str]) -> str:
-    """Return the number of the version with these tags, registered if it is not there."""
+    """Return the number of the version with these tags; register it if it does not exist."""
     number = find_version(client, old.name, old.run_id, tags[CONTENT_TAG])
     if number is None:
         address = log_model(client, model, old.run_id, tags[CONTENT_TAG])
-        # Of an earlier search the source's tags tell what is no longer so.
+        # The source's tags of an earlier search are out of date.
         kept = {name: value for name, value in old.tags.items() if not name.startswith(POINTS_TAG)}
         made = client.create_model_version(old.name, address, old.run_id, tags=kept | tags)
         return str(made.version)
-    if int(number) > int(old.version):  # its training, repeated, may have registered it without these tags
+    if int(number) > int(old.version):  # a repeated training may have registered it without these tags
         known = client.get_model_version(old.name, number).tags
         for name, value in tags.items():
             if name not in known:
@@ -151,10 +151,10 @@ def _version(client: Any, old: Any, model: Path, tags: dict[str, str]) -> str:
     return str(number)
 
 
-def _crown(client: Any, old: Any, version: str) -> tuple[bool, str]:
-    """Move the alias to `version` if it is on its source; return whether it is there now, and why.
+def _move_champion(client: Any, old: Any, version: str) -> tuple[bool, str]:
+    """Move the alias to `version` if its source has it; return True when it has it now, and why or why not.
 
-    Both are the same network with the same score, so nothing else could decide between them.
+    Both versions are the same network with the same score, so there is nothing else to compare.
     """
     name, present = old.name, champion_of(client, old.name)
     at = str(present.version) if present else ""
