@@ -14,6 +14,9 @@ from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, parts
 from cm_ray.tracking.store import check_uri, default_uri
 from cm_ray.tracking.tracker import Status
 
+PATIENCE_S = 120.0
+"""How long the end of a table or a sweep waits for a tracking server that does not answer."""
+
 
 class Group:
     """The MLflow run under which the runs of a folder are shown.
@@ -75,10 +78,14 @@ class Group:
         if self._remote is not None and self._remote.due():
             self._remote.attempt(partial(self._send, self._remote))
 
-    def finish(self, status: Status) -> None:
-        """Send what is not sent and close the run, even if the last attempt failed a moment ago."""
+    def finish(self, status: Status, patience_s: float = PATIENCE_S) -> None:
+        """Send what is not sent and close the run, even if the last attempt failed a moment ago.
+
+        This is the last chance, so a server that is starting or busy is waited for, `patience_s` seconds
+        (PATIENCE_S = 120) at most, and stderr says so. A database is not waited for.
+        """
         if self._remote is not None:
-            self._remote.attempt(partial(self._finish, self._remote, status))
+            self._remote.attempt(partial(self._finish, self._remote, status), patience_s=patience_s)
 
     def _send(self, remote: RemoteRun) -> None:
         """Send of all that was ever logged what the store does not know: the run may have been made anew."""

@@ -95,7 +95,8 @@ def test_cuda_trains_like_the_cpu(method, precision, reference):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "precision", ["bfloat16", *(pytest.param(p, marks=pytest.mark.exhaustive) for p in ("float32", "float16"))]
+    "precision",
+    ["bfloat16", *(pytest.param(p, marks=pytest.mark.exhaustive) for p in ("float32", "float16"))],
 )
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_network_does_not(method, precision, wrong, reference):
