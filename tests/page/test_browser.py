@@ -19,11 +19,12 @@ from PIL import Image
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of, to_uint8
 from cm_ray.sampling.pictures import grid_picture
+from tests.absent import installed, skip
 from tests.cluster.tiny import NETWORK, make_tiny_run
 from tests.waiting import LIMIT_S, wait_for_server
 
-pytest.importorskip("gradio", reason="the page is an extra: pip install 'cm_ray[app]'")
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive a browser")
+installed("gradio", reason="the page is an extra: pip install 'cm_ray[app]'")
+sync_api = installed("playwright.sync_api", reason="pip install playwright to drive a browser")
 ROOT, CHROMIUM = Path(__file__).parents[2], shutil.which("chromium") or shutil.which("google-chrome")
 WAIT_MS = 1000 * LIMIT_S
 
@@ -56,7 +57,7 @@ def address(run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium here: apt-get install chromium")
+        skip("there is no Chromium here: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started
