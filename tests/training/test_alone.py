@@ -13,7 +13,7 @@ import sys
 sys.modules.update(dict.fromkeys({ABSENT}))  # None: importing them fails
 import torch
 import cm_ray.core.samplers, cm_ray.networks.unet
-from cm_ray import recipes as presets
+from cm_ray import recipes
 from cm_ray.recipes.config import override
 from cm_ray.networks.model import ModelSpec
 from cm_ray.training.engine import Batch, Engine
