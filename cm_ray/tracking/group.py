@@ -14,6 +14,9 @@ from cm_ray.tracking.sent_state import MetricValue, clean_name
 from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import check_uri, default_uri
 
+PATIENCE_S = 120.0
+"""How long the end of a table or a sweep waits for a tracking server that does not answer."""
+
 
 class RunGroup:
     """An MLflow run that is the parent of the runs in a folder.
@@ -75,10 +78,14 @@ class RunGroup:
         if self._remote is not None and self._remote.due():
             self._remote.attempt(partial(self._send, self._remote))
 
-    def finish(self, status: Status) -> None:
-        """Send what is not sent yet and close the run, even if the last attempt failed a moment ago."""
+    def finish(self, status: Status, patience_s: float = PATIENCE_S) -> None:
+        """Send what is not sent and close the run, even if the last attempt failed a moment ago.
+
+        This is the last chance, so a server that is starting or busy is waited for, `patience_s` seconds
+        (PATIENCE_S = 120) at most, and stderr says so. A database is not waited for.
+        """
         if self._remote is not None:
-            self._remote.attempt(partial(self._finish, self._remote, status))
+            self._remote.attempt(partial(self._finish, self._remote, status), patience_s=patience_s)
 
     def _send(self, remote: RemoteRun) -> None:
         """Send all logged values that the store does not have: the MLflow run may be a new one."""

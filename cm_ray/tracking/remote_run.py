@@ -11,15 +11,22 @@ from typing import Any, TypeVar
 from cm_ray.errors import UserError
 from cm_ray.tracking.sent_state import MetricValue, SentState, clean_name, new_files
 from cm_ray.tracking.status import Status
-from cm_ray.tracking.store import artifact_root, brief, calling_mlflow, is_missing, open_client
+from cm_ray.tracking.store import (
+    artifact_root,
+    brief,
+    calling_mlflow,
+    is_missing,
+    is_unanswered,
+    open_client,
+)
 
 T = TypeVar("T")
 
 KEY_TAG, PARENT_TAG = "cm_ray.key", "mlflow.parentRunId"
-TIMEOUT_S = 5
+TIMEOUT_S, _STRICT_TIMEOUT_S = 5, 60
 METRICS_PER_CALL, _ENTRIES_PER_CALL = 1000, 100
 """Limits of MLflow on metrics, and on parameters or tags, in one call."""
-_FIRST_WAIT_S, _LAST_WAIT_S = 5.0, 300.0
+_FIRST_WAIT_S, _LAST_WAIT_S, _PAUSE_S = 5.0, 300.0, 1.0
 
 
 class RemoteRun:
@@ -45,12 +52,14 @@ class RemoteRun:
         """Prepare the run without contacting the store.
 
         meanwhile: what happens to the work while the store does not answer, for stderr.  parent: id of the
-        parent MLflow run; empty leaves it unchanged.  strict: raise UserError on an outage.
+        parent MLflow run; empty leaves it unchanged.  strict: raise UserError on an outage,
+        and allow each request 60 s instead of 5 s.
         """
         self.tracking, self.uri = tracking, uri
         self.state = SentState.fresh(uri)
         self._name, self._experiment, self._parent = name, experiment, parent
         self._meanwhile, self._strict = meanwhile, strict
+        self._least_timeout_s = _STRICT_TIMEOUT_S if strict else 0
         self._client: Any = None
         self._warned = False
         self._wait_s, self._retry_at = _FIRST_WAIT_S, 0.0
@@ -59,23 +68,33 @@ class RemoteRun:
         """Return True when an attempt is allowed: always, except for a while after a failure."""
         return time.monotonic() >= self._retry_at
 
-    def attempt(self, action: Callable[[], T], timeout_s: int = TIMEOUT_S) -> T | None:
-        """Return the result of `action`, or None when the store fails. timeout_s: limit of each request."""
-        try:
-            with calling_mlflow(timeout_s):
-                result = action()
-        except Exception as error:  # no failure of tracking may stop the work
-            self._client = None
-            if self._strict:
-                raise UserError(
-                    f"Could not send {self.tracking.parent} to {self.uri} ({brief(error)}); try again later."
-                ) from error
-            self._warn(error)
-            self._retry_at = time.monotonic() + self._wait_s
-            self._wait_s = min(2 * self._wait_s, _LAST_WAIT_S)
-            return None
-        self._wait_s, self._retry_at, self._warned = _FIRST_WAIT_S, 0.0, False
-        return result
+    def attempt(
+        self, action: Callable[[], T], timeout_s: int = TIMEOUT_S, patience_s: float = 0.0
+    ) -> T | None:
+        """Return what `action` returns, or None when the store is away.
+
+        timeout_s: of each request.  patience_s: how long to begin `action` again while the server does not
+        answer (`is_unanswered`), as one that is starting or busy; a request may take what is left of it, and
+        stderr says what is waited for. `action` must not mind to be begun again.
+        """
+        until, said = time.monotonic() + patience_s, False
+        while True:
+            left_s = until - time.monotonic()
+            try:
+                with calling_mlflow(max(self._least_timeout_s, timeout_s, int(left_s))):
+                    result = action()
+            except Exception as error:  # whatever goes wrong in here, the work goes on
+                self._client = None
+                if left_s < _PAUSE_S or not is_unanswered(error):
+                    self._failed(error)
+                    return None
+                if not said:
+                    self._say_waiting(patience_s)
+                said = True
+                time.sleep(_PAUSE_S)
+                continue
+            self._wait_s, self._retry_at, self._warned = _FIRST_WAIT_S, 0.0, False
+            return result
 
     def client(self) -> Any:
         """Find or create the MLflow run, set it to running, and return the store's client."""
@@ -133,6 +152,23 @@ class RemoteRun:
     def terminate(self, status: Status) -> None:
         """Close the run."""
         self.client().set_terminated(self.state.run_id, status)
+
+    def _failed(self, error: Exception) -> None:
+        """Say or raise that an attempt failed, and put the next one off."""
+        if self._strict:
+            raise UserError(
+                f"Could not send {self.tracking.parent} to {self.uri} ({brief(error)}); try again later."
+            ) from error
+        self._warn(error)
+        self._retry_at = time.monotonic() + self._wait_s
+        self._wait_s = min(2 * self._wait_s, _LAST_WAIT_S)
+
+    def _say_waiting(self, patience_s: float) -> None:
+        print(
+            f"MLflow at {self.uri} does not answer; waiting up to {patience_s:.0f} s for it, "
+            f"to send {self.tracking.parent}. Ctrl-C ends the waiting.",
+            file=sys.stderr,
+        )
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:

@@ -106,6 +106,12 @@ def is_missing(error: Exception) -> bool:
     return code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and "alias" in str(error))
 
 
+def is_unanswered(error: Exception) -> bool:
+    """Tell whether a server could not be reached, took too long, or said 429 or 5xx: it may answer later."""
+    status = int(getattr(getattr(error, "response", None), "status_code", 0))
+    return "ConnectionPool(" in str(error) or status == 429 or status >= 500
+
+
 def brief(error: Exception) -> str:
     """Return the first line of an error's message, at most 200 characters, without a full stop."""
     if "ConnectionPool(" in str(error):  # the message of urllib3 is long

@@ -396,7 +396,6 @@ class TestInterruptions:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(120)
 def test_a_champion_is_scored_and_mlflow_is_told(warm, tiny, tmp_path, monkeypatch):
     from cm_ray.tracking.registry import register_model
     from cm_ray.tracking.store import calling_mlflow, default_uri, open_client

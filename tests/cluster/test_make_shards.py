@@ -16,6 +16,7 @@ from cm_ray.data.shards import Manifest, check_shards, load_all
 from cm_ray.errors import UserError
 from cm_ray.storage.files import locked
 from jobs.make_shards import MakeShards, make
+from tests.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -155,7 +156,7 @@ def test_a_second_run_waits_for_the_first(tmp_path):
         manifest = make_shards(open_source("digits"), tmp_path / "other")
         for path in (tmp_path / "other").iterdir():  # the first finishes
             path.rename(out / path.name)
-    thread.join(60)
+    thread.join(LIMIT_S)
     assert results == [manifest]
     assert not (out / WORK).exists()
 

@@ -7,9 +7,7 @@ import math
 import os
 import runpy
 import signal
-import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,8 +46,9 @@ from cm_ray.storage.files import read_json, write_json
 from cm_ray.time_points.openai_indices import read_ts
 from cm_ray.tracking.registry import model_digest, register_model
 from cm_ray.tracking.store import default_uri, open_client
+from tests.cluster import processes
+from tests.waiting import wait_for
 
-ROOT = Path(__file__).parents[2]
 ONE, TWO = ActorSettings(count=1, cpus_each=0.5), ActorSettings(count=2, cpus_each=0.5)
 
 
@@ -212,7 +211,7 @@ def test_the_model_samples_by_its_points_from_then_on(warm, run, capsys, monkeyp
     ]:
         monkeypatch.setattr(sys, "argv", ["sample.py", str(run.root), "--samples", "4", "--out", out, *how])
         with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(ROOT / "jobs" / "sample.py"), run_name="__main__")
+            runpy.run_path(str(processes.ROOT / "jobs" / "sample.py"), run_name="__main__")
         assert ended.value.code == 0
     a, b, c = (np.load(run.root / f"{out}.npz")["arr_0"] for out in "abc")
     assert np.array_equal(a, b)
@@ -516,21 +515,23 @@ def test_what_other_devices_made_is_not_remembered(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_goes_on(run):
-    """SIGKILL of the driver at any time, with a Ray of its own, until a call ends by itself."""
+    """SIGKILL of the driver, with a Ray of its own, whenever it has remembered more; then to the end."""
     calm = find_time_points(search(run, "calm", update=False))
-    command = [sys.executable, str(ROOT / "jobs" / "time_points.py"), str(run.root), "--steps", "3"]
-    command += ["--grid", "10", "--budget", "320", "--first", "80", "--batch-size", "40", "--no-update"]
-    command += ["--tracking-uri", "none", "--run-dir", str(run.root.with_name("killed"))]
-    command += ["--actors.count", "2", "--actors.cpus-each", "0.5"]
-    for attempt in range(20):
-        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
-        try:
-            code = process.wait(timeout=15 + 2 * attempt)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+    folder = run.root.with_name("killed")
+    options = ["--steps", 3, "--grid", 10, "--budget", 320, "--first", 80, "--batch-size", 40, "--no-update"]
+    options += ["--tracking-uri", "none", "--actors.count", 2, "--actors.cpus-each", 0.5]
+    command = processes.job("time_points.py", run.root, *options, "--run-dir", folder)
+
+    def remembered():
+        return len(list(folder.rglob("*.safetensors")))
+
+    for _ in range(3):
+        more = remembered() + 1
+        with processes.started(command) as process:
+            wait_for(lambda more=more: remembered() >= more, f"{more} parts of the search", process)
+            family = processes.descendants(process.pid)
+            process.kill()
             process.wait()
-            time.sleep(1)
-            continue
-        assert code == 0
-        break
-    assert result(RunDirectory(run.root.with_name("killed"))) == result(calm)
+            processes.reap(family)
+    processes.run(command)
+    assert result(RunDirectory(folder)) == result(calm)

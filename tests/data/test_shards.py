@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +24,6 @@ from cm_ray.data.shards import (
 from cm_ray.data.source import ReadOptions
 from cm_ray.errors import UserError
 
-SHARED = Path(__file__).parents[2].parent / "shared"
-CIFAR10 = SHARED / "data" / "cifar10"
 SHAPE = (3, 4, 5)
 
 
@@ -275,7 +272,6 @@ def order_free(images):
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-@pytest.mark.skipif(not CIFAR10.is_dir(), reason="the real CIFAR-10 is not at hand")
 @pytest.mark.parametrize(
     ("split", "count", "digest"),
     [
@@ -288,8 +284,8 @@ def order_free(images):
         ),
     ],
 )
-def test_real_cifar10_comes_through(tmp_path, split, count, digest):
-    manifest = make(open_source(str(CIFAR10), split), tmp_path)
+def test_real_cifar10_comes_through(cifar10, tmp_path, split, count, digest):
+    manifest = make(open_source(str(cifar10), split), tmp_path)
     images, labels = load_all(tmp_path, manifest)
     assert images.shape == (count, 3, 32, 32)
     assert order_free(images) == digest

@@ -14,7 +14,7 @@ from cm_ray.metrics.manifold import precision_and_recall
 from cm_ray.metrics.statistics import FeatureStatistics
 
 PUBLISHED = {20: 0.9173, 56: 0.9339}  # test accuracy of these files
-FIRST_1000 = {20: 0.923, 56: 0.933}  # of the file's order; measured
+FIRST = {(20, 1000): 0.923, (56, 200): 0.91, (56, 1000): 0.933}  # so many of the file's order; measured
 
 
 @pytest.fixture(params=[20, 56])
@@ -22,12 +22,17 @@ def opened(request, published_weights):
     return request.param, open_extractor(f"cifar-resnet{request.param}", weights=published_weights)
 
 
-def test_the_first_thousand_test_images_are_classified_as_published(opened, cifar_images):
+@pytest.mark.parametrize(
+    ("opened", "count"),
+    [(20, 1000), (56, 200), pytest.param(56, 1000, marks=pytest.mark.exhaustive)],
+    indirect=["opened"],
+)
+def test_the_first_test_images_are_classified_as_published(opened, count, cifar_images):
     depth, extractor = opened
-    images, labels = cifar_images("test", 1000)
+    images, labels = cifar_images("test", count)
     accuracy = (extractor.predict(images) == labels).double().mean()
-    assert accuracy == pytest.approx(FIRST_1000[depth], abs=1e-3)
-    assert accuracy == pytest.approx(PUBLISHED[depth], abs=0.025)  # 3 standard errors of 1,000 images
+    assert accuracy == pytest.approx(FIRST[depth, count], abs=1e-3)
+    assert accuracy == pytest.approx(PUBLISHED[depth], abs=0.8 / count**0.5)  # 3 standard errors
 
 
 @pytest.mark.slow
@@ -52,9 +57,9 @@ def resnet20(published_weights):
 
 
 def test_scores_tell_real_images_from_noise(resnet20, cifar_images):
-    train, test = cifar_images("train", 1000)[0], cifar_images("test", 1000)[0]
+    train, test = cifar_images("train", 500)[0], cifar_images("test", 500)[0]
     noise = torch.randint(
-        0, 256, (1000, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        0, 256, (500, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
     real, held_out, wrong = (features_of(resnet20, images) for images in (train, test, noise))
     reference = FrechetReference.of(FeatureStatistics.of(real))

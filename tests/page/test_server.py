@@ -21,10 +21,11 @@ from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of, to_uint8
 from cm_ray.page.server import PageSettings, application, serve
 from cm_ray.sampling.pictures import grid_picture
+from tests.absent import installed
 from tests.cluster.tiny import NETWORK, make_tiny_run
 
-pytest.importorskip("gradio", reason="the page is an extra: pip install 'cm_ray[app]'")
-testclient = pytest.importorskip("starlette.testclient")
+installed("gradio", reason="the page is an extra: pip install 'cm_ray[app]'")
+testclient = installed("starlette.testclient", reason="pip install starlette, which gradio brings")
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from cm_ray.recipes.sections import TrackingSettings
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.files import write_json
 from cm_ray.tracking.store import calling_mlflow, open_client
+from tests.waiting import LIMIT_S, wait_for_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,17 +78,10 @@ def start_server(tmp_path):
             start_new_session=True,
         )
         started.append((process, log_file))
-        for _ in range(300):
-            assert process.poll() is None, Path(log_file.name).read_text()
-            try:
-                urllib.request.urlopen(url, timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.2)
-        raise AssertionError(Path(log_file.name).read_text())
+        wait_for_server(url, process, Path(log_file.name))
 
     yield start
     for process, log_file in started:
         os.killpg(process.pid, 15)
-        process.wait(timeout=20)
+        process.wait(timeout=LIMIT_S)
         log_file.close()

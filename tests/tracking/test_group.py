@@ -182,7 +182,7 @@ def test_a_server_that_is_away_never_hurts_and_is_told_later(folder, start_serve
         group.log(params={"steps": 8}, metrics={"fd": fd}, files=[folder / "table.md"])
         assert group.run_id == ""
     (folder / "table.md").write_text("a row")
-    group.finish("FAILED")
+    group.finish("FAILED", patience_s=0)
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1

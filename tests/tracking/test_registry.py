@@ -24,6 +24,7 @@ from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.store import open_client
 from cm_ray.tracking.tracker import open_tracker
 from cm_ray.training.starting_models import prepare_teachers, read_teacher
+from tests.waiting import LIMIT_S
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +212,7 @@ def test_a_champion_is_served_over_http(make_run, start_server, tmp_path):
         request = urllib.request.Request(
             f"{address}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
             return json.load(response)
 
     answer = np.array(ask({"seed": 3, "steps": 2})["predictions"], dtype=np.uint8)

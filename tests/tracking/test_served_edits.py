@@ -21,6 +21,7 @@ from cm_ray.networks.model import from_uint8, sampling_of, save_model, to_uint8
 from cm_ray.page.model_card import model_card
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.tracker import open_tracker
+from tests.waiting import LIMIT_S
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +192,7 @@ def test_an_edit_over_http(make_run, start_server, tmp_path):
         request = urllib.request.Request(
             f"{address}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
             return json.load(response)["predictions"]
 
     def text(data):

@@ -34,7 +34,7 @@ def trained(config, data, teacher=None):
         diffusion=config.diffusion,
         shape=(1, 8, 8),
         class_names=tuple("0123456789"),
-        sampler=own_sampler(config),
+        sampler=config.own_sampler(),
     )
     initial = teacher.network.state_dict() if teacher else None
     engine = Engine(config, spec, teacher=teacher, initial=initial)
