@@ -1,8 +1,7 @@
 """The step is that of the papers' algorithms, written out line by line."""
 
-import math
-
 import dataclasses
+import math
 
 import pytest
 import torch
