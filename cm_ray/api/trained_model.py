@@ -133,7 +133,7 @@ class TrainedModel:
         """Edit images zero-shot.  Song et al. 2023, Algorithm 4.
 
         images: fitted to the model's shape. mask: of inpaint. steps, taus: network evaluations, or the times
-        of each. factor: of upscale. sigma: of denoise. label: a class by its name or number; by default drawn.
+        of each. factor: of upscale. sigma: of denoise. label: a class by its name or number, else drawn.
         Returns uint8 (n, h, w, c). Raises UserError when these do not fit the task or the model.
         """
         edit = plan_edit(
@@ -186,7 +186,7 @@ class TrainedModel:
     def export(self, format: str, path: str | Path, *, grid: int = 40) -> Path:
         """Write the model for other tools; return the path.
 
-        format: diffusers (a directory), safetensors, torch, onnx, or model (a folder as a run leaves it). grid:
+        format: diffusers (a directory), safetensors, torch, onnx, or model (a folder as of a run). grid:
         boundaries of the grid of diffusers' time points. Raises UserError when there is something at the path
         already, or the format cannot hold the model.
         """

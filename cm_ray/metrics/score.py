@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import cm_ray
+from cm_ray.version import __version__
 from cm_ray.errors import UserError
 from cm_ray.metrics.estimate import Estimate
 from cm_ray.metrics.extractors.extractor import Extractor
@@ -168,7 +168,7 @@ def score_key(
         "reference": reference,
         "nfe": nfe,
         "sampler": sampler,
-        "version": cm_ray.__version__,
+        "version": __version__,
     }
 
 

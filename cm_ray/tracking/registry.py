@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cm_ray
+from cm_ray.version import __version__
 from cm_ray.errors import UserError
 from cm_ray.metrics.score import Score, better, comparable, key_differences
 from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
@@ -176,7 +176,7 @@ def save_pyfunc(model: Path, folder: Path) -> None:
             artifacts={MODEL_ARTIFACT: str(named)},
             signature=_signature(model),
             input_example=example,
-            pip_requirements=[f"cm_ray=={cm_ray.__version__}", f"mlflow=={mlflow.__version__}"],
+            pip_requirements=[f"cm_ray=={__version__}", f"mlflow=={mlflow.__version__}"],
         )
 
 
