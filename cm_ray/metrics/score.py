@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cm_ray.version import __version__
 from cm_ray.errors import UserError
 from cm_ray.metrics.estimate import Estimate
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.published_weights import INCEPTION_2015
 from cm_ray.metrics.extractors.resizing import RESIZINGS
+from cm_ray.version import __version__
 
 KINDS = {
     "FD": "lower",

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cm_ray.version import __version__
 from cm_ray.errors import UserError
 from cm_ray.metrics.score import Score, better, comparable, key_differences
 from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
@@ -25,6 +24,7 @@ from cm_ray.storage.files import read_json, sha256_of
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 from cm_ray.tracking.status import Registered
 from cm_ray.tracking.store import check_uri, database_file, default_uri, is_missing
+from cm_ray.version import __version__
 
 CHAMPION = "champion"
 """Alias of the best version."""
