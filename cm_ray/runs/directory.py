@@ -141,7 +141,9 @@ class RunDirectory:
     def config(self) -> Recipe:
         """Read the settings. Raises UserError when this is not a run directory."""
         if not self.config_file.is_file():
-            raise UserError(f"{self.root} is not a run directory, as it has no config.json; choose another one.")
+            raise UserError(
+                f"{self.root} is not a run directory, as it has no config.json; choose another one."
+            )
         return from_dict(Recipe, read_json(self.config_file))
 
     def check_same(self, config: Recipe) -> None:
@@ -171,7 +173,9 @@ class RunDirectory:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise UserError(f"Cannot write to the run directory {self.root} ({error.strerror}); choose another --run-dir.") from error
+            raise UserError(
+                f"Cannot write to the run directory {self.root} ({error.strerror}); choose another --run-dir."
+            ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
