@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cm_ray.errors import UserError
 from cm_ray.recipes.recipe import Recipe, differences
 from cm_ray.settings.tree import from_dict, to_dict
-from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, remove, write_json, written_aside
 
 _OWNERS = {
@@ -210,7 +210,7 @@ class RunDirectory:
         return rows
 
     def forget_metrics_after(self, step: int) -> None:
-        """Remove the rows of later steps, which will be repeated, so that the log is that of an unbroken run."""
+        """Remove rows of later steps, so that the log of a continued run is that of one without interruption."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         with written_aside(self.metrics_file) as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in rows))

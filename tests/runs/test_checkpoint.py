@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cm_ray.errors import UserError
-from cm_ray.metrics.score import DESCRIPTIVE, COMPARED, Score
+from cm_ray.metrics.score import COMPARED, DESCRIPTIVE, Score
 from cm_ray.runs.checkpoint import Checkpoint, CheckpointStore
 from cm_ray.storage import files
 
