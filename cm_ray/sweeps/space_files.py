@@ -11,6 +11,7 @@ from typing import Any
 from cm_ray.errors import UserError, closest
 from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Space
+from cm_ray.sweeps.space_checks import check_space
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 VARIABLE = "SPACE"
@@ -32,7 +33,7 @@ def load_space(name: str, changes: dict[str, Any]) -> Space:
         raise UserError(f"{file} has no {VARIABLE} = Space(…).")
     space = replace(space, base=override(space.base, changes))
     try:
-        space.check()
+        check_space(space)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     return space

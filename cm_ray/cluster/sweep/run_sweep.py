@@ -33,6 +33,7 @@ from cm_ray.scoring.while_training import extractor_opener
 from cm_ray.settings.tree import flatten
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.sweeps.space import Sampler, Space
+from cm_ray.sweeps.space_checks import check_space
 from cm_ray.sweeps.space_files import load_space
 from cm_ray.sweeps.study import (
     OVER,
@@ -193,7 +194,7 @@ class _Driver:
         base = self.space.base
         shards, manifest = prepare_shards(base.data)
         if not self.run.sweep_file.is_file():  # else its trials have begun, with copies of the teacher
-            self.space.check(fits=partial(model_spec, manifest=manifest))
+            check_space(self.space, fits=partial(model_spec, manifest=manifest))
             check_teachers(base, model_spec(base, manifest), self.run)
         if opener := extractor_opener(base.evaluation):
             say(f"statistics of {base.data.path}, once for all trials")
