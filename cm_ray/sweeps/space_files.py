@@ -1,4 +1,4 @@
-"""Finds search spaces: search_spaces/NAME.py, or a file of your own, with a `SPACE`."""
+"""Loading of search spaces from Python files with a `SPACE`: search_spaces/NAME.py, or a user's own."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ VARIABLE = "SPACE"
 def load_space(name: str, changes: dict[str, Any]) -> Space:
     """Return a space by the name of its file in search_spaces/, or by the path of a file.
 
-    changes: settings of its base, by dotted path. Raises UserError when there is no such space, or it could
-    not be trained.
+    changes: settings of its base, by dotted path. Raises UserError when there is no such file, or its
+    space is invalid.
     """
     path = Path(name).expanduser()
     file = path if path.suffix == ".py" else FOLDER / f"{name}.py"
@@ -40,7 +40,7 @@ def load_space(name: str, changes: dict[str, Any]) -> Space:
 
 
 def _run(file: Path) -> ModuleType:
-    """Return the module that a file makes. Raises UserError, with the last line, when it raises anything."""
+    """Import a file as a module. Raises UserError with the message of any exception in the file."""
     spec = importlib.util.spec_from_file_location(f"search_spaces.{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None

@@ -109,6 +109,8 @@ def test_bad_settings_are_said_before_anything_is_trained(tmp_path):
         ({"stepz": 1}, "stepz is not a setting: did you mean 'steps'"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"evaluation.extractor": "none"}, "has no feature extractor"),
+        ({"rounds.s3": 4}, "rounds.s3 is not a setting"),
+        ({"distance.size": 64}, "distance.size belongs to distance lpips, and distance is l2"),
         ({"rounds.s1": 4, "rounds.s0": 2}, "has no model for each of 1, 2, 4, 8 steps"),
     ]:
         table = Table(folder=tmp_path / "t", data="digits", changes=changes, tracking_uri="none")

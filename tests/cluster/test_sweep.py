@@ -86,7 +86,7 @@ def test_a_sweep_from_its_space_to_the_registry(ray_cluster, tmp_path, seeds):
     sweep(settings(file, scheduler="none"), {})
     assert len(study(run.root).trials) == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing is done again"
-    with pytest.raises(UserError, match=r"other settings \(seeds\); repeat its settings"):
+    with pytest.raises(UserError, match=r"other settings \(seeds\): repeat its settings"):
         sweep(settings(file, seeds=3), {})
     with pytest.raises(UserError, match=r"other settings \(base.steps\)"):
         sweep(settings(file), parse_changes(["steps=30"]))
@@ -200,10 +200,10 @@ def test_two_objectives_have_a_front(ray_cluster, tmp_path):
     [
         ({"trials": -1}, "--trials must be at least 0, not -1"),
         ({"reduction": 1}, "--reduction must be at least 2"),
-        ({"trials": 5}, "--trials is a grid's own"),
-        ({"sampler": "gp", "scheduler": "asha"}, "gp learns from finished ones alone"),
-        ({"sampler": "gp", "grace": 5}, "--grace and --reduction are asha's"),
-        ({"scheduler": "none", "reduction": 2}, "--grace and --reduction are asha's"),
+        ({"trials": 5}, "A grid determines --trials itself"),
+        ({"sampler": "gp", "scheduler": "asha"}, "gp needs finished ones: leave it out"),
+        ({"sampler": "gp", "grace": 5}, "--grace and --reduction belong to asha"),
+        ({"scheduler": "none", "reduction": 2}, "--grace and --reduction belong to asha"),
         ({"sampler": "nsga2"}, "nsga2 is for two objectives"),
         ({"storage": "nonsense"}, "--storage nonsense cannot be opened"),
         ({"tracking_uri": "nonsense"}, "'nonsense' is no address of an MLflow store"),

@@ -260,7 +260,7 @@ def test_the_spaces_that_are_there(file):
     if one.sampler == "grid":
         assert len(one.grid()) >= 3
     if distils:
-        with pytest.raises(UserError, match="teacher.model is missing"):
+        with pytest.raises(UserError, match=r"teacher\.model is missing"):
             load_space(str(file), {})
 
 
