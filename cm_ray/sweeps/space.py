@@ -16,7 +16,7 @@ from optuna.distributions import CategoricalDistribution as Categorical
 from optuna.distributions import FloatDistribution as Float
 from optuna.distributions import IntDistribution as Int
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, closest
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.settings.tree import flatten, override, sketch
 
@@ -41,7 +41,12 @@ class Named:
     values: Mapping[str, Any]
 
     def changes(self, name: str, value: str) -> dict[str, Any]:
-        """Return the settings by dotted path that a value of the parameter `name` stands for."""
+        """Return the settings by dotted path that a value of the parameter `name` stands for.
+
+        Raises UserError when there is no such value.
+        """
+        if value not in self.values:
+            raise UserError(f"{name} has no value {value!r}: {closest(str(value), list(self.values))}")
         named = self.values[value]
         return dict(named) if isinstance(named, Mapping) else {name: named}
 

@@ -79,6 +79,10 @@ class TestRefused:
             ({"what": Named({"a": {"steps": 9}})}, "Trial 0 has no 'what'"),
             ({"what": Named({"a": {"stepz": 9}}), "first": {"what": "a"}}, "stepz is not a setting"),
             ({"what": Named({"a": {}, "b": {"stepz": 9}})}, "what can never be 'b': stepz is not a setting"),
+            (
+                {"what": Named({"a": {}}), "steps": Int(1, 1000), "first": {"what": "aa"}},
+                "what has no value 'aa': did you mean 'a'",
+            ),
             ({"what": Named({"a": L2()})}, "what is not a setting"),
             ({"distance": Named({"a": L2(), "b": Adam()})}, r"'b': distance cannot be Adam\(.*known are l1"),
             ({"distance": Named({"Huber": PseudoHuber(c=0.03)})}, "Trial 0 has no 'distance'"),
