@@ -14,18 +14,18 @@ from cm_ray.cluster.runtime.console import say
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.cluster.train.run import FINAL_SEED, train
 from cm_ray.data.shards import Manifest
-from cm_ray.errors import UserError
+from cm_ray.errors import SettingError, UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
 from cm_ray.recipes import preset
-from cm_ray.recipes.recipe import TEACHER, Recipe
+from cm_ray.recipes.recipe import TEACHER, Recipe, check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.comparison import Cell, write_comparison
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.requests import Request
 from cm_ray.scoring.reference import reference_statistics
 from cm_ray.scoring.while_training import extractor_opener, noise_distance, score_samples
-from cm_ray.settings.tree import override
+from cm_ray.settings.tree import choices_of, flatten, override, sketch, why_unknown
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.tracking import Group
 from cm_ray.tracking.registry import model_digest
@@ -116,7 +116,11 @@ def _configs(table: Table) -> dict[str, Recipe]:
     """
     chosen = [method for method in METHODS if method in ("edm", *table.methods)]
     configs: dict[str, Recipe] = {method: _config(table, method) for method in chosen}
+    for path in table.changes:
+        if not any(path in flatten(config) for config in configs.values()):
+            raise SettingError(path, why_unknown(configs["edm"], path))
     for config in configs.values():
+        check_models_named(config)
         if config.evaluation.extractor == "none":
             raise UserError(
                 f"The recipe {config.name} has no feature extractor, so that nothing could be compared."
@@ -131,11 +135,27 @@ def _configs(table: Table) -> dict[str, Recipe]:
 
 
 def _config(table: Table, method: str) -> Recipe:
-    config = override(preset(f"{method}_{table.data}"), table.changes)
-    config = override(config, {"run_dir": str(table.folder / method)})
+    """Return the recipe of a method with its place, its teacher, and those changes that it has settings for."""
+    recipe = preset(f"{method}_{table.data}")
+    known = flatten(sketch(recipe, _words(recipe, table.changes)))
+    changes = {path: value for path, value in table.changes.items() if path in known}
+    config = override(recipe, {**changes, "run_dir": str(table.folder / method)})
+    teacher = str(table.folder / "edm")
+    if config.teacher is not None:
+        return override(config, {"teacher.model": teacher})
     if config.init_from.model == TEACHER:
-        return override(config, {"teacher.model": str(table.folder / "edm")})
+        return override(config, {"init_from.model": teacher})
     return config
+
+
+def _words(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, str]:
+    """Return those changes that choose a class of the recipe, by path."""
+    words: dict[str, str] = {}
+    while True:
+        found = {path: changes[path] for path in choices_of(sketch(recipe, words)) if path in changes}
+        if found == words:
+            return words
+        words = found
 
 
 def _entries(table: Table, methods: Sequence[str]) -> Iterator[_Entry]:

@@ -74,6 +74,15 @@ def _leaves(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield prefix + item.name, value
 
 
+def choices_of(config: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the path of every choice, outer ones before those of the classes that they hold."""
+    for item in fields_of(type(config)):
+        if item.classes:
+            yield prefix + item.name
+        if item.nested:
+            yield from choices_of(getattr(config, item.name), prefix + item.prefix)
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Return settings as nested dicts of JSON values; a choice has its word as ``kind``."""
     values: dict[str, Any] = {}
