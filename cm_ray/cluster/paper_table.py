@@ -135,7 +135,7 @@ def _configs(table: Table) -> dict[str, Recipe]:
 
 
 def _config(table: Table, method: str) -> Recipe:
-    """Return the recipe of a method with its place, its teacher, and those changes that it has settings for."""
+    """Return the recipe of a method with its place, its teacher and the changes of its own settings."""
     recipe = preset(f"{method}_{table.data}")
     known = flatten(sketch(recipe, _words(recipe, table.changes)))
     changes = {path: value for path, value in table.changes.items() if path in known}

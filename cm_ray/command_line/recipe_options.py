@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,16 @@ from cm_ray.errors import SettingError, UserError
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.settings.choices import word_of
 from cm_ray.settings.documentation import field_documentation
-from cm_ray.settings.tree import Field, choices_of, fields_of, flatten, from_dict, override, sketch, why_unknown
+from cm_ray.settings.tree import (
+    Field,
+    choices_of,
+    fields_of,
+    flatten,
+    from_dict,
+    override,
+    sketch,
+    why_unknown,
+)
 from cm_ray.storage.files import read_json
 
 ALIASES = {
@@ -162,4 +172,5 @@ def _refuse(unknown: list[str], chosen: Recipe) -> None:
             raise UserError(f"{argument!r} is not an option: options begin with --.")
         name = argument[2:].partition("=")[0]
         path = {short[2:]: long for long, short in ALIASES.items()}.get(name, name.replace("-", "_"))
-        raise SettingError(path, why_unknown(chosen, path.replace(".no_", ".").removeprefix("no_")))
+        problem = why_unknown(chosen, path.replace(".no_", ".").removeprefix("no_"))
+        raise SettingError(path, re.sub(r"'([\w.]+)'(?= or |\?$)", lambda near: option(near[1]), problem))

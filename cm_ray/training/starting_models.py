@@ -103,7 +103,9 @@ def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> None
     _check_same_images(model.spec, spec, name)
     before, now = model.spec.diffusion, spec.diffusion
     if others := differences(before, now, ("t_min", "t_max", "rho", "boundary")):
-        raise UserError(f"{name} was trained with another column: {', '.join(others)}. Set it to the model's.")
+        raise UserError(
+            f"{name} was trained with another column: {', '.join(others)}. Set it to the model's."
+        )
     if (before.boundary == "piecewise") != (now.boundary == "piecewise"):
         raise UserError(
             f"{name} has boundary {before.boundary}, and this run {now.boundary}: what a "

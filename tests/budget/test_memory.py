@@ -27,7 +27,9 @@ ONE_HEAD = {"network.head_channels": 0}
 
 
 def small(**changes):
-    config = override(recipes.ct_imagenet64(), SMALL | ONE_HEAD | {k.replace("__", "."): v for k, v in changes.items()})
+    config = override(
+        recipes.ct_imagenet64(), SMALL | ONE_HEAD | {k.replace("__", "."): v for k, v in changes.items()}
+    )
     return config, ModelSpec(network=config.network, diffusion=config.diffusion, shape=SHAPE)
 
 

@@ -83,7 +83,9 @@ def test_a_teacher_by_every_name(kind, tmp_path):
 
 
 def test_a_file_of_weights_has_the_column_that_is_said(tmp_path):
-    settings = config(teacher__column="vp", init_from__model="", teacher__model=str(tmp_path / "vp.safetensors"))
+    settings = config(
+        teacher__column="vp", init_from__model="", teacher__model=str(tmp_path / "vp.safetensors")
+    )
     save_weights(denoiser(settings), tmp_path / "vp.safetensors")
     run = prepare(settings, tmp_path / "run")
     assert read_teacher(settings, run).spec.diffusion.column == VP()
@@ -130,7 +132,8 @@ def test_a_refused_command_leaves_no_teacher_to_the_next(tmp_path):
 def test_initial_weights_from_another_model(tmp_path):
     model = denoiser(config())
     settings = override(
-        recipes.ict_digits(), TINY | {"init_from.model": saved(tmp_path / "m", model), "column.sigma_data": 0.75}
+        recipes.ict_digits(),
+        TINY | {"init_from.model": saved(tmp_path / "m", model), "column.sigma_data": 0.75},
     )
     run = prepare(settings, tmp_path / "run")
     assert same(model, read_initial(settings, run))
