@@ -39,7 +39,7 @@ Precision = Literal["float32", "bfloat16"]
 Network = Literal["small", "digits", "cifar10", "imagenet64"]
 
 SMALL = {
-    "network.family": "adm",
+    "network": "adm",
     "network.channels": 64,
     "network.channel_mult": (1, 2, 2),
     "network.blocks": 2,
@@ -93,12 +93,13 @@ def configured(case: Case) -> Recipe:
         "precision": case.precision,
         "compile": case.compiled,
         "ema_decays": (0.999, 0.9999, 0.9999432),
-        "distance.name": "l2",
+        "distance": "l2",
         "data.horizontal_flip": False,
         "network.conditional": False,
-        "schedule.target": "constant",  # a step late in the training: N and mu do not move
-        "schedule.mu0": 0.99,
-        "schedule.scales": "constant",
+        "target": "constant",  # a step late in the training: N and mu do not move
+        "target.mu": 0.99,
+        "times.scales": "constant",
+        "times.scales.n": 11 if case.network == "digits" else 201 if case.network == "imagenet64" else 151,
     }
     if case.method == "cd":
         changes |= {"method": "cd", "teacher.model": "given"}
@@ -126,12 +127,13 @@ def plain_stepper(case: Case, engine: Engine) -> Callable[[], object]:
     dtype = DTYPES[case.precision] if case.precision != "float32" else None
     training = PlainTraining(network, engine.config.optimizer.learning_rate, engine.config.ema_decays, dtype)
     images = images_for(engine).images
+    method, total = engine.method, engine.config.steps
 
     def step() -> object:
         x = from_uint8(images.to(case.device))
         uniforms = torch.rand(len(x), device=x.device)
-        t, s = engine.time_pairs(0, uniforms)
-        return training.one_step(x, Draw(torch.randn_like(x), t, s), engine.target_decay(0))
+        t, s = method.times(uniforms, 0, total, engine.config.noise)
+        return training.one_step(x, Draw(torch.randn_like(x), t, s), method.target_decay(0, total))
 
     return step
 

@@ -14,6 +14,7 @@ import torch
 
 from cm_ray.budget.memory import untrained_distance
 from cm_ray.errors import UserError
+from cm_ray.networks.architectures import ADM
 from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.settings.tree import override
@@ -26,9 +27,8 @@ _TINY = {
     "network.channel_mult": (1,),
     "network.blocks": 1,
     "network.norm_groups": 32,
-    "network.head_channels": 0,
     "network.attention_resolutions": (),
-    "distance.name": "l2",
+    "distance": "l2",
 }
 
 
@@ -54,7 +54,8 @@ def measured_memory(config: Recipe, spec: ModelSpec, rows: int, device: str = "c
 
 def _peak(config: Recipe, spec: ModelSpec, device: str, threads: int) -> int:
     torch.set_num_threads(threads)
-    tiny = override(config, _TINY)
+    one_head = {"network.head_channels": 0} if isinstance(config.network, ADM) else {}
+    tiny = override(config, _TINY | one_head)
     _take_steps(tiny, dataclasses.replace(spec, network=tiny.network))  # libraries come when they are used
     before = _begin(device)
     _take_steps(config, spec, device)

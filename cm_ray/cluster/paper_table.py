@@ -17,7 +17,7 @@ from cm_ray.errors import SettingError, UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
 from cm_ray.recipes import preset
-from cm_ray.recipes.recipe import TEACHER, Recipe
+from cm_ray.recipes.recipe import TEACHER, Recipe, check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.comparison import Cell, write_comparison
 from cm_ray.runs.console import say
@@ -119,6 +119,7 @@ def _configs(table: Table) -> dict[str, Recipe]:
     _check_changes(table, chosen)
     configs: dict[str, Recipe] = {method: _config(table, method) for method in chosen}
     for config in configs.values():
+        check_models_named(config)
         if config.evaluation.extractor == "none":
             raise UserError(
                 f"The recipe {config.name} has no feature extractor, so that nothing could be compared."
@@ -142,12 +143,16 @@ def _check_changes(table: Table, methods: Sequence[str]) -> None:
 
 
 def _config(table: Table, method: str) -> Recipe:
-    config = preset(f"{method}_{table.data}")
-    known = flatten(sketch(config, table.changes))
-    config = override(config, {path: value for path, value in table.changes.items() if path in known})
-    config = override(config, {"run_dir": str(table.folder / method)})
+    """Return the recipe of a method with its place, its teacher and the changes of its own settings."""
+    recipe = preset(f"{method}_{table.data}")
+    known = flatten(sketch(recipe, table.changes))
+    changes = {path: value for path, value in table.changes.items() if path in known}
+    config = override(recipe, {**changes, "run_dir": str(table.folder / method)})
+    teacher = str(table.folder / "edm")
+    if config.teacher is not None:
+        return override(config, {"teacher.model": teacher})
     if config.init_from.model == TEACHER:
-        return override(config, {"teacher.model": str(table.folder / "edm")})
+        return override(config, {"init_from.model": teacher})
     return config
 
 

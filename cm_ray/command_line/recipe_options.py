@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,16 @@ from cm_ray.errors import SettingError, UserError
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.settings.choices import word_of
 from cm_ray.settings.documentation import field_documentation
-from cm_ray.settings.tree import Field, fields_of, flatten, from_dict, override, sketch, why_unknown
+from cm_ray.settings.tree import (
+    Field,
+    choices_of,
+    fields_of,
+    flatten,
+    from_dict,
+    override,
+    sketch,
+    why_unknown,
+)
 from cm_ray.storage.files import read_json
 
 ALIASES = {
@@ -82,22 +92,13 @@ def _words(default: Recipe, arguments: list[str]) -> tuple[dict[str, str], list[
     words: dict[str, str] = {}
     while True:
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        for path in _choices(sketch(default, words), ""):
+        for path in choices_of(sketch(default, words)):
             if path not in words:
                 parser.add_argument(option(path), dest=path, default=argparse.SUPPRESS)
         found, arguments = parser.parse_known_args(arguments)
         if not vars(found):
             return words, arguments
         words |= vars(found)
-
-
-def _choices(config: Any, prefix: str) -> Iterator[str]:
-    """Yield the path of every choice of a tree."""
-    for item in fields_of(type(config)):
-        if item.classes:
-            yield prefix + item.name
-        if item.nested:
-            yield from _choices(getattr(config, item.name), prefix + item.prefix)
 
 
 def _parsed_class(config: Any, path: str = "", word: tuple[str, Field] | None = None) -> tuple[type, Any]:
@@ -171,4 +172,5 @@ def _refuse(unknown: list[str], chosen: Recipe) -> None:
             raise UserError(f"{argument!r} is not an option: options begin with --.")
         name = argument[2:].partition("=")[0]
         path = {short[2:]: long for long, short in ALIASES.items()}.get(name, name.replace("-", "_"))
-        raise SettingError(path, why_unknown(chosen, path.replace(".no_", ".").removeprefix("no_")))
+        problem = why_unknown(chosen, path.replace(".no_", ".").removeprefix("no_"))
+        raise SettingError(path, re.sub(r"'([\w.]+)'(?= or |\?$)", lambda near: option(near[1]), problem))

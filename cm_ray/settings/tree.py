@@ -9,15 +9,15 @@ has a distance, and its path is ``distance``.
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from cm_ray.errors import SettingError, closest
 from cm_ray.settings.choices import classes_of, word_of
+from cm_ray.settings.values import cast
 
 T = TypeVar("T")
 
@@ -74,6 +74,15 @@ def _leaves(config: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield prefix + item.name, value
 
 
+def choices_of(config: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the path of every choice, outer ones before those of the classes that they hold."""
+    for item in fields_of(type(config)):
+        if item.classes:
+            yield prefix + item.name
+        if item.nested:
+            yield from choices_of(getattr(config, item.name), prefix + item.prefix)
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Return settings as nested dicts of JSON values; a choice has its word as ``kind``."""
     values: dict[str, Any] = {}
@@ -125,11 +134,11 @@ def override(config: T, changes: Mapping[str, Any]) -> T:
     SettingError on an unknown path, a field of a class that is not chosen, or a value that cannot be.
     """
     left = dict(changes)
-    changed = _rebuilt(type(config), _values(config), left, "", build)
+    drawn = _rebuilt(type(config), _values(config), left, "", _unchecked)
     if left:
         path = next(iter(left))
-        raise SettingError(path, why_unknown(changed, path))
-    return changed
+        raise SettingError(path, why_unknown(drawn, path))
+    return _rebuilt(type(config), _values(config), dict(changes), "", build)
 
 
 def sketch(config: T, changes: Mapping[str, Any]) -> T:
@@ -227,34 +236,39 @@ def why_unknown(config: Any, path: str) -> str:
     for name, words in owners(type(config), path).items():
         if name in known and known[name] not in words:
             return f"belongs to {name} {' or '.join(words)}, and {name} is {known[name]}"
+    if named := [each for each in all_paths(type(config)) if each.rpartition(".")[2] == path]:
+        return f"is not a setting: did you mean {' or '.join(map(repr, named))}?"
     return f"is not a setting: {closest(path, list(known))}"
+
+
+def all_paths(cls: type, prefix: str = "") -> list[str]:
+    """Return the paths of a tree of settings with those of all classes that could be chosen."""
+    paths: dict[str, None] = {}
+    for item in fields_of(cls):
+        if item.classes or not item.nested:
+            paths[prefix + item.name] = None
+        for _, each in _held_by(item):
+            paths |= dict.fromkeys(all_paths(each, prefix + item.prefix))
+    return list(paths)
+
+
+def _held_by(item: Field) -> list[tuple[str, type]]:
+    """Return the classes that a field can hold, with their words; a class that is no choice has none."""
+    return list(item.classes.items()) or ([("", item.hint)] if item.nested else [])
 
 
 def owners(cls: type, path: str, prefix: str = "") -> dict[str, list[str]]:
     """Return the choices, outermost first, and their words that have a field at `path`."""
     found: dict[str, list[str]] = {}
     for item in fields_of(cls):
-        for word, each in (item.classes or {"": item.hint}).items():
-            if not item.nested or not has_path(each, path, prefix + item.prefix):
+        for word, each in _held_by(item):
+            if path not in all_paths(each, prefix + item.prefix):
                 continue
-            if word:
+            if item.classes:
                 found.setdefault(prefix + item.name, []).append(word)
             for name, words in owners(each, path, prefix + item.prefix).items():
                 found[name] = list(dict.fromkeys([*found.get(name, []), *words]))
     return found
-
-
-def has_path(cls: type, path: str, prefix: str = "") -> bool:
-    """Return whether settings of class `cls` have a field at `path`, with some of their choices."""
-    return path.startswith(prefix) and any(
-        prefix + item.name == path
-        or any(
-            has_path(each, path, prefix + item.prefix)
-            for each in (item.classes.values() or [item.hint])
-            if item.nested
-        )
-        for item in fields_of(cls)
-    )
 
 
 def build(cls: type[T], arguments: Mapping[str, Any], path: str = "") -> T:
@@ -274,25 +288,3 @@ def differences(old: T, new: T, free: tuple[str, ...]) -> list[str]:
         if before.get(path) != after.get(path)
         and not any(path == each or path.startswith(each + ".") for each in free)
     ]
-
-
-def cast(value: Any, hint: Any, path: str) -> Any:
-    """Return `value` as a field's type: JSON's lists become tuples, and its integers floats.
-
-    Raises SettingError when it is of another type.
-    """
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value not in arguments:
-            raise SettingError(
-                path, f"cannot be {value!r}: {closest(str(value), [str(a) for a in arguments])}"
-            )
-        return value
-    if origin is tuple and isinstance(value, list | tuple):
-        return tuple(cast(item, arguments[0], path) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if origin is None and type(value) is hint:
-        return value
-    wanted = hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else hint
-    raise SettingError(path, f"must be {wanted}, not {value!r}")

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 
 from cm_ray.errors import SettingError, UserError, closest
 from cm_ray.recipes.recipe import Recipe, check_models_named
-from cm_ray.settings.tree import has_path, owners, why_unknown
+from cm_ray.settings.tree import all_paths, owners, why_unknown
 from cm_ray.sweeps.space import NUMBER, Categorical, Float, Int, Named, Params, Space, Values
 
 Fits = Callable[[Recipe], object]
@@ -51,7 +51,7 @@ def _check_name(space: Space, name: str, values: Values) -> None:
     """Raise UserError on names with another meaning, and on values that Optuna cannot store."""
     if name == NUMBER:
         raise UserError(f"{NUMBER!r} is the number of a trial: give the bundles another name.")
-    if isinstance(values, Named) and values.bundles and has_path(type(space.base), name):
+    if isinstance(values, Named) and values.bundles and name in all_paths(type(space.base)):
         raise UserError(f"{name} is a setting: bundles of settings need a name of their own.")
     for choice in values.choices if isinstance(values, Categorical) else ():
         if not isinstance(choice, _SCALARS):

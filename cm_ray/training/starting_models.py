@@ -16,6 +16,7 @@ from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights,
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.choices import classes_of, word_of
+from cm_ray.settings.tree import differences
 from cm_ray.tracking.locate import locate_model
 
 
@@ -101,9 +102,9 @@ def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> None
         raise UserError(f"{name}: there is no teacher.")
     _check_same_images(model.spec, spec, name)
     before, now = model.spec.diffusion, spec.diffusion
-    if before.column != now.column:
+    if others := differences(before, now, ("t_min", "t_max", "rho", "boundary")):
         raise UserError(
-            f"{name} was trained with column {before.column}, and this run has {now.column}: take that."
+            f"{name} was trained with another column: {', '.join(others)}. Set it to the model's."
         )
     if (before.boundary == "piecewise") != (now.boundary == "piecewise"):
         raise UserError(

@@ -36,7 +36,7 @@ def forward_flops(config):
 def test_a_step_costs_its_passes(name, passes):
     config = recipes.preset(name)
     teacher = None
-    if config.method == "cd":
+    if config.method.needs_teacher:
         denoiser = dataclasses.replace(config.diffusion, boundary="none")
         teacher = Model(dataclasses.replace(spec(config), diffusion=denoiser))
     cost = training_flops(config, spec(config), teacher)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from cm_ray import recipes
+from cm_ray.core.precondition import VE, VP
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.runs.directory import RunDirectory
@@ -82,10 +83,12 @@ def test_a_teacher_by_every_name(kind, tmp_path):
 
 
 def test_a_file_of_weights_has_the_column_that_is_said(tmp_path):
-    settings = config(teacher__column="vp", init_from="", teacher__model=str(tmp_path / "vp.safetensors"))
+    settings = config(
+        teacher__column="vp", init_from__model="", teacher__model=str(tmp_path / "vp.safetensors")
+    )
     save_weights(denoiser(settings), tmp_path / "vp.safetensors")
     run = prepare(settings, tmp_path / "run")
-    assert read_teacher(settings, run).spec.diffusion.column == "vp"
+    assert read_teacher(settings, run).spec.diffusion.column == VP()
     assert read_initial(settings, run) is None
 
 
@@ -129,7 +132,8 @@ def test_a_refused_command_leaves_no_teacher_to_the_next(tmp_path):
 def test_initial_weights_from_another_model(tmp_path):
     model = denoiser(config())
     settings = override(
-        recipes.ict_digits(), TINY | {"init_from": saved(tmp_path / "m", model), "diffusion.sigma_data": 0.75}
+        recipes.ict_digits(),
+        TINY | {"init_from.model": saved(tmp_path / "m", model), "column.sigma_data": 0.75},
     )
     run = prepare(settings, tmp_path / "run")
     assert same(model, read_initial(settings, run))
@@ -146,7 +150,7 @@ def other_images(settings, folder):
 
 
 def other_column(settings, folder):
-    return saved(folder, denoiser(settings, column="ve"))
+    return saved(folder, denoiser(settings, column=VE()))
 
 
 def other_network(settings, folder):
@@ -212,8 +216,8 @@ def missing_keys(settings, folder):
         (lambda settings, folder: str(folder), "is not a model; give a run directory, a model's folder"),
         (consistency, "is a consistency model; give a diffusion model"),
         (other_images, r"makes images \(3, 8, 8\), and the data's are \(1, 8, 8\)"),
-        (other_column, "was trained with column ve, and this run has edm: set --diffusion.column"),
-        (other_network, "--init-from teacher belongs to another network"),
+        (other_column, "was trained with another column: column \\(ve there, edm here\\)"),
+        (other_network, "init_from.model teacher belongs to another network"),
         (code, "is no file of weights"),
         (cut_short, "is no file of weights"),
         (empty, "is no file of weights"),
@@ -231,6 +235,6 @@ def test_what_cannot_be_a_teacher_is_said(make, sentence, tmp_path):
 
 def test_a_piecewise_network_is_no_start_for_another(tmp_path):
     folder = piecewise(config(), tmp_path / "there")
-    settings = override(recipes.ict_digits(), TINY | {"init_from": folder})
-    with pytest.raises(UserError, match=r"has --diffusion.boundary piecewise, and this run skip"):
+    settings = override(recipes.ict_digits(), TINY | {"init_from.model": folder})
+    with pytest.raises(UserError, match=r"has boundary piecewise, and this run skip"):
         prepare(settings, tmp_path / "run")

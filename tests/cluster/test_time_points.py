@@ -26,6 +26,7 @@ from cm_ray.cluster.time_points.find import find_time_points
 from cm_ray.cluster.time_points.point_plan import TimePointSearch
 from cm_ray.cluster.time_points.point_scores import WANTED, Kept, resampled_means
 from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.methods import ConsistencyTraining, Denoising
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
 from cm_ray.metrics.estimate import infinitesimal_jackknife
@@ -34,7 +35,7 @@ from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
 from cm_ray.metrics.score import Score
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import ADM
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, ModelSpec, sampling_of, save_model
 from cm_ray.recipes.measuring import ActorSettings
@@ -54,7 +55,7 @@ ONE, TWO = ActorSettings(count=1, cpus_each=0.5), ActorSettings(count=2, cpus_ea
 
 def make_run(folder, diffusion=None):
     """Make the run directory of a tiny model with random weights, of digits."""
-    network = Network(
+    network = ADM(
         channels=8, channel_mult=(1,), blocks=1, norm_groups=4, head_channels=8, attention_resolutions=()
     )
     diffusion = diffusion or Diffusion()
@@ -63,9 +64,9 @@ def make_run(folder, diffusion=None):
     run.claim(
         Recipe(
             network=network,
-            diffusion=diffusion,
+            method=Denoising() if diffusion.denoiser else ConsistencyTraining(),
             data=DataSettings(path="digits"),
-            evaluation=EvaluationSettings(extractor="digits"),
+            evaluation=EvaluationSettings(extractor="digits", samplers=("own",)),
         )
     )
     with torch.random.fork_rng(devices=[]):

@@ -3,14 +3,14 @@
 import torch
 
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import ADM
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings
 from cm_ray.runs.directory import RunDirectory
 
 DIFFUSION = Diffusion()
-NETWORK = Network(channels=8, channel_mult=(1, 2), blocks=1, norm_groups=4, head_channels=8)
+NETWORK = ADM(channels=8, channel_mult=(1, 2), blocks=1, norm_groups=4, head_channels=8)
 DIGITS = tuple("0123456789")
 
 
@@ -35,7 +35,6 @@ def make_tiny_run(folder, *, data="digits", extractor="digits", **model):
         Recipe(
             data=DataSettings(path=data),
             network=model.get("network", NETWORK),
-            diffusion=model.get("diffusion", DIFFUSION),
             evaluation=EvaluationSettings(extractor=extractor),
         )
     )

@@ -11,12 +11,13 @@ from PIL import Image
 
 from cm_ray import recipes
 from cm_ray.cluster.train.run import train
+from cm_ray.core.schedules import Adaptive, AdaptiveDecay, ConstantDecay
 from cm_ray.data.shards import Manifest
-from cm_ray.errors import UserError
-from cm_ray.recipes.recipe import Recipe
+from cm_ray.errors import SettingError, UserError
+from cm_ray.recipes.recipe import check_models_named
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.settings.tree import from_dict, override, to_dict
-from cm_ray.training import recipe
+from cm_ray.settings.choices import word_of
+from cm_ray.settings.tree import override
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -29,7 +30,7 @@ TINY = {
     "network.channel_mult": (1,),
     "evaluation.extractor": "none",
     "tracking.uri": "none",
-    "distance.name": "l2",
+    "distance": "l2",
 }
 
 
@@ -53,13 +54,35 @@ def job(monkeypatch, capsys):
     [
         ("train.py", ["ct_digit"], "There is no preset 'ct_digit': did you mean 'ct_digits'?"),
         ("train.py", [], "Name a preset first: edm_cifar10, cd_cifar10"),
-        ("ct_cifar.py", ["--network.chanels", "8"], "--network.channels"),
-        ("ct_cifar.py", ["--distance.name", "l3"], "l2"),
+        (
+            "ct_cifar.py",
+            ["--network.chanels", "8"],
+            "--network.chanels is not a setting: did you mean --network.channels?",
+        ),
+        ("ct_cifar.py", ["--distance", "l3"], "--distance cannot be 'l3': known are l1, l2, lpips, norm"),
         ("ct_cifar.py", ["--batch-size", "7", "--num-workers", "2"], "--batch-size 7 does not split into 2"),
-        ("ct_cifar.py", ["--config", "nowhere.json"], "--config nowhere.json is not there"),
-        ("ct_cifar.py", ["--schedule.s0", "200"], "--schedule.s0 200 must be in [1, s1 = 150]"),
-        ("cd_cifar.py", [], "Which teacher? --teacher takes a run directory"),
-        ("ect_cifar.py", [], "Which teacher? --teacher takes a run directory"),
+        ("ct_cifar.py", ["--config", "nowhere.json"], "--config nowhere.json does not exist"),
+        ("ct_cifar.py", ["--times.scales.s0", "200"], "--times.scales.s0 200 must be in [2, s1 = 150]"),
+        ("ct_cifar.py", ["--times.q", "3"], "--times.q belongs to times tuned, and times is grid."),
+        (
+            "ct_cifar.py",
+            ["--target.mu", "0.9"],
+            "--target.mu belongs to target constant, and target is adaptive",
+        ),
+        ("ct_cifar.py", ["--teacher", "x"], "--teacher.model belongs to method cd or pd, and method is ct"),
+        ("ict_cifar.py", ["--mu0", "0.9"], "--mu0 is not a setting: did you mean --target.mu0?"),
+        ("ict_cifar.py", ["--target.mu0", "0.9"], "belongs to target adaptive, and target is constant"),
+        ("pd_cifar.py", ["--solver", "euler"], "--solver belongs to method cd, and method is pd"),
+        ("pd_cifar.py", ["--times.scales.s0", "2"], "--times.scales.s0 belongs to method ct or cd"),
+        (
+            "ct_digits.py",
+            ["--distance.c", "1"],
+            "--distance.c belongs to distance pseudo-huber, and distance is l2",
+        ),
+        ("edm_cifar.py", ["--boundary", "skip"], "--boundary belongs to method ct or cd, and method is edm"),
+        ("cd_cifar.py", [], "--teacher.model is missing: it takes a run directory"),
+        ("pd_cifar.py", [], "--teacher.model is missing: it takes a run directory"),
+        ("ect_cifar.py", [], "--init-from.model is missing: it takes a run directory"),
         ("sample.py", ["nowhere"], "nowhere is not a model; give a run directory, a model's folder"),
         ("edit.py", ["inpant", "--model", "nowhere"], "inpaint"),
         (
@@ -199,100 +222,132 @@ class TestOnACluster:
         assert run.config().seed == 4
 
 
-@pytest.mark.parametrize("preset", recipes.PRESETS)
-def test_configs_go_to_json_and_back(preset):
-    config = recipes.preset(preset)
-    if config.init_from == "teacher":
-        with pytest.raises(UserError, match="Which teacher"):
-            check(config)
-        config = override(config, {"teacher.model": "runs/edm"})
-    check(config)
-    assert from_dict(Recipe, to_dict(config)) == config
+def test_models_to_begin_with_are_asked_for_by_trainings_alone():
+    for name in recipes.PRESETS:
+        config = recipes.preset(name)
+        if config.teacher is not None or config.init_from.model == "teacher":
+            path = "teacher.model" if config.teacher is not None else "init_from.model"
+            with pytest.raises(UserError, match=f"^{path} is missing: it takes a run directory"):
+                check_models_named(config)
+            config = override(config, {path: "runs/edm"})
+        check_models_named(config)
+
+
+@pytest.mark.parametrize("preset", ["cd_digits", "ect_digits"])
+def test_a_missing_model_is_said_before_anything_is_written(preset, tmp_path, monkeypatch):
+    monkeypatch.setattr("cm_ray.cluster.train.run.connected", lambda: pytest.fail("Ray was started"))
+    config = override(recipes.preset(preset), {"run_dir": str(tmp_path / "run")})
+    with pytest.raises(UserError, match="is missing: it takes a run directory"):
+        train(config)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "--steps must be at least 1, not 0"),
-        ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
-        ({"cluster.num_workers": 0}, "--num-workers must be at least 1, not 0"),
-        ({"accumulate": 3}, "choose a multiple of 3"),
-        ({"ema_decays": ()}, "--ema-decays needs at least one decay"),
-        ({"schedule.s0": 1, "schedule.scales": "adaptive"}, "a grid has two boundaries"),
-        ({"schedule.mu0": 0.0, "schedule.target": "adaptive"}, "--schedule.mu0 0.0 must be in"),
-        ({"diffusion.t_min": 90.0}, "--diffusion.t-min 90.0 must be in"),
-        ({"network.dropout": 1.0}, "--network.dropout must be in"),
-        ({"network.norm_groups": 0}, "blocks and norm-groups must be at least 1"),
-        ({"network.head_channels": -1}, "--network.head-channels must be at least 1, or 0 for one head"),
-        ({"network.family": "ncsn++", "network.scale_shift": False}, "give --network.head-channels 0"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"cluster.num_workers": 0}, r"cluster\.num_workers must be at least 1, not 0"),
+        ({"accumulate": 0}, "accumulate must be at least 1, not 0"),
+        ({"accumulate": 3}, "batch_size 128 does not split into .* choose a multiple of 3"),
+        ({"seed": -1}, r"seed must be in \[0, 2\^63\), not -1"),
+        ({"log_every": 0}, "log_every must be at least 1, not 0"),
+        ({"ema_decays": ()}, "ema_decays needs at least one decay"),
+        ({"ema_decays": (1.0,)}, r"ema_decays must be in \[0, 1\), not \(1\.0,\)"),
         (
-            {"network.family": "ddpm++", "network.head_channels": 0, "network.scale_shift": True},
-            "adds the time to the features: give --network.no-scale-shift",
+            {"times.scales.s0": 1, "times.scales": "adaptive"},
+            r"times\.scales\.s0 1 must be in \[2, s1 = 40\]",
+        ),
+        ({"times.scales.s0": 0}, r"times\.scales\.s0 0 must be in \[1, s1 = 40\]"),
+        ({"times.scales": "constant", "times.scales.n": 1}, r"times\.scales\.n .* a grid has two boundaries"),
+        (
+            {"times.scales": "halving"},
+            r"times\.scales cannot be 'halving': known are adaptive, constant, dou",
+        ),
+        ({"times.proposal.std": 0.0}, r"times\.proposal\.std must be positive, not 0"),
+        ({"target": "adaptive", "target.mu0": 0.0}, r"target\.mu0 0\.0 must be in \(0, 1\)"),
+        ({"target.mu": 1.0}, r"target\.mu 1\.0 must be in \[0, 1\)"),
+        ({"distance.c": -1.0}, r"distance\.c must be positive, or 0 for"),
+        ({"distance": "lpips", "distance.size": -1}, r"distance\.size must not be negative"),
+        ({"noise.t_min": 90.0}, r"noise\.t_min 90\.0 must be in \(0, t_max = 80\.0\)"),
+        ({"noise.t_min": 0.0}, r"noise\.t_min 0\.0 must be in"),
+        ({"noise.rho": 0.0}, r"noise\.rho must be positive"),
+        ({"column.sigma_data": 0.0}, r"column\.sigma_data must be positive"),
+        ({"column": "vp", "weight": "karras"}, "weight karras needs the sigma_data of column edm"),
+        ({"network.dropout": 1.0}, r"network\.dropout must be in"),
+        ({"network.norm_groups": 0}, r"network\.norm_groups must be at least 1, not 0"),
+        ({"network.channel_mult": ()}, r"network\.channel_mult needs at least one level"),
+        ({"network.head_channels": -1}, r"network\.head_channels must be at least 1, or 0 for one head"),
+        (
+            {"network": "ncsn++", "network.scale_shift": False},
+            r"network\.scale_shift belongs to network adm, and network is ncsn\+\+",
+        ),
+        ({"network": "ddpm++", "network.head_channels": 0}, r"network\.head_channels belongs to network adm"),
+        (
+            {"network": "ncsn++", "network.resample_blocks": True},
+            r"network\.resample_blocks belongs to network",
         ),
         (
-            {
-                "network.family": "ncsn++",
-                "network.head_channels": 0,
-                "network.scale_shift": False,
-                "network.resample_blocks": False,
-            },
-            "changes the resolution inside residual blocks: give --network.resample-blocks",
+            {"network.fourier_scale": 1.0},
+            r"network\.fourier_scale belongs to network ncsn\+\+, and network is adm",
         ),
-        ({"network.fourier_scale": 0.0}, "--network.fourier-scale must be positive, not 0.0"),
-        ({"optimizer.learning_rate": 0.0}, "--optimizer.learning-rate must be positive, not 0.0"),
-        ({"evaluation.every": 150}, "must be a multiple of --checkpoint.every 100"),
-        ({"evaluation.samples": 1}, "--evaluation.samples must be at least 2"),
+        (
+            {"network": "ncsn++", "network.fourier_scale": 0.0},
+            r"network\.fourier_scale must be positive, not 0\.0",
+        ),
+        ({"optimizer.learning_rate": 0.0}, r"optimizer\.learning_rate must be positive, not 0\.0"),
+        ({"optimizer.beta2": 1.0}, r"optimizer\.beta2 must be in \(0, 1\)"),
+        ({"optimizer.gradient_clip": -1.0}, r"optimizer\.gradient_clip must not be negative"),
+        ({"optimizer.warmup_steps": 900}, r"optimizer\.warmup_steps 900 must be less than steps 900"),
+        ({"optimizer.warmup_steps": -1}, r"optimizer\.warmup_steps must not be negative"),
+        ({"checkpoint.every": 0}, r"checkpoint\.every must be at least 1, not 0"),
+        ({"checkpoint.keep": 0}, r"checkpoint\.keep must be at least 1, not 0"),
+        ({"evaluation.every": 150}, r"evaluation\.every 150 must be a multiple of checkpoint\.every 100"),
+        ({"evaluation.every": -100}, r"evaluation\.every must not be negative"),
+        ({"evaluation.batch_size": 0}, r"evaluation\.batch_size must be at least 1"),
+        ({"evaluation.grid": 0}, r"evaluation\.grid must be at least 1"),
+        ({"evaluation.samples": 1}, r"evaluation\.samples must be at least 2"),
         (
             {"evaluation.samplers": ("multistep@1.0,2.0",)},
-            "--evaluation.samplers: Time points must descend between 80 and 0.002",
+            r"evaluation\.samplers multistep@1\.0,2\.0: Time points must descend between 80 and 0\.002",
         ),
-        ({"evaluation.samplers": ("heun:18",)}, "heun:18 is for diffusion models"),
-        ({"evaluation.samplers": ()}, "--evaluation.samplers needs at least one"),
-        ({"method": "cd"}, "Which teacher\\? --teacher takes"),
-        ({"init_from": "teacher"}, "Which teacher\\? --teacher takes"),
-        ({"method": "edm"}, "--diffusion.boundary skip does not go with --method edm"),
-        ({"schedule.scales": "halving"}, "--schedule.scales halving does not go with --method ct"),
-        ({"optimizer.warmup_steps": 900}, "--optimizer.warmup-steps 900 must be in"),
-        ({"teacher.model": "runs/edm"}, "--method ct does not use a teacher"),
-        ({"diffusion.rho": 0.0}, "--diffusion.rho must be positive"),
         (
-            {"method": "edm", "diffusion.boundary": "none", "schedule.mu0": 0.9},
-            "--method edm has no target network",
+            {"evaluation.samplers": ("heun:18",)},
+            r"evaluation\.samplers heun:18: heun:18 is for diffusion models",
         ),
-        ({"schedule.ect_q": 1.0}, "--schedule.ect-q must be greater than 1"),
+        ({"evaluation.samplers": ()}, r"evaluation\.samplers needs at least one"),
+        ({"method": "edm"}, r"evaluation\.samplers one-step: one-step is for consistency models"),
+        ({"teacher.model": "runs/edm"}, r"teacher\.model belongs to method cd or pd, and method is ct"),
+        ({"method": "edm", "target.mu": 0.9}, r"target\.mu belongs to method ct or cd, and method is edm"),
+        ({"method": "edm", "boundary": "skip"}, "boundary belongs to method ct or cd, and method is edm"),
+        ({"method": "edm", "times.proposal": "uniform"}, r"times\.proposal belongs to method ct or cd"),
+        ({"solver": "euler"}, "solver belongs to method cd, and method is ct"),
+        ({"times.q": 3.0}, r"times\.q belongs to times tuned, and times is grid"),
+        ({"times": "tuned", "times.q": 1.0}, r"times\.q must be greater than 1"),
+        ({"times": "tuned", "times.stages": 0}, r"times\.stages must be at least 1"),
+        ({"times": "tuned", "target": "adaptive"}, r"target adaptive follows N\(k\) of times grid"),
+        ({"method": "cd", "times": "tuned"}, "times is always Grid here, and not 'tuned'"),
     ],
 )
-def test_configs_that_cannot_be_trained(changes, message):
-    with pytest.raises(UserError, match=message):
-        check(override(recipes.ict_digits(), changes))
+def test_settings_that_cannot_be(changes, message):
+    with pytest.raises(SettingError, match="^" + message):
+        override(recipes.ict_digits(), changes)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 6}, "--steps 6 are too few for the rounds from 16 sampling steps to 1"),
-        ({"schedule.s1": 12}, "--schedule.s1 12 must be s0 = 1 times a power of two"),
-        ({"schedule.scales": "constant"}, "pd alone halves"),
+        ({"steps": 6}, "steps 6 are too few for the rounds from 16 sampling steps to 1"),
+        ({"rounds.s1": 12}, r"rounds\.s1 12 must be s0 = 1 times a power of two"),
+        ({"rounds.s0": 32}, r"rounds\.s0 32 must be in \[1, s1 = 16\]"),
+        ({"times.scales": "constant"}, r"times\.scales belongs to method ct or cd, and method is pd"),
+        ({"solver": "euler"}, "solver belongs to method cd, and method is pd"),
+        ({"target.mu": 0.5}, r"target\.mu belongs to method ct or cd, and method is pd"),
     ],
 )
 def test_progressive_distillation_that_cannot_be(changes, message):
-    with pytest.raises(UserError, match=message):
-        check(override(recipes.pd_digits(), {"teacher.model": "runs/edm"} | changes))
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        ("schedule.s", 1, "There is no setting 'schedule.s': did you mean 'schedule.s1'"),
-        ("distance.name", "l3", "distance.name cannot be 'l3'"),
-        ("steps", "many", "steps must be int, not 'many'"),
-        ("steps", True, "steps must be int, not True"),
-        ("ema_decays", ["a"], "ema_decays must be float, not 'a'"),
-    ],
-)
-def test_overrides_that_do_not_fit(path, value, message):
-    with pytest.raises(UserError, match=message):
-        override(recipes.ict_digits(), {path: value})
+    with pytest.raises(SettingError, match="^" + message):
+        override(recipes.pd_digits(), {"teacher.model": "runs/edm"} | changes)
 
 
 def test_presets_are_table_3():
@@ -307,22 +362,20 @@ def test_presets_are_table_3():
         for method in ("cd", "ct"):
             preset = recipes.preset(f"{method}_{data}")
             published = {name: row[f"{data}_{method}"] for name, row in table.items()}
-            assert preset.method == method
+            assert word_of(preset.method) == method
             assert preset.optimizer.learning_rate == float(published["learning_rate"])
             assert preset.batch_size == int(published["batch_size"])
-            assert preset.distance.name == published["distance"]
+            assert word_of(preset.method.distance) == published["distance"]
             assert preset.ema_decays == (float(published["ema_decay"]),)
             assert preset.steps == int(published["training_iterations"])
             assert (preset.precision != "float32") == (published["mixed_precision"] == "yes")
             assert preset.network.dropout == float(published["dropout"])
-            schedule = preset.schedule
+            scales, target = preset.method.times.scales, preset.method.target
             if method == "ct":
-                assert schedule.mu0 == float(published["mu_0"])
-                assert (schedule.s0, schedule.s1) == (int(published["s_0"]), int(published["s_1"]))
-                assert (schedule.scales, schedule.target) == ("adaptive", "adaptive")
+                assert target == AdaptiveDecay(mu0=float(published["mu_0"]))
+                assert scales == Adaptive(s0=int(published["s_0"]), s1=int(published["s_1"]))
             else:
-                assert schedule.mu0 == float(published["mu"])
-                assert recipe.scales(preset)(0) == int(published["n"])
-                assert (schedule.scales, schedule.target) == ("constant", "constant")
-                assert preset.teacher.solver == published["ode_solver"]
-                assert preset.init_from == "teacher"
+                assert target == ConstantDecay(mu=float(published["mu"]))
+                assert scales(0, preset.steps) == scales(preset.steps, preset.steps) == int(published["n"])
+                assert preset.method.solver == published["ode_solver"]
+                assert preset.init_from.model == "teacher"

@@ -129,7 +129,7 @@ NETWORK = {
 
 def published(tmp_path, recipe, kind):
     """A file as OpenAI's, or a directory of diffusers, of a small network of a recipe."""
-    config = override(PRESETS[recipe](), NETWORK | {"diffusion.sigma_data": 0.5})
+    config = override(PRESETS[recipe](), NETWORK | {"column.sigma_data": 0.5})
     spec = ModelSpec(
         network=config.network,
         diffusion=config.diffusion,
@@ -158,7 +158,7 @@ def test_a_beginning_from_a_directory_of_diffusers(job, tmp_path):
     config, spec, made, file = published(tmp_path, "ict_digits", "ct")
     done = job("export.py", file, "--out", tmp_path / "pipeline")
     assert done.code == 0, done.err
-    config = override(config, {"init_from": str(tmp_path / "pipeline")})
+    config = override(config, {"init_from.model": str(tmp_path / "pipeline")})
     run = RunDirectory(tmp_path / "run")
     prepare_teachers(config, spec, run)
     initial = read_initial(config, run)
@@ -167,7 +167,7 @@ def test_a_beginning_from_a_directory_of_diffusers(job, tmp_path):
 
 def test_settings_that_shapes_do_not_show_are_compared(tmp_path):
     config, spec, _, file = published(tmp_path, "ict_digits", "ct")
-    config = override(config, {"init_from": str(file), "network.head_channels": 32})
+    config = override(config, {"init_from.model": str(file), "network.head_channels": 32})
     other = override(config.network, {"head_channels": 32})
     with pytest.raises(
         UserError, match="has the network's head_channels 64, and this run has 32: set --network"

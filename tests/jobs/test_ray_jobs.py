@@ -84,7 +84,7 @@ def test_submit_the_cifar_job(tmp_path, cifar10):
     job = [sys.executable, "jobs/ct_cifar.py", "--data", cifar10 / "test", "--run-dir", run_dir]
     small = ["0" if before == "--network.head-channels" else each for before, each in pairwise(["", *SMALL])]
     job += [*small, "--steps", 4, "--log-every", 2, "--checkpoint.every", 2, "--evaluation.every", 2]
-    job += ["--distance.name", "l2", "--evaluation.extractor", "cifar-resnet20"]
+    job += ["--distance", "l2", "--evaluation.extractor", "cifar-resnet20"]
     job += ["--evaluation.weights", cifar10.parents[1] / "weights", "--evaluation.samples", 100]
     with head() as variables:
         without_token = {name: value for name, value in variables.items() if "TOKEN" not in name}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tracked_runs import free_port, score, tiny_model
 
+from cm_ray.core.precondition import EDM
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of, save_model, to_uint8
@@ -207,7 +208,7 @@ def test_the_sampler_may_change_but_the_network_may_not(make_run, searched, tmp_
     other = tiny_model().spec.diffusion
     for odd in (
         searched(name="weights", seed=1),
-        searched(name="spec", diffusion=replace(other, sigma_data=0.7)),
+        searched(name="spec", diffusion=replace(other, column=EDM(sigma_data=0.7))),
     ):
         with pytest.raises(UserError, match=r"another network than models:/tiny/1; give the version that"):
             publish_time_points(odd, "models:/tiny@champion")

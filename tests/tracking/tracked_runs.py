@@ -7,7 +7,7 @@ import torch
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.metrics.score import frechet_score
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import ADM
 from cm_ray.networks.model import Model, ModelSpec
 
 
@@ -27,7 +27,7 @@ def score(value, **changes):
 
 
 def tiny_spec(*, conditional=False):
-    network = Network(
+    network = ADM(
         channels=8,
         norm_groups=4,
         head_channels=8,

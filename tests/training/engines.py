@@ -79,7 +79,7 @@ CHANGES = {
     "one-level": {"network.channel_mult": (1,)},
     "ncsn++": {"network": "ncsn++"},
     "lpips": {"distance": "lpips"},
-    "small-lpips": {"distance.net": "squeeze", "distance.size": 17},
+    "small-lpips": {"distance": "lpips", "distance.net": "squeeze", "distance.size": 17},
 }
 """Settings by name: methods, and what each may be combined with. Later ones win."""
 

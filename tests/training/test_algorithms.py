@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cm_ray.core.noise import Purpose, normal, uniform
-from cm_ray.core.schedules import Adaptive
+from cm_ray.core.schedules import Adaptive, Constant
 from cm_ray.core.times import karras_times
 from cm_ray.networks.model import from_uint8
 from tests.training.engines import batches, column, draws, engine, shaken, small, teacher
@@ -93,9 +93,9 @@ def test_a_denoiser_learns_the_clean_image_by_karras_weight():
 
 
 class SameTimes:
-    """Times s = t = 1."""
+    """Times s = t = 1, as if of a grid."""
 
-    scales = None
+    scales = Constant(n=18)
 
     def __call__(self, uniforms, step, total_steps, levels):
         """Return ones, twice."""

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from cm_ray.core.precondition import VE, VP
 from cm_ray.networks.perceptual import perceptual_distance
 from cm_ray.training.batch import Batch
 from tests.training.engines import LABELS, batches, engine, run, small, teacher, weights
@@ -33,7 +34,7 @@ def test_point_mass_data_are_learnt():
 def test_rounds_of_progressive_distillation():
     """The student of a round is the teacher of the next; the averages and the optimizer begin anew."""
     made = engine(small("pd"))
-    assert made.rounds.starts == [0, 3, 6]
+    assert made.round_starts == [0, 3, 6]
     first = made.teacher
     seen = []
     for stats in made.train(batches(made)):
@@ -59,7 +60,7 @@ def test_rounds_of_progressive_distillation():
 
 
 @pytest.mark.parametrize("method", ["cd", "pd"])
-@pytest.mark.parametrize("column", ["vp", "ve"])
+@pytest.mark.parametrize("column", [VP(), VE()], ids=["vp", "ve"])
 def test_teachers_of_the_other_columns_are_distilled(method, column):
     config = small(method)
     spec = engine(config).spec

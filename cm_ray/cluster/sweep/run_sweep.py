@@ -24,6 +24,7 @@ from cm_ray.cluster.sweep.sweep_trial import Trials, run_trial
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.cluster.train.run import train
 from cm_ray.errors import UserError
+from cm_ray.recipes.recipe import check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report
 from cm_ray.runs.console import say
@@ -74,6 +75,7 @@ def sweep(settings: Sweep, changes: Mapping[str, Any]) -> RunDirectory:
     interrupted ones continue from their checkpoints. Raises UserError on bad input.
     """
     space = load_space(settings.space, dict(changes))
+    check_models_named(space.base)
     named = Path(settings.run_dir).absolute() if settings.run_dir else None
     run = RunDirectory(named or default_run_dir(f"sweep-{Path(settings.space).stem}"))
     with run.locked():

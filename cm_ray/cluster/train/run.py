@@ -13,7 +13,7 @@ from cm_ray.cluster.runtime.connect import connected, node_resources, plan
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.cluster.train.workers import Task, fit
 from cm_ray.metrics.score import Score
-from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, followed, say
 from cm_ray.runs.directory import RunDirectory, default_run_dir
@@ -37,6 +37,7 @@ def train(config: Recipe, watch: Watch | None = None) -> None:
     Raises Stopped when `watch` says so: the run is closed as it is, and another call would go on. Raises
     UserError on bad input, an impossible plan or a training that cannot go on.
     """
+    check_models_named(config)
     run = RunDirectory(Path(config.run_dir).absolute() if config.run_dir else default_run_dir(config.name))
     with run.locked():
         run.check_same(config)
