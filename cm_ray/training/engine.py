@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from cm_ray.core.ema import update_average
 from cm_ray.core.losses import regression_loss
 from cm_ray.core.methods import Draw
-from cm_ray.core.noise import Purpose, derived_seed, normal, uniform
-from cm_ray.core.pairs import perturb
+from cm_ray.core.noise import derived_seed
 from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
 from cm_ray.errors import UserError
 from cm_ray.networks.lpips_distance import on_device
-from cm_ray.networks.model import Model, ModelSpec, from_uint8, load_weights
+from cm_ray.networks.model import Model, ModelSpec, load_weights
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import Checkpoint
 from cm_ray.settings.choices import word_of
 from cm_ray.training.arithmetic import autocast, compile_networks, sent
 from cm_ray.training.batch import Batch, Share, StepStats
+from cm_ray.training.drawing import draw_step
 from cm_ray.training.loss_watch import REMEDY, LossWatch
 from cm_ray.training.optimizer import (
     build_optimizer,
@@ -95,7 +95,8 @@ class Engine:
         self._optimize()
         self.update_averages(self.method.target_decay(step, self.config.steps))
         self.step += 1
-        return StepStats(self.step, loss, self._gauges(step))
+        gauges = self.method.gauges(step, self.config.steps)
+        return StepStats(self.step, loss, {**gauges, "learning_rate": self.learning_rate(step)})
 
     def add_gradients(self, batch: Batch) -> Tensor:
         """Add the gradient of the mean loss over this worker's share to the student's; return that loss.
@@ -192,20 +193,16 @@ class Engine:
 
     def _loss(self, batch: Batch, part: int, rows: int) -> Tensor:
         """Return the mean loss of one part of this worker's share."""
-        config, step = self.config, self.step
+        config = self.config
         first = self.share.rank * rows * config.accumulate + part * rows
         positions = torch.arange(first, first + rows, device=self.device)
-        x = self._clean_images(batch.images, positions)
         labels = sent(batch.labels, self.device) if self.spec.classes else None
-        draws = uniform(config.seed, step, positions, Purpose.TIMES, (1,))[:, 0]
-        t, s = self.method.times(draws, step, config.steps, config.noise)
-        noise = normal(config.seed, step, positions, Purpose.NOISE, tuple(x.shape[1:]))
-        draw = Draw(x, noise, perturb(x, noise, t), t, s, config.noise)
+        draw = draw_step(config, self.step, sent(batch.images, self.device), positions)
         aim = self._aim(draw, labels, first)
         self._seed_dropout(first)
         with self._autocast():
-            prediction = self.replica(draw.x_t, t, labels)
-        weight = self.method.weight(t, s, config.column)
+            prediction = self.replica(draw.x_t, draw.t, labels)
+        weight = self.method.weight(draw.t, draw.s, config.column)
         return regression_loss(prediction, aim, weight, self.distance).mean()
 
     @torch.no_grad()
@@ -226,13 +223,6 @@ class Engine:
             return self.teacher(x_t, t, labels)
 
         return teach
-
-    def _clean_images(self, images: Tensor, positions: Tensor) -> Images:
-        x = from_uint8(sent(images, self.device))
-        if not self.config.data.horizontal_flip:
-            return x
-        flip = uniform(self.config.seed, self.step, positions, Purpose.FLIP, (1,))[:, 0] < 0.5
-        return torch.where(flip[:, None, None, None], x.flip(-1), x)
 
     def _seed_dropout(self, first: int) -> None:
         """Give student and target the same dropout mask, whatever device draws it.
@@ -278,10 +268,6 @@ class Engine:
         """Return the sampling steps of the round of the last step; 0 without rounds."""
         halving = self.method.halving
         return halving(max(0, self.step - 1), self.config.steps) - 1 if halving else 0
-
-    def _gauges(self, step: int) -> dict[str, float]:
-        gauges = self.method.gauges(step, self.config.steps)
-        return {**gauges, "learning_rate": self.learning_rate(step)}
 
     def _optimize(self) -> None:
         for group in self.optimizer.param_groups:

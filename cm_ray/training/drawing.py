@@ -1,0 +1,30 @@
+"""The random draw of a training step: a function of seed, step and position in the global batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cm_ray.core.methods import Draw
+from cm_ray.core.noise import Purpose, normal, uniform
+from cm_ray.core.pairs import perturb
+from cm_ray.core.types import Images
+from cm_ray.networks.model import from_uint8
+from cm_ray.recipes.recipe import Recipe
+
+
+def draw_step(recipe: Recipe, step: int, images: Tensor, positions: Tensor) -> Draw:
+    """Draw times and noise for uint8 images (b, c, h, w) on a device, at positions (b,) of the global batch."""
+    x = _mirrored(recipe, step, from_uint8(images), positions)
+    uniforms = uniform(recipe.seed, step, positions, Purpose.TIMES, (1,))[:, 0]
+    t, s = recipe.method.times(uniforms, step, recipe.steps, recipe.noise)
+    noise = normal(recipe.seed, step, positions, Purpose.NOISE, tuple(x.shape[1:]))
+    return Draw(x, noise, perturb(x, noise, t), t, s, recipe.noise)
+
+
+def _mirrored(recipe: Recipe, step: int, x: Images, positions: Tensor) -> Images:
+    """Return the images, every second one mirrored at random, if the recipe says so."""
+    if not recipe.data.horizontal_flip:
+        return x
+    flip = uniform(recipe.seed, step, positions, Purpose.FLIP, (1,))[:, 0] < 0.5
+    return torch.where(flip[:, None, None, None], x.flip(-1), x)
