@@ -14,7 +14,7 @@ from cm_ray.recipes.recipe import Recipe
 
 
 def draw_step(recipe: Recipe, step: int, images: Tensor, positions: Tensor) -> Draw:
-    """Draw times and noise for uint8 images (b, c, h, w) on a device, at positions (b,) of the global batch."""
+    """Draw times and noise for uint8 images (b, c, h, w), at positions (b,) of the global batch."""
     x = _mirrored(recipe, step, from_uint8(images), positions)
     uniforms = uniform(recipe.seed, step, positions, Purpose.TIMES, (1,))[:, 0]
     t, s = recipe.method.times(uniforms, step, recipe.steps, recipe.noise)
