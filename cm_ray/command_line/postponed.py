@@ -1,8 +1,8 @@
 """A postponed import of PyTorch: `import torch` at the top of a module costs nothing until torch is used.
 
-A command parses its options and checks its settings by modules that name torch but do not use it. The standard
-library's `importlib.util.LazyLoader` does not serve here: before Python 3.12.3 every further `import` of a
-lazy module loads it, since the import statement reads its `__spec__`.
+A command parses its options and checks its settings by modules that name torch but do not use it. The
+standard library's `importlib.util.LazyLoader` does not serve here: in Python 3.11 the next `import` of a lazy
+module loads it, since the import statement reads its `__spec__`.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class Manifest:
         Raises UserError when the folder holds no shards, shards of another version, or not all of them.
         """
         if not is_shard_folder(folder):
-            raise UserError(f"{folder} holds no shards ({MANIFEST}); make them with jobs/make_shards.py.")
+            raise UserError(f"{folder} holds no shards ({MANIFEST}); make them with cm-ray shards.")
         content = read_json(folder / MANIFEST)
         version = content.get("format") if isinstance(content, dict) else None
         if version != FORMAT:

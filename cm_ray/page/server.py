@@ -7,17 +7,16 @@ import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
-import tyro
 from PIL import Image
 
 from cm_ray.data.uploads import MOST_BYTES, MOST_PIXELS
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.page.model_card import model_facts
+from cm_ray.page.page_settings import Page
 from cm_ray.page.playground import Playground
 from cm_ray.tracking.locate import locate_model
 
@@ -31,26 +30,8 @@ _POSTED = ("upload", "queue/join", "component_server", "cancel", "reset")
 """What the page posts to."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """Which model, and where."""
-
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """models:/NAME@champion, models:/NAME/3, a run directory or a model's folder."""
-    host: str = "127.0.0.1"
-    """Address to listen at. The page asks for no password: on 0.0.0.0 everyone who reaches it may use it."""
-    port: int = 7860
-    """Port to listen at."""
-    device: str = "auto"
-    """auto takes a GPU if there is one; else cpu, cuda, cuda:1."""
-    tracking_uri: str = ""
-    """MLflow server or store of models:/ names; empty: $MLFLOW_TRACKING_URI, else runs/mlflow.db."""
-
-
 def serve(settings: Page) -> None:
     """Show the page until interrupted. Raises UserError without Gradio, the model, or the port."""
-    if not 0 < settings.port < 65536:
-        raise UserError(f"--port must be 1 to 65535, not {settings.port}.")
     with _bound(settings) as listening:
         app = application(settings)
         import uvicorn

@@ -157,7 +157,8 @@ class Report:
         lines = [
             f"# Time points of {self.model}",
             "",
-            f"| evaluations | time points | `--ts`, `--steps {self.grid}` | {name} | ± | of a Karras grid |",
+            f"| evaluations | time points | `--ts`, `--boundaries {self.grid}` | {name} | ± "
+            "| of a Karras grid |",
             "|---:|---|---|---:|---:|---:|",
         ]
         for chosen in self.chosen:

@@ -1,4 +1,4 @@
-"""OpenAI's time points: ``--ts 0,22,39 --steps 40``, indices that run down the grid, both ends included.
+"""OpenAI's time points: ``--ts 0,22,39 --boundaries 40``, indices that run down the grid, both ends included.
 
 Index 0 is t_max and steps - 1 is t_min; ours ascend, i = steps - 1 - index, and `Points` have no ends.
 """
@@ -19,7 +19,7 @@ def read_ts(ts: str, steps: int) -> Points:
     """
     where = f"--ts {ts} on a grid of {steps}"
     if steps < 2:
-        raise UserError(f"A grid needs at least 2 steps, not {steps}: say --steps 40.")
+        raise UserError(f"A grid needs at least 2 boundaries, not {steps}: give --boundaries 40.")
     try:
         indices = [int(index) for index in ts.split(",")]
     except ValueError as error:

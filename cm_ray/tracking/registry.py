@@ -140,7 +140,7 @@ def existing_store(tracking_uri: str) -> str:
     check_uri(uri)
     file = database_file(uri)
     if file is not None and not file.is_file():  # MLflow would make an empty one
-        raise UserError(f"There is no MLflow store at {file}; say where it is by --tracking.uri.")
+        raise UserError(f"There is no MLflow store at {file}; give its address by --tracking-uri.")
     return uri
 
 

@@ -49,12 +49,12 @@ def check_uri(uri: str) -> None:
     scheme, separator, rest = uri.partition("://")
     if not separator or not rest or scheme.partition("+")[0] not in _SCHEMES:
         raise UserError(
-            f"--tracking.uri {uri!r} is no address of an MLflow store: give http://HOST:PORT, "
+            f"--tracking-uri {uri!r} is no address of an MLflow store: give http://HOST:PORT, "
             "sqlite:////ABSOLUTE/PATH.db, or none."
         )
     if scheme.startswith("http") and "@" in rest:
         raise UserError(
-            "--tracking.uri would be logged with its password; put the two into "
+            "--tracking-uri would be logged with its password; put the two into "
             "$MLFLOW_TRACKING_USERNAME and $MLFLOW_TRACKING_PASSWORD instead."
         )
 

@@ -86,7 +86,7 @@ def _check_teacher(teacher: ModelSpec, config: TrainConfig, spec: ModelSpec) -> 
     if teacher.diffusion.boundary != "none":
         raise UserError(
             f"--teacher {config.teacher.model} is a consistency model; give a diffusion model, such as "
-            "jobs/edm_cifar.py trains."
+            "cm-ray train edm_cifar10 trains."
         )
     _check_same_images(teacher, spec, f"--teacher {config.teacher.model}")
 

@@ -17,7 +17,7 @@ from PIL import Image
 from cm_ray import recipes
 from cm_ray.cluster.evaluate import evaluate as module
 from cm_ray.cluster.evaluate.evaluate import GROUPS, evaluate
-from cm_ray.cluster.evaluate.evaluate_plan import Evaluation
+from cm_ray.cluster.evaluate.evaluate_settings import Evaluation
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import name_of, run_of, yardstick
 from cm_ray.cluster.pool.sizing import Actors
@@ -462,7 +462,7 @@ def test_help_is_complete(monkeypatch, capsys):
         assert option in said.out
     text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", said.out).split())
     for sentence in (
-        "python jobs/evaluate.py runs/demo",
+        "cm-ray score runs/demo",
         "models:/NAME@ALIAS",
         "improved precision and recall",
         "0: as many as there are images to compare with",

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cm_ray.cluster.sweep import run_sweep as module
 from cm_ray.cluster.sweep.run_sweep import sweep
-from cm_ray.cluster.sweep.sweep_plan import Sweep
+from cm_ray.cluster.sweep.sweep_settings import Sweep
 from cm_ray.command_line.options import parse_changes
 from cm_ray.errors import UserError
 from cm_ray.recipes.config import TrainConfig, from_dict
@@ -198,10 +198,10 @@ def test_two_objectives_have_a_front(ray_cluster, tmp_path):
         ({"trials": -1}, "--trials must be at least 0, not -1"),
         ({"reduction": 1}, "--reduction must be at least 2"),
         ({"trials": 5}, "--trials is a grid's own"),
-        ({"sampler": "gp", "scheduler": "asha"}, "gp learns from finished ones alone"),
-        ({"sampler": "gp", "grace": 5}, "--grace and --reduction are asha's"),
+        ({"searcher": "gp", "scheduler": "asha"}, "gp learns from finished ones alone"),
+        ({"searcher": "gp", "grace": 5}, "--grace and --reduction are asha's"),
         ({"scheduler": "none", "reduction": 2}, "--grace and --reduction are asha's"),
-        ({"sampler": "nsga2"}, "nsga2 is for two objectives"),
+        ({"searcher": "nsga2"}, "nsga2 is for two objectives"),
         ({"storage": "nonsense"}, "--storage nonsense cannot be opened"),
         ({"tracking_uri": "nonsense"}, "'nonsense' is no address of an MLflow store"),
         ({"space": "nowhere"}, "no search space 'nowhere'"),

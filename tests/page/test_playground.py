@@ -17,8 +17,9 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
 from cm_ray.page.model_card import model_facts
+from cm_ray.page.page_settings import Page
 from cm_ray.page.playground import Painted, Playground, Wish
-from cm_ray.page.server import Limited, Page, serve
+from cm_ray.page.server import Limited, serve
 from cm_ray.sampling.pictures import grid_picture
 from tests.cluster.tiny import NETWORK, make_tiny_run
 

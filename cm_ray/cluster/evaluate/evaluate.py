@@ -12,12 +12,8 @@ from typing import Any
 
 import torch
 
-from cm_ray.cluster.evaluate.evaluate_plan import (
-    EvaluatedModel,
-    Evaluation,
-    check_evaluation,
-    evaluated_model,
-)
+from cm_ray.cluster.evaluate.evaluate_plan import EvaluatedModel, check_evaluation, evaluated_model
+from cm_ray.cluster.evaluate.evaluate_settings import Evaluation
 from cm_ray.cluster.pool.cache import Remembered
 from cm_ray.cluster.pool.pool import PutModel, SamplerPool
 from cm_ray.cluster.pool.reference import (

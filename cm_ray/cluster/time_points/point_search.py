@@ -72,7 +72,7 @@ class Search:
         settings, actors = self.plan.settings, plan_actors(self.plan.settings.actors, node_resources())
         self.probes = self._settled_probes(actors.count)
         say(
-            f"{self.run.root}: up to {settings.steps} evaluations on a grid of {self.plan.grid}, "
+            f"{self.run.root}: up to {settings.nfe} evaluations on a grid of {self.plan.grid}, "
             f"{settings.spend}, {self.measure.extractor.name}, {actors}"
         )
         with SamplerPool(self.measure.opener, actors) as pool:
@@ -112,11 +112,11 @@ class Search:
         for stage in find_points(
             scores,
             self.plan.grid,
-            settings.steps - 1,
+            settings.nfe - 1,
             spending=settings.spend,
             method=method_named(settings.method, actors=self.probes),
             effort=self.plan.effort,
-            sweeps=settings.sweeps,
+            sweeps=settings.refinements,
             tolerance=settings.tolerance,
             zone=settings.zone,
         ):

@@ -238,5 +238,5 @@ def _summary(run: RunDirectory) -> str:
     if result["class_shares"]:
         lines.append(f"  share of the rarest class: {min(result['class_shares']):.1%}")
     lines += [f"  samples: {path}" for path in result["paths"]["samples"]]
-    lines.append(f"  try: python jobs/sample.py {run.root} --samples 25")
+    lines.append(f"  try: cm-ray sample {run.root} --samples 25")
     return "\n".join(lines)
