@@ -8,7 +8,7 @@ from typing import Any
 
 from cm_ray.budget.measured_memory import measured_memory
 from cm_ray.budget.memory import most_rows, of_one_image, parts_for, training_memory
-from cm_ray.budget.memory_settings import MemoryQuestion
+from cm_ray.command_line.settings.memory import MemoryQuestion
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.model import ModelSpec

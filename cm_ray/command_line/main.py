@@ -41,36 +41,28 @@ COMMANDS = {
     "sample": Command("Draw images from a model.", f"{_SETTINGS}.sample.Sample", f"{_COMMANDS}.sample.run"),
     "score": Command(
         "Score a model, or any images, against a data set.",
-        "cm_ray.cluster.evaluate.evaluate_settings.Evaluation",
+        f"{_SETTINGS}.score.Evaluation",
         f"{_COMMANDS}.score.run",
     ),
     "sweep": Command(
-        "Search for settings with Ray Tune and Optuna.",
-        "cm_ray.cluster.sweep.sweep_settings.Sweep",
-        f"{_COMMANDS}.sweep.run",
+        "Search for settings with Ray Tune and Optuna.", f"{_SETTINGS}.sweep.Sweep", f"{_COMMANDS}.sweep.run"
     ),
     "time-points": Command(
         "Find the time points of multistep sampling.",
-        "cm_ray.cluster.time_points.search_settings.TimePointSearch",
+        f"{_SETTINGS}.time_points.TimePointSearch",
         f"{_COMMANDS}.time_points.run",
     ),
-    "edit": Command(
-        "Edit images with a trained model.",
-        "cm_ray.cluster.edit.edit_settings.Editing",
-        f"{_COMMANDS}.edit.run",
-    ),
+    "edit": Command("Edit images with a model.", f"{_SETTINGS}.edit.Editing", f"{_COMMANDS}.edit.run"),
     "export": Command(
         "Write a model for other tools.", f"{_SETTINGS}.export.Export", f"{_COMMANDS}.export.run"
     ),
     "app": Command(
-        "Show a page to try a model in the browser.",
-        "cm_ray.page.page_settings.Page",
-        "cm_ray.page.server.serve",
+        "Show a page to try a model in the browser.", f"{_SETTINGS}.app.Page", "cm_ray.page.server.serve"
     ),
     "shards": Command("Turn images into shards.", f"{_SETTINGS}.shards.Shards", f"{_COMMANDS}.shards.run"),
     "memory": Command(
         "Estimate the memory of a training.",
-        "cm_ray.budget.memory_settings.MemoryQuestion",
+        f"{_SETTINGS}.memory.MemoryQuestion",
         f"{_COMMANDS}.memory.run",
     ),
     "paper-table": Command(

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from cm_ray.data.arrow import pa, pq
 from cm_ray.data.source import Labels, Pixels
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, sha256_of, write_json, written_aside

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from cm_ray.core.types import Images, Times, check_same_shape
 from cm_ray.errors import UserError
+from cm_ray.extras import needs
 from cm_ray.networks.vision import torchvision
 from cm_ray.recipes.config import DistanceConfig
 from cm_ray.storage.files import cache_root, download, sha256_of
@@ -75,6 +76,7 @@ def lpips_distance(config: DistanceConfig, *, random_trunk: bool = False) -> LPI
     random_trunk: leave the trunk's weights random; for tests of the plumbing only.
     Raises UserError when the trunk's weights are not to be had or are others.
     """
+    needs("lpips", extra="scores")
     torchvision()
     import lpips
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from cm_ray.editing.replacement import STROKE_TIMES
 from cm_ray.editing.tasks import Task, factors
 from cm_ray.errors import UserError
+from cm_ray.extras import needs
 from cm_ray.page.playground import Painted, Playground, Shown, Wish
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -30,10 +31,9 @@ HINTS: dict[str, str] = {
 
 def gradio() -> Any:
     """Return Gradio. Raises UserError, saying how to get it, when it is not installed."""
-    try:
-        import gradio as module
-    except ImportError as error:
-        raise UserError("The page needs Gradio: pip install 'cm_ray[app]'.") from error
+    needs("gradio", extra="app")
+    import gradio as module
+
     return module
 
 

@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
+from cm_ray.command_line.settings.app import Page
 from cm_ray.data.uploads import MOST_BYTES, MOST_PIXELS
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.page.model_card import model_facts
-from cm_ray.page.page_settings import Page
 from cm_ray.page.playground import Playground
 from cm_ray.tracking.locate import locate_model
 

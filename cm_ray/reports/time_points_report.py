@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cm_ray.extras import needs
 from cm_ray.storage.files import written_aside
 
 
@@ -192,6 +193,7 @@ def _plot(report: Report, file: Path) -> None:
     A line joins evaluations on the same samples, which alone compare: fewer have a greater distance. Fresh
     samples are those of the confirmation.
     """
+    needs("matplotlib", extra="train")
     import matplotlib
 
     matplotlib.use("Agg")

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cm_ray.errors import UserError
-from cm_ray.storage.files import folder_written_aside, read_json, remove, write_json
 from cm_ray.metrics.score import Score, better, comparable
+from cm_ray.storage.files import folder_written_aside, read_json, remove, write_json
 
 _STATE, _META = "state.safetensors", "meta.json"
 

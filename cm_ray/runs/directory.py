@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cm_ray.recipes.config import TrainConfig, differences, from_dict, to_dict
 from cm_ray.errors import UserError
+from cm_ray.recipes.config import TrainConfig, differences, from_dict, to_dict
 from cm_ray.storage.files import read_json, remove, write_json, written_aside
 
 _OWNERS = {

@@ -1,4 +1,4 @@
-"""Finds search spaces: search_spaces/NAME.py, or a file of your own, with a `SPACE`."""
+"""Search spaces by name, or by the path of a Python file that has a `SPACE`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from cm_ray.errors import UserError, closest
 from cm_ray.recipes.config import override
 from cm_ray.sweeps.space import Space
 
-FOLDER = Path(__file__).parents[2] / "search_spaces"
 VARIABLE = "SPACE"
+_INSTALLED = Path(__file__).parents[1] / "search_spaces"
+FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "search_spaces"
+"""The search spaces of cm_ray: a part of the package where it is installed, beside it in a checkout."""
 
 
 def load_space(name: str, changes: dict[str, Any]) -> Space:
-    """Return a space by the name of its file in search_spaces/, or by the path of a file.
+    """Return a space by the name of its file in `FOLDER`, or by the path of a file.
 
     changes: settings of its base, by dotted path. Raises UserError when there is no such space, or it could
     not be trained.
@@ -40,7 +42,7 @@ def load_space(name: str, changes: dict[str, Any]) -> Space:
 
 def _run(file: Path) -> ModuleType:
     """Return the module that a file makes. Raises UserError, with the last line, when it raises anything."""
-    spec = importlib.util.spec_from_file_location(f"search_spaces.{file.stem}", file)
+    spec = importlib.util.spec_from_file_location(f"cm_ray.search_spaces.{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -15,6 +15,7 @@ from typing import Any
 
 import cm_ray
 from cm_ray.errors import UserError
+from cm_ray.extras import needs
 from cm_ray.metrics.score import Score, better, comparable, key_differences
 from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
 from cm_ray.runs.directory import default_run_dir
@@ -156,6 +157,7 @@ def save_pyfunc(model: Path, folder: Path) -> None:
 
     It needs cm_ray where it is loaded or served, which its requirements say.
     """
+    needs("mlflow", extra="track")
     import mlflow.pyfunc
 
     example = ({"index": [0, 1]}, PARAMETERS)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.errors import UserError
+from cm_ray.extras import needs
 
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 _SETTINGS = {
@@ -45,7 +46,8 @@ def database_file(uri: str) -> Path | None:
 
 
 def check_uri(uri: str) -> None:
-    """Raise UserError when MLflow has no store of this kind."""
+    """Raise UserError when MLflow has no store of this kind, or is not installed."""
+    _needs_mlflow()
     scheme, separator, rest = uri.partition("://")
     if not separator or not rest or scheme.partition("+")[0] not in _SCHEMES:
         raise UserError(
@@ -67,7 +69,11 @@ def check_model_name(name: str) -> None:
 
 @contextlib.contextmanager
 def calling_mlflow(timeout_s: int) -> Iterator[None]:
-    """Call MLflow with this timeout for each request, without retries, chatter or telemetry."""
+    """Call MLflow with this timeout for each request, without retries, chatter or telemetry.
+
+    Raises UserError when it is not installed.
+    """
+    _needs_mlflow()
     settings = {**_SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s)}
     before = {name: os.environ.get(name) for name in settings}
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
@@ -96,6 +102,10 @@ def open_client(uri: str) -> Any:
     if file := database_file(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _needs_mlflow() -> None:
+    needs("mlflow", extra="track", instead="give --tracking-uri none")
 
 
 def is_missing(error: Exception) -> bool:

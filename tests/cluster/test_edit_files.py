@@ -10,7 +10,7 @@ from PIL import Image
 
 from cm_ray.cluster.edit.edit_files import edit
 from cm_ray.cluster.edit.edit_plan import plan_request
-from cm_ray.cluster.edit.edit_settings import Editing
+from cm_ray.command_line.settings.edit import Editing
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.editing.files import edit_unit
 from cm_ray.editing.model_edits import edited

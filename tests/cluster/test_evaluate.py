@@ -17,10 +17,10 @@ from PIL import Image
 from cm_ray import recipes
 from cm_ray.cluster.evaluate import evaluate as module
 from cm_ray.cluster.evaluate.evaluate import GROUPS, evaluate
-from cm_ray.cluster.evaluate.evaluate_settings import Evaluation
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import name_of, run_of, yardstick
 from cm_ray.cluster.pool.sizing import Actors
+from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.data.source import ReadOptions

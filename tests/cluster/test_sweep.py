@@ -11,8 +11,8 @@ from PIL import Image
 
 from cm_ray.cluster.sweep import run_sweep as module
 from cm_ray.cluster.sweep.run_sweep import sweep
-from cm_ray.cluster.sweep.sweep_settings import Sweep
 from cm_ray.command_line.options import parse_changes
+from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.errors import UserError
 from cm_ray.recipes.config import TrainConfig, from_dict
 from cm_ray.runs.directory import RunDirectory

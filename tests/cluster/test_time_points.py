@@ -26,7 +26,7 @@ from cm_ray.cluster.time_points import find as module
 from cm_ray.cluster.time_points import point_search
 from cm_ray.cluster.time_points.find import find_time_points
 from cm_ray.cluster.time_points.point_scores import WANTED, Kept, resampled_means
-from cm_ray.cluster.time_points.search_settings import TimePointSearch
+from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.digits_classifier import load_digits_images

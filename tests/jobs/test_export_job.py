@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from cm_ray.cluster.evaluate.evaluate_plan import evaluated_model
-from cm_ray.cluster.evaluate.evaluate_settings import Evaluation
 from cm_ray.cluster.time_points.find import _own
+from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.reading import load_model, network_digest

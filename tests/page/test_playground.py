@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from cm_ray.command_line.settings.app import Page
 from cm_ray.editing.model_edits import edited
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
 from cm_ray.page.model_card import model_facts
-from cm_ray.page.page_settings import Page
 from cm_ray.page.playground import Painted, Playground, Wish
 from cm_ray.page.server import Limited, serve
 from cm_ray.sampling.pictures import grid_picture

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from cm_ray.cluster.edit.edit_plan import check_editing, plan_request
-from cm_ray.cluster.edit.edit_settings import Editing
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
 from cm_ray.cluster.runtime.console import shown
+from cm_ray.command_line.settings.edit import Editing
 from cm_ray.editing.files import EditRequest, compared, content_digests, edit_unit, read_inputs
 from cm_ray.editing.model_edits import interpolation_steps
 from cm_ray.editing.results import Origin, ResultFolder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cm_ray.cluster.edit.edit_settings import Editing
+from cm_ray.command_line.settings.edit import Editing
 from cm_ray.data.folder import EXTENSIONS, image_files
 from cm_ray.editing.files import EditRequest
 from cm_ray.editing.model_edits import check_label

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cm_ray.cluster.evaluate.evaluate_settings import Evaluation
+from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shards import is_shard_folder
 from cm_ray.errors import UserError

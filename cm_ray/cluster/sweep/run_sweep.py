@@ -20,11 +20,11 @@ from cm_ray.cluster.runtime.console import say
 from cm_ray.cluster.sweep.asha import RememberingASHA
 from cm_ray.cluster.sweep.searcher import StudySearch
 from cm_ray.cluster.sweep.sweep_plan import check_sweep, share
-from cm_ray.cluster.sweep.sweep_settings import Sweep
 from cm_ray.cluster.sweep.sweep_table import SweepTable
 from cm_ray.cluster.sweep.sweep_trial import Trials, run_trial
 from cm_ray.cluster.train.prepare import model_spec, prepare_shards
 from cm_ray.cluster.train.run import train
+from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.errors import UserError
 from cm_ray.recipes.config import EXPERIMENT, flatten
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report

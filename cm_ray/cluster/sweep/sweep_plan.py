@@ -8,7 +8,7 @@ from typing import Literal
 import ray
 
 from cm_ray.cluster.runtime.connect import Plan, node_resources, plan
-from cm_ray.cluster.sweep.sweep_settings import Sweep
+from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.errors import UserError
 from cm_ray.sweeps.space import Space
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cm_ray.cluster.pool.reference import Yardstick
 from cm_ray.cluster.runtime.console import say
-from cm_ray.cluster.time_points.search_settings import TimePointSearch
+from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.networks.formats.reading import read_model

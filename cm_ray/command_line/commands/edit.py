@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cm_ray.cluster.edit.edit_files import edit
-from cm_ray.cluster.edit.edit_settings import Editing
+from cm_ray.command_line.settings.edit import Editing
 
 
 def run(settings: Editing) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cm_ray.budget.memory_settings import MemoryQuestion
 from cm_ray.budget.memory_table import memory_table
+from cm_ray.command_line.settings.memory import MemoryQuestion
 
 
 def run(asked: MemoryQuestion) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cm_ray.cluster.sweep.run_sweep import sweep
-from cm_ray.cluster.sweep.sweep_settings import Sweep
 from cm_ray.command_line.options import parse_changes
+from cm_ray.command_line.settings.sweep import Sweep
 
 
 def run(settings: Sweep) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cm_ray.cluster.time_points.find import find_time_points
-from cm_ray.cluster.time_points.search_settings import TimePointSearch
+from cm_ray.command_line.settings.time_points import TimePointSearch
 
 
 def run(settings: TimePointSearch) -> None:
