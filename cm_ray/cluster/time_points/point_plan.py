@@ -47,8 +47,7 @@ class Plan:
         if grid < settings.nfe + 1:
             raise UserError(
                 f"A grid of {grid} has no room for {settings.nfe - 1} points between its ends: take "
-                f"--boundaries "
-                f"{settings.nfe + 1} or more."
+                f"--boundaries {settings.nfe + 1} or more."
             )
         return cls(settings, spec, grid, effort)
 
@@ -68,4 +67,4 @@ class Plan:
         kept = dataclasses.asdict(self.settings)
         for name in ("actors", "run_dir", "tracking_uri", "update", "model", "weights"):
             del kept[name]
-        return kept | {"grid": self.grid, "first": self.effort.first}
+        return kept | {"boundaries": self.grid, "first": self.effort.first}

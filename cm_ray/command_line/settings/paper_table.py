@@ -7,6 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+Method = Literal["edm", "cd", "pd", "ect", "ct", "ict"]
+DEFAULT: tuple[Method, ...] = ("edm", "cd", "pd", "ct", "ict")
+"""Methods of the table where none are named."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PaperTable:
@@ -20,7 +24,7 @@ class PaperTable:
 
     data: Literal["digits", "cifar10"] = "digits"
     """Data of the recipes; those of cifar10 are the paper's, for GPUs and days."""
-    methods: tuple[Literal["edm", "cd", "pd", "ect", "ct", "ict"], ...] = ("edm", "cd", "pd", "ct", "ict")
+    methods: tuple[Method, ...] = DEFAULT
     """Methods of the table; the teacher, edm, is always there."""
     run_dir: str = ""
     """Where the table and the runs go; empty: $CM_RAY_RUNS or ./runs, and paper_table."""

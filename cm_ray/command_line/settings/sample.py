@@ -51,7 +51,9 @@ class Sample:
     """MLflow server or store of models:/ names; empty: $MLFLOW_TRACKING_URI, else runs/mlflow.db."""
 
     def __post_init__(self) -> None:
-        """Raise UserError on options that exclude each other."""
+        """Raise UserError on options that exclude each other, or a number that is out of its range."""
+        if self.nfe < 0:
+            raise UserError(f"--nfe must be at least 1, or 0 for the model's own sampler, not {self.nfe}.")
         if self.ts and (self.sampler or self.taus or self.nfe):
             raise UserError("Give one of --ts, --sampler, --nfe and --taus.")
         if self.boundaries and not self.ts:
