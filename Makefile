@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: help install demo test lint types layers tests tests-without-ray tests-with-ray kills benchmarks clean
+.PHONY: help install demo test test-all lint types layers tests tests-without-ray tests-with-ray kills benchmarks clean
 
 help:  ## Say what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/installed-dev  ## Make .venv with all that tests and benchmarks need, in pinned versions
 
@@ -29,7 +29,10 @@ demo: $(VENV)/installed  ## Train a model on 8x8 digits, sample, score and regis
 	$(BIN)/python jobs/ict_digits.py --run-dir $(RUN_DIR)
 	$(BIN)/python jobs/sample.py $(RUN_DIR) --samples 100 --nfe 2 --out $(RUN_DIR)/samples/demo
 
-test: lint types layers tests  ## Lint, types, layers and the test suite
+test: lint types layers tests  ## Lint, types, layers and the test suite (up to 8 minutes on two cores)
+
+test-all: lint types layers install  ## The same with all combinations and repetitions, slow tests too (an hour)
+	$(BIN)/python -m pytest --all
 
 lint: install
 	$(BIN)/ruff check .
@@ -51,7 +54,7 @@ tests-with-ray: install
 	$(BIN)/python -m pytest -m ray
 
 kills: install  ## Ten random kills of workers and drivers, each to end bit-equal (10 to 15 minutes)
-	$(BIN)/python -m pytest --slow tests/cluster/test_kills.py
+	$(BIN)/python -m pytest --all tests/cluster/test_kills.py
 
 benchmarks: install  ## Speed and memory of a step, overhead of Ray, speed of the stream
 	$(BIN)/python benchmarks/train_step.py

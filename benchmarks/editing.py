@@ -22,7 +22,8 @@ from cm_ray.editing.model_edits import edited, interpolation_steps, shown_before
 from cm_ray.editing.replacement import inpainting, super_resolution
 from cm_ray.editing.tasks import Edit, plan_edit
 from cm_ray.metrics.extractors.digits_classifier import load_digits_images
-from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
+from cm_ray.metrics.extractors.extractor import statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import from_uint8, sampling_of, to_uint8

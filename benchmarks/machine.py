@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-import cm_ray
+from cm_ray.version import __version__
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -41,7 +41,5 @@ def write_row(name: str, row: dict[str, Any]) -> Path:
     path = RESULTS / f"{name}.jsonl"
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with path.open("a") as file:
-        file.write(
-            json.dumps({**row, "machine": machine(), "time": stamp, "cm_ray": cm_ray.__version__}) + "\n"
-        )
+        file.write(json.dumps({**row, "machine": machine(), "time": stamp, "cm_ray": __version__}) + "\n")
     return path

@@ -29,15 +29,18 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from cm_ray import recipes
 from cm_ray.cluster.data.stream import stream_batches
 from cm_ray.cluster.runtime.connect import connected, node_resources, plan
-from cm_ray.cluster.train.prepare import model_spec, prepare_shards
+from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.cluster.train.workers import Task, fit
 from cm_ray.command_line.options import run_job
 from cm_ray.data.order import memory_indices
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.networks.model import ModelSpec
-from cm_ray.recipes.config import TrainConfig, override
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.training.engine import Batch, Engine, Share
+from cm_ray.settings.tree import override
+from cm_ray.training.batch import Batch, Share
+from cm_ray.training.engine import Engine
+from cm_ray.training.specification import model_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ class Overhead:
     """Channels of the network: the smaller, the more an overhead shows."""
 
 
-def configured(args: Overhead) -> TrainConfig:
+def configured(args: Overhead) -> Recipe:
     return override(
         recipes.ct_cifar10(),
         {
@@ -77,7 +80,7 @@ def configured(args: Overhead) -> TrainConfig:
     )
 
 
-def plain_loop(config: TrainConfig, spec: ModelSpec, images: torch.Tensor, labels: torch.Tensor) -> float:
+def plain_loop(config: Recipe, spec: ModelSpec, images: torch.Tensor, labels: torch.Tensor) -> float:
     """Return images/s of the engine on a tensor, without Ray."""
     torch.set_num_threads(1)
     engine = Engine(config, spec)

@@ -30,18 +30,18 @@ from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import reference_set, run_of, yardstick
 from cm_ray.cluster.pool.sizing import Actors, plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
-from cm_ray.cluster.runtime.console import shown
 from cm_ray.cluster.time_points.point_scores import WANTED, PointScores, resampled_means
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.command_line.options import run_job
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
-from cm_ray.recipes.config import ActorsConfig, MeasuringConfig
+from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
+from cm_ray.runs.console import shown
 from cm_ray.sampling import requests as sampling
-from cm_ray.time_points.noisy_search import PointRequest
+from cm_ray.time_points.noisy_search import PointSampleRange
 from cm_ray.time_points.openai_indices import taus
-from cm_ray.time_points.sample_budget import Array, Effort, Request
+from cm_ray.time_points.sample_budget import Array, SampleBudget, SampleRange
 from cm_ray.tracking.locate import locate_model
 
 SAMPLES = 20_000
@@ -74,7 +74,7 @@ class Real:
         self.pool, self.folder = pool, folder
         self.place = locate_model(args.model)
         self.spec = load_model(self.place).spec
-        self.measure = yardstick(MeasuringConfig(), run_of(self.place))
+        self.measure = yardstick(MeasuringSettings(), run_of(self.place))
         shards, manifest = prepare_shards(self.measure.data)
         self.reference: FrechetReference = reference_set(
             pool, shards, manifest, self.measure.extractor, ()
@@ -82,7 +82,7 @@ class Real:
         self.model = pool.put(self.place)
 
     def remembered(self, folder: Path) -> Remembered:
-        """Return the model with its memory in a folder."""
+        """Return the model with its history in a folder."""
         return Remembered(self.pool, self.model, self.measure.extractor, WANTED, folder)
 
     def request(self, size: int, index: int, first: int, count: int, seed: int) -> sampling.Request:
@@ -105,7 +105,7 @@ class Replay:
     def __init__(self, features: dict[int, Tensor], reference: FrechetReference) -> None:
         self.features, self.reference = features, reference
 
-    def sample(self, requests: Sequence[Request]) -> list[tuple[tuple[int, int, int], ...]]:
+    def sample(self, requests: Sequence[SampleRange]) -> list[tuple[tuple[int, int, int], ...]]:
         """Return candidate, first and last sample of each request."""
         return [((request.candidate, request.first, request.first + request.count),) for request in requests]
 
@@ -128,20 +128,24 @@ class Live:
         )
         self.score = self.scores.score
 
-    def sample(self, requests: Sequence[Request]) -> list[object]:
+    def sample(self, requests: Sequence[SampleRange]) -> list[object]:
         """Sample on the actors."""
-        return list(self.scores.sample([PointRequest((r.candidate,), r.first, r.count) for r in requests]))
+        return list(
+            self.scores.sample([PointSampleRange((r.candidate,), r.first, r.count) for r in requests])
+        )
 
 
-def searched(way: Way, size: int, scores: object, truth: Array, effort: Effort) -> Trial:
-    found = way(1, size - 2, scores, effort)  # type: ignore[arg-type]
+def searched(way: Way, size: int, scores: object, truth: Array, budget: SampleBudget) -> Trial:
+    found = way(1, size - 2, scores, budget)  # type: ignore[arg-type]
     return Trial(len(found.counts), found.rounds, found.spent, float(truth[found.best - 1] - truth.min()))
 
 
-def timed(way: Way, real: Real, size: int, truth: Array, effort: Effort, seed: int) -> tuple[float, Trial]:
+def timed(
+    way: Way, real: Real, size: int, truth: Array, budget: SampleBudget, seed: int
+) -> tuple[float, Trial]:
     folder = Path(tempfile.mkdtemp(dir=real.folder))
     started = time.perf_counter()
-    found = searched(way, size, Live(real, size, seed, folder), truth, effort)
+    found = searched(way, size, Live(real, size, seed, folder), truth, budget)
     seconds = time.perf_counter() - started
     shutil.rmtree(folder)
     return seconds, found
@@ -157,7 +161,7 @@ def measure_grid(args: Benchmark, real: Real, size: int) -> None:
         ]
     )
     judges = (curves.sum(0) - curves) / (args.seeds - 1)  # of each seed, the mean of the others
-    effort = Effort(first=args.budget // 16, budget=args.budget)
+    budget = SampleBudget(first=args.budget // 16, full=args.budget)
     spread = float((curves - curves.mean(1, keepdims=True)).std(0, ddof=1).mean())
     best = [int(judge.argmin()) + 1 for judge in judges]
     print(
@@ -166,11 +170,11 @@ def measure_grid(args: Benchmark, real: Real, size: int) -> None:
     found: dict[str, list[Trial]] = {}
     for name, way in ways(args.actors):
         replays = [Replay(of_seed, real.reference) for of_seed in features.values()]
-        found[name] = [searched(way, size, *one, effort) for one in zip(replays, judges, strict=True)]
+        found[name] = [searched(way, size, *one, budget) for one in zip(replays, judges, strict=True)]
         figures = row(size, name, found[name], found[OPENAI])
         figures |= {"data": "digits", "seeds": args.seeds, "seed_error": round(spread, 4)}
         if args.live and name != "exhaustive, fixed":
-            seconds, live = timed(way, real, size, judges[0], effort, seed=500)
+            seconds, live = timed(way, real, size, judges[0], budget, seed=500)
             figures |= {"seconds": round(seconds, 1), "seconds_samples": live.samples}
         print(
             "{n:4} {way:19} {evaluations:5} {rounds:6} {samples:8} {share:.3f}  {regret:.4f} "
@@ -188,7 +192,7 @@ def measure_actors(args: Benchmark, folder: Path) -> None:
         for count in seconds:
             actors = Actors(count=count, cpus=1)
             with SamplerPool(
-                yardstick(MeasuringConfig(), run_of(locate_model(args.model))).opener, actors
+                yardstick(MeasuringSettings(), run_of(locate_model(args.model))).opener, actors
             ) as pool:
                 real = Real(args, pool, folder)
                 request = real.request(18, 9, 0, 16 * BATCH, seed=7)
@@ -212,8 +216,8 @@ def run(args: Benchmark) -> None:
     with connected():
         if args.live:
             measure_actors(args, folder)
-        opener = yardstick(MeasuringConfig(), run_of(locate_model(args.model))).opener
-        with SamplerPool(opener, plan_actors(ActorsConfig(), node_resources())) as pool:
+        opener = yardstick(MeasuringSettings(), run_of(locate_model(args.model))).opener
+        with SamplerPool(opener, plan_actors(ActorSettings(), node_resources())) as pool:
             real = Real(args, pool, folder)
             for size in args.grids:
                 measure_grid(args, real, size)

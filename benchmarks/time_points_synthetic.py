@@ -21,12 +21,12 @@ from threadpoolctl import threadpool_limits
 
 from cm_ray.command_line.options import run_job
 from cm_ray.time_points.integer_search import METHODS, method_named
-from cm_ray.time_points.racing import Pinpointed, fixed_size, raced
-from cm_ray.time_points.sample_budget import Effort
+from cm_ray.time_points.racing import PointResult, fixed_size, raced
+from cm_ray.time_points.sample_budget import SampleBudget
 from cm_ray.time_points.simulated import PUBLISHED, NoisyCurve, published_curve
 from cm_ray.time_points.smooth import smooth
 
-Way = Callable[[int, int, NoisyCurve, Effort], Pinpointed]
+Way = Callable[[int, int, NoisyCurve, SampleBudget], PointResult]
 
 OPENAI = "ternary, fixed"
 
@@ -72,8 +72,8 @@ def trial(way: Way, shape: str, args: Synthetic, number: int) -> Trial:
     curve = published_curve(shape, rng)
     deviation = rng.uniform(0.03, 0.05)  # of an FID of 10,000 samples
     scores = NoisyCurve(curve, rng, deviation=deviation, budget=args.budget)
-    effort = Effort(first=args.budget // 16, budget=args.budget)
-    found = way(1, len(curve) - 2, scores, effort)
+    budget = SampleBudget(first=args.budget // 16, full=args.budget)
+    found = way(1, len(curve) - 2, scores, budget)
     regret = float(curve[found.best] - curve[1:-1].min())
     return Trial(len(found.counts), found.rounds, found.spent, regret)
 

@@ -30,8 +30,10 @@ from cm_ray.budget.measured_memory import measured_memory
 from cm_ray.budget.memory import training_memory
 from cm_ray.command_line.options import run_job
 from cm_ray.networks.model import Model, ModelSpec, from_uint8
-from cm_ray.recipes.config import TrainConfig, override
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.settings.tree import override
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 Precision = Literal["float32", "bfloat16"]
 Network = Literal["small", "digits", "cifar10", "imagenet64"]
@@ -82,7 +84,7 @@ class Case:
     device: Literal["cpu", "cuda"]
 
 
-def configured(case: Case) -> TrainConfig:
+def configured(case: Case) -> Recipe:
     """Return the preset's settings, but for l2 and a target and times that do not move with the step."""
     base = {"digits": "ct_digits", "imagenet64": "ct_imagenet64"}.get(case.network, "ct_cifar10")
     changes: dict[str, Any] = {

@@ -1,11 +1,36 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read."""
 
 
 class UserError(Exception):
     """Bad input or a bad environment, said in one sentence: what, where, and what to do about it.
 
-    Jobs print it without a traceback and exit with code 2; everything else that is raised is a defect.
+    Commands print it without a traceback and exit with code 2; everything else that is raised is a defect.
     """
+
+
+class SettingError(UserError, ValueError):
+    """A setting that cannot be: the path of its field, and the rest of the sentence.
+
+    A class of settings raises it with the name of its own field; `cm_ray.settings.tree` puts the path before
+    it, and the command line the dashes.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem.rstrip(".")
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return f"{self.path} {self.problem}" + ("" if self.problem.endswith("?") else ".")
+
+
+def require(condition: bool, field: str, problem: str) -> None:
+    """Raise SettingError unless a condition on a field holds."""
+    if not condition:
+        raise SettingError(field, problem)
+
+
+_MOST_LISTED = 30
 
 
 def closest(name: str, known: list[str]) -> str:
@@ -13,4 +38,6 @@ def closest(name: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}."
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known are {', '.join(sorted(known))}." if len(known) <= _MOST_LISTED else "--help lists all."

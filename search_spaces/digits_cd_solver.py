@@ -1,7 +1,7 @@
 """Figure 3 b on the 8x8 digits.   python jobs/sweep.py digits_cd_solver --teacher runs/edm_digits"""
 
 from cm_ray import recipes
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Categorical, Space
 
 SPACE = Space(

@@ -4,7 +4,7 @@ python jobs/sweep.py digits_ct_schedule     # up to 20 minutes on two CPU cores
 """
 
 from cm_ray import recipes
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Named, Space
 
 _NO_TARGET = {"schedule.target": "constant", "schedule.mu0": 0.0}

@@ -1,7 +1,7 @@
 """Two objectives on the 8x8 digits, score and training cost.   python jobs/sweep.py digits_fast_and_good"""
 
 from cm_ray import recipes
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Categorical, Float, Int, Space
 
 SPACE = Space(

@@ -1,7 +1,7 @@
 """The choices of improved consistency training, on the 8x8 digits.   python jobs/sweep.py digits_ict"""
 
 from cm_ray import recipes
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Float, Int, Space
 
 SPACE = Space(

@@ -3,22 +3,25 @@
 import os
 import shutil
 import tempfile
-from pathlib import Path
 
 import pytest
 import torch
 
-SHARED = Path(__file__).parents[1].parent / "shared"
+from tests.absent import shared
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the tests marked slow, too")
+    parser.addoption("--all", action="store_true", help="run the tests marked slow and exhaustive, too")
 
 
 def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--all"):
+        chosen, others = [], []
+        for item in items:
+            (others if {"slow", "exhaustive"} & set(item.keywords) else chosen).append(item)
+        config.hook.pytest_deselected(items=others)
+        items[:] = chosen
     for item in items:
-        if "slow" in item.keywords and not config.getoption("--slow"):
-            item.add_marker(pytest.mark.skip(reason="slow: pytest --slow runs it"))
         if "ray_cluster" in item.fixturenames:
             item.add_marker("ray")
         if "gpu" in item.keywords and not torch.cuda.is_available():
@@ -68,7 +71,4 @@ def ray_cluster():
 @pytest.fixture(scope="session")
 def cifar10():
     """The folder of the real CIFAR-10, in the Parquet layout of the Hugging Face hub."""
-    folder = SHARED / "data" / "cifar10"
-    if not folder.is_dir():
-        pytest.skip("the real CIFAR-10 is not beside this checkout")
-    return folder
+    return shared("data", "cifar10", reason="the real CIFAR-10 is not beside this checkout")

@@ -8,11 +8,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cm_ray.networks.model import Model, ModelSpec
-from cm_ray.recipes.config import TrainConfig
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 
-def training_flops(config: TrainConfig, spec: ModelSpec, teacher: Model | None = None) -> float:
+def training_flops(config: Recipe, spec: ModelSpec, teacher: Model | None = None) -> float:
     """Return the floating-point operations of a training: student, target, teacher, distance, both ways.
 
     Counted on one step of one image on the CPU, times images and steps; optimizer and averages, which do not

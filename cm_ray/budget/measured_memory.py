@@ -15,8 +15,10 @@ import torch
 from cm_ray.budget.memory import untrained_distance
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec
-from cm_ray.recipes.config import TrainConfig, override
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.settings.tree import override
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 _STATUS, _MARK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _TINY = {
@@ -30,7 +32,7 @@ _TINY = {
 }
 
 
-def measured_memory(config: TrainConfig, spec: ModelSpec, rows: int, device: str = "cpu") -> int:
+def measured_memory(config: Recipe, spec: ModelSpec, rows: int, device: str = "cpu") -> int:
     """Return the most bytes that two steps of a worker take, `rows` images at a time.
 
     Beyond what PyTorch and the libraries take by themselves; on CPUs, of resident memory, which Linux
@@ -50,7 +52,7 @@ def measured_memory(config: TrainConfig, spec: ModelSpec, rows: int, device: str
             ) from error
 
 
-def _peak(config: TrainConfig, spec: ModelSpec, device: str, threads: int) -> int:
+def _peak(config: Recipe, spec: ModelSpec, device: str, threads: int) -> int:
     torch.set_num_threads(threads)
     tiny = override(config, _TINY)
     _take_steps(tiny, dataclasses.replace(spec, network=tiny.network))  # libraries come when they are used
@@ -76,9 +78,9 @@ def _resident(what: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(what + ":"))
 
 
-def _take_steps(config: TrainConfig, spec: ModelSpec, device: str = "cpu") -> None:
+def _take_steps(config: Recipe, spec: ModelSpec, device: str = "cpu") -> None:
     denoiser = dataclasses.replace(spec.diffusion, boundary="none")
-    teacher = Model(dataclasses.replace(spec, diffusion=denoiser)) if config.method in ("cd", "pd") else None
+    teacher = Model(dataclasses.replace(spec, diffusion=denoiser)) if config.method.needs_teacher else None
     distance = untrained_distance(config)
     if isinstance(distance, torch.nn.Module):
         distance.to(device)

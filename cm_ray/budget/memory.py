@@ -15,12 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cm_ray.core.losses import regression_loss
-from cm_ray.core.objectives import Draw
+from cm_ray.core.methods import Draw
 from cm_ray.core.types import Distance, Images, Times
+from cm_ray.networks.lpips_distance import LPIPS
 from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.networks.normalisation import GroupNorm
-from cm_ray.recipes.config import TrainConfig
-from cm_ray.training import recipe
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import Adam
 from cm_ray.training.arithmetic import autocast
 
 _MOMENTS = 2
@@ -51,7 +52,7 @@ class TrainingMemory:
 
 
 @lru_cache(maxsize=64)
-def training_memory(config: TrainConfig, spec: ModelSpec, rows: int, device: str = "cpu") -> TrainingMemory:
+def training_memory(config: Recipe, spec: ModelSpec, rows: int, device: str = "cpu") -> TrainingMemory:
     """Count the memory of a worker that takes `rows` images at a time.
 
     Aim, loss and backward pass run on fake tensors, each counted from when it is made until it is freed; with
@@ -63,9 +64,9 @@ def training_memory(config: TrainConfig, spec: ModelSpec, rows: int, device: str
         student, distance = Model(spec), untrained_distance(config)
     weights = [p for p in student.parameters() if p.requires_grad]
     trained = sum(p.nbytes for p in weights)
-    copies = 1 + len(config.ema_decays) + recipe.has_target(config) + (config.method in ("cd", "pd"))
+    copies = 1 + len(config.ema_decays) + config.method.has_target + config.method.needs_teacher
     state = copies * _bytes_of(student) + _bytes_of(distance) + _MOMENTS * trained
-    one_kernel = config.optimizer.name == "adam" and device == "cuda"
+    one_kernel = isinstance(config.optimizer, Adam) and device == "cuda"
     optimizing = trained * (1 if one_kernel else 1 + _OPTIMIZER_SCRATCH)
     count = sum(p.numel() for p in student.parameters())
     before = trained if config.accumulate > 1 else 0  # gradients of earlier parts
@@ -73,13 +74,13 @@ def training_memory(config: TrainConfig, spec: ModelSpec, rows: int, device: str
     return TrainingMemory(parameters=count, state=state, batch=batch, optimizing=optimizing)
 
 
-def of_one_image(config: TrainConfig, spec: ModelSpec, device: str = "cpu") -> float:
+def of_one_image(config: Recipe, spec: ModelSpec, device: str = "cpu") -> float:
     """Return the bytes that another image at a time takes, where there are so many that they decide."""
     few, many = (training_memory(config, spec, rows, device).batch for rows in (_MANY, 2 * _MANY))
     return (many - few) / _MANY
 
 
-def most_rows(config: TrainConfig, spec: ModelSpec, budget: float, device: str = "cpu") -> int:
+def most_rows(config: Recipe, spec: ModelSpec, budget: float, device: str = "cpu") -> int:
     """Return how many images at a time fit into `budget` bytes, 0 if not even one does.
 
     Of few images the gradients decide the peak, of many the activations: the first guess is made for many.
@@ -92,14 +93,14 @@ def most_rows(config: TrainConfig, spec: ModelSpec, budget: float, device: str =
     return rows
 
 
-def parts_for(config: TrainConfig, rows: int) -> int:
+def parts_for(config: Recipe, rows: int) -> int:
     """Return the least `accumulate` that splits a worker's share into equal parts of at most `rows` >= 1."""
     share = config.batch_size // config.cluster.num_workers
     return next(parts for parts in range(-(-share // rows), share + 1) if share % parts == 0)
 
 
 def _batch(
-    config: TrainConfig, spec: ModelSpec, rows: int, student: Model, distance: Distance, device: str
+    config: Recipe, spec: ModelSpec, rows: int, student: Model, distance: Distance, device: str
 ) -> int:
     """Return the most bytes that activations and what is made of them take at once, gradients included."""
     if device == "cuda":
@@ -116,7 +117,7 @@ def _batch(
             return student(x_t, t, labels)
 
         with torch.no_grad(), autocast(config.precision, _HOST):
-            aim = recipe.objective(config).aim(Draw(x, x, x, times, times), network, network)
+            aim = config.method.aim(Draw(x, x, x, times, times, config.noise), network, network)
         with autocast(config.precision, _HOST):
             answer = network(x, times)
         regression_loss(answer, aim, times, distance).mean().backward()
@@ -147,13 +148,14 @@ def _normalise_in_float32(student: Model) -> None:
             part.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
 
 
-def untrained_distance(config: TrainConfig) -> Distance:
+def untrained_distance(config: Recipe) -> Distance:
     """Return the distance; LPIPS with a trunk of the right size, whose weights do not matter here."""
-    if config.distance.name != "lpips":
-        return recipe.distance(config, _HOST)
-    from cm_ray.networks.perceptual import lpips_distance
+    distance = config.method.distance
+    if not isinstance(distance, LPIPS):
+        return distance
+    from cm_ray.networks.perceptual import perceptual_distance
 
-    return lpips_distance(config.distance, random_trunk=True)
+    return perceptual_distance(distance, random_trunk=True)
 
 
 class _Counted(TorchDispatchMode):

@@ -13,7 +13,9 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes import preset
-from cm_ray.recipes.config import DataConfig, TrainConfig, override
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import DataSettings
+from cm_ray.settings.tree import override
 
 _NAMED = {"digits": ((1, 8, 8), 10), "cifar10": ((3, 32, 32), 10)}
 """Images and classes of data that have names; others are ImageNet and LSUN at their sizes."""
@@ -48,7 +50,7 @@ def _row(name: str, recompute: bool, asked: MemoryQuestion) -> str:
     return _line(f"`{name}`", "yes" if recompute else "no", f"{parameters / 1e6:.2f} M", *cells)
 
 
-def _fitting(config: TrainConfig, spec: ModelSpec, asked: MemoryQuestion) -> list[str]:
+def _fitting(config: Recipe, spec: ModelSpec, asked: MemoryQuestion) -> list[str]:
     one = training_memory(config, spec, 1, asked.device)
     share = config.batch_size // asked.num_workers
     rows = min(share, most_rows(config, spec, (1 - MARGIN) * _GIB * asked.gib, asked.device))
@@ -57,13 +59,13 @@ def _fitting(config: TrainConfig, spec: ModelSpec, asked: MemoryQuestion) -> lis
     return [_gib(one.state + one.optimizing), _gib(each), str(rows), parts]
 
 
-def _measured(config: TrainConfig, spec: ModelSpec, asked: MemoryQuestion) -> list[str]:
+def _measured(config: Recipe, spec: ModelSpec, asked: MemoryQuestion) -> list[str]:
     counted = training_memory(config, spec, asked.measure, asked.device).total
     found = measured_memory(config, spec, asked.measure, asked.device)
     return [_gib(counted), _gib(found), f"{found / counted:.2f}"]
 
 
-def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> TrainConfig:
+def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> Recipe:
     """Return the preset's settings on these workers; gradients of earlier parts are there, too."""
     config = preset(name)
     if config.batch_size % asked.num_workers:
@@ -75,7 +77,7 @@ def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> TrainConfi
     return replace(override(config, changes), cluster=cluster)
 
 
-def _images(data: DataConfig) -> tuple[tuple[int, int, int], int]:
+def _images(data: DataSettings) -> tuple[tuple[int, int, int], int]:
     """Return the shape and the classes of a preset's images."""
     return _NAMED.get(data.path, ((3, data.size, data.size), 1000))
 

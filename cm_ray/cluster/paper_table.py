@@ -10,27 +10,27 @@ from typing import Any
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import as_workers
 from cm_ray.cluster.runtime.connect import Plan, connected, node_resources, plan
-from cm_ray.cluster.runtime.console import say
 from cm_ray.cluster.train.prepare import prepare_shards
-from cm_ray.cluster.train.run import FINAL_SEED, train
+from cm_ray.cluster.train.run import train
 from cm_ray.command_line.settings.paper_table import DEFAULT, Method
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
 from cm_ray.recipes import preset
-from cm_ray.recipes.checks import check
-from cm_ray.recipes.config import EXPERIMENT, TrainConfig, override
+from cm_ray.recipes.recipe import TEACHER, Recipe
+from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.comparison import Cell, write_comparison
+from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.requests import Request
-from cm_ray.scoring.reference import reference_statistics
-from cm_ray.scoring.while_training import extractor_opener, noise_distance, score_samples
+from cm_ray.scoring.conclusion import FINAL_SEED
+from cm_ray.scoring.evaluator import extractor_opener, noise_distance, score_samples
+from cm_ray.scoring.reference import Shards, reference_statistics
+from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
-from cm_ray.tracking import Group
+from cm_ray.tracking import RunGroup
 from cm_ray.tracking.registry import model_digest
-from cm_ray.training import recipe
-from cm_ray.training.starting_models import TEACHER
 
 METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ect", "ct", "ict")
 """In the table's order."""
@@ -59,7 +59,7 @@ class Table:
     methods: tuple[Method, ...] = DEFAULT
     """Which of METHODS; edm, the teacher, is always there."""
     tracking_uri: str = ""
-    """As in `TrackingConfig`; empty: mlflow.db beside the folder."""
+    """As in `TrackingSettings`; empty: mlflow.db beside the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def make_table(table: Table) -> list[Path]:
     same model with the same key are kept. Raises UserError as `train`.
     """
     configs = _configs(table)  # refused before anything is made
-    group = Group(table.folder, name=table.folder.name, uri=table.tracking_uri, experiment=EXPERIMENT)
+    group = RunGroup(table.folder, name=table.folder.name, uri=table.tracking_uri, experiment=EXPERIMENT)
     with RunDirectory(table.folder).locked():
         try:
             files = _make(table, configs, group)
@@ -90,7 +90,7 @@ def make_table(table: Table) -> list[Path]:
     return files
 
 
-def _make(table: Table, configs: Mapping[str, TrainConfig], group: Group) -> list[Path]:
+def _make(table: Table, configs: Mapping[str, Recipe], group: RunGroup) -> list[Path]:
     group.log(params={"data": table.data, **table.changes})
     tracked = {
         "tracking.uri": group.uri,
@@ -109,32 +109,31 @@ def _make(table: Table, configs: Mapping[str, TrainConfig], group: Group) -> lis
     return files
 
 
-def _configs(table: Table) -> dict[str, TrainConfig]:
+def _configs(table: Table) -> dict[str, Recipe]:
     """Return the recipes of the methods, each with its place and its teacher.
 
     Raises UserError when one cannot be trained or scored.
     """
     chosen = [method for method in METHODS if method in ("edm", *table.methods)]
-    configs: dict[str, TrainConfig] = {method: _config(table, method) for method in chosen}
+    configs: dict[str, Recipe] = {method: _config(table, method) for method in chosen}
     for config in configs.values():
-        check(config)
         if config.evaluation.extractor == "none":
             raise UserError(
                 f"The recipe {config.name} has no feature extractor, so that nothing could be compared."
             )
-        if (rounds := recipe.rounds(config)) and not set(EVALUATIONS) <= set(rounds.intervals):
+        if (rounds := config.method.halving) and not set(EVALUATIONS) <= set(rounds.intervals):
             raise UserError(
-                f"Progressive distillation from {config.schedule.s1} steps to {config.schedule.s0} has no "
-                f"model for each of {', '.join(map(str, EVALUATIONS))} steps: leave schedule.s0 at 1 and "
-                f"schedule.s1 at {max(EVALUATIONS)} or more."
+                f"Progressive distillation from {rounds.s1} steps to {rounds.s0} has no "
+                f"model for each of {', '.join(map(str, EVALUATIONS))} steps: leave rounds.s0 at 1 and "
+                f"rounds.s1 at {max(EVALUATIONS)} or more."
             )
     return configs
 
 
-def _config(table: Table, method: str) -> TrainConfig:
+def _config(table: Table, method: str) -> Recipe:
     config = override(preset(f"{method}_{table.data}"), table.changes)
     config = override(config, {"run_dir": str(table.folder / method)})
-    if config.init_from == TEACHER:
+    if config.init_from.model == TEACHER:
         return override(config, {"teacher.model": str(table.folder / "edm")})
     return config
 
@@ -151,22 +150,22 @@ def _entries(table: Table, methods: Sequence[str]) -> Iterator[_Entry]:
             yield _Entry(label, run, model, f"{sampler}:{count}")
 
 
-def _scored(table: Table, config: TrainConfig, entries: Iterator[_Entry]) -> tuple[list[Cell], str]:
+def _scored(table: Table, config: Recipe, entries: Iterator[_Entry]) -> tuple[list[Cell], str]:
     """Return the cells, measured or read, and a note that says how."""
     shards, manifest = prepare_shards(config.data)
     opener = extractor_opener(config.evaluation)
     assert opener is not None, "_configs has refused a recipe without an extractor"
     extractor = opener("cpu")
-    reference = reference_statistics(shards, extractor)
+    reference = reference_statistics(Shards(shards, manifest), extractor)
     count = config.evaluation.samples or manifest.count
-    noise = noise_distance(extractor, reference, manifest, count)
+    noise = noise_distance(extractor, reference, manifest.shape, count)
     workers = plan(config.cluster, node_resources())
 
     def measured(entry: _Entry) -> Cell:
         request = _request(entry, config, count)
         generated = pool.generate(pool.put(entry.model), request, frozenset(["statistics"]))
         assert generated.statistics is not None
-        score = score_samples(generated.statistics, reference, extractor, request, manifest)
+        score = score_samples(generated.statistics, reference, extractor, request, manifest.fingerprint)
         return Cell(
             method=entry.method,
             score=score.to_row(),
@@ -181,7 +180,7 @@ def _scored(table: Table, config: TrainConfig, entries: Iterator[_Entry]) -> tup
     return cells, _note(workers, manifest, config, noise)
 
 
-def _request(entry: _Entry, config: TrainConfig, count: int) -> Request:
+def _request(entry: _Entry, config: Recipe, count: int) -> Request:
     spec = load_model(entry.model).spec
     return Request(
         count=count,
@@ -204,7 +203,7 @@ def _remembered(table: Table, entry: _Entry, measure: Callable[[_Entry], Cell], 
     return cell
 
 
-def _note(workers: Plan, manifest: Manifest, config: TrainConfig, noise: float) -> str:
+def _note(workers: Plan, manifest: Manifest, config: Recipe, noise: float) -> str:
     device = "a GPU" if workers.use_gpu else "one CPU core"
     return (
         f"{manifest.count} images of {manifest.source}; the distance of clipped Gaussian noise is "

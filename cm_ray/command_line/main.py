@@ -35,7 +35,7 @@ class Command:
 COMMANDS = {
     "train": Command(
         "Train a preset, and go on with an interrupted run.",
-        "cm_ray.command_line.recipe_options.parse_recipe",
+        "cm_ray.command_line.training.parse_training",
         "cm_ray.cluster.train.run.train",
     ),
     "sample": Command("Draw images from a model.", f"{_SETTINGS}.sample.Sample", f"{_COMMANDS}.sample.run"),
@@ -57,7 +57,9 @@ COMMANDS = {
         "Write a model for other tools.", f"{_SETTINGS}.export.Export", f"{_COMMANDS}.export.run"
     ),
     "app": Command(
-        "Show a page to try a model in the browser.", f"{_SETTINGS}.app.Page", "cm_ray.page.server.serve"
+        "Show a page to try a model in the browser.",
+        f"{_SETTINGS}.app.PageSettings",
+        "cm_ray.page.server.serve",
     ),
     "shards": Command("Turn images into shards.", f"{_SETTINGS}.shards.Shards", f"{_COMMANDS}.shards.run"),
     "memory": Command(

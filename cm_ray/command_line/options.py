@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from cm_ray.errors import UserError
+from cm_ray.errors import SettingError, UserError
 
 T = TypeVar("T")
 
@@ -83,7 +83,10 @@ def exit_code(action: Callable[[], None]) -> int:
     except UserError as error:
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        text = str(error)
+        if isinstance(error, SettingError):  # its sentence begins with the path of the setting
+            text = f"--{error.path.replace('_', '-')}{text[len(error.path) :]}"
+        print(f"error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)

@@ -1,68 +1,178 @@
-"""Options of a training: a preset's settings, changed by a file and by the command line."""
+"""Options of a recipe: a word chooses a class of settings, and the options of its fields follow.
+
+``--distance pseudo-huber --distance.c 0.03``. The words are read first, since they decide which options there
+are; then tyro parses the options of the classes that were chosen and prints the help.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+import argparse
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from cm_ray.command_line.options import EPILOGUE, parse
-from cm_ray.errors import UserError
-from cm_ray.recipes import PRESETS, preset
-from cm_ray.recipes.config import ALIASES, TrainConfig, from_dict, override
+import tyro
+
+from cm_ray.errors import SettingError, UserError
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.settings.choices import word_of
+from cm_ray.settings.documentation import field_documentation
+from cm_ray.settings.tree import Field, fields_of, flatten, from_dict, override, sketch, why_unknown
 from cm_ray.storage.files import read_json
 
-SHORT = {**ALIASES, "--tracking-uri": "--tracking.uri"}
-"""Short options of a training, and the settings that they are."""
+ALIASES = {
+    "data.path": "--data",
+    "teacher.model": "--teacher",
+    "init_from.model": "--init-from",
+    "cluster.num_workers": "--num-workers",
+    "tracking.uri": "--tracking-uri",
+}
+"""Short options, by path."""
+_WORD = "word_"
+"""The field of a parsed group that holds the word of its class."""
+_EPILOGUE = (
+    "A word, such as --distance pseudo-huber, chooses a class of settings. Its own options follow, and "
+    "--help lists those of the chosen classes. --config FILE takes the settings from a file, such as the "
+    "config.json of a run; name another --run-dir. --debug shows tracebacks and Ray's logs."
+)
 
-DESCRIPTION = """Train a preset: cm-ray train ct_cifar10 --data /data/cifar10 --num-workers 8
 
-Ray Data streams the images to Ray Train workers. The same command goes on after an interruption."""
+def parse_recipe(
+    default: Recipe, arguments: Sequence[str], description: str = "", *, prog: str | None = None
+) -> Recipe:
+    """Return a recipe with the options of a command line in it.
 
-_CONFIG = "--config FILE takes its settings from a file, such as a run's config.json; name another --run-dir."
-
-
-def parse_recipe(words: Sequence[str], *, prog: str | None = None) -> TrainConfig:
-    """Return the settings of a training that a command line gives: the name of a preset, and options.
-
-    ``--config FILE`` replaces the preset's settings by a file's, and options change them. Exits and raises as
-    `cm_ray.command_line.options.parse`.
+    ``--config FILE`` replaces the default. Prints help and exits on ``--help``. Raises SettingError, by the
+    path of the setting, on options that there are not, that belong to a class that was not chosen, or whose
+    values cannot be.
     """
-    arguments = [_spelt_out(word) for word in words]
-    chosen = _from_file(_preset(arguments), arguments)
-    config: TrainConfig = parse(chosen, arguments, prog=prog, description=f"{DESCRIPTION}\n\n{_CONFIG}")
-    from cm_ray.recipes.checks import check  # by the mathematics, which loads torch
-
-    check(config)
-    return config
-
-
-def _spelt_out(argument: str) -> str:
-    """Return an argument with a short option replaced by the setting that it is."""
-    name, *value = argument.split("=", 1)
-    return "=".join([SHORT.get(name.replace("_", "-"), name), *value])
-
-
-def _preset(arguments: list[str]) -> TrainConfig:
-    """Take the preset's name off the arguments."""
-    if arguments[:1] and not arguments[0].startswith("-"):
-        return preset(arguments.pop(0))
-    known = ", ".join(PRESETS)
-    if arguments[:1] in (["--help"], ["-h"]):
-        print(f"{DESCRIPTION}\n\n{EPILOGUE}\n\nPresets: {known}. PRESET --help shows all settings.")
-        sys.exit(0)
-    raise UserError(f"Name a preset first: {known}.")
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files.add_argument("--config", default="")
+    found, left = files.parse_known_args(list(arguments))
+    if found.config:
+        default = recipe_from_file(Path(found.config))
+    words, left = _words(default, left)
+    chosen = sketch(default, words)
+    kind, values = _parsed_class(chosen)
+    text = f"{description.strip()}\n\n{_EPILOGUE}"
+    parsed, unknown = tyro.cli(
+        kind, prog=prog, default=values, args=left, description=text, return_unknown_args=True
+    )
+    _refuse(unknown, chosen)
+    before = flatten(chosen)
+    after = {path: value for path, value in _leaves(parsed, "") if before[path] != value}
+    return override(default, {**words, **after})
 
 
-def _from_file(default: TrainConfig, arguments: list[str]) -> TrainConfig:
-    """Take ``--config FILE`` off the arguments and return its settings, else the default."""
-    for place, argument in enumerate(arguments):
-        name, *value = argument.split("=", 1)
-        if name == "--config":
-            file = value[0] if value else (arguments[place + 1 : place + 2] or [""])[0]
-            del arguments[place : place + (1 if value else 2)]
-            if not Path(file).is_file():
-                raise UserError(f"--config {file} is not there; give a run's config.json.")
-            config = from_dict(TrainConfig, read_json(Path(file)))
-            return override(config, {"run_dir": "", "tracking.parent_run": ""})
-    return default
+def recipe_from_file(file: Path) -> Recipe:
+    """Return the recipe in a config.json, for a run of its own. Raises UserError when there is none."""
+    if not file.is_file():
+        raise UserError(f"--config {file} does not exist: give a run's config.json.")
+    try:
+        return override(from_dict(Recipe, read_json(file)), {"run_dir": "", "tracking.parent_run": ""})
+    except SettingError as error:
+        raise UserError(f"--config {file}: {error}") from error
+
+
+def option(path: str) -> str:
+    """Return the option of a setting's path."""
+    return "--" + path.replace("_", "-")
+
+
+def _words(default: Recipe, arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Take the words of choices off the arguments, by path."""
+    words: dict[str, str] = {}
+    while True:
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        for path in _choices(sketch(default, words), ""):
+            if path not in words:
+                parser.add_argument(option(path), dest=path, default=argparse.SUPPRESS)
+        found, arguments = parser.parse_known_args(arguments)
+        if not vars(found):
+            return words, arguments
+        words |= vars(found)
+
+
+def _choices(config: Any, prefix: str) -> Iterator[str]:
+    """Yield the path of every choice of a tree."""
+    for item in fields_of(type(config)):
+        if item.classes:
+            yield prefix + item.name
+        if item.nested:
+            yield from _choices(getattr(config, item.name), prefix + item.prefix)
+
+
+def _parsed_class(config: Any, path: str = "", word: tuple[str, Field] | None = None) -> tuple[type, Any]:
+    """Return a dataclass for tyro with the fields of a tree, and an instance of it with their values."""
+    fields = [_word_field(*word, config)] if word else []
+    fields += _option_fields(config, path)
+    document = (type(config).__doc__ or "").strip().partition("\n")[0]
+    namespace = {"__doc__": f"{type(config).__name__}: {document}" if path else document}
+    kind = dataclasses.make_dataclass(
+        type(config).__name__,
+        [
+            (name, hint, dataclasses.field(default_factory=partial(_same, value)))
+            for name, hint, value in fields
+        ],
+        kw_only=True,
+        namespace=namespace,
+    )
+    return kind, kind()
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _word_field(path: str, item: Field, value: Any) -> tuple[str, Any, str]:
+    hint: Any = Literal.__getitem__(tuple(item.classes))
+    settings = tyro.conf.arg(name=option(path)[2:], prefix_name=False, help=_help(item))
+    return _WORD, Annotated[hint, settings], word_of(value)
+
+
+def _option_fields(config: Any, path: str) -> list[tuple[str, Any, Any]]:
+    fields: list[tuple[str, Any, Any]] = []
+    for item in fields_of(type(config)):
+        value, name = getattr(config, item.name), path + item.name
+        if not item.nested:
+            aliases = (ALIASES[name],) if name in ALIASES else None
+            document = field_documentation(type(config), item.name)
+            fields.append(
+                (item.name, Annotated[item.hint, tyro.conf.arg(help=document, aliases=aliases)], value)
+            )
+        elif item.prefix:
+            kind, inner = _parsed_class(value, path + item.prefix, (name, item) if item.classes else None)
+            fields.append((item.name, kind, inner))
+        else:
+            fields.append((item.name, *_word_field(name, item, value)[1:]))
+            fields += _option_fields(value, path)
+    return fields
+
+
+def _help(item: Field) -> str:
+    lines = [f"{word}: {(each.__doc__ or '').strip().splitlines()[0]}" for word, each in item.classes.items()]
+    return "\n".join(lines)
+
+
+def _leaves(parsed: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield path and value of all parsed options, without the words."""
+    for item in dataclasses.fields(parsed):
+        value = getattr(parsed, item.name)
+        if item.name == _WORD or (not prefix and item.name == "method"):
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, value
+
+
+def _refuse(unknown: list[str], chosen: Recipe) -> None:
+    """Raise SettingError on the first argument that is left."""
+    for argument in unknown:
+        if not argument.startswith("--"):
+            raise UserError(f"{argument!r} is not an option: options begin with --.")
+        name = argument[2:].partition("=")[0]
+        path = {short[2:]: long for long, short in ALIASES.items()}.get(name, name.replace("-", "_"))
+        raise SettingError(path, why_unknown(chosen, path.replace(".no_", ".").removeprefix("no_")))

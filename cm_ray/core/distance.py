@@ -1,4 +1,4 @@
-"""How far two images are apart. (LPIPS has weights and lives in `cm_ray.networks.perceptual`.)"""
+"""Distances between images. LPIPS has weights and is in `cm_ray.networks.perceptual`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from cm_ray.core.types import Images, Times, check_same_shape
+from cm_ray.core.types import Distance, Images, Times, check_same_shape
+from cm_ray.errors import require
+from cm_ray.settings.choices import choice
 
 
-@dataclass(frozen=True)
+@choice(Distance, "l1")
+@dataclass(frozen=True, slots=True)
 class L1:
     """Mean absolute difference per sample."""
 
@@ -20,7 +23,8 @@ class L1:
         return (a - b).abs().flatten(1).mean(1)
 
 
-@dataclass(frozen=True)
+@choice(Distance, "l2")
+@dataclass(frozen=True, slots=True)
 class L2:
     """Mean squared difference per sample, the paper's squared l2 up to the constant 1/D."""
 
@@ -30,7 +34,8 @@ class L2:
         return (a - b).square().flatten(1).mean(1)
 
 
-@dataclass(frozen=True)
+@choice(Distance, "norm")
+@dataclass(frozen=True, slots=True)
 class Norm:
     """|a - b|, the Euclidean norm over all pixels of a sample: pseudo-Huber with c = 0.
 
@@ -43,14 +48,17 @@ class Norm:
         return torch.linalg.vector_norm((a - b).flatten(1), dim=1)
 
 
-@dataclass(frozen=True)
+@choice(Distance, "pseudo-huber")
+@dataclass(frozen=True, slots=True)
 class PseudoHuber:
-    """sqrt(|a - b|^2 + c^2) - c, the norm over all pixels of a sample.  Song & Dhariwal 2023, Eq. 8.
-
-    c = 0 stands for the paper's c = 0.00054 sqrt(D), with D pixels times channels in a sample.
-    """
+    """sqrt(|a - b|^2 + c^2) - c, the norm over all pixels of a sample.  Song & Dhariwal 2023, Eq. 8."""
 
     c: float = 0.0
+    """0 stands for the paper's c = 0.00054 sqrt(D), with D pixels times channels in a sample."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError on a negative c."""
+        require(self.c >= 0, "c", f"must be positive, or 0 for 0.00054 sqrt(D), not {self.c}")
 
     def __call__(self, a: Images, b: Images, /) -> Times:
         """Return the distances (b,). Raises ValueError on unequal shapes."""

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
 
 from cm_ray.core.types import Images, Times, check_same_shape, per_sample
+from cm_ray.errors import require
+from cm_ray.settings.choices import choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Network(Protocol):
@@ -44,6 +48,10 @@ class Scalings(Protocol):
         ...
 
 
+class Column(Scalings, Protocol):
+    """A column of table 1 of Karras et al. 2022: the scalings of a denoiser."""
+
+
 def precondition(scalings: Scalings, network: Network, x_t: Images, t: Times) -> Images:
     """Return c_skip x_t + c_out F(c_in x_t, network_time), float32 whatever F's precision (b, c, h, w).
 
@@ -55,16 +63,20 @@ def precondition(scalings: Scalings, network: Network, x_t: Images, t: Times) ->
     return skipped * x_t + output * residual.to(x_t.dtype)
 
 
+@choice(Column, "edm")
 @dataclass(frozen=True)
 class EDM:
-    """The column "Ours" of table 1: unit variance in and out, least amplification of errors.
-
-    time_scale: the network sees time_scale · ln(t)/4: 1 as in EDM and the JAX code, 1000 as in OpenAI's
-    PyTorch code.
-    """
+    """The column "Ours" of table 1: unit variance in and out, least amplification of errors."""
 
     sigma_data: float = 0.5
+    """Standard deviation of the data in [-1, 1]."""
     time_scale: float = 1000.0
+    """The network sees time_scale · ln(t)/4: 1000 as in OpenAI's code, 1 as in EDM and JAX's."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError on a sigma_data or a time scale that is not positive."""
+        require(self.sigma_data > 0, "sigma_data", f"must be positive, not {self.sigma_data}")
+        require(self.time_scale > 0, "time_scale", f"must be positive, not {self.time_scale}")
 
     def c_skip(self, t: Times, /) -> Times:
         """Return sigma_data^2 / (t^2 + sigma_data^2), in a form that is 1 at t = 0 whatever the rounding."""
@@ -83,13 +95,17 @@ class EDM:
         return self.time_scale * 0.25 * t.log()
 
 
+@choice(Column, "vp")
 @dataclass(frozen=True)
 class VP:
     """The column VP of table 1: the network predicts the noise, its time is that of the VP SDE."""
 
     beta_d: float = 19.9
+    """Growth of the SDE's beta."""
     beta_min: float = 0.1
+    """The SDE's beta at time 0."""
     steps: int = 1000
+    """Times that the network was made for."""
 
     def c_skip(self, t: Times, /) -> Times:
         """Return 1."""
@@ -109,6 +125,7 @@ class VP:
         return (self.steps - 1) * (root - self.beta_min) / self.beta_d
 
 
+@choice(Column, "ve")
 @dataclass(frozen=True)
 class VE:
     """The column VE of table 1: unscaled input, the network predicts the noise's opposite."""

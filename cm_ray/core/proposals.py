@@ -1,31 +1,39 @@
-"""Which times to train on: neighbours on a grid, or continuous ones, as functions of step and numbers."""
+"""The times that are trained on, on a grid or continuous, as functions of uniform numbers and of the step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
 
-from cm_ray.core.schedules import Scales
-from cm_ray.core.times import karras_times
+from cm_ray.core.schedules import Adaptive, Scales
+from cm_ray.core.times import NoiseLevels, karras_times
 from cm_ray.core.types import Times
+from cm_ray.errors import require
+from cm_ray.settings.choices import choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LARGEST_RATIO = 0.999
+"""Of r/t in easy consistency tuning: nearer times round to equal ones, which train nothing."""
 
 
-class Proposal(Protocol):
-    """Which pair of neighbours on the grid to train on."""
+class IntervalProposal(Protocol):
+    """The distribution of the trained interval, of those between neighbours on the grid."""
 
     def __call__(self, times: Tensor, uniforms: Tensor, /) -> Tensor:
         """Map a grid (n,) and uniform numbers (b,) to indices i in [0, n - 2] (b,), by inversion."""
         ...
 
 
-@dataclass(frozen=True)
-class UniformProposal:
+@choice(IntervalProposal, "uniform")
+@dataclass(frozen=True, slots=True)
+class UniformIntervals:
     """n ~ U{1 .. N - 1}.  Song et al. 2023, Algorithms 2 and 3."""
 
     def __call__(self, times: Tensor, uniforms: Tensor, /) -> Tensor:
@@ -34,19 +42,26 @@ class UniformProposal:
         return (uniforms.double() * intervals).long().clamp(max=intervals - 1)
 
 
-@dataclass(frozen=True)
-class LognormalProposal:
-    """p(i) prop. to erf((ln t_{i+1} - p_mean)/(sqrt2 p_std)) - erf((ln t_i - p_mean)/(sqrt2 p_std)).
+@choice(IntervalProposal, "lognormal")
+@dataclass(frozen=True, slots=True)
+class LognormalIntervals:
+    """p(i) prop. to erf((ln t_{i+1} - mean)/(sqrt2 std)) - erf((ln t_i - mean)/(sqrt2 std)).
 
     Song & Dhariwal 2023 (iCT), Eq. 14: the discretised lognormal of EDM's noise levels.
     """
 
-    p_mean: float = -1.1
-    p_std: float = 2.0
+    mean: float = -1.1
+    """Mean of ln t."""
+    std: float = 2.0
+    """Standard deviation of ln t."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError unless the standard deviation is positive."""
+        require(self.std > 0, "std", f"must be positive, not {self.std}")
 
     def probabilities(self, times: Tensor) -> Tensor:
         """Return the probabilities of the intervals, float64 (n - 1,), summing to 1."""
-        edges = torch.erf((times.double().log() - self.p_mean) / (math.sqrt(2.0) * self.p_std))
+        edges = torch.erf((times.double().log() - self.mean) / (math.sqrt(2.0) * self.std))
         mass = edges.diff()
         return mass / mass.sum()
 
@@ -56,92 +71,142 @@ class LognormalProposal:
         return torch.searchsorted(cumulative, uniforms.double(), right=True).clamp(max=len(times) - 2)
 
 
-class TimePairs(Protocol):
-    """Which pairs of times to train on at a step."""
+class TrainedTimes(Protocol):
+    """The distribution of the pairs of times that are trained on at a step."""
 
-    def __call__(self, step: int, uniforms: Tensor, /) -> tuple[Times, Times]:
+    @property
+    def scales(self) -> Scales | None:
+        """N(k) of the grid; none when the times are continuous."""
+        ...
+
+    def __call__(
+        self, uniforms: Tensor, step: int, total_steps: int, levels: NoiseLevels, /
+    ) -> tuple[Times, Times]:
         """Map uniform numbers (b,) to times t > s, float32 (b,), by inversion."""
         ...
 
-    def gauges(self, step: int, /) -> Mapping[str, float]:
-        """Return what a log should say of the step."""
+    def gauges(self, step: int, total_steps: int, /) -> Mapping[str, float]:
+        """Return the values of the curriculum at a step, for the log."""
         ...
 
 
-@dataclass(frozen=True)
-class GridPairs:
+class PairTimes(TrainedTimes, Protocol):
+    """The times of consistency training, whose pairs come nearer to each other."""
+
+
+@choice(PairTimes, "grid")
+@dataclass(frozen=True, slots=True)
+class Grid:
     """Neighbours t_{i+1} > t_i on the Karras grid of N(k) boundaries.  Song et al. 2023, Algorithms 2, 3."""
 
-    scales: Scales
-    proposal: Proposal
-    t_min: float = 0.002
-    t_max: float = 80.0
-    rho: float = 7.0
+    scales: Scales = field(default_factory=Adaptive)
+    """N(k), the number of boundaries."""
+    proposal: IntervalProposal = field(default_factory=UniformIntervals)
+    """The distribution of the intervals."""
 
-    def __call__(self, step: int, uniforms: Tensor, /) -> tuple[Times, Times]:
+    def __call__(
+        self, uniforms: Tensor, step: int, total_steps: int, levels: NoiseLevels, /
+    ) -> tuple[Times, Times]:
         """Return t and s (b,)."""
-        grid = _grid(self.scales(step), self.t_min, self.t_max, self.rho, uniforms.device)
+        n = self.scales(step, total_steps)
+        grid = _grid(n, levels.t_min, levels.t_max, levels.rho, uniforms.device)
         index = self.proposal(grid, uniforms)
         return grid[index + 1].float(), grid[index].float()
 
-    def gauges(self, step: int, /) -> Mapping[str, float]:
+    def gauges(self, step: int, total_steps: int, /) -> Mapping[str, float]:
         """Return N(step)."""
-        return {"num_scales": self.scales(step)}
+        return {"num_scales": self.scales(step, total_steps)}
 
 
-@dataclass(frozen=True)
-class LognormalTimes:
-    """ln t ~ N(p_mean, p_std^2), cut to (t_min, t_max), against the clean image: s = 0.
+@dataclass(frozen=True, slots=True)
+class Lognormal:
+    """ln t ~ N(mean, std^2), cut to (t_min, t_max), against the clean image: s = 0.
 
-    Karras et al. 2022, table 1 (training of a denoiser; p_mean -1.2, p_std 1.2).
+    Karras et al. 2022, table 1 (training of a denoiser).
     """
 
-    p_mean: float = -1.2
-    p_std: float = 1.2
-    t_min: float = 0.002
-    t_max: float = 80.0
+    mean: float = -1.2
+    """Mean of ln t."""
+    std: float = 1.2
+    """Standard deviation of ln t."""
 
-    def __call__(self, step: int, uniforms: Tensor, /) -> tuple[Times, Times]:
+    def __post_init__(self) -> None:
+        """Raise SettingError unless the standard deviation is positive."""
+        require(self.std > 0, "std", f"must be positive, not {self.std}")
+
+    @property
+    def scales(self) -> None:
+        """No grid."""
+        return None
+
+    def __call__(
+        self, uniforms: Tensor, step: int, total_steps: int, levels: NoiseLevels, /
+    ) -> tuple[Times, Times]:
         """Return t (b,) and zeros."""
-        low, high = (_normal_cdf((math.log(t) - self.p_mean) / self.p_std) for t in (self.t_min, self.t_max))
-        normals = torch.special.ndtri(low + uniforms.double() * (high - low))
-        t = (self.p_mean + self.p_std * normals).exp().clamp(self.t_min, self.t_max).float()
+        t = _lognormal(self.mean, self.std, uniforms, levels)
         return t, torch.zeros_like(t)
 
-    def gauges(self, step: int, /) -> Mapping[str, float]:
+    def gauges(self, step: int, total_steps: int, /) -> Mapping[str, float]:
         """Return nothing: all steps are alike."""
         return {}
 
 
-@dataclass(frozen=True)
-class TunedPairs:
+@choice(PairTimes, "tuned")
+@dataclass(frozen=True, slots=True)
+class Tuned:
     """Continuous t, and s = r(t, k) which comes nearer in stages: r/t = 1 - n(t)/q^a, at least t_min.
 
-    a = 1 + floor(k/K · stages), n(t) = 1 + k_factor · sigmoid(-b t).  Geng et al. 2024 (ECT), Eq. 15, 18.
-    In the first stages r is t_min for most t: training begins as that of a denoiser. Theirs goes down to 0,
-    where the boundary is; ours is at t_min.
+    a = 1 + floor(k/K · stages), n(t) = 1 + k sigmoid(-b t).  Geng et al. 2024 (ECT), Eq. 15, 18. In the first
+    stages r is t_min for most t: training begins as that of a denoiser. Theirs goes down to 0, where the
+    boundary is; ours is at t_min. As in their code, r/t is at most 0.999.
     """
 
-    times: LognormalTimes
-    q: float
-    k_factor: float
-    b: float
-    stages: int
-    total_steps: int
+    mean: float = -1.1
+    """Mean of ln t."""
+    std: float = 2.0
+    """Standard deviation of ln t."""
+    q: float = 2.0
+    """Base of the shrinking distance between the times."""
+    k: float = 8.0
+    """Factor of the distance at small t."""
+    b: float = 1.0
+    """Rate at which that factor falls with t."""
+    stages: int = 8
+    """Stages of equal length."""
 
-    def stage(self, step: int) -> int:
+    def __post_init__(self) -> None:
+        """Raise SettingError on values that are out of range."""
+        require(self.std > 0, "std", f"must be positive, not {self.std}")
+        require(self.q > 1, "q", f"must be greater than 1, not {self.q}")
+        require(self.stages >= 1, "stages", f"must be at least 1, not {self.stages}")
+
+    @property
+    def scales(self) -> None:
+        """No grid."""
+        return None
+
+    def stage(self, step: int, total_steps: int) -> int:
         """Return the stage of a step, 0 .. stages - 1."""
-        return min(self.stages * step // self.total_steps, self.stages - 1)
+        return min(self.stages * step // total_steps, self.stages - 1)
 
-    def __call__(self, step: int, uniforms: Tensor, /) -> tuple[Times, Times]:
+    def __call__(
+        self, uniforms: Tensor, step: int, total_steps: int, levels: NoiseLevels, /
+    ) -> tuple[Times, Times]:
         """Return t and s (b,)."""
-        t, _ = self.times(step, uniforms)
-        gap = (1 + self.k_factor * torch.sigmoid(-self.b * t)) / self.q ** (self.stage(step) + 1)
-        return t, (t * (1 - gap)).clamp(min=self.times.t_min)
+        t = _lognormal(self.mean, self.std, uniforms, levels)
+        gap = (1 + self.k * torch.sigmoid(-self.b * t)) / self.q ** (self.stage(step, total_steps) + 1)
+        return t, (t * (1 - gap).clamp(max=_LARGEST_RATIO)).clamp(min=levels.t_min)
 
-    def gauges(self, step: int, /) -> Mapping[str, float]:
+    def gauges(self, step: int, total_steps: int, /) -> Mapping[str, float]:
         """Return the stage."""
-        return {"stage": self.stage(step)}
+        return {"stage": self.stage(step, total_steps)}
+
+
+def _lognormal(mean: float, std: float, uniforms: Tensor, levels: NoiseLevels) -> Times:
+    """Return exp of a normal number, cut to the noise levels, float32 (b,)."""
+    low, high = (_normal_cdf((math.log(t) - mean) / std) for t in (levels.t_min, levels.t_max))
+    normals = torch.special.ndtri(low + uniforms.double() * (high - low))
+    return (mean + std * normals).exp().clamp(levels.t_min, levels.t_max).float()
 
 
 def _normal_cdf(z: float) -> float:

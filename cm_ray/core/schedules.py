@@ -1,6 +1,7 @@
-"""What changes while training: the numbers of scales N(k), the target decays mu(k), the learning rate.
+"""Curricula of training: the number of scales N(k), the target's decay mu(k), the learning rate.
 
-Steps k count from 0 and the curricula are functions of the step alone, so that nothing of them is state.
+Steps k count from 0 and K is the total number of steps. Curricula are functions of both, so that nothing of
+them is state.
 """
 
 from __future__ import annotations
@@ -11,136 +12,195 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from cm_ray.errors import require
+from cm_ray.settings.choices import choice
+
 
 class Scales(Protocol):
-    """N(k): how many boundaries the time grid has at a step."""
+    """N(k): the number of boundaries of the time grid at a training step."""
 
-    def __call__(self, step: int, /) -> int:
+    def __call__(self, step: int, total_steps: int, /) -> int:
         """Return N(step), at least 2."""
         ...
 
+    @property
+    def start(self) -> int:
+        """The s0 of mu(k) = exp(s0 ln mu0 / N(k))."""
+        ...
 
-@dataclass(frozen=True)
-class ConstantScales:
+
+@choice(Scales, "constant")
+@dataclass(frozen=True, slots=True)
+class Constant:
     """N(k) = n, as in consistency distillation."""
 
-    n: int
+    n: int = 18
+    """Boundaries of the grid."""
 
-    def __call__(self, step: int, /) -> int:
+    def __post_init__(self) -> None:
+        """Raise SettingError on a grid without an interval."""
+        require(self.n >= 2, "n", f"must be at least 2, not {self.n}: a grid has two boundaries")
+
+    def __call__(self, step: int, total_steps: int, /) -> int:
         """Return n."""
         return self.n
 
+    @property
+    def start(self) -> int:
+        """n: the decay of the target is mu0 throughout."""
+        return self.n
 
-@dataclass(frozen=True)
-class AdaptiveScales:
+
+@choice(Scales, "adaptive")
+@dataclass(frozen=True, slots=True)
+class Adaptive:
     """N(k) = ceil(sqrt(k/K ((s1 + 1)^2 - s0^2) + s0^2) - 1) + 1: from s0 to s1 + 1 boundaries.
 
-    Song et al. 2023, section 5 and appendix C. It stops growing at k = K (`total_steps`).
+    Song et al. 2023, section 5 and appendix C. It stops growing at k = K, the total number of steps.
     """
 
-    s0: int
-    s1: int
-    total_steps: int
+    s0: int = 2
+    """Boundaries at the start."""
+    s1: int = 150
+    """Intervals at the end."""
 
-    def __call__(self, step: int, /) -> int:
+    def __post_init__(self) -> None:
+        """Raise SettingError unless 2 <= s0 <= s1."""
+        require(2 <= self.s0 <= self.s1, "s0", f"{self.s0} must be in [2, s1 = {self.s1}]")
+
+    def __call__(self, step: int, total_steps: int, /) -> int:
         """Return N(step). Integer arithmetic decides the ceiling, so that no rounding can move it."""
-        k, total = min(step, self.total_steps), self.total_steps
+        k, total = min(step, total_steps), total_steps
         squared = k * ((self.s1 + 1) ** 2 - self.s0**2) + self.s0**2 * total  # times K, exactly
         root = math.isqrt(squared // total)  # floor of the real root
         return root if root * root * total == squared else root + 1
 
+    @property
+    def start(self) -> int:
+        """s0."""
+        return self.s0
 
-@dataclass(frozen=True)
-class DoublingScales:
+
+@choice(Scales, "doubling")
+@dataclass(frozen=True, slots=True)
+class Doubling:
     """N(k) = min(s0 2^floor(k/K'), s1) + 1 with K' = floor(K / (log2 floor(s1/s0) + 1)).
 
     Song & Dhariwal 2023 (iCT), Eq. 19 and table 1.
     """
 
-    s0: int
-    s1: int
-    total_steps: int
+    s0: int = 10
+    """Intervals at the start."""
+    s1: int = 1280
+    """Intervals at the end."""
 
-    def __call__(self, step: int, /) -> int:
+    def __post_init__(self) -> None:
+        """Raise SettingError unless 1 <= s0 <= s1."""
+        require(1 <= self.s0 <= self.s1, "s0", f"{self.s0} must be in [1, s1 = {self.s1}]")
+
+    def __call__(self, step: int, total_steps: int, /) -> int:
         """Return N(step)."""
-        period = max(1, int(self.total_steps / (math.log2(self.s1 // self.s0) + 1)))
+        period = max(1, int(total_steps / (math.log2(self.s1 // self.s0) + 1)))
         return int(min(self.s0 * 2 ** min(step // period, 62), self.s1)) + 1
 
+    @property
+    def start(self) -> int:
+        """s0."""
+        return self.s0
 
-@dataclass(frozen=True)
-class HalvingScales:
+
+@dataclass(frozen=True, slots=True)
+class Halving:
     """N(k) of progressive distillation: s1 + 1 boundaries, then s1/2 + 1, down to s0 + 1.
 
     Salimans & Ho 2022, Algorithm 2. The student of a round takes as many steps as its grid has intervals,
     its teacher twice as many. The rounds to two steps and to one last twice as long as the others, as in
-    section 4 there. Raises ValueError when s1 is not s0 times a power of two.
+    section 4 there.
     """
 
-    s0: int
-    s1: int
-    total_steps: int
+    s0: int = 1
+    """Sampling steps of the last round's student."""
+    s1: int = 512
+    """Sampling steps of the first round's student."""
 
     def __post_init__(self) -> None:
-        """Check that halving leads from s1 to s0."""
-        ratio = self.s1 // self.s0
-        if self.s1 % self.s0 or ratio & (ratio - 1):
-            raise ValueError(f"s1 = {self.s1} must be s0 = {self.s0} times a power of two")
+        """Raise SettingError when halving does not lead from s1 to s0."""
+        require(1 <= self.s0 <= self.s1, "s0", f"{self.s0} must be in [1, s1 = {self.s1}]")
+        ratio, rest = divmod(self.s1, self.s0)
+        halves = rest == 0 and ratio & (ratio - 1) == 0
+        require(halves, "s1", f"{self.s1} must be s0 = {self.s0} times a power of two: it is halved")
+
+    @property
+    def start(self) -> int:
+        """s0."""
+        return self.s0
 
     @property
     def intervals(self) -> list[int]:
-        """Return the student's sampling steps in every round, s1 .. s0."""
+        """The student's sampling steps in every round, s1 .. s0."""
         return [self.s1 >> i for i in range((self.s1 // self.s0).bit_length())]
 
-    @property
-    def starts(self) -> list[int]:
+    def starts(self, total_steps: int) -> list[int]:
         """Return the training step at which every round begins, and `total_steps`."""
         shares = [2 if intervals <= 2 else 1 for intervals in self.intervals]
         ends = [0, *itertools.accumulate(shares)]
-        return [self.total_steps * end // ends[-1] for end in ends]
+        return [total_steps * end // ends[-1] for end in ends]
 
-    def round(self, step: int) -> int:
+    def round(self, step: int, total_steps: int) -> int:
         """Return the index of the round that a step belongs to; the last one's beyond the end."""
-        return min(bisect.bisect_right(self.starts, step), len(self.intervals)) - 1
+        return min(bisect.bisect_right(self.starts(total_steps), step), len(self.intervals)) - 1
 
-    def __call__(self, step: int, /) -> int:
+    def __call__(self, step: int, total_steps: int, /) -> int:
         """Return N(step), one more than the student's sampling steps."""
-        return self.intervals[self.round(step)] + 1
+        return self.intervals[self.round(step, total_steps)] + 1
 
 
 class TargetDecay(Protocol):
-    """mu(k): how much of the old target network is kept at a step; 0 makes the target the student."""
+    """mu(k): the share of the old target network that is kept at a step; 0 makes the target the student."""
 
-    def __call__(self, step: int, /) -> float:
+    def __call__(self, step: int, total_steps: int, scales: Scales | None, /) -> float:
         """Return mu(step) in [0, 1)."""
         ...
 
 
-@dataclass(frozen=True)
+@choice(TargetDecay, "constant")
+@dataclass(frozen=True, slots=True)
 class ConstantDecay:
-    """mu(k) = mu, as in consistency distillation; mu = 0 is the stop-gradient target of iCT."""
+    """mu(k) = mu, as in consistency distillation."""
 
-    mu: float
+    mu: float = 0.0
+    """Decay; 0 is the stop-gradient target of iCT: the student itself."""
 
-    def __call__(self, step: int, /) -> float:
+    def __post_init__(self) -> None:
+        """Raise SettingError on a decay outside of [0, 1)."""
+        require(0 <= self.mu < 1, "mu", f"{self.mu} must be in [0, 1)")
+
+    def __call__(self, step: int, total_steps: int, scales: Scales | None, /) -> float:
         """Return mu."""
         return self.mu
 
 
-@dataclass(frozen=True)
+@choice(TargetDecay, "adaptive")
+@dataclass(frozen=True, slots=True)
 class AdaptiveDecay:
-    """mu(k) = exp(s0 ln mu0 / N(k)).  Song et al. 2023, section 5.
+    """mu(k) = exp(s0 ln mu0 / N(k)), which follows N(k) of the grid.  Song et al. 2023, section 5.
 
     With the paper's N, which counts boundaries: mu(0) = mu0 for N(0) = s0. OpenAI's code divides by
     N - 1 intervals instead, and so begins at mu0^2 (.9025 for .95).
     """
 
-    mu0: float
-    s0: int
-    scales: Scales
+    mu0: float = 0.9
+    """Decay of the target network at the start."""
 
-    def __call__(self, step: int, /) -> float:
-        """Return mu(step)."""
-        return math.exp(self.s0 * math.log(self.mu0) / self.scales(step))
+    def __post_init__(self) -> None:
+        """Raise SettingError on a decay outside of (0, 1)."""
+        require(0 < self.mu0 < 1, "mu0", f"{self.mu0} must be in (0, 1)")
+
+    def __call__(self, step: int, total_steps: int, scales: Scales | None, /) -> float:
+        """Return mu(step). Raises ValueError without N(k)."""
+        if scales is None:
+            raise ValueError("an adaptive decay follows N(k), and these times have none")
+        return math.exp(scales.start * math.log(self.mu0) / scales(step, total_steps))
 
 
 @dataclass(frozen=True)

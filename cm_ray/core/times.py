@@ -1,9 +1,37 @@
-"""When: the grid of noise standard deviations."""
+"""Noise levels, and the Karras grid of them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
+
+from cm_ray.errors import require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseLevels:
+    """The range of noise standard deviations, and the curvature of the grids on it."""
+
+    t_min: float = 0.002
+    """epsilon, the smallest noise standard deviation (data in [-1, 1])."""
+    t_max: float = 80.0
+    """T, the largest noise standard deviation."""
+    rho: float = 7.0
+    """Curvature of the Karras time grids, of training and of sampling."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError when the range is empty or the curvature is not positive."""
+        require(0 < self.t_min < self.t_max, "t_min", f"{self.t_min} must be in (0, t_max = {self.t_max})")
+        require(self.rho > 0, "rho", f"must be positive, not {self.rho}")
+
+    def grid(self, n: int) -> Tensor:
+        """Return the Karras grid of n boundaries, ascending, float64 (n,); see `karras_times`."""
+        return karras_times(n, t_min=self.t_min, t_max=self.t_max, rho=self.rho)
 
 
 def karras_times(n: int, *, t_min: float = 0.002, t_max: float = 80.0, rho: float = 7.0) -> Tensor:

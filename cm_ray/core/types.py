@@ -1,23 +1,25 @@
-"""The words that the signatures of `core` are written in."""
+"""Types of the signatures in `core`; PyTorch is imported for type checkers alone, as settings need none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-Images: TypeAlias = Tensor
+    from torch import Tensor
+
+Images: TypeAlias = "Tensor"
 """Images, float, shape (b, c, h, w), clean ones in [-1, 1]."""
 
-Times: TypeAlias = Tensor
+Times: TypeAlias = "Tensor"
 """One number per sample, float, shape (b,): noise standard deviations, weights or losses."""
 
-Labels: TypeAlias = Tensor
+Labels: TypeAlias = "Tensor"
 """Class indices, int64, shape (b,)."""
 
 
-Noise: TypeAlias = Callable[[int], Images]
+Noise: TypeAlias = "Callable[[int], Images]"
 """noise(i): the i-th draw of standard normal images (b, c, h, w) of a sampler, the same whenever called."""
 
 

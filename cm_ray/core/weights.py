@@ -1,4 +1,4 @@
-"""lambda: how much a pair of times counts."""
+"""lambda, the weight of a pair of times in the loss."""
 
 from __future__ import annotations
 
@@ -7,71 +7,80 @@ from typing import Protocol
 
 import torch
 
+from cm_ray.core.precondition import EDM, Column
 from cm_ray.core.types import Times
+from cm_ray.errors import SettingError
+from cm_ray.settings.choices import choice
 
 _LEAST_GAP = 1e-7
-"""Continuous times can round to equal ones, whose distance is zero, too."""
+"""The least t - s: continuous times can round to equal ones, whose distance is zero, too."""
 
 
 class Weight(Protocol):
-    """lambda: how much a pair counts."""
+    """lambda, the weight of a pair of times."""
 
-    def __call__(self, t: Times, s: Times, /) -> Times:
-        """Return the weights (b,) of the pairs t > s."""
+    def __call__(self, t: Times, s: Times, column: Column, /) -> Times:
+        """Return the weights (b,) of the pairs t > s of a network under a column."""
         ...
 
 
-@dataclass(frozen=True)
+@choice(Weight, "uniform")
+@dataclass(frozen=True, slots=True)
 class UniformWeight:
     """lambda = 1.  Song et al. 2023."""
 
-    def __call__(self, t: Times, s: Times, /) -> Times:
+    def __call__(self, t: Times, s: Times, column: Column, /) -> Times:
         """Return ones (b,)."""
         return torch.ones_like(t)
 
 
-@dataclass(frozen=True)
-class SnrWeight:
+@choice(Weight, "snr")
+@dataclass(frozen=True, slots=True)
+class SNR:
     """lambda = SNR = t^-2.  OpenAI's `get_weightings`."""
 
-    def __call__(self, t: Times, s: Times, /) -> Times:
+    def __call__(self, t: Times, s: Times, column: Column, /) -> Times:
         """Return the weights (b,)."""
         return t**-2
 
 
-@dataclass(frozen=True)
-class SnrPlusOneWeight:
+@choice(Weight, "snr+1")
+@dataclass(frozen=True, slots=True)
+class SNRPlusOne:
     """lambda = SNR + 1, of Salimans & Ho 2022, section 4: the loss of x and of noise together."""
 
-    def __call__(self, t: Times, s: Times, /) -> Times:
+    def __call__(self, t: Times, s: Times, column: Column, /) -> Times:
         """Return the weights (b,)."""
         return t**-2 + 1
 
 
-@dataclass(frozen=True)
-class TruncatedSnrWeight:
+@choice(Weight, "truncated-snr")
+@dataclass(frozen=True, slots=True)
+class TruncatedSNR:
     """lambda = max(SNR, 1).  Salimans & Ho 2022, section 4."""
 
-    def __call__(self, t: Times, s: Times, /) -> Times:
+    def __call__(self, t: Times, s: Times, column: Column, /) -> Times:
         """Return the weights (b,)."""
         return (t**-2).clamp(min=1)
 
 
-@dataclass(frozen=True)
+@choice(Weight, "karras")
+@dataclass(frozen=True, slots=True)
 class KarrasWeight:
     """lambda = SNR + 1/sigma_data^2 = (t^2 + sigma_data^2)/(t sigma_data)^2.  Karras et al. 2022, table 1."""
 
-    sigma_data: float = 0.5
-
-    def __call__(self, t: Times, s: Times, /) -> Times:
+    def __call__(self, t: Times, s: Times, column: Column, /) -> Times:
         """Return the weights (b,)."""
-        return t**-2 + self.sigma_data**-2
+        if not isinstance(column, EDM):
+            raise SettingError("weight", "karras needs the sigma_data of column edm: choose another weight")
+        return t**-2 + column.sigma_data**-2
 
 
-@dataclass(frozen=True)
-class InverseGapWeight:
+@choice(Weight, "inverse-gap")
+@dataclass(frozen=True, slots=True)
+class InverseGap:
     """lambda = 1/(t - s).  Song & Dhariwal 2023 (iCT), section 3.1."""
 
-    def __call__(self, t: Times, s: Times, /) -> Times:
+    def __call__(self, t: Times, s: Times, column: Column, /) -> Times:
         """Return the weights (b,)."""
         return 1.0 / (t - s).clamp(min=_LEAST_GAP)

@@ -7,10 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import karras_times
 from cm_ray.editing.replacement import GRID, STROKE_TIMES
 from cm_ray.errors import UserError
-from cm_ray.recipes.config import DiffusionConfig
 
 Task: TypeAlias = Literal["inpaint", "colorize", "upscale", "stroke", "denoise"]
 """Inpainting, colorization, super-resolution, stroke-guided generation, denoising at a known level."""
@@ -31,7 +31,7 @@ class Edit:
 
 def plan_edit(
     task: Task,
-    diffusion: DiffusionConfig,
+    diffusion: Diffusion,
     shape: tuple[int, int, int],
     *,
     steps: int = 0,
@@ -91,12 +91,12 @@ def _check_factor(factor: int, shape: tuple[int, int, int]) -> None:
         raise UserError(f"A factor of {factor} does not divide images of {w}x{h} pixels: {give}.")
 
 
-def _grid(evaluations: int, diffusion: DiffusionConfig) -> tuple[float, ...]:
+def _grid(evaluations: int, diffusion: Diffusion) -> tuple[float, ...]:
     ends = {"t_min": diffusion.t_min, "t_max": diffusion.t_max}
     return tuple(karras_times(evaluations + 1, rho=diffusion.rho, **ends).tolist())
 
 
-def _checked(task: Task, taus: tuple[float, ...], diffusion: DiffusionConfig) -> tuple[float, ...]:
+def _checked(task: Task, taus: tuple[float, ...], diffusion: Diffusion) -> tuple[float, ...]:
     what = "The noise level sigma" if task == "denoise" else "The first of taus"
     if not diffusion.t_min < taus[0] <= diffusion.t_max:
         raise UserError(

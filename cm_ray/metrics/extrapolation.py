@@ -1,4 +1,4 @@
-"""FD-infinity: the Fréchet distance that infinitely many samples would have (Chong & Forsyth 2020)."""
+"""FDinf: the Fréchet distance extrapolated to infinitely many samples (Chong & Forsyth 2020)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from torch import Tensor
 
 from cm_ray.core.noise import derived_seed
 from cm_ray.errors import UserError
+from cm_ray.metrics.estimate import Estimate, check_features, infinitesimal_jackknife
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
-from cm_ray.metrics.measured import Measured, checked_features, infinitesimal_jackknife
 
 
 def frechet_infinity(
     features: Tensor, reference: FrechetReference, *, points: int = 15, seed: int = 0
-) -> Measured:
-    """Return the distance that infinitely many samples would have.  Chong & Forsyth 2020, Sec. 4.
+) -> Estimate:
+    """Return the extrapolated distance, with its standard error. Chong & Forsyth 2020, Sec. 4.
 
-    The distance of n samples is that of infinitely many plus a constant over n, as far as n is well above
-    the dimension: distances of random subsets of n / 10 to n samples are fitted by a line in 1 / n, whose
-    value at 0 is the result. It may be negative. What the reference's own size biases stays in.
+    The distance of n samples exceeds that of infinitely many by a constant over n, when n is well above the
+    number of features. So distances of random subsets of n / 10 to n samples are fitted by a line in 1 / n;
+    its value at 0 is the result, which may be negative. The bias from the finite reference remains.
 
-    features: (n, d) of the samples.  points: subset sizes, 2 or more; each costs one `eigh`.  The value is a
-    sum of distances with the fit's weights, a sample's influence on it the sum of those on the distances of
-    the subsets that it is in: their infinitesimal jackknife is the error, at no further distance. Raises
-    UserError when a tenth of n is not more than d: such distances do not lie on a line.
+    features: (n, d) of the samples.  points: number of subset sizes, 2 or more; each costs one `eigh`.  The
+    value is a weighted sum of distances, so the influence of a sample is the same weighted sum of its
+    influences on the distances of the subsets that contain it. The infinitesimal jackknife of these
+    influences gives the error without further distances. Raises UserError when a tenth of n is not more than
+    d: such distances do not lie on a line.
     """
-    checked_features(features)
+    check_features(features)
     n = len(features)
     check_extrapolation(n, features.shape[1])
     sizes = np.linspace(n // 10, n, points).round().astype(int)
@@ -35,28 +36,28 @@ def frechet_infinity(
         subset = rng.permutation(n)[:size]
         distance, within = frechet_influence(features[subset], reference)
         value += weight * distance
-        influence[subset] += weight * n / size * within  # of a share of the subset, and n / size of all
-    return Measured(
+        influence[subset] += weight * n / size * within  # from shares of the subset to shares of all samples
+    return Estimate(
         value=float(value),
         error=infinitesimal_jackknife(influence),
         settings={"points": points, "subset_seed": seed},
     )
 
 
-def least_samples(dim: int) -> int:
-    """Return how many samples of `dim` features `frechet_infinity` needs: a tenth is more than `dim`."""
+def min_samples(dim: int) -> int:
+    """Return the number of samples with `dim` features that `frechet_infinity` needs."""
     return 10 * (dim + 1)
 
 
 def check_extrapolation(n: int, dim: int) -> None:
-    """Raise UserError when `n` samples of `dim` features are too few for `frechet_infinity`."""
-    if n < least_samples(dim):
+    """Raise UserError when `n` samples with `dim` features are too few for `frechet_infinity`."""
+    if n < min_samples(dim):
         raise UserError(
-            f"FD-infinity extrapolates from a tenth of the samples, and {n} samples are not more than "
-            f"10 x {dim} features; take {least_samples(dim)} or more."
+            f"FDinf extrapolates from a tenth of the samples, and {n} samples are not more than "
+            f"10 x {dim} features; take {min_samples(dim)} or more."
         )
 
 
 def _weights_at_zero(x: np.ndarray) -> np.ndarray:
-    """Return w (k,) such that w·y is the value at 0 of the line that fits (x, y) best."""
+    """Return weights w (k,) such that w·y is the value at 0 of the least-squares line through (x, y)."""
     return np.polyfit(x, np.eye(len(x)), 1)[1]

@@ -1,4 +1,4 @@
-"""The kernel distance KID: the squared maximum mean discrepancy of features (Bińkowski et al. 2018)."""
+"""The kernel distance KID: the squared maximum mean discrepancy (MMD) of features (Bińkowski et al. 2018)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from torch import Tensor
 
 from cm_ray.core.noise import derived_seed
 from cm_ray.errors import UserError
-from cm_ray.metrics.measured import REPLICATES, Counts, Measured, checked_features, standard_error
+from cm_ray.metrics.estimate import REPLICATES, Counts, Estimate, check_features, standard_error
 
-_BLOCK = 1000  # Bińkowski et al.'s subset size
+_BLOCK = 1000  # subset size of Bińkowski et al.
 
 
 def kernel_distance(
     samples: Tensor, reference: Tensor, *, block: int = 0, replicates: int = REPLICATES, seed: int = 0
-) -> Measured:
-    """Return the KID of features (n, d) and (m, d), with a bootstrap over blocks.
+) -> Estimate:
+    """Return the KID of features (n, d) and (m, d), with the standard error of a bootstrap over blocks.
 
     The unbiased estimate is averaged over disjoint random blocks of `block` vectors of each set (Zaremba et
-    al. 2013): unbiased like the whole, with a cost linear in n. Vectors beyond the last whole block, and of
-    the larger set, are left out. block: 0 takes 1,000, or a tenth of the smaller set when that is less.
-    May be negative, as it is unbiased. Raises UserError when there are not two blocks.
+    al. 2013). This is unbiased as well and has a cost linear in n. Vectors beyond the last full block, and
+    those that the larger set has more, are left out. block: 0 stands for 1,000, or a tenth of the smaller set
+    when that is less. The value may be negative, as it is unbiased. Raises UserError when there are fewer
+    than two blocks.
     """
     if block and block < 2:
-        raise UserError(f"KID needs blocks of two or more vectors, not of {block}.")
-    checked_features(samples, reference, least=least_vectors(block))
+        raise UserError(f"A block of KID must have 2 or more vectors, not {block}; give a larger one.")
+    check_features(samples, reference, least=min_vectors(block))
     reference = reference.to(samples.device)
     smaller = min(len(samples), len(reference))
     block = block or min(_BLOCK, max(2, smaller // 10))
@@ -42,20 +43,20 @@ def kernel_distance(
     def mean(counts: Counts) -> float:
         return float(counts @ values) / blocks
 
-    return Measured(
+    return Estimate(
         value=float(values.mean()),
         error=standard_error(mean, blocks, replicates=replicates, seed=seed),
         settings={"block": block, "block_seed": seed},
     )
 
 
-def least_vectors(block: int = 0) -> int:
-    """Return how many vectors each set needs: two blocks of `block`, which is two at least."""
+def min_vectors(block: int = 0) -> int:
+    """Return the number of vectors that each set needs: two blocks of `block` vectors, 2 at least."""
     return 2 * max(block, 2)
 
 
 def squared_mmd(x: Tensor, y: Tensor) -> float:
-    """Unbiased squared MMD of features (n, d) and (m, d).  Gretton et al. 2012, Lemma 6."""
+    """Return the unbiased squared MMD of features (n, d) and (m, d).  Gretton et al. 2012, Lemma 6."""
     n, m = len(x), len(y)
     within_x, within_y = cubic_kernel(x, x), cubic_kernel(y, y)
     return float(
@@ -66,5 +67,5 @@ def squared_mmd(x: Tensor, y: Tensor) -> float:
 
 
 def cubic_kernel(x: Tensor, y: Tensor) -> Tensor:
-    """k(x, y) = (x · y / d + 1)^3, (n, m), in float64.  Bińkowski et al. 2018, Sec. 4."""
+    """Return k(x, y) = (x · y / d + 1)^3, (n, m), in float64.  Bińkowski et al. 2018, Sec. 4."""
     return (x.double() @ y.double().T / x.shape[1] + 1) ** 3

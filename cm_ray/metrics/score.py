@@ -1,4 +1,4 @@
-"""A score and its key: what was measured, with what. Only scores of the same key compare."""
+"""A score and its key, which says what was measured and how. Only scores with the same key compare."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import cm_ray
 from cm_ray.errors import UserError
+from cm_ray.metrics.estimate import Estimate
+from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.published_weights import INCEPTION_2015
-from cm_ray.metrics.extractors.registry import Extractor
 from cm_ray.metrics.extractors.resizing import RESIZINGS
-from cm_ray.metrics.measured import Measured
+from cm_ray.version import __version__
 
 KINDS = {
     "FD": "lower",
@@ -23,61 +23,68 @@ KINDS = {
     "precision": "higher",
     "recall": "higher",
 }
-"""Kinds of scores, by the direction that is better: Fréchet distance, the same of infinitely many samples,
-kernel distance, sliced Wasserstein distance, Inception score, improved precision and recall."""
+"""Kinds of scores, and which direction is better.
+
+Fréchet distance, the same for infinitely many samples, kernel distance, sliced Wasserstein distance,
+Inception score, improved precision and recall.
+"""
 
 FID_SAMPLES = 50_000
-"""Samples that a Fréchet distance needs to be called a FID."""
+"""Number of samples that a Fréchet distance needs to be called FID."""
 
-MEASURING = ("extractor", "weights_sha256", "preprocess", "n", "seed", "reference", "evaluations")
-"""Entries of a key that say how it was measured; scores compare when these are equal. `evaluations`
-belongs here, as one evaluation of the network is another product than two; `seed`, as it makes the noise of
-the samples and so pairs the scores."""
+COMPARED = ("extractor", "weights_sha256", "preprocess", "n", "seed", "reference", "nfe")
+"""Entries of a key that say how a score was measured; scores compare when these are equal.
 
-DESCRIBING = ("sampler", "version")
-"""Entries that say what was measured, beside the model: the sampler with its times, which a search varies in
-order to compare, and the version of cm_ray."""
+`nfe`, the number of network evaluations per sample, is among them because models compare at equal cost only;
+`seed`, because it decides the noise of the samples and so pairs the scores.
+"""
+
+DESCRIPTIVE = ("sampler", "version")
+"""Entries of a key that say what was measured, apart from the model.
+
+They are the sampler with its times, which a search varies in order to compare, and the version of cm_ray.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A number that says how good samples are, and its whole key."""
+    """A number that says how good samples are, with its key."""
 
     value: float
     """The number; finite."""
     key: Mapping[str, Any]
-    """The entries of `MEASURING` and `DESCRIBING`, JSON values."""
+    """The entries of `COMPARED` and `DESCRIPTIVE`, as JSON values."""
     kind: str = "FD"
     """One of `KINDS`."""
     error: float | None = None
-    """Standard error of the value, where one was made; finite. See `cm_ray.metrics.measured`."""
+    """Standard error of the value, finite; None when it is not known. See `cm_ray.metrics.estimate`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the kind, JSON values; they belong to what must be equal for scores to compare."""
+    """Settings of the kind, as JSON values; scores compare only when these are equal as well."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError on a value or error that is not finite, an unknown kind, or a key of others."""
+        """Raise ValueError on a value or error that is not finite, an unknown kind, or a wrong key."""
         if not math.isfinite(self.value):
             raise ValueError(f"a score must be finite, not {self.value}")
         if self.error is not None and not math.isfinite(self.error):
             raise ValueError(f"a score's error must be finite, not {self.error}")
         if self.kind not in KINDS:
             raise ValueError(f"a score is one of {', '.join(KINDS)}, not {self.kind}")
-        if set(self.key) != {*MEASURING, *DESCRIBING}:
-            raise ValueError(f"a score's key has {MEASURING + DESCRIBING}, not {tuple(self.key)}")
+        if set(self.key) != {*COMPARED, *DESCRIPTIVE}:
+            raise ValueError(f"a score's key must have {COMPARED + DESCRIPTIVE}, not {tuple(self.key)}")
 
     @property
     def name(self) -> str:
-        """<kind>-<extractor>-<n>, such as ``FD-digits-1797``; ``FID-50k`` only when it is one, `is_fid`."""
+        """``<kind>-<extractor>-<n>``, such as ``FD-digits-1797``; ``FID-50k`` only when `is_fid` is true."""
         if self.is_fid:
             return f"FID-{self.key['n'] // 1000}k"
         return f"{self.kind}-{self.key['extractor']}-{self.key['n']}"
 
     @property
     def is_fid(self) -> bool:
-        """Tell whether it is what the literature calls FID.
+        """True when this is what the literature calls FID.
 
-        The Fréchet distance of the published Inception's features, by SHA-256, of images resized in a named
-        way, of at least 50,000 samples, to a reference that is named.
+        That is: the Fréchet distance between features of the published Inception (checked by SHA-256), of
+        images resized by a named method, of at least 50,000 samples, to a named reference.
         """
         return bool(
             self.kind == "FD"
@@ -90,13 +97,13 @@ class Score:
 
     @property
     def metric(self) -> str:
-        """Name and sampler: ``FD-digits-1797/one-step``."""
+        """Name and sampler, such as ``FD-digits-1797/one-step``."""
         return f"{self.name}/{self.key['sampler']}"
 
     @property
-    def measuring(self) -> dict[str, Any]:
+    def compared(self) -> dict[str, Any]:
         """The part of the key that must be equal for two scores to compare."""
-        entries = {entry: self.key[entry] for entry in MEASURING}
+        entries = {entry: self.key[entry] for entry in COMPARED}
         return {"kind": self.kind, "settings": dict(self.settings)} | entries
 
     def to_row(self) -> dict[str, Any]:
@@ -112,9 +119,9 @@ class Score:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Score:
-        """Return the score that `to_row` made. Raises ValueError when it is none.
+        """Return the score that `to_row` wrote. Raises ValueError when the row is not one of a score.
 
-        A row without a kind is a Fréchet distance: there was no other when it was written.
+        A row without a kind is a Fréchet distance.
         """
         try:
             score = cls(
@@ -125,31 +132,31 @@ class Score:
                 settings=row.get("settings", {}),
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"this is not a row of a score: {row}") from error
+            raise ValueError(f"this is not the row of a score: {row}") from error
         if row.get("name") != score.name:
             raise ValueError(f"a score named {row.get('name')} has the key of {score.name}")
         return score
 
 
 def frechet_score(
-    value: float, extractor: Extractor, *, n: int, seed: int, reference: str, sampler: str, evaluations: int
+    value: float, extractor: Extractor, *, n: int, seed: int, reference: str, sampler: str, nfe: int
 ) -> Score:
     """Return the score of `n` samples.
 
-    value: their `frechet_distance` to the reference.  seed: of their noise.  reference: fingerprint of the
-    images compared with.  sampler: as text.  evaluations: of the network, per sample.
+    value: their `frechet_distance` to the reference.  seed: seed of their noise.  reference: fingerprint of
+    the reference images.  sampler: its text.  nfe: number of network evaluations per sample.
     """
-    key = score_key(extractor, n=n, seed=seed, reference=reference, sampler=sampler, evaluations=evaluations)
+    key = score_key(extractor, n=n, seed=seed, reference=reference, sampler=sampler, nfe=nfe)
     return Score(value=value, key=key)
 
 
-def measured_score(kind: str, measured: Measured, key: Mapping[str, Any]) -> Score:
-    """Return the score of a kind from what was measured and the `score_key` of the samples."""
+def score_from_estimate(kind: str, measured: Estimate, key: Mapping[str, Any]) -> Score:
+    """Return the score of a kind from its estimate and the `score_key` of the samples."""
     return Score(value=measured.value, key=key, kind=kind, error=measured.error, settings=measured.settings)
 
 
 def score_key(
-    extractor: Extractor, *, n: int, seed: int, reference: str, sampler: str, evaluations: int
+    extractor: Extractor, *, n: int, seed: int, reference: str, sampler: str, nfe: int
 ) -> dict[str, Any]:
     """Return the key that all scores of one set of samples share; arguments as in `frechet_score`."""
     return {
@@ -159,21 +166,21 @@ def score_key(
         "n": n,
         "seed": seed,
         "reference": reference,
-        "evaluations": evaluations,
+        "nfe": nfe,
         "sampler": sampler,
-        "version": cm_ray.__version__,
+        "version": __version__,
     }
 
 
 def comparable(a: Score, b: Score) -> bool:
-    """Tell whether two scores were measured alike: what they say of two models or samplers is comparable."""
-    return a.measuring == b.measuring
+    """Return True when two scores were measured in the same way, so that their values can be compared."""
+    return a.compared == b.compared
 
 
 def better(a: Score, b: Score) -> bool:
-    """Tell whether `a` is strictly better than `b`: lower, or higher where the kind is so, see `KINDS`.
+    """Return True when `a` is strictly better than `b`: lower, or higher, as `KINDS` says.
 
-    Raises UserError, naming the entries, when their keys differ: the numbers mean different things.
+    Raises UserError, with the entries that differ, when the scores do not compare.
     """
     if not comparable(a, b):
         raise UserError(f"{a.metric} and {b.metric} do not compare: {key_differences(a, b)}.")
@@ -181,6 +188,6 @@ def better(a: Score, b: Score) -> bool:
 
 
 def key_differences(a: Score, b: Score) -> str:
-    """Return, in words, the entries in which two scores' measuring differs."""
-    x, y = a.measuring, b.measuring
+    """Return a text that lists the entries in which the measurement of two scores differs."""
+    x, y = a.compared, b.compared
     return ", ".join(f"{entry} is {x[entry]} and {y[entry]}" for entry in x if x[entry] != y[entry])

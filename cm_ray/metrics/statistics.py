@@ -1,4 +1,4 @@
-"""Mean and covariance of features as a monoid: parts are measured anywhere and added up."""
+"""Count, mean and covariance of features. Statistics of parts of a data set add up to those of the whole."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ Array = NDArray[np.float64]
 class FeatureStatistics:
     """Count, sum and sum of outer products of feature vectors, in float64.
 
-    `a + b` is the statistics of both sets together; `zero(d)` is neutral. Features never travel, these do.
+    `a + b` is the statistics of both sets together; `zero(d)` is neutral. Workers send these instead of
+    features.
     """
 
     n: int
-    """Feature vectors seen."""
+    """Number of feature vectors."""
     total: Array
     """Sum of the vectors (d,)."""
     outer: Array
@@ -34,8 +35,8 @@ class FeatureStatistics:
     def of(cls, features: Tensor) -> FeatureStatistics:
         """Return the statistics of a batch (b, d), summed in float64 on its device.
 
-        Raises ValueError on another number of dimensions, or on a feature that is not finite: one would
-        spoil every sum that it enters.
+        Raises ValueError on another shape, or on a feature that is not finite, since it would spoil every
+        sum.
         """
         if features.ndim != 2:
             raise ValueError(f"features must be (b, d), not {tuple(features.shape)}")
@@ -45,7 +46,7 @@ class FeatureStatistics:
         return cls(len(x), x.sum(0).cpu().numpy(), (x.T @ x).cpu().numpy())
 
     def __add__(self, other: FeatureStatistics) -> FeatureStatistics:
-        """Merge. Raises ValueError when the features are of different lengths."""
+        """Return the statistics of both sets. Raises ValueError when the features have different lengths."""
         if self.total.shape != other.total.shape:
             raise ValueError(f"{len(self.total)} features cannot be merged with {len(other.total)}")
         return FeatureStatistics(self.n + other.n, self.total + other.total, self.outer + other.outer)

@@ -12,14 +12,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal, uniform
-from cm_ray.core.precondition import EDM, VE, VP, Boundary, Piecewise, Scalings, precondition
 from cm_ray.core.samplers import Step
-from cm_ray.core.types import Images, Labels, Times
+from cm_ray.core.types import Images, Labels
 from cm_ray.errors import UserError
+from cm_ray.networks.architectures import Architecture, Network
+from cm_ray.networks.custom import Custom
+from cm_ray.networks.preconditioned import Preconditioned
 from cm_ray.networks.unet import UNet
-from cm_ray.recipes.config import DiffusionConfig, NetworkConfig, from_dict, to_dict
 from cm_ray.sampling.text import ONE_STEP, Sampling, TimePoints, parse
+from cm_ray.settings.tree import choice_from_dict, from_dict, to_dict
 from cm_ray.storage.files import folder_written_aside
 
 WEIGHTS, SPEC = "weights.safetensors", "model.json"
@@ -29,8 +32,8 @@ WEIGHTS, SPEC = "weights.safetensors", "model.json"
 class ModelSpec:
     """All that is needed to build the network again and to sample from it."""
 
-    network: NetworkConfig
-    diffusion: DiffusionConfig
+    network: Network
+    diffusion: Diffusion
     shape: tuple[int, int, int]
     """(c, h, w) of the images."""
     class_names: tuple[str, ...] = ()
@@ -41,38 +44,35 @@ class ModelSpec:
     """The sampler that the model is made for, as text; see `cm_ray.sampling.text`."""
 
     @property
+    def unet(self) -> Architecture:
+        """The settings of the U-Net. Raises UserError when the network is another one."""
+        if not isinstance(self.network, Architecture):
+            raise UserError("The model's network is one of your own; this format is for U-Nets.")
+        return self.network
+
+    @property
     def classes(self) -> int:
         """Classes that the network is conditioned on; 0 if it is unconditional."""
         return len(self.class_names) if self.network.conditional else 0
 
 
-def scalings(diffusion: DiffusionConfig) -> Scalings:
-    """Return the preconditioning that a config names: of a consistency function or of a denoiser."""
-    columns: dict[str, Scalings] = {
-        "edm": EDM(diffusion.sigma_data, diffusion.time_scale),
-        "vp": VP(),
-        "ve": VE(),
-    }
-    column = columns[diffusion.column]
-    if diffusion.boundary == "none":
-        return column
-    kind = Boundary if diffusion.boundary == "skip" else Piecewise
-    return kind(column, diffusion.t_min)
+def build_network(spec: ModelSpec) -> nn.Module:
+    """Return the network of a specification, with new weights.
+
+    Raises UserError when its settings do not fit the images, or a network of one's own cannot be imported.
+    """
+    if isinstance(spec.network, Custom):
+        return spec.network.build(spec.shape, spec.classes)
+    return UNet(spec.unet, spec.shape, spec.classes)
 
 
-class Model(nn.Module):
+class Model(Preconditioned):
     """Noisy images and their times to clean images: a consistency function f_theta, or a denoiser D."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
+        super().__init__(build_network(spec), spec.diffusion)
         self.spec = spec
-        self.network = UNet(spec.network, spec.shape, spec.classes)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.scalings = scalings(spec.diffusion)
-
-    def forward(self, x_t: Images, t: Times, labels: Labels | None = None) -> Images:
-        """Return the clean images (b, c, h, w), float32, not clipped."""
-        return precondition(self.scalings, lambda x, time: self.network(x, time, labels), x_t, t)
 
     @torch.no_grad()
     def sampling_steps(
@@ -187,8 +187,8 @@ def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
     if not all(isinstance(side, int) for side in (c, h, w)) or not isinstance(values["sampler"], str):
         raise TypeError(f"shape {values['shape']!r}, sampler {values['sampler']!r}")
     return ModelSpec(
-        network=from_dict(NetworkConfig, values["network"]),
-        diffusion=from_dict(DiffusionConfig, values["diffusion"]),
+        network=choice_from_dict(Network, values["network"]),
+        diffusion=from_dict(Diffusion, values["diffusion"]),
         shape=(c, h, w),
         class_names=tuple(values["class_names"]),
         time_points=tuple(tuple(points) for points in values["time_points"]),

@@ -12,8 +12,8 @@ from torch.nn import functional
 from cm_ray.core.types import Images, Times, check_same_shape
 from cm_ray.errors import UserError
 from cm_ray.extras import needs
+from cm_ray.networks.lpips_distance import LPIPS
 from cm_ray.networks.vision import torchvision
-from cm_ray.recipes.config import DistanceConfig
 from cm_ray.storage.files import cache_root, download, sha256_of
 
 _TRUNKS = {  # public address, SHA-256 (torchvision prints its first eight digits in the file's name)
@@ -33,7 +33,7 @@ _TRUNKS = {  # public address, SHA-256 (torchvision prints its first eight digit
 _SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}  # pixels; of smaller images the poolings leave nothing
 
 
-class LPIPS(nn.Module):
+class PerceptualDistance(nn.Module):
     """Learned perceptual distance of images in [-1, 1]; grey ones are repeated to three channels.
 
     size: smaller images are resized to this many pixels, bilinearly, as OpenAI does to 224; 0 keeps them.
@@ -64,33 +64,33 @@ class LPIPS(nn.Module):
             x = functional.interpolate(x, size=(self.size, self.size), mode="bilinear")
         if min(x.shape[-2:]) < self.smallest:
             raise UserError(
-                f"LPIPS needs {self.smallest} pixels and sees {min(x.shape[-2:])}: set --distance.lpips-size "
-                f"to at least {self.smallest}, or choose another --distance.lpips-net."
+                f"LPIPS needs {self.smallest} pixels and sees {min(x.shape[-2:])}: set distance.size "
+                f"to at least {self.smallest}, or choose another distance.net."
             )
         return x
 
 
-def lpips_distance(config: DistanceConfig, *, random_trunk: bool = False) -> LPIPS:
-    """Build the LPIPS distance of a config.
+def perceptual_distance(settings: LPIPS, *, random_trunk: bool = False) -> PerceptualDistance:
+    """Build the LPIPS distance.
 
     random_trunk: leave the trunk's weights random; for tests of the plumbing only.
     Raises UserError when the trunk's weights are not to be had or are others.
     """
-    needs("lpips", extra="scores")
     torchvision()
+    needs("lpips", extra="scores")
     import lpips
 
     with warnings.catch_warnings():  # lpips speaks to torchvision as of old
         warnings.simplefilter("ignore", UserWarning)
-        metric = lpips.LPIPS(net=config.lpips_net, pnet_rand=True, verbose=False)
+        metric = lpips.LPIPS(net=settings.net, pnet_rand=True, verbose=False)
     if not random_trunk:
-        _load_trunk(metric.net, config)
-    return LPIPS(metric, config.lpips_size, _SMALLEST[config.lpips_net])
+        _load_trunk(metric.net, settings)
+    return PerceptualDistance(metric, settings.size, _SMALLEST[settings.net])
 
 
-def _load_trunk(trunk: nn.Module, config: DistanceConfig) -> None:
+def _load_trunk(trunk: nn.Module, settings: LPIPS) -> None:
     """Fill the trunk, whose slices hold the published ``features.N`` under their numbers N."""
-    state = torch.load(_weights_file(config), map_location="cpu", weights_only=True)
+    state = torch.load(_weights_file(settings), map_location="cpu", weights_only=True)
     renamed = {
         name: state["features." + name.split(".", 1)[1]]  # slice1.0.weight <- features.0.weight
         for name in trunk.state_dict()
@@ -98,14 +98,13 @@ def _load_trunk(trunk: nn.Module, config: DistanceConfig) -> None:
     trunk.load_state_dict(renamed)
 
 
-def _weights_file(config: DistanceConfig) -> Path:
-    url, sha256 = _TRUNKS[config.lpips_net]
-    if not config.lpips_weights:
+def _weights_file(settings: LPIPS) -> Path:
+    url, sha256 = _TRUNKS[settings.net]
+    if not settings.weights:
         return download(url, cache_root() / "weights" / url.rsplit("/", 1)[1], sha256=sha256)
-    path = Path(config.lpips_weights)
+    path = Path(settings.weights)
     if not path.is_file() or sha256_of(path) != sha256:
         raise UserError(
-            f"--distance.lpips-weights {path} is not the file from {url} "
-            f"with SHA-256 {sha256}; fetch that one."
+            f"distance.weights {path} is not the file from {url} with SHA-256 {sha256}; fetch that one."
         )
     return path

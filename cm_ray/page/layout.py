@@ -1,4 +1,4 @@
-"""How the page looks, and what its buttons call."""
+"""The layout of the page, and the functions that its buttons call."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ from cm_ray.editing.replacement import STROKE_TIMES
 from cm_ray.editing.tasks import Task, factors
 from cm_ray.errors import UserError
 from cm_ray.extras import needs
-from cm_ray.page.playground import Painted, Playground, Shown, Wish
+from cm_ray.page.playground import CanvasContent, EditForm, Frame, Playground
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_RUN_HISTORY", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 _KEPT_S = 3600
-"""Uploads and results are removed after so long."""
+"""Seconds after which uploads and results are removed."""
 ANY_CLASS = "drawn at random"
+"""Entry of the class menu that draws a class at random."""
 HINTS: dict[str, str] = {
-    "inpaint": "Paint over what is to be made anew; all else is kept as it is.",
-    "colorize": "The luminance is kept, colours are made.",
-    "upscale": "The image is reduced by the factor; the means of its patches are kept.",
-    "stroke": "Paint on the image: the result follows the strokes. The greater the first time, the freer.",
-    "denoise": "Noise of the level is added and removed again, in one evaluation.",
+    "inpaint": "Paint over the part that is to be generated; the rest stays unchanged.",
+    "colorize": "The luminance stays unchanged; the colours are generated.",
+    "upscale": "The image is reduced by the factor; the means of its patches stay unchanged.",
+    "stroke": "Paint on the image; the result follows the strokes. A larger first time allows more changes.",
+    "denoise": "Noise of this level is added and removed again, in one network evaluation.",
 }
+"""A hint for each task of editing."""
 
 
 def gradio() -> Any:
-    """Return Gradio. Raises UserError, saying how to get it, when it is not installed."""
+    """Return the module Gradio. Raises UserError, with the command to install it, when it is missing."""
     needs("gradio", extra="app")
     import gradio as module
 
     return module
 
 
-def build(play: Playground, facts: str) -> Any:
-    """Return the page as Gradio's Blocks."""
+def build(play: Playground, card: str) -> Any:
+    """Return the page as Gradio Blocks; card: the description of the model, in Markdown."""
     gr = gradio()
     with gr.Blocks(title="cm_ray", analytics_enabled=False, delete_cache=(_KEPT_S, _KEPT_S)) as page:
         gr.Markdown("# cm_ray")
@@ -49,7 +51,7 @@ def build(play: Playground, facts: str) -> Any:
         with gr.Tab("Between"):
             _between_tab(gr, play)
         with gr.Tab("Model"):
-            gr.Markdown(facts, elem_id="facts")
+            gr.Markdown(card, elem_id="facts")
     page.queue(default_concurrency_limit=2, max_size=32, api_open=False)
     return page
 
@@ -63,48 +65,23 @@ def _sample_tab(gr: Any, play: Playground) -> None:
     button = gr.Button("Sample", variant="primary", elem_id="sample-button")
     picture, text = _result(gr, "sample")
 
-    def sample(count: int, steps: int, seed: int, label: str) -> Iterator[Shown]:
+    def sample(count: int, steps: int, seed: int, label: str) -> Iterator[Frame]:
         yield from play.sample(count, steps, seed, _label(play, label))
 
     button.click(_shown(gr, sample), [count, steps, seed, label], [picture, text])
 
 
 def _edit_tab(gr: Any, play: Playground) -> None:
-    given, tasks, known = gr.State(None), _tasks(play), factors(play.spec.shape)
+    given = gr.State(None)
     with gr.Row():
         with gr.Column():
-            upload = gr.File(label="An image file", type="binary", elem_id="edit-upload", height=100)
-            with gr.Row():
-                sample_seed = gr.Number(0, label="Seed of the sample", precision=0)
-                take = gr.Button("Take a sample", elem_id="edit-take")
-            canvas = gr.ImageEditor(
-                label="Image",
-                type="pil",
-                format="png",
-                sources=(),
-                transforms=(),
-                layers=gr.LayerOptions(disabled=True, allow_additional_layers=False),
-                brush=gr.Brush(default_size=40, colors=["#ff3030", "#ffffff", "#000000", "#808080"]),
-                elem_id="edit-canvas",
-            )
+            upload, sample_seed, take, canvas = _image_controls(gr)
         with gr.Column():
-            task = gr.Radio(tasks, value=tasks[0], label="Task", elem_id="edit-task")
-            hint = gr.Markdown(HINTS[tasks[0]])
-            label = _classes(gr, play)
-            with gr.Row():
-                seed = gr.Number(0, label="Seed", precision=0)
-                samples = gr.Number(4, label="Results", precision=0)
-                steps = gr.Number(0, label="Steps (0: 39)", precision=0, elem_id="edit-steps")
-            with gr.Row():
-                strokes = ", ".join(map(str, STROKE_TIMES))
-                taus = gr.Textbox(strokes, label="Times of stroke")
-                factor = gr.Dropdown(known, value=known[0] if known else None, label="Factor of upscale")
-                sigma = gr.Number(0.5, label="Level of denoise")
-            button = gr.Button("Edit", variant="primary", elem_id="edit-button")
+            fields, button = _edit_controls(gr, play)
     picture, text = _result(gr, "edit")
 
-    def edit(given: Any, canvas: Any, task: Task, label: str, *numbers: Any) -> Iterator[Shown]:
-        yield from play.edit(_wish(task, _label(play, label), *numbers), given, _painted(canvas))
+    def edit(given: Any, canvas: Any, task: Task, label: str, *numbers: Any) -> Iterator[Frame]:
+        yield from play.edit(_edit_form(task, _label(play, label), *numbers), given, _painted(canvas))
 
     def opened(data: bytes | None) -> tuple[Any, Any]:
         pixels = None if data is None else play.opened(data)
@@ -114,11 +91,50 @@ def _edit_tab(gr: Any, play: Playground) -> None:
         pixels, label = play.one_sample(seed, _label(play, name))
         return pixels, play.canvas(pixels), name if label is None else play.spec.class_names[label]
 
-    task.change(HINTS.__getitem__, task, hint)
+    label = fields[1]
     upload.change(_refusing(gr, opened), upload, [given, canvas])
     take.click(_refusing(gr, taken), [sample_seed, label], [given, canvas, label])
-    wanted = [given, canvas, task, label, seed, samples, steps, taus, factor, sigma]
-    button.click(_shown(gr, edit), wanted, [picture, text])
+    button.click(_shown(gr, edit), [given, canvas, *fields], [picture, text])
+
+
+def _image_controls(gr: Any) -> tuple[Any, Any, Any, Any]:
+    """Add the controls of the image: return the upload, the sample's seed, its button and the canvas."""
+    upload = gr.File(label="An image file", type="binary", elem_id="edit-upload", height=100)
+    with gr.Row():
+        sample_seed = gr.Number(0, label="Seed of the sample", precision=0)
+        take = gr.Button("Take a sample", elem_id="edit-take")
+    canvas = gr.ImageEditor(
+        label="Image",
+        type="pil",
+        format="png",
+        sources=(),
+        transforms=(),
+        layers=gr.LayerOptions(disabled=True, allow_additional_layers=False),
+        brush=gr.Brush(default_size=40, colors=["#ff3030", "#ffffff", "#000000", "#808080"]),
+        elem_id="edit-canvas",
+    )
+    return upload, sample_seed, take, canvas
+
+
+def _edit_controls(gr: Any, play: Playground) -> tuple[list[Any], Any]:
+    """Add the settings of an edit: return their fields, in the order of `_edit_form`, and the button."""
+    tasks, known = _tasks(play), factors(play.spec.shape)
+    task = gr.Radio(tasks, value=tasks[0], label="Task", elem_id="edit-task")
+    hint = gr.Markdown(HINTS[tasks[0]])
+    label = _classes(gr, play)
+    with gr.Row():
+        seed = gr.Number(0, label="Seed", precision=0)
+        samples = gr.Number(4, label="Results", precision=0)
+        steps = gr.Number(0, label="Steps (0: 39)", precision=0, elem_id="edit-steps")
+    with gr.Row():
+        strokes = ", ".join(map(str, STROKE_TIMES))
+        taus = gr.Textbox(strokes, label="Times of stroke")
+        factor = gr.Dropdown(known, value=known[0] if known else None, label="Factor of upscale")
+        sigma = gr.Number(0.5, label="Level of denoise")
+    task.change(HINTS.__getitem__, task, hint)
+    return [task, label, seed, samples, steps, taus, factor, sigma], gr.Button(
+        "Edit", variant="primary", elem_id="edit-button"
+    )
 
 
 def _between_tab(gr: Any, play: Playground) -> None:
@@ -131,14 +147,14 @@ def _between_tab(gr: Any, play: Playground) -> None:
     button = gr.Button("Go", variant="primary", elem_id="between-button")
     picture, text = _result(gr, "between")
 
-    def between(seed: int, other: int, frames: int, ways: int, label: str) -> Iterator[Shown]:
+    def between(seed: int, other: int, frames: int, ways: int, label: str) -> Iterator[Frame]:
         yield from play.between(seed, other, frames, ways, _label(play, label))
 
     button.click(_shown(gr, between), [seed, other, frames, ways, label], [picture, text])
 
 
 def _result(gr: Any, name: str) -> tuple[Any, Any]:
-    """Return where a picture is shown, and where the text of its step."""
+    """Return the component that shows a picture, and the one that shows the text of its step."""
     text = gr.Markdown("", elem_id=f"{name}-text")
     picture = gr.Image(
         show_label=False,
@@ -157,16 +173,16 @@ def _classes(gr: Any, play: Playground) -> Any:
 
 
 def _label(play: Playground, name: str) -> int | None:
-    """Return the number of a class by its name. Raises UserError when there is none of that name."""
+    """Return the number of a class from its name. Raises UserError when there is no such class."""
     if name == ANY_CLASS:
         return None
     if name not in play.spec.class_names:
-        raise UserError(f"There is no class {name!r}.")
+        raise UserError(f"There is no class {name!r}; choose one from the menu.")
     return play.spec.class_names.index(name)
 
 
 def _tasks(play: Playground) -> list[str]:
-    """Return the tasks that the model can do."""
+    """Return the tasks that the model supports."""
     diffusion, (channels, _, _) = play.spec.diffusion, play.spec.shape
     if diffusion.boundary == "none":
         return ["denoise"]
@@ -175,15 +191,17 @@ def _tasks(play: Playground) -> list[str]:
     return [task for task in get_args(Task) if task not in cannot]
 
 
-def _wish(
+def _edit_form(
     task: Task, label: int | None, seed: int, samples: int, steps: int, taus: str, factor: int, sigma: float
-) -> Wish:
-    """Return what is wished for, leaving out what belongs to other tasks."""
+) -> EditForm:
+    """Return the settings of an edit, without those that belong to other tasks."""
     try:
         times = tuple(float(tau) for tau in taus.replace(",", " ").split())
     except ValueError as error:
-        raise UserError(f"The times {taus!r} are not numbers: write {STROKE_TIMES[0]}, say.") from error
-    return Wish(
+        raise UserError(
+            f"The times {taus!r} are not numbers; write {STROKE_TIMES[0]}, for example."
+        ) from error
+    return EditForm(
         task=task,
         label=label,
         seed=seed,
@@ -195,14 +213,14 @@ def _wish(
     )
 
 
-def _painted(canvas: Any) -> Painted:
+def _painted(canvas: Any) -> CanvasContent:
     if not canvas:
-        return Painted(None, ())
-    return Painted(canvas["composite"], tuple(canvas["layers"]))
+        return CanvasContent(None, ())
+    return CanvasContent(canvas["composite"], tuple(canvas["layers"]))
 
 
-def _shown(gr: Any, function: Callable[..., Iterator[Shown]]) -> Callable[..., Iterator[tuple[Any, str]]]:
-    """Return a generator for Gradio: pictures and texts; a UserError becomes a message on the page."""
+def _shown(gr: Any, function: Callable[..., Iterator[Frame]]) -> Callable[..., Iterator[tuple[Any, str]]]:
+    """Return a generator function for Gradio; a UserError becomes a message on the page."""
 
     @functools.wraps(function)
     def wrapped(*values: Any) -> Iterator[tuple[Any, str]]:
@@ -215,7 +233,7 @@ def _shown(gr: Any, function: Callable[..., Iterator[Shown]]) -> Callable[..., I
 
 
 def _refusing(gr: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function for Gradio whose UserErrors become messages on the page."""
+    """Return a function for Gradio; a UserError becomes a message on the page."""
 
     @functools.wraps(function)
     def wrapped(*values: Any) -> Any:

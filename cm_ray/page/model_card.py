@@ -1,4 +1,4 @@
-"""What a person should know of a model: what it is, how good, and when it is best sampled; as Markdown."""
+"""A description of a model in Markdown: images, classes, scores and time points."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from cm_ray.tracking.store import calling_mlflow, open_client
 _TIMEOUT_S = 30
 
 
-def model_facts(model: Model, name: str, folder: Path, tracking_uri: str) -> str:
-    """Return name, images, classes, parameters, scores and time points of a model."""
+def model_card(model: Model, name: str, folder: Path, tracking_uri: str) -> str:
+    """Return a text with the name, images, classes, parameters, scores and time points of a model.
+
+    name: as given by the user.  folder: the model's folder.  tracking_uri: MLflow store of a registered
+    model.
+    """
     spec = model.spec
     c, h, w = spec.shape
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -32,7 +36,7 @@ def model_facts(model: Model, name: str, folder: Path, tracking_uri: str) -> str
             for score, sampler, value in _scores(name, folder, tracking_uri)
         ],
         "",
-        "| evaluations | time points |",
+        "| NFE | time points |",
         "|---:|---|",
         *[f"| {len(taus) + 1} | {', '.join(f'{tau:.4g}' for tau in taus)} |" for taus in spec.time_points],
     ]
@@ -40,7 +44,7 @@ def model_facts(model: Model, name: str, folder: Path, tracking_uri: str) -> str
 
 
 def _scores(name: str, folder: Path, tracking_uri: str) -> list[tuple[str, str, float]]:
-    """Return (score, sampler, value) of a registered version, or of the run that the folder lies in."""
+    """Return (score, sampler, value) of a registered version, or of the run that the folder is in."""
     if name.startswith("models:"):
         with calling_mlflow(_TIMEOUT_S):
             version = get_version(open_client(existing_store(tracking_uri)), *parse_model_uri(name))

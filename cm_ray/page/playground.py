@@ -1,4 +1,4 @@
-"""What the page does with a model, without the page: requests in, pictures of every step out."""
+"""The work behind the page, without the page: it takes settings and yields a picture after every step."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ from cm_ray.networks.model import Model, from_uint8, sampling_of, to_uint8
 from cm_ray.sampling.pictures import grid_picture, to_nhwc
 
 MOST_SAMPLES = 64
-"""Images of a picture, which are one batch."""
+"""Maximal number of images in a picture; they are one batch."""
 CANVAS = 384
-"""Pixels that a picture to paint on is magnified to, about."""
+"""Approximate size, in pixels, to which a picture is enlarged for painting."""
 _PAINTED = 0.25
-"""Share of a pixel of the model's that must be painted over for it to be made anew."""
+"""Share of a model's pixel that must be painted over for it to be generated."""
 
 
-class Shown(NamedTuple):
-    """What a person sees of a step."""
+class Frame(NamedTuple):
+    """The picture and the text that the page shows after a step."""
 
     picture: Image.Image
+    """The picture."""
     text: str
+    """The text below it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """How to edit; see `cm_ray.editing.tasks.plan_edit`."""
+class EditForm:
+    """Settings of an edit; see `cm_ray.editing.tasks.plan_edit`."""
 
     task: Task
     steps: int = 0
@@ -54,25 +56,25 @@ class Wish:
     samples: int = 4
 
 
-class Painted(NamedTuple):
-    """What came of a canvas."""
+class CanvasContent(NamedTuple):
+    """The content of a canvas."""
 
     composite: Image.Image | None
-    """The picture with what was painted on it."""
+    """The picture together with the strokes; None when there is no picture."""
     layers: tuple[Image.Image, ...]
-    """What was painted, RGBA."""
+    """The strokes alone, RGBA."""
 
 
 class Playground:
-    """A model for one request at a time. Errors are UserErrors, for the page to show."""
+    """A model that serves one request at a time. All its errors are UserErrors, for the page to show."""
 
     def __init__(self, model: Model) -> None:
         self.model, self.spec = model, model.spec
         self.device = next(model.parameters()).device
         self._turn = threading.Lock()
 
-    def sample(self, count: int, steps: int, seed: int, label: int | None) -> Iterator[Shown]:
-        """Yield a grid of `count` samples after every step; steps: 0 for the model's own sampler."""
+    def sample(self, count: int, steps: int, seed: int, label: int | None) -> Iterator[Frame]:
+        """Yield a grid of `count` samples after every step. steps: 0 stands for the model's own sampler."""
         _check_numbers(count, steps, seed)
         check_label(self.spec, label)
         sampling, indices = sampling_of(self.spec, steps=steps), self._range(count)
@@ -80,15 +82,15 @@ class Playground:
         made = self.model.sampling_steps(indices, seed=seed, sampling=sampling, labels=labels)
         for number, step in enumerate(self._one_at_a_time(made), 1):
             picture = grid_picture(to_uint8(step.x).cpu())
-            yield Shown(picture, f"{sampling.text}: step {number} of {len(sampling.times) - 1}")
+            yield Frame(picture, f"{sampling.text}: step {number} of {len(sampling.times) - 1}")
 
-    def between(self, seed: int, other: int, frames: int, ways: int, label: int | None) -> Iterator[Shown]:
-        """Yield a grid whose rows lead from the samples of one seed to those of another."""
+    def between(self, seed: int, other: int, frames: int, ways: int, label: int | None) -> Iterator[Frame]:
+        """Yield a grid whose rows interpolate between the samples of two seeds."""
         _check_numbers(ways, 0, seed)
         _check_numbers(frames, 0, other)
         check_label(self.spec, label)
         if frames * ways > MOST_SAMPLES:
-            raise UserError(f"Take 1 to {MOST_SAMPLES} images in all, not {frames} times {ways}.")
+            raise UserError(f"Take 1 to {MOST_SAMPLES} images in total, not {frames} times {ways}.")
         indices = self._range(ways).repeat_interleave(frames)
         alpha = torch.linspace(0, 1, frames, device=self.device).repeat(ways)
         labels, sampling = self._labels(indices, label), sampling_of(self.spec)
@@ -96,10 +98,10 @@ class Playground:
             self.model, sampling, alpha, indices=indices, seeds=(seed, other), labels=labels
         )
         for step in self._one_at_a_time(made):
-            yield Shown(grid_picture(to_uint8(step.x).cpu(), columns=frames), f"seed {seed} to seed {other}")
+            yield Frame(grid_picture(to_uint8(step.x).cpu(), columns=frames), f"seed {seed} to seed {other}")
 
     def one_sample(self, seed: int, label: int | None) -> tuple[Pixels, int | None]:
-        """Return a sample to edit, uint8 (h, w, c), and its class if the model has any."""
+        """Return a sample to edit, uint8 (h, w, c), and its class if the model has classes."""
         _check_numbers(1, 0, seed)
         check_label(self.spec, label)
         indices, sampling = self._range(1), sampling_of(self.spec)
@@ -112,57 +114,57 @@ class Playground:
         return pixels, None if labels is None else int(labels[0])
 
     def opened(self, data: bytes) -> Pixels:
-        """Return an uploaded file as the model takes images, cropped and resized, uint8 (h, w, c)."""
+        """Return an uploaded file, cropped and resized for the model, uint8 (h, w, c)."""
         picture = open_upload(data, "The file")
         return fitted_pixels(picture, "The file", self.spec.shape, resize=True)
 
     def canvas(self, pixels: Pixels) -> NDArray[np.uint8]:
-        """Return an image magnified so that it can be painted on, (h, w, 3)."""
+        """Return an image enlarged for painting, (h, w, 3)."""
         factor = max(1, round(CANVAS / max(pixels.shape[:2])))
         large = pixels.repeat(factor, 0).repeat(factor, 1)
         return np.repeat(large, 3, 2) if pixels.shape[2] == 1 else large
 
-    def edit(self, wish: Wish, given: Pixels | None, painted: Painted) -> Iterator[Shown]:
-        """Yield a row of before, results and the image given, after every step.
+    def edit(self, form: EditForm, given: Pixels | None, painted: CanvasContent) -> Iterator[Frame]:
+        """Yield, after every step, a row of pictures: the input, the results and the given image.
 
-        inpaint makes anew what was painted over; stroke takes the picture with what was painted on it;
-        denoise adds the noise first.
+        inpaint generates the painted pixels; stroke takes the picture together with the strokes; denoise adds
+        the noise first.
         """
-        _check_numbers(wish.samples, wish.steps, wish.seed)
-        check_label(self.spec, wish.label)
+        _check_numbers(form.samples, form.steps, form.seed)
+        check_label(self.spec, form.label)
         if given is None:
-            raise UserError("There is no image yet: upload one, or take a sample.")
-        settings = {"steps": wish.steps, "taus": wish.taus, "factor": wish.factor, "sigma": wish.sigma}
-        edit = plan_edit(wish.task, self.spec.diffusion, self.spec.shape, **settings)  # type: ignore[arg-type]
-        mask = self._mask(painted).to(self.device) if wish.task == "inpaint" else None
-        image = self._composite(painted, given) if wish.task == "stroke" else given
+            raise UserError("There is no image yet; upload one or take a sample.")
+        settings = {"steps": form.steps, "taus": form.taus, "factor": form.factor, "sigma": form.sigma}
+        edit = plan_edit(form.task, self.spec.diffusion, self.spec.shape, **settings)  # type: ignore[arg-type]
+        mask = self._mask(painted).to(self.device) if form.task == "inpaint" else None
+        image = self._composite(painted, given) if form.task == "stroke" else given
         y = _as_batch(image).to(self.device)
-        told = y + wish.sigma * self._noise(wish.seed) if wish.task == "denoise" else y
-        row = [shown_before(edit, told, mask), *[torch.zeros_like(y)] * wish.samples, y]
+        noisy = y + form.sigma * self._noise(form.seed) if form.task == "denoise" else y
+        row = [shown_before(edit, noisy, mask), *[torch.zeros_like(y)] * form.samples, y]
         indices = self._range(1)
         made = [
             edit_steps(
                 self.model,
                 edit,
-                told,
+                noisy,
                 indices=indices,
-                seed=wish.seed + k,
+                seed=form.seed + k,
                 mask=mask,
-                labels=self._labels(indices, wish.label),
+                labels=self._labels(indices, form.label),
             )
-            for k in range(wish.samples)
+            for k in range(form.samples)
         ]
         for number, steps in enumerate(self._all_at_a_time(made), 1):
             row[1:-1] = [step.x for step in steps]
             picture = grid_picture(to_uint8(torch.cat(row)).cpu(), columns=len(row), least_pixels=900)
-            yield Shown(picture, f"{wish.task}: step {number} of {len(edit.times) - 1}")
+            yield Frame(picture, f"{form.task}: step {number} of {len(edit.times) - 1}")
 
     def _one_at_a_time(self, steps: Iterator[Step]) -> Iterator[Step]:
         for (step,) in self._all_at_a_time([steps]):
             yield step
 
     def _all_at_a_time(self, made: list[Iterator[Step]]) -> Iterator[tuple[Step, ...]]:
-        """Yield the steps of several results together, holding the model for the time of each only."""
+        """Yield the steps of several results together; the model is locked only while a step is computed."""
         while True:
             with self._turn, _memory_explained():
                 steps = [next(one, None) for one in made]
@@ -170,19 +172,19 @@ class Playground:
                 return
             yield tuple(step for step in steps if step is not None)
 
-    def _mask(self, painted: Painted) -> Tensor:
-        """Return what is kept, (1, 1, h, w): all that was not painted over."""
+    def _mask(self, painted: CanvasContent) -> Tensor:
+        """Return the mask of pixels that are kept, (1, 1, h, w): those that were not painted over."""
         _, h, w = self.spec.shape
         over = np.zeros((h, w), bool)
         for layer in painted.layers:
             alpha = layer.convert("RGBA").getchannel("A").resize((w, h), Image.Resampling.BOX)
             over |= np.asarray(alpha) >= 255 * _PAINTED
         if not over.any():
-            raise UserError("Nothing is painted over yet: paint on the image what is to be made anew.")
+            raise UserError("Nothing is painted over yet; paint over the part that is to be generated.")
         return torch.from_numpy(~over)[None, None]
 
-    def _composite(self, painted: Painted, given: Pixels) -> Pixels:
-        """Return the picture with what was painted on it, uint8 (h, w, c)."""
+    def _composite(self, painted: CanvasContent, given: Pixels) -> Pixels:
+        """Return the picture together with the strokes, uint8 (h, w, c)."""
         if painted.composite is None or not painted.layers:
             return given
         c, h, w = self.spec.shape
@@ -204,7 +206,7 @@ def _memory_explained() -> Iterator[None]:
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        raise UserError("So many images do not fit into the GPU's memory: take fewer.") from error
+        raise UserError("So many images do not fit into the memory of the GPU; take fewer.") from error
 
 
 def _as_batch(pixels: Pixels) -> Images:
@@ -213,10 +215,10 @@ def _as_batch(pixels: Pixels) -> Images:
 
 def _check_numbers(count: int | None, steps: int | None, seed: int | None) -> None:
     if count is None or steps is None or seed is None:
-        raise UserError("A number is missing: fill in all fields.")
+        raise UserError("A number is missing; fill in all fields.")
     if not 1 <= count <= MOST_SAMPLES:
         raise UserError(f"Take 1 to {MOST_SAMPLES} images, not {count}.")
     if not 0 <= steps <= MOST_STEPS:
-        raise UserError(f"Take 0 to {MOST_STEPS} steps, not {steps}; 0 is the default.")
+        raise UserError(f"Take 1 to {MOST_STEPS} steps, or 0 for the default, not {steps}.")
     if seed < 0:
-        raise UserError(f"The seed must not be negative, but is {seed}.")
+        raise UserError(f"The seed must be 0 or more, not {seed}.")

@@ -1,4 +1,4 @@
-"""Who may ask the page for what: an address, and a limit on what comes in."""
+"""Serve the page: its address, the limit on the size of requests, and the requests that are allowed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
-from cm_ray.command_line.settings.app import Page
+from cm_ray.command_line.settings.app import PageSettings
 from cm_ray.data.uploads import MOST_BYTES, MOST_PIXELS
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.page.model_card import model_facts
+from cm_ray.page.model_card import model_card
 from cm_ray.page.playground import Playground
 from cm_ray.tracking.locate import locate_model
 
@@ -25,38 +25,38 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 _ENVELOPE_BYTES = 1 << 20
-"""What a request may have besides the file that it brings."""
+"""Bytes that a request may have in addition to an uploaded file."""
 _POSTED = ("upload", "queue/join", "component_server", "cancel", "reset")
-"""What the page posts to."""
+"""Paths that the page sends POST requests to."""
 
 
-def serve(settings: Page) -> None:
-    """Show the page until interrupted. Raises UserError without Gradio, the model, or the port."""
+def serve(settings: PageSettings) -> None:
+    """Serve the page until interrupted. Raises UserError when Gradio, model or port is not available."""
     with _bound(settings) as listening:
         app = application(settings)
         import uvicorn
 
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
         at = f"[{settings.host}]" if ":" in settings.host else settings.host
-        print(f"http://{at}:{settings.port} shows {settings.model}; interrupt it to end.", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+        print(f"http://{at}:{settings.port} shows {settings.model}; press Ctrl+C to stop.", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl+C stops the server
             server.run([listening])
 
 
-def application(settings: Page) -> Any:
+def application(settings: PageSettings) -> Any:
     """Return the page as an ASGI application. Raises UserError when there is no such model."""
     from cm_ray.page.layout import build, gradio
 
     files = tempfile.TemporaryDirectory(prefix="cm_ray-page-", ignore_cleanup_errors=True)
-    os.environ["GRADIO_TEMP_DIR"] = files.name  # Gradio looks as it is imported
+    os.environ["GRADIO_TEMP_DIR"] = files.name  # Gradio reads this when it is imported
     gr = gradio()
     from fastapi import FastAPI
 
     folder = locate_model(settings.model, settings.tracking_uri)
     model = load_model(folder, settings.device)
-    facts = model_facts(model, settings.model, folder, settings.tracking_uri)
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses twice as many, for Gradio's own reading, too
-    page = build(Playground(model), facts)
+    card = model_card(model, settings.model, folder, settings.tracking_uri)
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses twice as many, also where Gradio reads
+    page = build(Playground(model), card)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_removing(files))
     gr.mount_gradio_app(
         app,
@@ -70,13 +70,13 @@ def application(settings: Page) -> Any:
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     )
     _keep_to_uploads(gr, page, Path(files.name).resolve())
-    app.add_middleware(Limited, most=MOST_BYTES + _ENVELOPE_BYTES)
+    app.add_middleware(RequestLimit, most=MOST_BYTES + _ENVELOPE_BYTES)
     return app
 
 
 @contextlib.contextmanager
-def _bound(settings: Page) -> Iterator[socket.socket]:
-    """Hold the address that is to be listened at; before a model is read, as it may be another's."""
+def _bound(settings: PageSettings) -> Iterator[socket.socket]:
+    """Bind the address before the model is read, as another program may use it."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -84,7 +84,7 @@ def _bound(settings: Page) -> Iterator[socket.socket]:
             listening.bind((settings.host, settings.port))
         except OSError as error:
             raise UserError(
-                f"Could not listen at {settings.host}:{settings.port} ({error.strerror}): "
+                f"Could not listen at {settings.host}:{settings.port} ({error.strerror}); "
                 "give another --port or --host."
             ) from error
         yield listening
@@ -93,7 +93,7 @@ def _bound(settings: Page) -> Iterator[socket.socket]:
 def _removing(
     files: tempfile.TemporaryDirectory[str],
 ) -> Callable[[Any], contextlib.AbstractAsyncContextManager[None]]:
-    """Return a lifespan of the application at whose end the folder of uploads and results is removed."""
+    """Return a lifespan of the application that removes the folder of uploads and results at the end."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -106,10 +106,10 @@ def _removing(
 
 
 def _keep_to_uploads(gr: Any, page: Any, folder: Path) -> None:
-    """Let no request name a file of the server's that was not uploaded, or an address to fetch one from.
+    """Refuse requests that name a file of the server that was not uploaded, or an address to download from.
 
-    Gradio refuses the former in pages that it launched itself, which mounted ones do not claim to be; of
-    the latter it fetches what is not in its own network.
+    Gradio refuses such files in pages that it launched itself, and a mounted page does not count as launched.
+    It downloads from any address outside of its own network.
     """
     page.has_launched = page.is_running = True
 
@@ -122,34 +122,35 @@ def _keep_to_uploads(gr: Any, page: Any, folder: Path) -> None:
         block.async_move_resource_to_block_cache = kept
 
 
-class Limited:
-    """ASGI middleware: a request with a larger body is answered 413, and read no further.
+class RequestLimit:
+    """ASGI middleware that answers 413 to a request with a larger body, without reading it to the end.
 
-    What Gradio would answer and the page never asks (to fetch an address, to cut a film) is answered 403.
+    Requests that Gradio supports and the page never sends (download an address, cut a video) are answered
+    with 403.
     """
 
     def __init__(self, app: Callable[..., Awaitable[None]], most: int) -> None:
         self.app, self.most = app, most
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass a request on, counting what it brings."""
+        """Pass a request on and count the bytes of its body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if not announced.isdigit() or int(announced) > self.most:
-            await _refuse(send, 413, f"A request may bring {MOST_BYTES >> 20} MiB at most.")
+            await _refuse(send, 413, f"A request may have at most {MOST_BYTES >> 20} MiB.")
             return
         if not _is_the_pages(scope):
-            await _refuse(send, 403, "This page has no use for such a request.")
+            await _refuse(send, 403, "This page does not support this request.")
             return
         from starlette.requests import ClientDisconnect
 
-        with contextlib.suppress(ClientDisconnect):  # who leaves while a request comes in is no error
+        with contextlib.suppress(ClientDisconnect):  # a client that disconnects is no error
             await self.app(scope, self._counted(receive), send)
 
     def _counted(self, receive: Receive) -> Receive:
-        """Return `receive`, ending requests that bring more than they announced and than is allowed."""
+        """Return `receive`, with an end of the request when its body is larger than announced and allowed."""
         total = 0
 
         async def counted() -> Message:

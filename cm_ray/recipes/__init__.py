@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from cm_ray.errors import UserError, closest
 from cm_ray.recipes.cifar10 import cd_cifar10, ct_cifar10, ect_cifar10, edm_cifar10, ict_cifar10, pd_cifar10
-from cm_ray.recipes.config import TrainConfig
 from cm_ray.recipes.digits import cd_digits, ct_digits, ect_digits, edm_digits, ict_digits, pd_digits
 from cm_ray.recipes.imagenet64 import cd_imagenet64, ct_imagenet64, edm_imagenet64
 from cm_ray.recipes.lsun256 import cd_lsun256, ct_lsun256, edm_lsun256
+from cm_ray.recipes.recipe import Recipe
 
 __all__ = [
     "PRESETS",
@@ -38,7 +38,7 @@ __all__ = [
     "preset",
 ]
 
-PRESETS: dict[str, Callable[[], TrainConfig]] = {
+PRESETS: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
     for recipe in (
         edm_cifar10,
@@ -64,7 +64,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
 """Every recipe by name."""
 
 
-def preset(name: str) -> TrainConfig:
+def preset(name: str) -> Recipe:
     """Return the recipe called `name`. Raises UserError on an unknown one, with the nearest known."""
     if name not in PRESETS:
         raise UserError(f"There is no preset {name!r}: {closest(name, list(PRESETS))}")

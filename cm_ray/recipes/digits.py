@@ -4,34 +4,44 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cm_ray.recipes.config import (
-    CheckpointConfig,
-    DataConfig,
-    DiffusionConfig,
-    DistanceConfig,
-    EvaluationConfig,
-    NetworkConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    TrackingConfig,
-    TrainConfig,
+from cm_ray.core.distance import L2, PseudoHuber
+from cm_ray.core.methods import (
+    ConsistencyDistillation,
+    ConsistencyTraining,
+    Denoising,
+    ModelSource,
+    ProgressiveDistillation,
 )
-from cm_ray.recipes.schedules import ECT, EDM, ICT, STUDENT_IS_TARGET
+from cm_ray.core.precondition import EDM
+from cm_ray.core.proposals import Grid, LognormalIntervals
+from cm_ray.core.schedules import Adaptive, AdaptiveDecay, Constant, Doubling, Halving
+from cm_ray.core.weights import InverseGap
+from cm_ray.networks.architectures import ADM
+from cm_ray.recipes.methods import ECT, ICT
+from cm_ray.recipes.recipe import TEACHER, Recipe
+from cm_ray.recipes.sections import (
+    CheckpointSettings,
+    DataSettings,
+    EvaluationSettings,
+    RAdam,
+    TrackingSettings,
+)
 
 
-def ict_digits() -> TrainConfig:
+def ict_digits() -> Recipe:
     """Improved consistency training: two to three minutes on two CPU cores.  Song & Dhariwal 2023.
 
     At the size of the data: N from 11 to 41. So few steps want an optimizer that warms up fast.
     """
-    return TrainConfig(
+    return Recipe(
         name="ict_digits",
+        method=replace(ICT, times=Grid(scales=Doubling(s0=10, s1=40), proposal=LognormalIntervals())),
         steps=900,
         batch_size=128,
         ema_decays=(0.98,),
         log_every=20,
-        data=DataConfig(path="digits", horizontal_flip=False),
-        network=NetworkConfig(
+        data=DataSettings(path="digits", horizontal_flip=False),
+        network=ADM(
             channels=32,
             channel_mult=(1, 2),
             blocks=1,
@@ -40,89 +50,81 @@ def ict_digits() -> TrainConfig:
             norm_groups=8,
             conditional=True,
         ),
-        diffusion=DiffusionConfig(sigma_data=0.75),
-        schedule=replace(ICT, s1=40),
-        distance=DistanceConfig(name="pseudo-huber"),
-        optimizer=OptimizerConfig(learning_rate=2e-3, beta2=0.99),
-        checkpoint=CheckpointConfig(every=100),
-        evaluation=EvaluationConfig(every=300, extractor="digits", samplers=("one-step", "multistep@2.0")),
-        tracking=TrackingConfig(model_name="cm_ray-digits"),
+        column=EDM(sigma_data=0.75),
+        optimizer=RAdam(learning_rate=2e-3, beta2=0.99),
+        checkpoint=CheckpointSettings(every=100),
+        evaluation=EvaluationSettings(every=300, extractor="digits", samplers=("one-step", "multistep@2.0")),
+        tracking=TrackingSettings(model_name="cm_ray-digits"),
     )
 
 
-def ct_digits() -> TrainConfig:
+def ct_digits() -> Recipe:
     """Consistency training as in Song et al. 2023, with squared l2: adaptive N(k) and mu(k).
 
     So short a training wants few scales: with more the target is not there in time.
     """
-    base = ict_digits()
     return replace(
-        base,
+        ict_digits(),
         name="ct_digits",
-        schedule=ScheduleConfig(s0=2, s1=10, mu0=0.9),
-        distance=DistanceConfig(name="l2"),
-        tracking=TrackingConfig(model_name="cm_ray-digits-ct"),
+        method=ConsistencyTraining(
+            times=Grid(scales=Adaptive(s0=2, s1=10)), distance=L2(), target=AdaptiveDecay(mu0=0.9)
+        ),
+        tracking=TrackingSettings(model_name="cm_ray-digits-ct"),
     )
 
 
-def edm_digits() -> TrainConfig:
+def edm_digits() -> Recipe:
     """A diffusion model of the 8x8 digits, a teacher: two minutes on two CPU cores."""
     base = ict_digits()
     return replace(
         base,
         name="edm_digits",
-        method="edm",
+        method=Denoising(),
         steps=1500,
-        diffusion=replace(base.diffusion, boundary="none"),
-        schedule=EDM,
-        distance=DistanceConfig(name="l2"),
-        optimizer=OptimizerConfig(learning_rate=2e-3, beta2=0.99, decay="linear"),
+        optimizer=RAdam(learning_rate=2e-3, beta2=0.99, decay="linear"),
         evaluation=replace(base.evaluation, every=0, samplers=("heun:18",)),
-        tracking=TrackingConfig(model_name="cm_ray-digits-edm"),
+        tracking=TrackingSettings(model_name="cm_ray-digits-edm"),
     )
 
 
-def cd_digits() -> TrainConfig:
+def cd_digits() -> Recipe:
     """Consistency distillation on the 8x8 digits: N = 18 and Heun as in the paper, iCT's loss."""
-    base = ict_digits()
     return replace(
-        base,
+        ict_digits(),
         name="cd_digits",
-        method="cd",
-        init_from="teacher",
+        method=ConsistencyDistillation(
+            times=Grid(scales=Constant(n=18)), distance=PseudoHuber(), weight=InverseGap()
+        ),
+        init_from=ModelSource(model=TEACHER),
         steps=1000,
-        schedule=replace(STUDENT_IS_TARGET, s1=17, weight="inverse-gap"),
-        optimizer=OptimizerConfig(learning_rate=1e-3, beta2=0.99, decay="linear"),
-        tracking=TrackingConfig(model_name="cm_ray-digits-cd"),
+        optimizer=RAdam(learning_rate=1e-3, beta2=0.99, decay="linear"),
+        tracking=TrackingSettings(model_name="cm_ray-digits-cd"),
     )
 
 
-def pd_digits() -> TrainConfig:
+def pd_digits() -> Recipe:
     """Progressive distillation on the 8x8 digits, from 32 steps of the teacher to one."""
     base = edm_digits()
     return replace(
         base,
         name="pd_digits",
-        method="pd",
-        init_from="teacher",
+        method=ProgressiveDistillation(rounds=Halving(s0=1, s1=16)),
+        init_from=ModelSource(model=TEACHER),
         steps=1050,
-        schedule=replace(STUDENT_IS_TARGET, scales="halving", s0=1, s1=16, weight="truncated-snr"),
-        optimizer=OptimizerConfig(learning_rate=1e-3, beta2=0.99, decay="linear"),
+        optimizer=RAdam(learning_rate=1e-3, beta2=0.99, decay="linear"),
         evaluation=replace(base.evaluation, samplers=("own",)),
-        tracking=TrackingConfig(model_name="cm_ray-digits-pd"),
+        tracking=TrackingSettings(model_name="cm_ray-digits-pd"),
     )
 
 
-def ect_digits() -> TrainConfig:
-    """Easy consistency tuning of a teacher of the 8x8 digits.  Geng et al. 2024."""
-    base = ict_digits()
+def ect_digits() -> Recipe:
+    """Easy consistency tuning of a diffusion model of the 8x8 digits (--init-from).  Geng et al. 2024."""
     return replace(
-        base,
+        ict_digits(),
         name="ect_digits",
-        init_from="teacher",
+        method=ECT,
+        init_from=ModelSource(model=TEACHER),
         steps=600,
-        schedule=ECT,
-        distance=DistanceConfig(name="norm"),
-        optimizer=OptimizerConfig(learning_rate=1e-3, beta2=0.99, decay="linear"),
-        tracking=TrackingConfig(model_name="cm_ray-digits-ect"),
+        optimizer=RAdam(learning_rate=1e-3, beta2=0.99, decay="linear"),
+        tracking=TrackingSettings(model_name="cm_ray-digits-ect"),
     )

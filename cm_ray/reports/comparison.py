@@ -1,4 +1,4 @@
-"""A comparison of methods by score and cost, as the table and figure of a paper: Markdown, CSV, a plot."""
+"""A comparison of methods by score and cost, as the table and figure of a paper: Markdown, CSV and a plot."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from cm_ray.storage.files import written_aside
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One sampler of one trained method."""
+    """The result of one sampler of one trained method."""
 
     method: str
-    """As it stands in the table: CD, PD, EDM (Heun) ..."""
+    """Name in the table, such as CD, PD, EDM (Heun)."""
     score: dict[str, Any]
     """A row of a `Score`, with its key."""
     noise_distance: float
-    """The same distance of clipped Gaussian noise, for scale."""
+    """The same distance for clipped Gaussian noise, as a scale."""
     seconds_per_1000: float
     """Seconds in which one actor samples 1,000 images."""
     training_s: float | None
-    """Seconds that the method trained, without its teacher's."""
+    """Training time of the method in seconds, without its teacher's; None when it is not known."""
 
     @property
-    def evaluations(self) -> int:
-        """Network evaluations for a sample."""
-        return int(self.score["key"]["evaluations"])
+    def nfe(self) -> int:
+        """Number of network evaluations per sample."""
+        return int(self.score["key"]["nfe"])
 
     @property
     def sampler(self) -> str:
-        """The sampler, as text."""
+        """The text of the sampler."""
         return str(self.score["key"]["sampler"])
 
     @property
     def value(self) -> float:
-        """The score; lower is better."""
+        """The value of the score; lower is better."""
         return Score.from_row(self.score).value
 
     def to_row(self) -> dict[str, Any]:
@@ -50,9 +50,9 @@ class Cell:
 
 
 def write_comparison(cells: Sequence[Cell], stem: Path, *, title: str, note: str) -> list[Path]:
-    """Write STEM.md, STEM.csv and STEM.png, aside and renamed; return them.
+    """Write STEM.md, STEM.csv and STEM.png atomically; return their paths.
 
-    note: how it was measured and on what, under the table.
+    note: a text below the table that says how and on what machine the scores were measured.
     """
     texts = {".md": _markdown(cells, title, note), ".csv": _csv(cells)}
     for ending, text in texts.items():
@@ -68,13 +68,13 @@ def _markdown(cells: Sequence[Cell], title: str, note: str) -> str:
     lines = [
         f"# {title}",
         "",
-        f"| method | sampler | evaluations | {name} | of noise's | s per 1,000 images | training |",
+        f"| method | sampler | NFE | {name} | share of noise's | s per 1,000 images | training |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for cell in cells:
         training = "" if cell.training_s is None else f"{cell.training_s:.0f} s"
         lines.append(
-            f"| {cell.method} | `{cell.sampler}` | {cell.evaluations} | {cell.value:.3f} "
+            f"| {cell.method} | `{cell.sampler}` | {cell.nfe} | {cell.value:.3f} "
             f"| {cell.value / cell.noise_distance:.2%} | {cell.seconds_per_1000:.2f} | {training} |"
         )
     return "\n".join([*lines, "", note, ""])
@@ -85,7 +85,7 @@ def _csv(cells: Sequence[Cell]) -> str:
     columns = [
         "method",
         "sampler",
-        "evaluations",
+        "nfe",
         "score",
         "value",
         "noise",
@@ -95,13 +95,13 @@ def _csv(cells: Sequence[Cell]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     for cell in cells:
-        row = [cell.method, cell.sampler, cell.evaluations, cell.score["name"], cell.value]
+        row = [cell.method, cell.sampler, cell.nfe, cell.score["name"], cell.value]
         writer.writerow([*row, cell.noise_distance, cell.seconds_per_1000, cell.training_s])
     return text.getvalue()
 
 
 def _plot(cells: Sequence[Cell], file: Path, title: str) -> None:
-    """Draw score against evaluations, a line a method; a method with one sampler alone is a level."""
+    """Draw score against NFE with a line per method; a method with a single sampler is a horizontal line."""
     needs("matplotlib", extra="train")
     import matplotlib
 
@@ -111,18 +111,18 @@ def _plot(cells: Sequence[Cell], file: Path, title: str) -> None:
     figure, axes = pyplot.subplots(figsize=(6.4, 4.4), dpi=150, layout="constrained")
     counts = set()
     for method in dict.fromkeys(cell.method for cell in cells):
-        points = sorted((cell.evaluations, cell.value) for cell in cells if cell.method == method)
+        points = sorted((cell.nfe, cell.value) for cell in cells if cell.method == method)
         if len(points) == 1:
-            (evaluations, value), *_ = points
-            label = f"{method}, {evaluations} evaluations"
+            (nfe, value), *_ = points
+            label = f"{method}, NFE {nfe}"
             axes.axhline(value, color="black", linestyle=":", linewidth=1, label=label)
         else:
             axes.plot(*zip(*points, strict=True), marker="o", label=method)
-            counts |= {evaluations for evaluations, _ in points}
+            counts |= {nfe for nfe, _ in points}
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(counts), [str(count) for count in sorted(counts)])
     axes.set_yscale("log")
-    axes.set_xlabel("network evaluations per image")
+    axes.set_xlabel("NFE (network evaluations per image)")
     axes.set_ylabel(f"{cells[0].score['name']} (lower is better)")
     axes.set_title(title)
     axes.grid(True, which="both", alpha=0.3)

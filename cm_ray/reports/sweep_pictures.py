@@ -1,4 +1,4 @@
-"""Pictures of a sweep: history, importance, Pareto front (Optuna's), slices, and the paper's panel."""
+"""Plots of a sweep: Optuna's history, importance and Pareto front, slices, and the panel of the paper."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from cm_ray.sweeps.space import Named, Space
 from cm_ray.sweeps.study import optuna_experiments
 
 RunOf = Callable[[int, int], RunDirectory]
-"""The run directory of a trial's number and a seed."""
+"""Function that returns the run directory of a trial's number and a seed."""
 _ENOUGH, _TELLING = 2, 10
-"""Finished trials that history and slices need; and importance, which fits trees to them."""
+"""Finished trials that history and slices need, and that importance needs, which fits trees to them."""
 _SLICES = 3
-"""In a row."""
+"""Plots in a row of slices."""
 _LABEL = "score (lower is better)"
 
 
@@ -37,7 +37,7 @@ def draw_pictures(
     *,
     seeds: int,
 ) -> list[Path]:
-    """Draw what there is enough to draw of, into the folder; return the paths of the pictures."""
+    """Draw the plots that there are enough trials for, into the folder; return their paths."""
     needs("matplotlib", extra="train")
     import matplotlib
     from matplotlib import pyplot
@@ -53,7 +53,7 @@ def draw_pictures(
             pictures["slices"] = lambda: _slices(ended, space)
     drawn = []
     for name, draw in pictures.items():
-        with optuna_experiments(), pyplot.style.context("default"):  # Optuna's style would stay
+        with optuna_experiments(), pyplot.style.context("default"):  # Optuna changes the style globally
             axes = draw()
         if axes is not None:
             drawn.append(_saved(axes, folder / f"{name}.png"))
@@ -74,14 +74,15 @@ def _optunas(study: optuna.Study, space: Space, complete: list[FrozenTrial]) -> 
 
 
 def _varied(space: Space, trials: Sequence[FrozenTrial]) -> list[str]:
-    """Return the parameters that have had several values."""
+    """Return the names of the parameters that have had several values."""
     return [name for name in space.space if len({trial.params.get(name) for trial in trials} - {None}) > 1]
 
 
 def _slices(ended: Sequence[FrozenTrial], space: Space) -> Any:
-    """Draw score against each parameter: dots of finished trials, rings of stopped ones at their last score.
+    """Draw score against each parameter: filled dots for finished trials, hollow ones for stopped trials.
 
-    Optuna's slices leave the stopped trials out, which are most of them, and the best of what they tell.
+    A stopped trial is drawn at its last score. Optuna's own slices leave out stopped trials, although most
+    trials are stopped and show which values are bad.
     """
     from matplotlib import pyplot
 
@@ -126,7 +127,7 @@ def _place(distribution: Any, value: Any) -> float:
 
 
 def _ticks(distribution: Any) -> tuple[list[float], list[str]]:
-    """Return all choices, or the ends and the middle of a range."""
+    """Return all choices, or the ends and the middle of a range, as positions and labels."""
     if hasattr(distribution, "choices"):
         return [float(i) for i in range(len(distribution.choices))], [
             str(each) for each in distribution.choices
@@ -137,14 +138,14 @@ def _ticks(distribution: Any) -> tuple[list[float], list[str]]:
 
 
 def _score(trial: FrozenTrial) -> float:
-    """Return a trial's score; where it was stopped, the last."""
+    """Return the score of a trial; of a stopped one, the last score."""
     if trial.state == TrialState.COMPLETE:
         return float(trial.values[0])
     return float(trial.intermediate_values[max(trial.intermediate_values)])
 
 
 def _saved(axes: Any, file: Path) -> Path:
-    """Save the figure of some axes, aside and renamed."""
+    """Save the figure of the given axes atomically."""
     from matplotlib import pyplot
 
     first = axes.flat[0] if hasattr(axes, "flat") else axes
@@ -157,10 +158,10 @@ def _saved(axes: Any, file: Path) -> Path:
 
 
 def _panel(ended: Sequence[FrozenTrial], space: Space, run_of: RunOf, seeds: int) -> Any:
-    """Draw score against training steps, a line a setting: the mean over seeds, and their range.
+    """Draw score against training steps with a line per setting: the mean over seeds, and their range.
 
-    Of trials that differ in other parameters, the best; dotted where it was stopped.
-    Song et al. 2023, figure 3.
+    Among trials that differ in other parameters the best one is drawn, with dots where it was stopped. Song
+    et al. 2023, figure 3.
     """
     from matplotlib import pyplot
 
@@ -171,7 +172,9 @@ def _panel(ended: Sequence[FrozenTrial], space: Space, run_of: RunOf, seeds: int
         spread = {step: [curve[step] for curve in curves if step in curve] for step in steps}
         means = [statistics.fmean(values) for values in spread.values()]
         stopped = trial.state != TrialState.COMPLETE
-        color = pyplot.get_cmap("tab20")((2 * number + number // 10) % 20)  # ten strong ones, then ten pale
+        color = pyplot.get_cmap("tab20")(
+            (2 * number + number // 10) % 20
+        )  # ten strong colours, then ten pale ones
         label += " (stopped)" if stopped else ""
         axes.plot(steps, means, ":" if stopped else "-", marker="o", markersize=3, color=color, label=label)
         low, high = ([end(values) for values in spread.values()] for end in (min, max))
@@ -219,5 +222,5 @@ def _merit(trial: FrozenTrial) -> tuple[int, float]:
 
 
 def _curve(run: RunDirectory) -> dict[int, float]:
-    """Return a training's scores by step."""
+    """Return the scores of a training by step."""
     return {row["step"]: row["scores"][0]["value"] for row in run.read_metrics() if row.get("scores")}

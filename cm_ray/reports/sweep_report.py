@@ -1,4 +1,4 @@
-"""What a sweep has found: a report in Markdown, its pictures, and the best settings as a file."""
+"""The report of a sweep: a table in Markdown and CSV, plots, and the best settings as a file."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from cm_ray.recipes.config import to_dict
 from cm_ray.reports.sweep_pictures import RunOf, draw_pictures
+from cm_ray.settings.tree import to_dict
 from cm_ray.storage.files import write_json, written_aside
 from cm_ray.sweeps.space import Space
 from cm_ray.sweeps.study import FAILED, SCORE, SCORES, STOPPED
 
 _SURE = 0.95
-"""Of a difference that counts as one."""
+"""Confidence level of the test of differences."""
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
-    """How much worse a setting scores than the best one, on the same seeds."""
+class PairedDifference:
+    """Mean difference between the scores of a setting and those of the best one, on the same seeds."""
 
     mean: float
+    """Mean difference; above 0 the setting is worse."""
     error: float
     """Standard error of the mean difference."""
-    told_apart: bool
-    """Whether Student's t-test of the paired differences says so at 95 %."""
+    significant: bool
+    """True when Student's t-test of the paired differences rejects 0 at 95 %."""
 
     def __str__(self) -> str:
-        """Say it as a number; a tilde before what may be chance."""
-        return f"{'' if self.told_apart else '~ '}{self.mean:+.3g} ± {self.error:.2g}"
+        """Return the difference as text, with a tilde in front when it may be chance."""
+        return f"{'' if self.significant else '~ '}{self.mean:+.3g} ± {self.error:.2g}"
 
 
-def behind(scores: Sequence[float], best: Sequence[float]) -> Behind | None:
-    """Compare a setting's scores, by seed, with those of the best; None with fewer than two seeds."""
+def behind(scores: Sequence[float], best: Sequence[float]) -> PairedDifference | None:
+    """Compare the scores of a setting, by seed, with those of the best; None with fewer than two seeds."""
     gaps = [score - other for score, other in zip(scores, best, strict=False)]
     if len(gaps) < 2:
         return None
     mean, error = statistics.fmean(gaps), statistics.stdev(gaps) / math.sqrt(len(gaps))
     most = float(stats.t.ppf((1 + _SURE) / 2, len(gaps) - 1))
-    return Behind(mean, error, abs(mean) > most * error)
+    return PairedDifference(mean, error, abs(mean) > most * error)
 
 
 def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    """Return the trial with the best score; None when none is complete."""
+    """Return the trial with the best score; None when no trial is complete."""
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     return min(complete, key=lambda trial: trial.values[0], default=None)
 
@@ -65,10 +66,10 @@ def write_sweep_report(
     *,
     seeds: int,
 ) -> list[Path]:
-    """Write report.md, trials.csv, best.json and pictures into the folder; return their paths.
+    """Write report.md, trials.csv, best.json and plots into the folder; return their paths.
 
-    ended: the sweep's trials that are over.  best.json is a config that ``--config`` of the training jobs
-    takes.
+    ended: the trials of the sweep that have ended.  best.json is a config for ``--config`` of the training
+    jobs.
     """
     trials, best = _ranked(ended), best_trial(ended)
     files = [folder / "report.md", folder / "trials.csv"]
@@ -85,7 +86,7 @@ def write_sweep_report(
 
 
 def _ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return trials by score, then the stopped ones, the later the better, then the failed ones."""
+    """Return trials sorted: finished ones by score, then stopped ones, latest first, then failed ones."""
 
     def rank(trial: FrozenTrial) -> tuple[int, float]:
         if trial.state == TrialState.COMPLETE:
@@ -172,18 +173,18 @@ def _text(value: Any) -> str:
 
 
 def _certainty(trials: Sequence[FrozenTrial], best: FrozenTrial) -> str:
-    """Say which settings cannot be told apart from the best."""
+    """Return a sentence that names the settings that are not significantly worse than the best."""
     others = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial is not best]
     gaps = {trial.number: behind(trial.user_attrs[SCORES], best.user_attrs[SCORES]) for trial in others}
     if not others:
-        return "No other setting was finished."
+        return "No other setting has finished."
     if all(gap is None for gap in gaps.values()):
-        return "One seed tells nothing of the spread: `--seeds 3` would."
-    equal = [str(number) for number, gap in gaps.items() if gap is not None and not gap.told_apart]
+        return "One seed does not show the variance; use `--seeds 3` for that."
+    equal = [str(number) for number, gap in gaps.items() if gap is not None and not gap.significant]
     if not equal:
         return "All other finished settings are worse (t-tests of paired seeds, 95 % each)."
     return (
-        f"It cannot be told apart from {'trial' if len(equal) == 1 else 'trials'} {', '.join(equal)} "
+        f"It is not significantly better than {'trial' if len(equal) == 1 else 'trials'} {', '.join(equal)} "
         "(~; t-test of paired seeds, 95 %)."
     )
 

@@ -1,4 +1,4 @@
-"""What a search for time points found: rows as JSON, a table, and every evaluation in a picture."""
+"""The report of a search for time points: JSON, a table, and a plot of every score that was computed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cm_ray.storage.files import written_aside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
-    """One measurement during the search."""
+class ScoredCandidate:
+    """One score that was computed during the search."""
 
     stage: int
-    """Number of the stage that it belongs to, from 1."""
+    """Number of its stage, from 1."""
     points: tuple[int, ...]
     """Ascending indices on the grid."""
     taus: tuple[float, ...]
@@ -26,124 +26,134 @@ class Evaluated:
     first: int
     """Index of the first sample."""
     samples: int
+    """Number of samples."""
     value: float
     """The score; lower is better."""
     error: float
-    """Its standard error, unpaired: differences of evaluations on the same samples are far surer."""
+    """Unpaired standard error; differences between scores on the same samples have a much smaller error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """A stage: the search for one point while the others stay."""
+class StageReport:
+    """A stage: the search for one point while the other points stay fixed."""
 
     stage: int
-    evaluations: int
-    """Network evaluations of the samplers that were searched: one more than time points."""
+    """Number of the stage, from 1."""
+    nfe: int
+    """Number of network evaluations of the samplers: one more than time points."""
     left: int
+    """Lowest candidate, as an index on the grid."""
     right: int
-    """Candidates, on the grid, both included."""
+    """Highest candidate, as an index on the grid."""
     best: int
     """The winner."""
     tau: float
-    """Its time."""
+    """Time of the winner."""
     taus: tuple[float, ...]
     """All time points after the stage, descending."""
     refined: bool
-    """Whether the point had a place before."""
+    """True when the point had a place before this stage."""
     spent: int
-    """Samples taken."""
+    """Number of samples taken."""
     fixed: int
-    """Samples that OpenAI's ternary search would have taken, which gives each candidate the whole budget."""
+    """Number of samples of OpenAI's ternary search, which gives each candidate the full budget."""
     rounds: int
-    """Batches, one after the other."""
+    """Number of batches that were sampled one after another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gap:
-    """A difference of two scores on the same noise: worse, if above 0."""
+class ScoreDifference:
+    """The difference of two scores on the same noise; above 0 means worse."""
 
     mean: float
+    """The difference."""
     error: float
-    """Its standard error, of samples that pair."""
+    """Its standard error, from paired samples."""
 
     @property
     def clear(self) -> bool:
-        """Whether it is worse beyond doubt: by more than two standard errors."""
+        """True when the difference is above 0 by more than two standard errors."""
         return self.mean > 2 * self.error
 
     def __str__(self) -> str:
-        """Say it as a number."""
+        """Return the difference and its error as text."""
         return f"{self.mean:.3g} ± {self.error:.2g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """The time points for a number of evaluations, measured on noise that the search has not seen."""
+class ChosenPoints:
+    """The time points for a given NFE, scored on noise that the search has not used."""
 
-    evaluations: int
+    nfe: int
+    """Number of network evaluations per sample."""
     taus: tuple[float, ...]
-    """Descending."""
+    """Times of the points, descending."""
     ts: str
-    """The same as OpenAI's --ts."""
+    """The points as OpenAI's --ts."""
     score: dict[str, Any]
     """A row of a `Score`."""
     karras_taus: tuple[float, ...]
-    """The inner points of a Karras grid, which would be taken without a search."""
+    """The inner points of a Karras grid, which are used without a search."""
     karras_value: float
     """Their score on the same noise."""
     kept: tuple[float, ...]
-    """Which of the two the model gets: those of the better score, the found ones if they are equal."""
-    over_karras: Gap
-    """The found points' score less a Karras grid's."""
-    over_fewer: Gap | None
-    """The kept points' score less the best one with fewer evaluations; None where there are no fewer."""
+    """The points that the model gets: those with the better score, the found ones in a tie."""
+    over_karras: ScoreDifference
+    """Score of the found points minus that of the Karras grid."""
+    over_fewer: ScoreDifference | None
+    """Score of the kept points minus the best score with a lower NFE; None for the lowest NFE."""
 
     @property
     def doubts(self) -> list[str]:
-        """Return a sentence for each way in which the found points do not help."""
-        sentences, name = [], f"{self.evaluations} evaluations"
+        """A sentence for each way in which the found points do not help."""
+        sentences, name = [], f"NFE {self.nfe}"
         if self.kept != self.taus:
             how = "clearly worse" if self.over_karras.clear else "no better"
             sentences.append(
-                f"{name}: the points found score {how} than a Karras grid's (by {self.over_karras}), "
+                f"{name}: the points found score {how} than those of a Karras grid (by {self.over_karras}), "
                 "which the model gets instead."
             )
         if self.over_fewer and self.over_fewer.clear:
             sentences.append(
-                f"{name} score clearly worse than fewer do (by {self.over_fewer}): more steps do not help."
+                f"{name}: the score is clearly worse than with fewer (by {self.over_fewer}); "
+                "more steps do not help."
             )
         return sentences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """All that a search found."""
+class TimePointsReport:
+    """The whole report of a search."""
 
     model: str
+    """The model, as given by the user."""
     grid: int
-    """Boundaries of the Karras grid."""
-    placed: tuple[Placed, ...]
-    evaluated: tuple[Evaluated, ...]
-    chosen: tuple[Chosen, ...]
+    """Number of boundaries of the Karras grid."""
+    placed: tuple[StageReport, ...]
+    """The stages of the search."""
+    evaluated: tuple[ScoredCandidate, ...]
+    """All scores that were computed."""
+    chosen: tuple[ChosenPoints, ...]
+    """The points for each NFE."""
     note: str
-    """How it was searched."""
+    """A text that says how the search was done."""
 
     @property
     def spent(self) -> int:
-        """Samples taken by all stages."""
+        """Number of samples taken by all stages."""
         return sum(placed.spent for placed in self.placed)
 
     @property
     def fixed(self) -> int:
-        """Samples that OpenAI's ternary search would have taken."""
+        """Number of samples that OpenAI's ternary search would have taken."""
         return sum(placed.fixed for placed in self.placed)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the report as JSON values."""
         return {**asdict(self), "samples": {"spent": self.spent, "fixed_size_ternary": self.fixed}}
 
     def write(self, stem: Path) -> list[Path]:
-        """Write STEM.md, STEM.csv (every evaluation) and STEM.png, aside and renamed; return them."""
+        """Write STEM.md, STEM.csv (every score) and STEM.png atomically; return their paths."""
         texts = {".md": self.markdown(), ".csv": _csv(self.evaluated)}
         for ending, text in texts.items():
             with written_aside(stem.with_suffix(ending)) as aside:
@@ -153,31 +163,30 @@ class Report:
         return [stem.with_suffix(ending) for ending in (*texts, ".png")]
 
     def markdown(self) -> str:
-        """Return the table of the chosen points, and what the search cost."""
+        """Return the table of the chosen points, and the cost of the search."""
         name = self.chosen[0].score["name"]
         lines = [
             f"# Time points of {self.model}",
             "",
-            f"| evaluations | time points | `--ts`, `--boundaries {self.grid}` | {name} | ± "
-            "| of a Karras grid |",
+            f"| NFE | time points | `--ts`, `--boundaries {self.grid}` | {name} | ± | of a Karras grid |",
             "|---:|---|---|---:|---:|---:|",
         ]
         for chosen in self.chosen:
             points = ", ".join(f"{tau:.4g}" for tau in chosen.taus) or "-"
             lines.append(
-                f"| {chosen.evaluations} | {points} | `{chosen.ts}` | {chosen.score['value']:.4g} "
+                f"| {chosen.nfe} | {points} | `{chosen.ts}` | {chosen.score['value']:.4g} "
                 f"| {chosen.score['error']:.2g} | {chosen.karras_value:.4g} |"
             )
         cost = (
             f"{self.spent:,} samples in {sum(placed.rounds for placed in self.placed)} rounds, "
             f"{self.spent / self.fixed:.1%} of the {self.fixed:,} of the ternary search that gives each "
-            "candidate the whole budget."
+            "candidate the full budget."
         )
         doubts = [sentence for chosen in self.chosen for sentence in chosen.doubts]
         return "\n".join([*lines, "", cost, "", " ".join([self.note, *doubts]), ""])
 
 
-def _csv(evaluated: Sequence[Evaluated]) -> str:
+def _csv(evaluated: Sequence[ScoredCandidate]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["stage", "points", "taus", "first", "samples", "value", "error"])
@@ -187,11 +196,11 @@ def _csv(evaluated: Sequence[Evaluated]) -> str:
     return text.getvalue()
 
 
-def _plot(report: Report, file: Path) -> None:
-    """Draw a panel for each stage: score against the time that was searched, every evaluation a dot.
+def _plot(report: TimePointsReport, file: Path) -> None:
+    """Draw a panel per stage: score against the time that was searched, with a dot per score.
 
-    A line joins evaluations on the same samples, which alone compare: fewer have a greater distance. Fresh
-    samples are those of the confirmation.
+    Lines connect scores on the same samples; only these compare, since fewer samples give a larger distance.
+    Fresh samples are those of the confirmation.
     """
     needs("matplotlib", extra="train")
     import matplotlib
@@ -216,11 +225,11 @@ def _plot(report: Report, file: Path) -> None:
     pyplot.close(figure)
 
 
-def _rows(report: Report, placed: Placed) -> list[Evaluated]:
+def _rows(report: TimePointsReport, placed: StageReport) -> list[ScoredCandidate]:
     return [row for row in report.evaluated if row.stage == placed.stage]
 
 
-def _panel(axes: Any, placed: Placed, rows: Sequence[Evaluated]) -> None:
+def _panel(axes: Any, placed: StageReport, rows: Sequence[ScoredCandidate]) -> None:
     place = placed.taus.index(placed.tau)
     series = sorted({(row.first > 0, row.samples) for row in rows})
     for number, (fresh, samples) in enumerate(series):
@@ -246,7 +255,7 @@ def _panel(axes: Any, placed: Placed, rows: Sequence[Evaluated]) -> None:
     others = [f"{tau:.3g}" for tau in placed.taus if tau != placed.tau]
     beside = f" beside {', '.join(others)}" if others else ""
     axes.set_title(
-        f"{placed.evaluations} evaluations: {placed.tau:.3g} {what}{beside}\n{placed.spent:,} samples",
+        f"NFE {placed.nfe}: {placed.tau:.3g} {what}{beside}\n{placed.spent:,} samples",
         fontsize=9,
     )
     axes.grid(True, which="both", alpha=0.3)

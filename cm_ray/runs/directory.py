@@ -1,13 +1,14 @@
-"""A run directory: what is where, the log of a run, and the lock that gives it to one process.
+"""A run directory: the places of its files, the log of a run, and the lock that gives it to one process.
 
 config.json        the settings           lineage.json   data fingerprint, git revision, versions
-search.json        in its place: a search for time points; source.json: an evaluation; sweep.json: a sweep
+search.json        instead of config.json for a search for time points; source.json for an evaluation;
+                   sweep.json for a sweep
 metrics.jsonl      a row per log interval  result.json    scores with their keys, timings, paths
 checkpoints/       step-00001000/ …, best.json
-samples/           *.png and *.npz        model/         what sampling needs: model.json, weights
-teacher/, initial/ copies of the models that it was distilled from and started from
-rounds/            of progressive distillation: the model of every round, by its sampling steps
-tracking.json      the MLflow run and how far it has been told; of an evaluation, tracking/*/tracking.json
+samples/           *.png and *.npz        model/         model.json and weights, all that sampling needs
+teacher/, initial/ copies of the models that the run is distilled from and starts from
+rounds/            models of the rounds of progressive distillation, by their sampling steps
+tracking.json      the MLflow run and what it has received; for an evaluation, tracking/*/tracking.json
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.errors import UserError
-from cm_ray.recipes.config import TrainConfig, differences, from_dict, to_dict
+from cm_ray.recipes.recipe import Recipe, differences
+from cm_ray.settings.tree import from_dict, to_dict
 from cm_ray.storage.files import read_json, remove, write_json, written_aside
 
 _OWNERS = {
@@ -32,65 +34,66 @@ _OWNERS = {
     "sweep.json": "a sweep",
     "cells": "a table",
 }
-"""What each job writes before all else, and whose a directory with it is; of several, the first counts."""
+"""The file that each job writes first, and a name of the job; the first file that exists decides."""
 _OF_SOMEBODY = ("result.json", "tracking.json", "checkpoints")
-"""What no directory has that is free."""
+"""Files and folders that a free directory does not have."""
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The places of one run."""
+    """The paths of one run."""
 
     root: Path
+    """The directory itself."""
 
     @property
     def config_file(self) -> Path:
-        """The settings."""
+        """The settings of a training run."""
         return self.root / "config.json"
 
     @property
     def search_file(self) -> Path:
-        """What is searched for, of a search for time points."""
+        """The settings of a search for time points."""
         return self.root / "search.json"
 
     @property
     def stop_file(self) -> Path:
-        """Asks the workers to stop after the step that they are at."""
+        """A file that asks the workers to stop after the present step."""
         return self.root / "stop"
 
     @property
     def sweep_file(self) -> Path:
-        """What is swept, of a sweep."""
+        """The settings of a sweep."""
         return self.root / "sweep.json"
 
     @property
     def source_file(self) -> Path:
-        """What is scored, of an evaluation."""
+        """The source that an evaluation scores."""
         return self.root / "source.json"
 
     @property
     def lineage_file(self) -> Path:
-        """Where the run comes from."""
+        """The origin of the run: data fingerprint, git revision, versions, command."""
         return self.root / "lineage.json"
 
     @property
     def metrics_file(self) -> Path:
-        """The log: one JSON row per log interval or evaluation, steps ascending."""
+        """The log: one JSON row per log interval or evaluation, in ascending order of steps."""
         return self.root / "metrics.jsonl"
 
     @property
     def result_file(self) -> Path:
-        """What came out; there only when the run is finished."""
+        """The results; the file exists only when the run is finished."""
         return self.root / "result.json"
 
     @property
     def error_file(self) -> Path:
-        """Why a worker gave up; there only while that is being told."""
+        """The reason why a worker stopped; the file exists only until the driver has read it."""
         return self.root / "error.json"
 
     @property
     def tracking_file(self) -> Path:
-        """The MLflow run and how far it has been told."""
+        """The MLflow run and what it has received."""
         return self.root / "tracking.json"
 
     @property
@@ -100,7 +103,7 @@ class RunDirectory:
 
     @property
     def samples(self) -> Path:
-        """Folder of sample pictures and arrays."""
+        """Folder of pictures and arrays of samples."""
         return self.root / "samples"
 
     @property
@@ -110,23 +113,24 @@ class RunDirectory:
 
     @property
     def teacher(self) -> Path:
-        """Folder of the copy of the teacher, if there is one."""
+        """Folder with the copy of the teacher, if there is one."""
         return self.root / "teacher"
 
     @property
     def initial(self) -> Path:
-        """Folder of the copy of the model whose weights training starts from, if there is one."""
+        """Folder with the copy of the model whose weights training starts from, if there is one."""
         return self.root / "initial"
 
     @property
     def rounds(self) -> Path:
-        """Folder of the models of the rounds of progressive distillation, by sampling steps."""
+        """Folder with the models of the rounds of progressive distillation, by sampling steps."""
         return self.root / "rounds"
 
     def check_owner(self, mine: Path) -> None:
-        """Raise UserError when the directory is another job's than the one that writes the file `mine`.
+        """Raise UserError when the directory belongs to another job than the one that writes the file `mine`.
 
-        mine: `config_file`, `search_file`, `source_file` or `sweep_file`. Ask before anything is written.
+        mine: `config_file`, `search_file`, `source_file` or `sweep_file`. Call this before anything is
+        written.
         """
         found = next((name for name in _OWNERS if (self.root / name).exists()), None)
         if found is None and any((self.root / name).exists() for name in _OF_SOMEBODY):
@@ -134,40 +138,44 @@ class RunDirectory:
         if found and found != mine.name:
             raise UserError(f"{self.root} belongs to {_OWNERS[found]}; choose another --run-dir.")
 
-    def config(self) -> TrainConfig:
-        """Read the settings. Raises UserError when this is no run directory."""
+    def config(self) -> Recipe:
+        """Read the settings. Raises UserError when this is not a run directory."""
         if not self.config_file.is_file():
-            raise UserError(f"{self.root} is not a run directory: it has no config.json.")
-        return from_dict(TrainConfig, read_json(self.config_file))
+            raise UserError(
+                f"{self.root} is not a run directory, as it has no config.json; choose another one."
+            )
+        return from_dict(Recipe, read_json(self.config_file))
 
-    def check_same(self, config: TrainConfig) -> None:
-        """Raise UserError, naming what differs, when the directory holds a run with other settings.
+    def check_same(self, config: Recipe) -> None:
+        """Raise UserError, with the settings that differ, when the directory has a run with other settings.
 
-        Also when it is another job's.
+        Raises UserError as well when it belongs to another job.
         """
         self.check_owner(self.config_file)
         if self.config_file.is_file() and (others := differences(self.config(), config)):
             raise UserError(
-                f"{self.root} holds a run with other settings: {', '.join(others)}; "
-                "repeat its settings to go on with it, or choose another --run-dir."
+                f"{self.root} has a run with other settings: {', '.join(others)}; "
+                "repeat its settings to continue it, or choose another --run-dir."
             )
 
-    def claim(self, config: TrainConfig) -> None:
-        """Write the settings; raises UserError as `check_same`."""
+    def claim(self, config: Recipe) -> None:
+        """Write the settings. Raises UserError as `check_same` does."""
         self.check_same(config)
         write_json(self.config_file, to_dict(config))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for this process; it is free again when the process ends, however it ends.
+        """Lock the directory for this process; the lock ends with the process, even when that is killed.
 
-        Raises UserError when another process holds it or it cannot be written.
+        Raises UserError when another process has the lock, or when the directory cannot be written.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise UserError(f"Cannot write to the run directory {self.root} ({error.strerror}).") from error
+            raise UserError(
+                f"Cannot write to the run directory {self.root} ({error.strerror}); choose another --run-dir."
+            ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -179,7 +187,7 @@ class RunDirectory:
             os.close(handle)
 
     def clean(self) -> None:
-        """Remove what killed processes left half-written; the checkpoints' store sees to its own."""
+        """Remove files that killed processes left half-written. Checkpoints have their own cleaning."""
         for folder in (self.root, self.rounds, self.samples):
             for part in folder.glob(".*.part"):
                 remove(part)
@@ -192,7 +200,7 @@ class RunDirectory:
             os.fsync(file.fileno())
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return all whole rows of the log; a row that a kill cut short is left out."""
+        """Return all complete rows of the log; a row that an interruption cut short is skipped."""
         if not self.metrics_file.is_file():
             return []
         rows = []
@@ -202,17 +210,16 @@ class RunDirectory:
         return rows
 
     def forget_metrics_after(self, step: int) -> None:
-        """Drop the rows of steps that will be done again, so that the log is that of one unbroken run."""
+        """Remove the rows of later steps, which will be repeated, so that the log is that of an unbroken run."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         with written_aside(self.metrics_file) as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def default_run_dir(name: str) -> Path:
-    """Return where a run called `name` goes that names no directory: $CM_RAY_RUNS or ./runs, and the name.
+    """Return the directory of a run called `name` that names none: $CM_RAY_RUNS/name or ./runs/name.
 
-    Inside a submitted Ray job the working directory is a copy that Ray throws away, so runs go to
-    ~/cm_ray/runs there.
+    Inside of a submitted Ray job it is ~/cm_ray/runs/name, since Ray deletes the job's working directory.
     """
     if root := os.environ.get("CM_RAY_RUNS"):
         return Path(root).absolute() / name

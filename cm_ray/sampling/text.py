@@ -14,11 +14,11 @@ from functools import partial
 from typing import TypeAlias
 
 from cm_ray.core import samplers
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.samplers import Churn, Step
 from cm_ray.core.times import karras_times
 from cm_ray.core.types import Denoise, Noise
 from cm_ray.errors import UserError, closest
-from cm_ray.recipes.config import DiffusionConfig, TrainConfig
 
 ONE_STEP, OWN = "one-step", "own"
 TimePoints: TypeAlias = tuple[tuple[float, ...], ...]
@@ -74,7 +74,7 @@ class Sampling:
         return sampler(denoise, noise, self.times)
 
 
-def parse(text: str, diffusion: DiffusionConfig, *, own: str = "", time_points: TimePoints = ()) -> Sampling:
+def parse(text: str, diffusion: Diffusion, *, own: str = "", time_points: TimePoints = ()) -> Sampling:
     """Return the sampling that a text means for models with these times.
 
     own: the text that ``own`` stands for. time_points: the model's own, of which ``multistep:k`` takes those
@@ -94,16 +94,6 @@ def parse(text: str, diffusion: DiffusionConfig, *, own: str = "", time_points: 
         return _multistep(points or known.get(number) or _karras_taus(number, diffusion), diffusion)
     times = _ode_times(name, number, diffusion)
     return Sampling(text=text, name=name, times=times, churn=_churn(text, options))
-
-
-def own_sampler(config: TrainConfig, steps: int = 0) -> str:
-    """Return the text of the sampler that a trained model is made for.
-
-    steps: of method pd, the sampling steps of the round; 0: of the last.
-    """
-    if config.method == "pd":
-        return f"pd:{steps or config.schedule.s0}"
-    return ONE_STEP if config.diffusion.boundary != "none" else "heun:18"
 
 
 def _split(text: str) -> tuple[str, int, tuple[float, ...], str]:
@@ -127,7 +117,7 @@ def _split(text: str) -> tuple[str, int, tuple[float, ...], str]:
         raise UserError(f"The time points of the sampler {text!r} are not numbers.") from error
 
 
-def _multistep(taus: tuple[float, ...], diffusion: DiffusionConfig) -> Sampling:
+def _multistep(taus: tuple[float, ...], diffusion: Diffusion) -> Sampling:
     ladder = (diffusion.t_max, *taus, diffusion.t_min)
     if any(high <= low for high, low in itertools.pairwise(ladder)):
         raise UserError(
@@ -137,7 +127,7 @@ def _multistep(taus: tuple[float, ...], diffusion: DiffusionConfig) -> Sampling:
     return Sampling(text=text, name="multistep", times=ladder[::-1])
 
 
-def _karras_taus(evaluations: int, diffusion: DiffusionConfig) -> tuple[float, ...]:
+def _karras_taus(evaluations: int, diffusion: Diffusion) -> tuple[float, ...]:
     """Return the inner points of a grid, in as few digits as tell them apart: they stand in texts."""
     times = _grid(evaluations + 1, diffusion)[-2:0:-1]
     for digits in (3, 6):
@@ -147,13 +137,13 @@ def _karras_taus(evaluations: int, diffusion: DiffusionConfig) -> tuple[float, .
     return tuple(times)
 
 
-def _grid(boundaries: int, diffusion: DiffusionConfig) -> list[float]:
+def _grid(boundaries: int, diffusion: Diffusion) -> list[float]:
     ends = {"t_min": diffusion.t_min, "t_max": diffusion.t_max}
     grid: list[float] = karras_times(boundaries, rho=diffusion.rho, **ends).tolist()
     return grid
 
 
-def _ode_times(name: str, steps: int, diffusion: DiffusionConfig) -> tuple[float, ...]:
+def _ode_times(name: str, steps: int, diffusion: Diffusion) -> tuple[float, ...]:
     """Return the grid of `steps` steps: to t_min in progressive distillation, else past it to 0 as in EDM."""
     if name == "pd":
         return tuple(_grid(steps + 1, diffusion))

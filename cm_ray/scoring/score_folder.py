@@ -47,7 +47,7 @@ class Scored:
 
 
 def _what(score: Score) -> str:
-    return f"{score.measuring} {score.metric}"
+    return f"{score.compared} {score.metric}"
 
 
 def table(scores: Sequence[Score]) -> str:

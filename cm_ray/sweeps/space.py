@@ -17,8 +17,8 @@ from optuna.distributions import FloatDistribution as Float
 from optuna.distributions import IntDistribution as Int
 
 from cm_ray.errors import UserError, closest
-from cm_ray.recipes.checks import check
-from cm_ray.recipes.config import TrainConfig, flatten, override
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.settings.tree import flatten, override
 
 __all__ = ["Categorical", "Float", "Int", "Named", "Space", "When"]
 
@@ -26,7 +26,7 @@ Objective = Literal["score", "cost"]
 Sampler = Literal["tpe", "gp", "random", "grid", "nsga2"]
 Params = Mapping[str, Any]
 """Values by parameter."""
-Fits = Callable[[TrainConfig], object]
+Fits = Callable[[Recipe], object]
 
 _KEPT = (
     *("name", "run_dir", "seed", "log_every", "data.path", "data.size"),
@@ -63,7 +63,7 @@ class Space:
 
     question: str
     """Shown above the report."""
-    base: TrainConfig
+    base: Recipe
     """What is not swept."""
     space: Mapping[str, BaseDistribution | Named | When]
     """In an order in which conditions name what stands before them."""
@@ -117,11 +117,9 @@ class Space:
             changes |= what.settings[value] if isinstance(what, Named) else {name: value}
         return changes
 
-    def config(self, params: Params) -> TrainConfig:
+    def config(self, params: Params) -> Recipe:
         """Return the settings of a trial. Raises UserError when they cannot be trained."""
-        config = override(self.base, self.changes(params))
-        check(config)
-        return config
+        return override(self.base, self.changes(params))
 
     def start(self) -> dict[str, Any]:
         """Return the parameters of trial 0."""

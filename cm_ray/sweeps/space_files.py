@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from cm_ray.errors import UserError, closest
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Space
 
 VARIABLE = "SPACE"

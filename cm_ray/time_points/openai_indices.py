@@ -1,6 +1,7 @@
-"""OpenAI's time points: ``--ts 0,22,39 --boundaries 40``, indices that run down the grid, both ends included.
+"""Convert OpenAI's time points, such as ``--ts 0,22,39 --boundaries 40``, from and to `Points`.
 
-Index 0 is t_max and steps - 1 is t_min; ours ascend, i = steps - 1 - index, and `Points` have no ends.
+OpenAI's indices descend in time and include both ends: index 0 is t_max and steps - 1 is t_min. Indices in
+`Points` ascend, i = steps - 1 - index, and leave the ends out.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from cm_ray.time_points.greedy import Points, checked_points
 def read_ts(ts: str, steps: int) -> Points:
     """Return the points of OpenAI's ``--ts``, a text such as ``0,22,39``, on a grid of `steps` boundaries.
 
-    Raises UserError, saying what is wrong with it, when it does not go up from 0 to steps - 1.
+    Raises UserError, which says what is wrong, when the indices do not ascend from 0 to steps - 1.
     """
     where = f"--ts {ts} on a grid of {steps}"
     if steps < 2:
-        raise UserError(f"A grid needs at least 2 boundaries, not {steps}: give --boundaries 40.")
+        raise UserError(f"A grid needs at least 2 steps, not {steps}: say --boundaries 40.")
     try:
         indices = [int(index) for index in ts.split(",")]
     except ValueError as error:

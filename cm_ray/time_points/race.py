@@ -1,4 +1,4 @@
-"""Who is better, with no more samples than that takes: rounds that double while it is open."""
+"""Find the best of several candidates with few samples: rounds that double until the best one is clear."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from cm_ray.time_points.sample_budget import Difference, Ledger, Partial
 
 SIGMAS = 2.0
-"""Standard errors by which a difference must differ from 0 to decide."""
+"""Number of standard errors by which a difference must be away from 0 to decide."""
 
 
 def race(
     ledger: Ledger[Partial], candidates: Sequence[int], *, zone: float = 0.0, top: int | None = None
 ) -> int:
-    """Sample candidates until one is better than the others, and return the best.
+    """Sample candidates until one of them is better than the others, and return it.
 
-    Each begins at the first level, or where it is. Those that are within `SIGMAS` standard errors of the
-    leader go on to the next level, the leader with them, up to level `top`, else the budget.  zone: a
-    difference of scores that does not matter; a candidate leaves that could be better by no more than that.
+    Every candidate starts at the first level, or at the level that it has. In each round the leader and those
+    candidates within `SIGMAS` standard errors of it go to the next level, up to level `top` (None: the full
+    budget).  zone: difference of scores that does not matter; a candidate that can win by no more drops out.
     """
     ledger.bring(dict.fromkeys(candidates, 0))
-    last = len(ledger.effort.counts) - 1 if top is None else top
+    last = len(ledger.budget.counts) - 1 if top is None else top
     while True:
         leader = ledger.leader(candidates)
         in_race = [
@@ -36,5 +36,5 @@ def race(
 
 
 def could_win_by(behind: Difference) -> float:
-    """Return by how much a candidate may be better than the leader that it seems to be behind."""
+    """Return by how much a candidate may be better than the leader, at the upper end of the uncertainty."""
     return SIGMAS * behind.error - behind.mean

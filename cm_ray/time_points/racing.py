@@ -1,7 +1,7 @@
-"""Searches over noisy scores: by races that spend samples where they matter, or all at a fixed size.
+"""Search with noisy scores by races, which spend samples where they matter, or with the full budget for each.
 
-Adaptive answers are confirmed on fresh samples, and the samples spent are set against those of the ternary
-search that gives each candidate the whole budget.
+Results of the adaptive searches are confirmed on fresh samples. Their cost is compared with the ternary
+search that gives every candidate the full budget.
 """
 
 from __future__ import annotations
@@ -13,99 +13,99 @@ from dataclasses import dataclass
 from cm_ray.time_points.integer_search import Method, check_range, minimise
 from cm_ray.time_points.race import could_win_by, race
 from cm_ray.time_points.sample_budget import (
+    CandidateScorer,
     Difference,
-    Effort,
     Ledger,
-    Memory,
     Partial,
-    Scores,
+    SampleBudget,
+    SearchHistory,
     fixed_size_cost,
 )
 
 ZONE = 0.04
-"""A difference of scores, in FID, that is not worth telling: near a minimum, neighbours differ by less."""
+"""Difference of scores, in FID, that does not matter: neighbours near a minimum differ by less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """What fresh samples say about the winner."""
+    """Comparison of the winner with its rival on fresh samples."""
 
     rival: int | None
-    """The candidate that it was compared with; none when there was only one."""
+    """The candidate that the winner was compared with; None when there was only one candidate."""
     behind: Difference | None
-    """The rival's score less the winner's, over fresh samples alone."""
+    """Score of the rival minus that of the winner, on fresh samples alone."""
     overturned: bool
-    """Whether the search alone had the rival as its winner."""
+    """True when the search alone had chosen the rival."""
     score: float
-    """The winner's score, over fresh samples alone: without the luck that made it win."""
+    """Score of the winner on fresh samples alone, free of the selection bias of the search."""
     samples: int
-    """How many they were."""
+    """Number of fresh samples of the winner."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pinpointed:
-    """The outcome of a search over noisy scores."""
+class PointResult:
+    """The result of a search with noisy scores."""
 
     best: int
     """The winner."""
     confirmation: Confirmation | None
-    """On fresh samples; none of a search of fixed size."""
+    """The confirmation on fresh samples; None after a search of fixed size."""
     counts: Mapping[int, int]
-    """Samples that decided, of every candidate, in the order of evaluation; fresh ones not included."""
+    """Samples that decided, for every candidate in the order of evaluation, without the fresh ones."""
     spent: int
-    """Samples that were taken for this search, those of the confirmation included."""
+    """Samples taken by this search, including those of the confirmation."""
     fixed: int
-    """Samples that the ternary search of fixed size would have spent to find the same."""
+    """Samples that the ternary search of fixed size would have needed for the same result."""
     rounds: int
-    """Batches that were sampled one after the other."""
+    """Number of batches that were sampled one after another."""
 
 
 def raced(
     method: Method,
     left: int,
     right: int,
-    scores: Scores[Partial],
-    effort: Effort,
+    scorer: CandidateScorer[Partial],
+    budget: SampleBudget,
     *,
     zone: float = ZONE,
     incumbent: int | None = None,
-    memory: Memory[Partial] | None = None,
-) -> Pinpointed:
-    """Search left .. right by a method whose every decision is a race, and a last one of all candidates.
+    history: SearchHistory[Partial] | None = None,
+) -> PointResult:
+    """Search left .. right by a method that decides by races, and end with a race of all candidates.
 
-    zone: a difference of scores that does not matter, in the score's unit.  incumbent: a candidate in memory
-    that stays, unless another one is better on all samples.  What the method would evaluate ahead is left
-    out: it would cost samples.  Raises ValueError when there is no candidate.
+    zone: difference of scores that does not matter, in the unit of the score.  incumbent: a candidate from
+    the history that stays unless another one is better on all samples.  Candidates that the method would
+    evaluate ahead are left out, since they would cost samples.  Raises ValueError when there is no candidate.
     """
     check_range(left, right)
-    memory = memory or Memory()
-    ledger = Ledger(scores, effort, memory.search)
+    history = history or SearchHistory()
+    ledger = Ledger(scorer, budget, history.search)
     known: dict[int, float] = {}
     for step in method(left, right, known):
         leader = race(ledger, step.decides, zone=zone)
         known.update({i: ledger.difference(i, leader).mean for i in step.decides})
     best = race(ledger, ledger.candidates, zone=zone)
     behind = {i: ledger.difference(i, best) for i in ledger.candidates if i != best}
-    answer = Answer(best, behind, fixed_size_cost(left, right, best, effort, incumbent), incumbent)
-    return confirmed(answer, ledger, Ledger(scores, effort, memory.fresh, start=effort.budget), zone=zone)
+    answer = Unconfirmed(best, behind, fixed_size_cost(left, right, best, budget, incumbent), incumbent)
+    return confirmed(answer, ledger, Ledger(scorer, budget, history.fresh, start=budget.full), zone=zone)
 
 
 def fixed_size(
     method: Method,
     left: int,
     right: int,
-    scores: Scores[Partial],
-    effort: Effort,
+    scorer: CandidateScorer[Partial],
+    budget: SampleBudget,
     *,
     incumbent: int | None = None,
-    memory: Memory[Partial] | None = None,
-) -> Pinpointed:
-    """Search left .. right with the whole budget for every evaluation, as OpenAI's ternary search does.
+    history: SearchHistory[Partial] | None = None,
+) -> PointResult:
+    """Search left .. right with the full budget for every candidate, as OpenAI's ternary search does.
 
     Raises ValueError when there is no candidate.
     """
-    effort = Effort(first=effort.budget, budget=effort.budget)
-    ledger = Ledger(scores, effort, (memory or Memory()).search)
+    budget = SampleBudget(first=budget.full, full=budget.full)
+    ledger = Ledger(scorer, budget, (history or SearchHistory()).search)
 
     def evaluate(batch: Sequence[int]) -> list[float]:
         ledger.bring(dict.fromkeys(batch, 0))
@@ -113,45 +113,45 @@ def fixed_size(
 
     remembered = ledger.candidates
     found = minimise(method, left, right, evaluate, dict(zip(remembered, evaluate(remembered), strict=True)))
-    return Pinpointed(
+    return PointResult(
         best=found.best,
         confirmation=None,
-        counts=dict.fromkeys(found.values, effort.budget),
+        counts=dict.fromkeys(found.values, budget.full),
         spent=ledger.spent,
-        fixed=fixed_size_cost(left, right, found.best, effort, incumbent),
+        fixed=fixed_size_cost(left, right, found.best, budget, incumbent),
         rounds=ledger.rounds,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a search has come to, before its confirmation."""
+class Unconfirmed:
+    """The result of a search before its confirmation."""
 
     best: int
-    """The winner so far."""
+    """The best candidate so far."""
     behind: Mapping[int, Difference]
-    """The others' scores less its own, as far as the search knows."""
+    """Scores of the other candidates minus that of the best, as estimated by the search."""
     fixed: int
-    """Samples that the ternary search of fixed size would have spent."""
+    """Samples that the ternary search of fixed size would have needed."""
     incumbent: int | None
-    """The candidate that stays in doubt."""
+    """The candidate that stays unless another one is better."""
 
     @property
     def rival(self) -> int | None:
-        """The incumbent, else the candidate that may be better by most; none when there is only one."""
+        """The incumbent, or else the candidate that may win by most; None if there is only one."""
         if self.incumbent in self.behind:
             return self.incumbent
         return max(self.behind, key=lambda i: could_win_by(self.behind[i]), default=None)
 
 
 def confirmed(
-    answer: Answer, ledger: Ledger[Partial], fresh: Ledger[Partial], *, zone: float = 0.0
-) -> Pinpointed:
-    """Race the winner on fresh samples with its rival; each takes up to half of the samples that both have.
+    answer: Unconfirmed, ledger: Ledger[Partial], fresh: Ledger[Partial], *, zone: float = 0.0
+) -> PointResult:
+    """Race the best candidate and its rival on fresh samples, up to half of the samples that both have.
 
-    The answer is the better one by search and fresh samples together.
+    The winner is the better one by the samples of the search and the fresh samples together.
     """
-    counts, winner, loser = ledger.effort.counts, answer.best, answer.rival
+    counts, winner, loser = ledger.budget.counts, answer.best, answer.rival
     runners = [winner] if loser is None else [winner, loser]
     race(fresh, runners, zone=zone, top=fresh_level(min(map(ledger.level, runners))))
     if loser is not None and _beaten(answer, fresh, loser):
@@ -164,7 +164,7 @@ def confirmed(
         score=float(fresh.score(winner, level)[0]),
         samples=counts[level],
     )
-    return Pinpointed(
+    return PointResult(
         best=winner,
         confirmation=confirmation,
         counts={i: counts[ledger.level(i)] for i in ledger.candidates},
@@ -175,12 +175,12 @@ def confirmed(
 
 
 def fresh_level(level: int) -> int:
-    """Return the level of fresh samples that confirms one of the search's: half of the samples."""
+    """Return the level of fresh samples that confirms a level of the search: half of its samples."""
     return max(level - 1, 0)
 
 
-def _beaten(answer: Answer, fresh: Ledger[Partial], rival: int) -> bool:
-    """Say whether a rival is better on all samples; an incumbent needs only to be as good."""
+def _beaten(answer: Unconfirmed, fresh: Ledger[Partial], rival: int) -> bool:
+    """Return True when the rival is better on all samples; an incumbent also wins a tie."""
     behind = _pooled(answer.behind[rival], fresh.difference(rival, answer.best))
     return behind < 0 or (behind == 0 and rival == answer.incumbent)
 

@@ -1,7 +1,8 @@
-"""Noisy scores that cost samples: what has been sampled for which candidate, and what it says.
+"""Noisy scores that cost samples: which samples each candidate has, and their scores.
 
-All candidates take the same samples' noise and labels (common random numbers), numbered from 0: sample i of
-one candidate pairs with sample i of another. A candidate is sampled up to a level; levels double.
+All candidates use the same noise and labels (common random numbers), numbered from 0: sample i of one
+candidate is paired with sample i of another. A candidate is sampled up to a level; each level doubles the
+samples.
 """
 
 from __future__ import annotations
@@ -20,111 +21,111 @@ from cm_ray.time_points.integer_search import minimise, ternary
 Array = NDArray[np.float64]
 
 Partial = TypeVar("Partial")
-"""What a range of samples comes to: a monoid, with ``+``."""
+"""The result of a range of samples. Results add up with ``+``."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """Samples wanted."""
+class SampleRange:
+    """A range of samples of one candidate."""
 
     candidate: int
-    """Of which candidate."""
+    """The candidate."""
     first: int
-    """Number of the first; it decides the noise and the label."""
+    """Index of the first sample; it decides the noise and the label."""
     count: int
-    """How many."""
+    """Number of samples."""
 
 
-class Scores(Protocol[Partial]):
-    """How candidates are measured: where the networks, the features and the cluster are."""
+class CandidateScorer(Protocol[Partial]):
+    """Samples and scores candidates. An implementation has the networks, the features and the cluster."""
 
-    def sample(self, requests: Sequence[Request], /) -> Sequence[Partial]:
-        """Return what each request comes to; all of them may be worked on at once."""
+    def sample(self, ranges: Sequence[SampleRange], /) -> Sequence[Partial]:
+        """Return the result of each range; the ranges may be sampled in parallel."""
         ...
 
     def score(self, partial: Partial, /) -> Array:
-        """Return a score, lower is better, and its bootstrap replicates (1 + replicates,).
+        """Return a score, lower is better, followed by its bootstrap replicates: (1 + replicates,).
 
-        Replicate b resamples the same units of work for every candidate, as units pair: the difference of two
-        candidates' replicates is a replicate of their difference. At least 8 units in the fewest samples give
-        a usable standard error. A bias that depends on the count alone does no harm. A score of infinity says
-        that the candidate failed: it never wins. A NaN is a ValueError of whoever reads it.
+        Replicate b resamples the same groups of samples for every candidate, so the difference of two
+        candidates' replicates is a replicate of their difference. The first level needs at least 8 groups for
+        a usable standard error. A bias that depends on the number of samples alone cancels. A score of
+        infinity means that the candidate failed and never wins. `Ledger.bring` raises ValueError on a NaN.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """How many samples a candidate may cost."""
+class SampleBudget:
+    """Number of samples that a candidate may cost."""
 
     first: int = 625
-    """Samples of the first level."""
-    budget: int = 10_000
-    """Samples of the last level; the size at which OpenAI's ternary search evaluates each candidate."""
+    """Samples at the first level."""
+    full: int = 10_000
+    """Samples at the last level; OpenAI's ternary search evaluates every candidate with this many."""
 
     def __post_init__(self) -> None:
-        """Raise UserError when the numbers are not in order."""
-        if not 1 <= self.first <= self.budget:
+        """Raise UserError unless 1 <= first <= full."""
+        if not 1 <= self.first <= self.full:
             raise UserError(
-                f"A search begins with 1 sample or more and ends within its budget of {self.budget}, "
-                f"not with {self.first}: set the first samples to a sixteenth of the budget, say."
+                f"The first samples of a search must be 1 to its budget of {self.full}, not {self.first}; "
+                "give a sixteenth of the budget, for example."
             )
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Samples of a candidate at each level: doubling from `first` to `budget`."""
-        doublings = math.ceil(math.log2(self.budget / self.first))
-        return (*(self.first * 2**level for level in range(doublings)), self.budget)
+        """Samples of a candidate at each level: `first`, doubled up to `full`."""
+        doublings = math.ceil(math.log2(self.full / self.first))
+        return (*(self.first * 2**level for level in range(doublings)), self.full)
 
 
 class Difference(NamedTuple):
-    """A paired difference of two candidates' scores."""
+    """The paired difference of two candidates' scores."""
 
     mean: float
-    """a's score less b's."""
+    """Score of a minus score of b."""
     error: float
-    """Its bootstrap standard error."""
+    """Bootstrap standard error of the difference."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled(Generic[Partial]):
-    """What one candidate's samples came to."""
+class CandidateRecord(Generic[Partial]):
+    """The samples of one candidate and their scores."""
 
     merged: Partial
-    """All of them together."""
+    """The result of all samples together."""
     scored: tuple[Array, ...]
     """The score and its replicates at every level so far."""
 
 
 @dataclass(frozen=True, slots=True)
-class Memory(Generic[Partial]):
-    """What earlier searches sampled of the same candidates; a search adds what it samples."""
+class SearchHistory(Generic[Partial]):
+    """Samples that earlier searches took of the same candidates; a search adds its own."""
 
-    search: dict[int, Sampled[Partial]] = field(default_factory=dict)
-    """In the order in which they were first sampled."""
-    fresh: dict[int, Sampled[Partial]] = field(default_factory=dict)
-    """Of the samples that no search decides by."""
+    search: dict[int, CandidateRecord[Partial]] = field(default_factory=dict)
+    """Samples that decide in searches, in the order in which candidates were first sampled."""
+    fresh: dict[int, CandidateRecord[Partial]] = field(default_factory=dict)
+    """Fresh samples, which confirm results and do not decide in searches."""
 
 
 class Ledger(Generic[Partial]):
-    """What was sampled from `start` on, what it scored, and what it cost."""
+    """The samples from index `start` on of every candidate, their scores and their cost."""
 
     def __init__(
         self,
-        scores: Scores[Partial],
-        effort: Effort,
-        sampled: dict[int, Sampled[Partial]] | None = None,
+        scorer: CandidateScorer[Partial],
+        budget: SampleBudget,
+        records: dict[int, CandidateRecord[Partial]] | None = None,
         *,
         start: int = 0,
     ) -> None:
-        """sampled: what is there already; it grows in place."""
-        self.effort = effort
+        """records: samples that are there already; the ledger adds to this mapping in place."""
+        self.budget = budget
         self.spent = 0
-        """Samples that were taken for it, all candidates together."""
+        """Samples taken for this ledger, of all candidates together."""
         self.rounds = 0
-        """Batches that were sampled, one after the other."""
-        self._scores, self._start = scores, start
-        self._sampled = {} if sampled is None else sampled
+        """Number of batches that were sampled one after another."""
+        self._scorer, self._start = scorer, start
+        self._sampled = {} if records is None else records
 
     @property
     def candidates(self) -> tuple[int, ...]:
@@ -132,36 +133,37 @@ class Ledger(Generic[Partial]):
         return tuple(self._sampled)
 
     def level(self, candidate: int) -> int:
-        """Return the highest level of a candidate, -1 when it has none."""
+        """Return the highest level of a candidate, -1 when it has no samples."""
         return len(self._sampled[candidate].scored) - 1 if candidate in self._sampled else -1
 
     def cost(self, levels: Mapping[int, int]) -> int:
-        """Return the samples that bringing candidates to levels takes."""
-        return sum(request.count for item in levels.items() for request in self._missing(*item))
+        """Return the number of samples that it takes to bring candidates to levels."""
+        return sum(sample_range.count for item in levels.items() for sample_range in self._missing(*item))
 
     def bring(self, levels: Mapping[int, int]) -> None:
-        """Sample candidates up to levels, all in one round. Does nothing where they are there already.
+        """Sample candidates up to the given levels in one round. Do nothing for those that are there already.
 
-        Raises ValueError on another number of parts, a NaN, an infinite merit, or too few replicates.
+        Raises ValueError on a wrong number of results, a NaN, a score of minus infinity, or fewer than two
+        replicates.
         """
-        requests = [request for item in levels.items() for request in self._missing(*item)]
-        if not requests:
+        ranges = [sample_range for item in levels.items() for sample_range in self._missing(*item)]
+        if not ranges:
             return
-        for request, part in zip(requests, self._scores.sample(requests), strict=True):
-            self._merge(request.candidate, part)
-        self.spent += sum(request.count for request in requests)
+        for sample_range, result in zip(ranges, self._scorer.sample(ranges), strict=True):
+            self._merge(sample_range.candidate, result)
+        self.spent += sum(sample_range.count for sample_range in ranges)
         self.rounds += 1
 
     def score(self, candidate: int, level: int) -> Array:
-        """Return the score and the replicates of a candidate at a level that it reached."""
+        """Return the score and the replicates of a candidate at a level that it has reached."""
         return self._sampled[candidate].scored[level]
 
     def failed(self, candidate: int) -> bool:
-        """Say whether a candidate scored infinity."""
+        """Return True when a candidate has a score of infinity."""
         return bool(np.isinf(self.score(candidate, self.level(candidate))[0]))
 
     def difference(self, a: int, b: int) -> Difference:
-        """Compare two candidates over the samples that both have; what failed is infinitely worse."""
+        """Return the difference over the samples that both have; a failed one is infinitely worse."""
         if self.failed(a) or self.failed(b):
             behind = {(True, False): math.inf, (False, True): -math.inf, (True, True): 0.0}
             return Difference(behind[self.failed(a), self.failed(b)], 0.0)
@@ -170,39 +172,41 @@ class Ledger(Generic[Partial]):
         return Difference(float(gap[0]), float(gap[1:].std(ddof=1)))
 
     def foremost(self, candidates: Iterable[int]) -> int:
-        """Return the candidate that has most samples, the first of several; what failed comes last."""
+        """Return the candidate with most samples, the first of several; failed candidates come last."""
         return max(candidates, key=lambda candidate: (not self.failed(candidate), self.level(candidate)))
 
     def leader(self, candidates: Sequence[int]) -> int:
-        """Return the best, each compared with the one that has most samples; ties to the earlier."""
+        """Return the best candidate; compare each with the one that has most samples."""
         foremost = self.foremost(candidates)
         return min(candidates, key=lambda candidate: self.difference(candidate, foremost).mean)
 
-    def _missing(self, candidate: int, level: int) -> list[Request]:
-        """Return a request a level: scores are kept at each, for whom they will be compared with."""
-        edges = (0, *self.effort.counts)
+    def _missing(self, candidate: int, level: int) -> list[SampleRange]:
+        """Return one range per missing level: a score is kept at each level, for later comparisons there."""
+        edges = (0, *self.budget.counts)
         return [
-            Request(candidate, self._start + edges[step], edges[step + 1] - edges[step])
+            SampleRange(candidate, self._start + edges[step], edges[step + 1] - edges[step])
             for step in range(self.level(candidate) + 1, level + 1)
         ]
 
-    def _merge(self, candidate: int, part: Any) -> None:
-        before: Sampled[Any] | None = self._sampled.get(candidate)
-        merged = part if before is None else before.merged + part
-        scored = np.asarray(self._scores.score(merged), dtype=np.float64)
+    def _merge(self, candidate: int, result: Any) -> None:
+        before: CandidateRecord[Any] | None = self._sampled.get(candidate)
+        merged = result if before is None else before.merged + result
+        scored = np.asarray(self._scorer.score(merged), dtype=np.float64)
         if scored.ndim != 1 or len(scored) < 3 or np.isnan(scored).any() or scored.min() == -math.inf:
             raise ValueError(f"a score and two or more replicates must be numbers, not {scored}")
         if np.isinf(scored).any():
             scored = np.full_like(scored, math.inf)
-        self._sampled[candidate] = Sampled(merged, (*(before.scored if before else ()), scored))
+        self._sampled[candidate] = CandidateRecord(merged, (*(before.scored if before else ()), scored))
 
 
-def fixed_size_cost(left: int, right: int, best: int, effort: Effort, incumbent: int | None = None) -> int:
-    """Return the samples of a ternary search that gives each candidate the budget and finds `best`.
+def fixed_size_cost(
+    left: int, right: int, best: int, budget: SampleBudget, incumbent: int | None = None
+) -> int:
+    """Return the samples of a ternary search that gives each candidate the full budget and finds `best`.
 
-    incumbent: one that the search before it has evaluated.
+    incumbent: a candidate that an earlier search has evaluated already.
     """
 
     known = {} if incumbent is None else {incumbent: float(abs(incumbent - best))}
     found = minimise(ternary, left, right, lambda batch: [abs(i - best) for i in batch], known)
-    return found.evaluations * effort.budget
+    return found.num_evaluated * budget.full

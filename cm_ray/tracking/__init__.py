@@ -1,7 +1,12 @@
-"""Tracking: tells MLflow what a run directory holds. The run itself only writes files; see `tracker`."""
+"""Tracking: send the contents of run directories to MLflow, and read models from its registry.
+
+Training only writes files; a tracker reads them and sends what is new, see `tracker`. Nothing in this room
+trains, samples or scores.
+"""
 
 from cm_ray.tracking.fetch import fetch_model
-from cm_ray.tracking.group import Group
-from cm_ray.tracking.tracker import NullTracker, Registered, Tracker, open_tracker, resend
+from cm_ray.tracking.group import RunGroup
+from cm_ray.tracking.status import Registered
+from cm_ray.tracking.tracker import NullTracker, Tracker, open_tracker, resend
 
-__all__ = ["Group", "NullTracker", "Registered", "Tracker", "fetch_model", "open_tracker", "resend"]
+__all__ = ["NullTracker", "Registered", "RunGroup", "Tracker", "fetch_model", "open_tracker", "resend"]

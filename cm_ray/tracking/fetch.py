@@ -1,4 +1,4 @@
-"""From a name in the registry to a local folder of two plain files."""
+"""Download a registered model to a local folder of two plain files."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _TIMEOUT_S = 30
 def fetch_model(uri: str, tracking_uri: str = "") -> Path:
     """Download a registered model to the cache, once, and return its folder, for `load_model`.
 
-    uri: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.  tracking_uri: the server or store; empty
-    stands for $MLFLOW_TRACKING_URI, else for mlflow.db in the default folder of runs. Only the model's
-    two plain files are read. Raises UserError when the address is malformed, the server is away, the name,
-    version or alias is not there, or what arrives is not what was registered.
+    uri: ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``.  tracking_uri: MLflow server or store; empty
+    stands for $MLFLOW_TRACKING_URI, or else for mlflow.db in the default folder of runs. Only the model's two
+    plain files are read. Raises UserError when the address is malformed, the server does not answer, the
+    name, version or alias does not exist, or the files have another digest than the registered one.
     """
     name, version, alias = parse_model_uri(uri)
     tracking_uri = existing_store(tracking_uri)
@@ -41,19 +41,19 @@ def fetch_model(uri: str, tracking_uri: str = "") -> Path:
             return _fetch(client, found, tracking_uri)
         except UserError:
             raise
-        except Exception as error:  # MLflow raises whatever its transports raise
+        except Exception as error:  # MLflow passes on any exception of its transports
             if is_missing(error):
-                raise UserError(f"{tracking_uri} has no model {uri}; see its Models page.") from error
+                raise UserError(f"{tracking_uri} has no model {uri}; look at its Models page.") from error
             raise UserError(f"Could not fetch {uri} from {tracking_uri}: {brief(error)}.") from error
 
 
 def _fetch(client: Any, found: Any, tracking_uri: str) -> Path:
-    """Return the folder of a version, downloaded if it is not in the cache."""
+    """Return the folder of a version; download it if it is not in the cache."""
     from mlflow.artifacts import download_artifacts
 
     content = found.tags.get(CONTENT_TAG, "")
     if not content:
-        raise UserError(f"models:/{found.name}/{found.version} was not registered by cm_ray.")
+        raise UserError(f"models:/{found.name}/{found.version} was not registered by cm_ray; choose another.")
     store = hashlib.sha256(tracking_uri.encode()).hexdigest()[:12]
     folder = cache_root() / "models" / store / found.name / f"{found.version}-{content[:12]}"
     if folder.is_dir() and model_digest(folder) == content:

@@ -1,4 +1,4 @@
-"""From what a person calls a model to the place that holds it."""
+"""Find the folder or file of a model by the name that a user gives."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from cm_ray.tracking.fetch import fetch_model
 
 
 def locate_model(name: str, tracking_uri: str = "") -> Path:
-    """Return where `read_model` finds a model named by run directory, by its own place, or in the registry.
+    """Return the place, for `read_model`, of a model named by run directory, by path or by registry address.
 
-    name: ``runs/demo``, ``runs/demo/model``, ``demo`` (where runs go that name no directory),
+    name: ``runs/demo``, ``runs/demo/model``, ``demo`` (in the default folder of runs),
     ``models:/NAME@champion`` or ``models:/NAME/3``, a file of weights, a directory of diffusers.
-    tracking_uri: see `fetch_model`. Raises UserError, saying what is missing, when there is none.
+    tracking_uri: see `fetch_model`. Raises UserError, which says what is missing, when there is no such
+    model.
     """
     if (place := find_model(name, tracking_uri)) is not None:
         return place
     raise UserError(
-        f"{name} is neither a run directory nor a model's folder, a file of weights or a directory of "
-        "diffusers, nor models:/NAME@ALIAS."
+        f"{name} is not a model; give a run directory, a model's folder, a file of weights, a directory of "
+        "diffusers, or models:/NAME@ALIAS."
     )
 
 
 def find_model(name: str, tracking_uri: str = "") -> Path | None:
-    """Return the place of a model as `locate_model` does; None when the name is that of no model.
+    """Return the place of a model as `locate_model` does, or None when the name does not belong to a model.
 
-    Raises UserError when the run is not finished, or the registry does not have it.
+    Raises UserError when the run is not finished, or when the registry does not have the model.
     """
     if name.startswith("models:"):
         return fetch_model(name, tracking_uri)
@@ -40,5 +41,5 @@ def find_model(name: str, tracking_uri: str = "") -> Path | None:
                 return place
     for run in runs:
         if RunDirectory(run).config_file.is_file():
-            raise UserError(f"The run in {run} is not finished: repeat its command first.")
+            raise UserError(f"The run in {run} is not finished; repeat its command first.")
     return None

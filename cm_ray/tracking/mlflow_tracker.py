@@ -1,4 +1,4 @@
-"""The tracker that tells MLflow."""
+"""The tracker that sends a run directory to MLflow."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import dataclasses
 from typing import Any
 
 from cm_ray.metrics.score import Score
-from cm_ray.recipes.config import TrainConfig, flatten
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import flatten
 from cm_ray.storage.files import read_json
-from cm_ray.tracking.progress import advance, artifacts, new_files, new_values
 from cm_ray.tracking.registry import model_digest, register_model
-from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, parts
-from cm_ray.tracking.tracker import Registered, Status
+from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, chunks
+from cm_ray.tracking.sent_state import advance, artifacts, new_files, new_values
+from cm_ray.tracking.status import Registered, Status
 
 _TRANSFER_TIMEOUT_S = 120
 
 
 class MlflowTracker:
-    """Tells one MLflow store about one run directory, and remembers in tracking.json how far; see `Tracker`.
+    """Sends one run directory to one MLflow store; tracking.json stores what was sent. See `Tracker`.
 
-    While the store is away `sync` returns at once, but for one attempt after 5 s, 10 s, 20 s ... 5 min,
-    each of which waits 5 s at most; the outage is said once on stderr.
+    While the store does not answer, `sync` returns at once, except for one attempt after 5 s, 10 s, 20 s ...
+    5 min, which waits 5 s at most. One sentence about the outage goes to stderr.
     """
 
-    def __init__(self, config: TrainConfig, run: RunDirectory, uri: str, *, strict: bool = False) -> None:
+    def __init__(self, config: Recipe, run: RunDirectory, uri: str, *, strict: bool = False) -> None:
         self.config, self.run = config, run
         self.remote = RemoteRun(
             run.tracking_file,
@@ -43,7 +44,7 @@ class MlflowTracker:
             self.remote.attempt(self._send_all)
 
     def register(self, score: Score | None) -> Registered | None:
-        """Register the run's model with its score; what was registered before stays as it is.
+        """Register the run's model with its score; what was registered before stays unchanged.
 
         Raises UserError when the run has no model.
         """
@@ -69,37 +70,37 @@ class MlflowTracker:
 
     def _register(self, score: Score | None, content: str) -> Registered:
         self._send_all()
-        told, name = self.remote.told, self.config.tracking.model_name
-        if told.version.get("content") == content and told.version["name"] == name:
-            return Registered(**{key: value for key, value in told.version.items() if key != "content"})
+        state, name = self.remote.state, self.config.tracking.model_name
+        if state.version.get("content") == content and state.version["name"] == name:
+            return Registered(**{key: value for key, value in state.version.items() if key != "content"})
         registered = register_model(
             self.remote.client(),
             name,
             self.run.model,
-            run_id=told.run_id,
+            run_id=state.run_id,
             score=score,
             lineage=self._lineage(),
         )
-        told.version = {**dataclasses.asdict(registered), "content": content}
+        state.version = {**dataclasses.asdict(registered), "content": content}
         self.remote.remember()
         return registered
 
     def _send_parameters(self) -> None:
-        if not self.remote.told.described:
+        if not self.remote.state.described:
             self.remote.send_params(flatten(self.config))
-            self.remote.told.described = True
+            self.remote.state.described = True
             self.remote.remember()
 
     def _send_rows(self) -> None:
-        told = self.remote.told
-        for part in parts(new_values(self.run.read_metrics(), told), METRICS_PER_CALL):
-            self.remote.send_values(part)
-            advance(told, part)
+        state = self.remote.state
+        for chunk in chunks(new_values(self.run.read_metrics(), state), METRICS_PER_CALL):
+            self.remote.send_values(chunk)
+            advance(state, chunk)
             self.remote.remember()
 
     def _send_lineage(self) -> None:
-        """Send the lineage as tags while its file is not sent: beforehand, so that a kill loses none."""
-        if any(new_files(self.run.root, [self.run.lineage_file], self.remote.told)):
+        """Send the lineage as tags before its file, so that an interruption in between loses no tags."""
+        if any(new_files(self.run.root, [self.run.lineage_file], self.remote.state)):
             self.remote.send_tags(self._lineage())
 
     def _lineage(self) -> dict[str, Any]:

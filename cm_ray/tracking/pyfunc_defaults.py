@@ -1,4 +1,4 @@
-"""What a request to a served model may say besides its table, and what it means when it does not."""
+"""Parameters of a request to a served model, with their defaults."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ PARAMETERS: dict[str, Any] = {
     "sigma": 0.0,
     "resize": False,
 }
-"""Names and defaults; see `pyfunc_model.ConsistencyPyfunc.predict`."""
+"""Names and default values; see `pyfunc_model.ConsistencyPyfunc.predict`."""

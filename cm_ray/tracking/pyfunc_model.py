@@ -1,6 +1,6 @@
-"""The registered model as MLflow loads it: code that reads two plain files, nothing to unpickle.
+"""The registered model as MLflow loads it: code that reads two plain files. Nothing is unpickled.
 
-MLflow copies this file into every logged model and runs it there; it needs cm_ray installed.
+MLflow copies this file into every logged model and runs it from there; cm_ray must be installed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _DRAWN = ("sample", "interpolate")
 
 
 class RefusedRequest(MlflowException, UserError):  # type: ignore[misc]
-    """A UserError that MLflow's server passes on as its sentence, without a traceback."""
+    """A UserError that MLflow's server returns as one sentence, without a traceback."""
 
     def __init__(self, sentence: str) -> None:
         MlflowException.__init__(self, sentence, error_code=INVALID_PARAMETER_VALUE)
@@ -56,18 +56,18 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
     ) -> NDArray[np.uint8] | pd.DataFrame:
         """Sample, or edit images.
 
-        Column `index` says which noise a row has; of tasks that take images it may be left out, and is then
-        the row's number. params: task, sample by default; seed; steps, 0 for the default; label, a class, -1
-        to draw one per row with the seed.
+        The column `index` selects the noise of a row. Tasks that take images do not need it; the default is
+        the number of the row. params: task, "sample" by default; seed; steps, 0 for the default; label, a
+        class, or -1 to draw one per row with the seed.
 
-        - sample: returns uint8 (n, h, w, c). params taus instead of steps.
-        - interpolate: column `alpha` goes from 0, the sample of `seed`, to 1, that of `to_seed`; the same.
-          A model with classes needs a label.
-        - inpaint, colorize, upscale, stroke, denoise: column `image` holds the bytes of a PNG, JPEG, WebP or
-          BMP file, and `mask` those of inpaint's, white where the image is kept; params taus, factor, sigma,
-          resize. Returns a table whose column `image` holds the bytes of PNG files.
+        - sample: returns uint8 (n, h, w, c). params: taus instead of steps.
+        - interpolate: the column `alpha` goes from 0, the sample of `seed`, to 1, that of `to_seed`. It
+          returns the same as sample. A model with classes needs a label.
+        - inpaint, colorize, upscale, stroke, denoise: the column `image` has the bytes of a PNG, JPEG, WebP
+          or BMP file; for inpaint, `mask` has the same, white where the image is kept. params: taus, factor,
+          sigma, resize. Returns a table whose column `image` contains the bytes of PNG files.
 
-        Raises RefusedRequest on values that the model does not take.
+        Raises RefusedRequest on values that the model does not support.
         """
         settings = PARAMETERS | (params or {})
         try:
@@ -81,24 +81,24 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
 
     def _drawn(self, table: pd.DataFrame, settings: dict[str, Any]) -> NDArray[np.uint8]:
         if "index" not in table:
-            raise RefusedRequest("The column index is missing: it says which samples are wanted.")
+            raise RefusedRequest("The column index is missing; give the index of each sample.")
         indices, seed = _indices(table), int(settings["seed"])
         sampling = _checked(self.model.spec, indices, settings)
         between = settings["task"] == "interpolate"
         if between and "alpha" not in table:
             raise RefusedRequest(
-                "The column alpha is missing: 0 to 1, how far a row is from seed to to_seed."
+                "The column alpha is missing; give a number from 0 (seed) to 1 (to_seed) for each row."
             )
         alpha = torch.tensor(table["alpha"].to_numpy(np.float64) if between else np.zeros(len(table)))
         if not ((alpha >= 0) & (alpha <= 1)).all():
             raise RefusedRequest("alpha must be in [0, 1].")
 
-        def make(part: Tensor, rows: Tensor, labels: Labels | None) -> Images:
+        def make(batch: Tensor, rows: Tensor, labels: Labels | None) -> Images:
             if not between:
-                return self.model.sample(part, seed=seed, sampling=sampling, labels=labels)
-            share, seeds = alpha[rows.cpu()].to(part.device), (seed, int(settings["to_seed"]))
+                return self.model.sample(batch, seed=seed, sampling=sampling, labels=labels)
+            share, seeds = alpha[rows.cpu()].to(batch.device), (seed, int(settings["to_seed"]))
             *_, last = interpolation_steps(
-                self.model, sampling, share, indices=part, seeds=seeds, labels=labels
+                self.model, sampling, share, indices=batch, seeds=seeds, labels=labels
             )
             return last.x
 
@@ -111,15 +111,15 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
         for column in ["image", "mask"] if task == "inpaint" else ["image"]:
             if column not in table:
                 raise RefusedRequest(
-                    f"The column {column} is missing: {task} takes the bytes of image files."
+                    f"The column {column} is missing; give the bytes of an image file for each row of {task}."
                 )
         pictures, masks = _read(table, spec, edit, bool(settings["resize"]))
 
-        def make(part: Tensor, rows: Tensor, labels: Labels | None) -> Images:
-            mask = None if masks is None else masks[rows.cpu()].to(part.device)
-            images = from_uint8(pictures[rows.cpu()]).to(part.device)
+        def make(batch: Tensor, rows: Tensor, labels: Labels | None) -> Images:
+            mask = None if masks is None else masks[rows.cpu()].to(batch.device)
+            images = from_uint8(pictures[rows.cpu()]).to(batch.device)
             seed = int(settings["seed"])
-            return edited(self.model, edit, images, indices=part, seed=seed, mask=mask, labels=labels)
+            return edited(self.model, edit, images, indices=batch, seed=seed, mask=mask, labels=labels)
 
         return self._in_batches(indices, settings, make)
 
@@ -129,19 +129,19 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
         settings: dict[str, Any],
         make: Callable[[Tensor, Tensor, Labels | None], Images],
     ) -> NDArray[np.uint8]:
-        """Return uint8 (n, h, w, c), made a batch of indices, rows and labels at a time."""
+        """Return uint8 (n, h, w, c), made in batches of indices, rows and labels."""
         c, h, w = self.model.spec.shape
         device, label = next(self.model.parameters()).device, int(settings["label"])
         made = [np.empty((0, h, w, c), np.uint8)]
         for rows in torch.arange(len(indices), device=device).split(_BATCH) if len(indices) else ():
-            part = indices.to(device)[rows]
-            labels = None if label < 0 else torch.full_like(part, label)
-            made.append(to_uint8(make(part, rows, labels)).permute(0, 2, 3, 1).cpu().numpy())
+            batch = indices.to(device)[rows]
+            labels = None if label < 0 else torch.full_like(batch, label)
+            made.append(to_uint8(make(batch, rows, labels)).permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(made)
 
 
 def _indices(table: pd.DataFrame) -> Tensor:
-    """Return the column index; without one, or without a number in it, the number of the row."""
+    """Return the column index; without it, or where it has no number, the number of the row."""
     rows = np.arange(len(table), dtype=np.int64)
     if "index" not in table:
         return torch.from_numpy(rows)
@@ -149,7 +149,7 @@ def _indices(table: pd.DataFrame) -> Tensor:
 
 
 def _read(table: pd.DataFrame, spec: ModelSpec, edit: Edit, resize: bool) -> tuple[Tensor, Tensor | None]:
-    """Return the images, uint8 (n, c, h, w), and the masks (n, 1, h, w) if the task has any."""
+    """Return the images, uint8 (n, c, h, w), and for inpaint the masks (n, 1, h, w)."""
     c, h, w = spec.shape
     pictures, masks = [np.empty((0, h, w, c), np.uint8)], [np.empty((0, h, w), np.bool_)]
     for row, data in enumerate(table["image"]):
@@ -166,7 +166,7 @@ def _read(table: pd.DataFrame, spec: ModelSpec, edit: Edit, resize: bool) -> tup
 
 def _bytes(data: Any, name: str) -> bytes:
     if not isinstance(data, bytes | bytearray):
-        raise RefusedRequest(f"{name} is missing: give the bytes of an image file.")
+        raise RefusedRequest(f"{name} is missing; give the bytes of an image file.")
     return bytes(data)
 
 
@@ -177,7 +177,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _plan(spec: ModelSpec, settings: dict[str, Any]) -> Edit:
-    """Return the edit that is asked for."""
+    """Return the requested edit."""
     task, known = settings["task"], get_args(Task)
     if task not in known:
         raise RefusedRequest(f"There is no task {task!r}: {closest(task, [*_DRAWN, *known])}")
@@ -197,12 +197,12 @@ def _taus(settings: dict[str, Any]) -> tuple[float, ...]:
 
 
 def _checked(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -> Sampling:
-    """Return the sampling of a request. Raises RefusedRequest on a bad one."""
+    """Return the sampling of a request. Raises RefusedRequest on an invalid one."""
     _check_numbers(spec, indices, settings)
     for name in ("factor", "sigma", "resize"):
         if settings[name]:
             raise RefusedRequest(
-                f"{name} does not go with {settings['task']}, which takes no image: leave it out."
+                f"{name} does not apply to {settings['task']}, which takes no image; leave it out."
             )
     steps = int(settings["steps"])
     if not 0 <= steps <= _MOST_STEPS:
@@ -218,8 +218,8 @@ def _check_numbers(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -
         if int(settings[name]) < 0:
             raise RefusedRequest(f"{name} must be at least 0, not {settings[name]}.")
     if label != -1 and not 0 <= label < spec.classes:
-        known = f"0 to {spec.classes - 1}, or -1 to draw it" if spec.classes else "-1, it has no classes"
-        raise RefusedRequest(f"label {label} is none of this model's: give {known}.")
+        known = f"0 to {spec.classes - 1}, or -1 to draw one" if spec.classes else "-1, it has no classes"
+        raise RefusedRequest(f"This model has no label {label}; give {known}.")
 
 
 mlflow.models.set_model(ConsistencyPyfunc())

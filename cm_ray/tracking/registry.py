@@ -1,4 +1,7 @@
-"""The model registry: one version per finished model, and the alias `champion` on the best of one key."""
+"""The model registry: a version for each finished model, and the alias `champion` on the best one.
+
+Only versions with scores of the same key compete for the alias.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cm_ray
 from cm_ray.errors import UserError
 from cm_ray.extras import needs
 from cm_ray.metrics.score import Score, better, comparable, key_differences
@@ -21,11 +23,14 @@ from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
 from cm_ray.runs.directory import default_run_dir
 from cm_ray.storage.files import read_json, sha256_of
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
+from cm_ray.tracking.status import Registered
 from cm_ray.tracking.store import check_uri, database_file, default_uri, is_missing
-from cm_ray.tracking.tracker import Registered
+from cm_ray.version import __version__
 
 CHAMPION = "champion"
+"""Alias of the best version."""
 CONTENT_TAG, SCORE_TAG = "cm_ray.model_sha256", "score"
+"""Names of tags: the digest of a version's model, and its score as JSON."""
 MODEL_ARTIFACT = "model"
 """Name of the model's folder among the artifacts of the pyfunc model."""
 
@@ -41,8 +46,8 @@ def register_model(
 ) -> Registered:
     """Log the folder `model` to the MLflow run and register it as a version of `name`.
 
-    Called again with the same run and the same model it finds the version that is there. The version's
-    tags hold the score, its key, and the lineage. Raises UserError when `model` holds no model.
+    A second call with the same run and model finds the existing version. The tags of the version are the
+    score, its key and the lineage. Raises UserError when the folder has no model.
     """
     content = model_digest(model)
     _make_registered_model(client, name)
@@ -51,14 +56,14 @@ def register_model(
         source = log_model(client, model, run_id, content)
         tags = {**_tags(score, lineage), CONTENT_TAG: content}
         version = client.create_model_version(name, source, run_id, tags=tags).version
-    champion, reason = crown(client, name, str(version), score)
+    champion, reason = update_champion(client, name, str(version), score)
     return Registered(name=name, version=str(version), champion=champion, reason=reason)
 
 
-def crown(client: Any, name: str, version: str, score: Score | None) -> tuple[bool, str]:
-    """Move the alias to `version` if there is no champion yet or its score, of the same key, is worse.
+def update_champion(client: Any, name: str, version: str, score: Score | None) -> tuple[bool, str]:
+    """Move the alias to `version` if there is no champion, or if its score, with the same key, is worse.
 
-    Returns whether the version is the champion now, and why, in one sentence.
+    Returns True when the version is the champion now, and a sentence that says why or why not.
     """
     present = champion_of(client, name)
     if present is None:
@@ -83,15 +88,15 @@ def crown(client: Any, name: str, version: str, score: Score | None) -> tuple[bo
 
 
 def model_digest(model: Path) -> str:
-    """Return the SHA-256 of a model folder's two files. Raises UserError when they are not there."""
+    """Return the SHA-256 of a model folder's two files. Raises UserError when one is missing."""
     if not (model / SPEC).is_file() or not (model / WEIGHTS).is_file():
-        raise UserError(f"{model} holds no model to register: {SPEC} and {WEIGHTS} are expected there.")
+        raise UserError(f"{model} has no model to register; it must contain {SPEC} and {WEIGHTS}.")
     both = sha256_of(model / SPEC) + sha256_of(model / WEIGHTS)
     return hashlib.sha256(both.encode()).hexdigest()
 
 
 def log_model(client: Any, model: Path, run_id: str, content: str) -> str:
-    """Put the model among the run's artifacts, under a name that tells its content; return its address."""
+    """Add the model to the run's artifacts, under a name with its digest; return its address."""
     place = f"model-{content[:12]}"
     with tempfile.TemporaryDirectory() as scratch:
         save_pyfunc(model, Path(scratch) / "model")
@@ -100,7 +105,7 @@ def log_model(client: Any, model: Path, run_id: str, content: str) -> str:
 
 
 def find_version(client: Any, name: str, run_id: str, content: str) -> Any:
-    """Return the number of the version that an MLflow run has of this content; None if it has none."""
+    """Return the number of the version that an MLflow run has of this content; None if there is none."""
     for version in client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
         if version.tags.get(CONTENT_TAG) == content:
             return version.version
@@ -108,7 +113,7 @@ def find_version(client: Any, name: str, run_id: str, content: str) -> Any:
 
 
 def champion_of(client: Any, name: str) -> Any:
-    """Return the version that the alias `champion` is on; None if there is none."""
+    """Return the version with the alias `champion`; None if there is none."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -120,33 +125,38 @@ def champion_of(client: Any, name: str) -> Any:
 
 
 def parse_model_uri(uri: str) -> tuple[str, str, str]:
-    """Return name, version and alias of ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``, one empty.
+    """Return name, version and alias of ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``; one is empty.
 
-    Raises UserError when it is neither.
+    Raises UserError on any other text.
     """
     match = re.fullmatch(r"models:/([^/@]+)(?:/(\d+)|@([\w.-]+))", uri)
     if match is None:
-        raise UserError(f"{uri!r} is no model: give models:/NAME@champion or models:/NAME/VERSION.")
+        raise UserError(
+            f"{uri!r} is not the address of a model; give models:/NAME@champion or models:/NAME/VERSION."
+        )
     return match[1], match[2] or "", match[3] or ""
 
 
 def existing_store(tracking_uri: str) -> str:
-    """Return the address of a store that is there; one that is reached by the network is not contacted.
+    """Return the address of an MLflow store, after a check that its file exists; no server is contacted.
 
-    Empty stands for $MLFLOW_TRACKING_URI, else for mlflow.db in the default folder of runs. Raises UserError
-    when MLflow has no store of this kind, or the file is not there.
+    Empty stands for $MLFLOW_TRACKING_URI, or else for mlflow.db in the default folder of runs. Raises
+    UserError when MLflow does not support this kind of store, or when the file does not exist.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     uri = uri or default_uri(default_run_dir("any").parent)
     check_uri(uri)
     file = database_file(uri)
-    if file is not None and not file.is_file():  # MLflow would make an empty one
-        raise UserError(f"There is no MLflow store at {file}; give its address by --tracking-uri.")
+    if file is not None and not file.is_file():  # MLflow would create an empty one
+        raise UserError(f"There is no MLflow store at {file}; give its address as --tracking-uri.")
     return uri
 
 
 def get_version(client: Any, name: str, version: str, alias: str) -> Any:
-    """Return a version by its number or alias, whichever is given; raises MLflow's exception without one."""
+    """Return a version by its number or alias, whichever is given.
+
+    Raises MLflow's exception when there is none.
+    """
     if alias:
         return client.get_model_version_by_alias(name, alias)
     return client.get_model_version(name, version)
@@ -155,7 +165,7 @@ def get_version(client: Any, name: str, version: str, alias: str) -> Any:
 def save_pyfunc(model: Path, folder: Path) -> None:
     """Write an MLflow model to a new `folder`: the two plain files, and code that loads them; no pickle.
 
-    It needs cm_ray where it is loaded or served, which its requirements say.
+    Loading and serving it needs cm_ray, which its requirements list.
     """
     needs("mlflow", extra="track")
     import mlflow.pyfunc
@@ -168,15 +178,15 @@ def save_pyfunc(model: Path, folder: Path) -> None:
             artifacts={MODEL_ARTIFACT: str(named)},
             signature=_signature(model),
             input_example=example,
-            pip_requirements=[f"cm_ray=={cm_ray.__version__}", f"mlflow=={mlflow.__version__}"],
+            pip_requirements=[f"cm_ray=={__version__}", f"mlflow=={mlflow.__version__}"],
         )
 
 
 @contextlib.contextmanager
 def _called(name: str, model: Path) -> Iterator[Path]:
-    """Yield a folder of this name with the model: MLflow keeps a folder under its own name.
+    """Yield a folder with this name that contains the model, since MLflow keeps the name of a folder.
 
-    A copy and not a link, as MLflow follows none out of a folder.
+    It is a copy, since MLflow follows no link out of a folder.
     """
     if model.name == name:
         yield model
@@ -190,9 +200,9 @@ def _called(name: str, model: Path) -> Iterator[Path]:
 
 
 def _signature(model: Path) -> Any:
-    """Return: columns and parameters to uint8 images (n, h, w, c), as of the default task, sample.
+    """Return the signature: columns and parameters to uint8 images (n, h, w, c), for the default task.
 
-    Tasks that edit images return a table of PNG files instead, for which a signature has no second form.
+    Tasks that edit images return a table of PNG files, which a signature cannot express in addition.
     """
     import numpy as np
     from mlflow.models import ModelSignature
@@ -237,7 +247,7 @@ def _tags(score: Score | None, lineage: dict[str, Any]) -> dict[str, str]:
 
 
 def _score_of(version: Any) -> Score | None:
-    """Return a version's score; none if it has none, or one that was written in other words."""
+    """Return the score of a version; None if it has none or a text that cannot be read."""
     with contextlib.suppress(ValueError):
         return Score.from_row(json.loads(version.tags.get(SCORE_TAG, "")))
     return None

@@ -1,4 +1,4 @@
-"""Where MLflow keeps things, and how it is called: short waits, no chatter, no global settings."""
+"""Addresses of MLflow stores, and calls of MLflow with short timeouts, no messages and no global settings."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _SETTINGS = {
 
 
 def default_uri(folder: Path) -> str:
-    """Return the store beside the runs in `folder`: mlflow.db."""
+    """Return the address of the default store of the runs in `folder`: mlflow.db in it."""
     return f"sqlite:///{(folder / 'mlflow.db').absolute()}"
 
 
 def artifact_root(uri: str, folder: Path) -> str | None:
     """Return the address of artifacts of new experiments: mlartifacts beside the store, or in `folder`.
 
-    None for a server, which knows where it keeps them. Without an absolute address MLflow would write
-    into the working directory.
+    None for a server, which chooses the place itself. Without an absolute address MLflow would write into the
+    working directory.
     """
     if uri.startswith(("http:", "https:")):
         return None
@@ -41,38 +41,37 @@ def artifact_root(uri: str, folder: Path) -> str | None:
 
 
 def database_file(uri: str) -> Path | None:
-    """Return the file of an SQLite store, None for another one."""
+    """Return the file of an SQLite store, or None for another kind of store."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def check_uri(uri: str) -> None:
-    """Raise UserError when MLflow has no store of this kind, or is not installed."""
+    """Raise UserError when MLflow does not support this kind of store."""
     _needs_mlflow()
     scheme, separator, rest = uri.partition("://")
     if not separator or not rest or scheme.partition("+")[0] not in _SCHEMES:
         raise UserError(
-            f"--tracking-uri {uri!r} is no address of an MLflow store: give http://HOST:PORT, "
+            f"--tracking-uri {uri!r} is not the address of an MLflow store; give http://HOST:PORT, "
             "sqlite:////ABSOLUTE/PATH.db, or none."
         )
     if scheme.startswith("http") and "@" in rest:
         raise UserError(
-            "--tracking-uri would be logged with its password; put the two into "
+            "--tracking-uri contains a password, which would be logged; put user name and password into "
             "$MLFLOW_TRACKING_USERNAME and $MLFLOW_TRACKING_PASSWORD instead."
         )
 
 
 def check_model_name(name: str) -> None:
-    """Raise UserError when a model cannot be registered under this name; an empty one registers none."""
+    """Raise UserError when a model cannot be registered under this name; an empty name is allowed."""
     if name and not re.fullmatch(r"[\w.-]+", name):
-        raise UserError(f"--tracking.model-name {name!r} may hold letters, digits, '_', '.' and '-' only.")
+        raise UserError(
+            f"--tracking.model-name {name!r} may contain only letters, digits, '_', '.' and '-'; change it."
+        )
 
 
 @contextlib.contextmanager
 def calling_mlflow(timeout_s: int) -> Iterator[None]:
-    """Call MLflow with this timeout for each request, without retries, chatter or telemetry.
-
-    Raises UserError when it is not installed.
-    """
+    """Call MLflow with this timeout per request, without retries, messages or telemetry."""
     _needs_mlflow()
     settings = {**_SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s)}
     before = {name: os.environ.get(name) for name in settings}
@@ -96,7 +95,7 @@ def calling_mlflow(timeout_s: int) -> Iterator[None]:
 
 
 def open_client(uri: str) -> Any:
-    """Return an MlflowClient of this store and its registry; MLflow's own current store stays."""
+    """Return an MlflowClient of this store and its registry; MLflow's current store does not change."""
     from mlflow import MlflowClient
 
     if file := database_file(uri):
@@ -109,14 +108,20 @@ def _needs_mlflow() -> None:
 
 
 def is_missing(error: Exception) -> bool:
-    """Tell whether MLflow says that a thing does not exist (an alias that is not set is "invalid")."""
+    """Return True when MLflow says that something does not exist (it calls a missing alias invalid)."""
     code = getattr(error, "error_code", "")
     return code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and "alias" in str(error))
 
 
+def is_unanswered(error: Exception) -> bool:
+    """Tell whether a server could not be reached, took too long, or said 429 or 5xx: it may answer later."""
+    status = int(getattr(getattr(error, "response", None), "status_code", 0))
+    return "ConnectionPool(" in str(error) or status == 429 or status >= 500
+
+
 def brief(error: Exception) -> str:
-    """Return an error's message up to its first line break, at most 200 characters, without a full stop."""
-    if "ConnectionPool(" in str(error):  # urllib3 says it in many words
+    """Return the first line of an error's message, at most 200 characters, without a full stop."""
+    if "ConnectionPool(" in str(error):  # the message of urllib3 is long
         return "it does not answer"
     lines = str(error).splitlines()
     return (lines[0] if lines else type(error).__name__)[:200].rstrip(".")

@@ -1,53 +1,35 @@
-"""What a run sees of tracking.
+"""The tracker of a run, which sends the contents of the run directory.
 
-A tracker is a consumer of the run directory: training appends rows to metrics.jsonl and writes pictures
-and results, and the tracker tells MLflow what is new whenever `sync` is called. So a server that cannot
-be reached never hurts the training, and everything can be sent later by the same code (`resend`).
+Training appends rows to metrics.jsonl and writes pictures and results; the tracker reads these files and
+sends what is new whenever `sync` is called. So a server that does not answer never stops the training, and
+`resend` can send everything later with the same code.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from cm_ray.errors import UserError
 from cm_ray.metrics.score import Score
-from cm_ray.recipes.config import TrainConfig
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.files import read_json
+from cm_ray.tracking.status import Registered, Status
 from cm_ray.tracking.store import check_model_name, check_uri, default_uri
-
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registered:
-    """A version of a model in the registry."""
-
-    name: str
-    """The registered model's name."""
-    version: str
-    """Its version, a number."""
-    champion: bool
-    """Whether the alias `champion` is on this version now."""
-    reason: str
-    """One sentence: why the alias moved, or did not."""
-
-    @property
-    def uri(self) -> str:
-        """``models:/NAME/VERSION``, for `fetch_model`, and for MLflow's own tools."""
-        return f"models:/{self.name}/{self.version}"
 
 
 class Tracker(Protocol):
-    """Tells a tracking server about one run directory."""
+    """Sends one run directory to a tracking server."""
 
     def sync(self) -> None:
-        """Send what is new in the run directory; never raises because of the server."""
+        """Send what is new in the run directory. Never raises because of the server."""
         ...
 
     def register(self, score: Score | None) -> Registered | None:
-        """Register the run's model, once; None when that is not asked for or the server is away."""
+        """Register the run's model, once.
+
+        Returns None when this is not configured or the server does not answer.
+        """
         ...
 
     def finish(self, status: Status) -> None:
@@ -56,7 +38,7 @@ class Tracker(Protocol):
 
 
 class NullTracker:
-    """Tells nobody."""
+    """A tracker that sends nothing."""
 
     def sync(self) -> None:
         """Do nothing."""
@@ -69,11 +51,11 @@ class NullTracker:
         """Do nothing."""
 
 
-def open_tracker(config: TrainConfig, run: RunDirectory, *, strict: bool = False) -> Tracker:
-    """Return the tracker of a run; nothing is contacted before its first `sync`.
+def open_tracker(config: Recipe, run: RunDirectory, *, strict: bool = False) -> Tracker:
+    """Return the tracker of a run; it contacts the server at the first `sync`.
 
-    strict: raise UserError when the server is away, instead of one sentence on stderr. Raises UserError
-    on a tracking uri or a model name that MLflow does not take.
+    strict: raise UserError when the server does not answer, instead of one sentence on stderr. Raises
+    UserError on a tracking uri or a model name that MLflow does not support.
     """
     if config.tracking.uri == "none":
         return NullTracker()
@@ -86,14 +68,14 @@ def open_tracker(config: TrainConfig, run: RunDirectory, *, strict: bool = False
 
 
 def resend(run: RunDirectory) -> Registered | None:
-    """Send everything of a run that was not sent when it trained; register its model if it is finished.
+    """Send everything of a run that was not sent during training; register its model if the run is finished.
 
-    The model is registered with the first score of result.json ("scores"). Raises UserError when this is
-    no run directory, its run is not tracked or still training, or the server is away.
+    The model is registered with the first score of result.json ("scores"). Raises UserError when `run` is not
+    a run directory, is not tracked or still training, or when the server does not answer.
     """
     config = run.config()
     if config.tracking.uri == "none":
-        raise UserError(f"{run.root} is not tracked: its tracking.uri is none; edit its config.json.")
+        raise UserError(f"{run.root} is not tracked, as its tracking.uri is none; edit its config.json.")
     with run.locked():
         tracker = open_tracker(config, run, strict=True)
         if not run.result_file.is_file():

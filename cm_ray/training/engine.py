@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,49 +12,26 @@ from torch import Tensor, nn
 
 from cm_ray.core.ema import update_average
 from cm_ray.core.losses import regression_loss
+from cm_ray.core.methods import Draw
 from cm_ray.core.noise import Purpose, derived_seed, normal, uniform
-from cm_ray.core.objectives import Draw
 from cm_ray.core.pairs import perturb
 from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
 from cm_ray.errors import UserError
+from cm_ray.networks.lpips_distance import on_device
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, load_weights
-from cm_ray.recipes.config import TrainConfig
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import Checkpoint
-from cm_ray.sampling.text import own_sampler
-from cm_ray.training import recipe
+from cm_ray.settings.choices import word_of
 from cm_ray.training.arithmetic import autocast, compile_networks, sent
-from cm_ray.training.building import build_optimizer, build_student, contiguous_copy, frozen_copy
+from cm_ray.training.batch import Batch, Share, StepStats
 from cm_ray.training.loss_watch import REMEDY, LossWatch
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A worker's share of a global batch."""
-
-    images: Tensor
-    """uint8 (b, c, h, w)."""
-    labels: Tensor
-    """int64 (b,), -1 where there is none; used by conditional networks only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Which part of every global batch this worker takes."""
-
-    rank: int = 0
-    world: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class StepStats:
-    """What a step reports."""
-
-    step: int
-    """Steps done."""
-    loss: Tensor
-    """Mean loss of this worker's share, a scalar on the device: reading it waits for the device."""
-    gauges: Mapping[str, float]
-    """What the schedules were: num_scales N(k), target_decay mu(k), learning_rate ..., as the method has."""
+from cm_ray.training.optimizer import (
+    build_optimizer,
+    learning_rate,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from cm_ray.training.students import build_student, contiguous_copy, frozen_copy
 
 
 class Engine:
@@ -71,7 +47,7 @@ class Engine:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: Recipe,
         spec: ModelSpec,
         *,
         device: torch.device | str = "cpu",
@@ -85,11 +61,10 @@ class Engine:
         self.device = torch.device(device)
         self.student = build_student(spec, config.seed, initial).to(self.device)
         self.replica = wrap(self.student) if wrap else self.student
-        self.objective, self.rounds = recipe.objective(config), recipe.rounds(config)
-        self.time_pairs, self.weight = recipe.time_pairs(config), recipe.weight(config)
-        self.target_decay, self.learning_rate = recipe.target_decay(config), recipe.learning_rate(config)
-        self.distance = distance or recipe.distance(config, self.device)
-        self.target = frozen_copy(self.student).train() if recipe.has_target(config) else None
+        self.method, self.learning_rate = config.method, learning_rate(config)
+        self.round_starts = self.method.halving.starts(config.steps) if self.method.halving else []
+        self.distance = distance or on_device(self.method.distance, self.device)
+        self.target = frozen_copy(self.student).train() if self.method.has_target else None
         self.teacher = teacher.to(self.device).requires_grad_(False).eval() if teacher else None
         self._compile(self.student, self.target, self.teacher)
         self.averages = self._fresh_averages()
@@ -118,7 +93,7 @@ class Engine:
         self._begin_round()
         loss = self.add_gradients(batch)
         self._optimize()
-        self.update_averages(self.target_decay(step))
+        self.update_averages(self.method.target_decay(step, self.config.steps))
         self.step += 1
         return StepStats(self.step, loss, self._gauges(step))
 
@@ -151,11 +126,11 @@ class Engine:
 
     def in_last_round(self) -> bool:
         """Tell whether the last step's model is of the kind that the run ends with: true without rounds."""
-        return self.rounds is None or self.step > self.rounds.starts[-2]
+        return not self.round_starts or self.step > self.round_starts[-2]
 
     def round_ended(self) -> bool:
         """Tell whether the last step was the last of a round of progressive distillation."""
-        return self.rounds is not None and self.step in self.rounds.starts[1:]
+        return self.step in self.round_starts[1:]
 
     def check_finite(self) -> None:
         """Raise UserError when a loss so far was not finite. Waits for the device."""
@@ -173,7 +148,7 @@ class Engine:
 
     def averaged_spec(self) -> ModelSpec:
         """Return the specification of the averaged model: with the sampler of the round, if there are any."""
-        return dataclasses.replace(self.spec, sampler=own_sampler(self.config, self._sampling_steps()))
+        return dataclasses.replace(self.spec, sampler=self.config.own_sampler(self.sampling_steps()))
 
     def averaged_model(self, index: int = 0) -> Model:
         """Return a copy of the model with the weights of average `index`, in eval mode."""
@@ -193,8 +168,8 @@ class Engine:
         tensors: dict[str, Tensor] = {}
         for group, weights in self._weight_groups().items():
             tensors.update({f"{group}/{name}": tensor for name, tensor in weights.items()})
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors.update({f"optimizer/{index}/{name}": value for name, value in state.items()})
+        state = optimizer_tensors(self.optimizer)
+        tensors.update({f"optimizer/{name}": tensor for name, tensor in state.items()})
         copies = {name: contiguous_copy(tensor) for name, tensor in tensors.items()}
         return Checkpoint(self.step, copies, {"scaler": self.scaler.state_dict()})
 
@@ -212,21 +187,8 @@ class Engine:
             else:
                 for name, tensor in weights.items():
                     tensor.copy_(saved[name])
-        self._restore_optimizer(checkpoint.group("optimizer"))
+        restore_optimizer(self.optimizer, list(self.student.parameters()), checkpoint.group("optimizer"))
         self.scaler.load_state_dict(checkpoint.extra["scaler"])
-
-    def _restore_optimizer(self, saved: dict[str, Tensor]) -> None:
-        """Fill the optimizer's state, each moment laid out in memory as its parameter is."""
-        parameters = list(self.student.parameters())
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in saved.items():
-            number, key = name.split("/")
-            index = int(number)
-            moment = tensor.shape == parameters[index].shape
-            value = torch.empty_like(parameters[index]).copy_(tensor) if moment else tensor
-            state.setdefault(index, {})[key] = value.detach()
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def _loss(self, batch: Batch, part: int, rows: int) -> Tensor:
         """Return the mean loss of one part of this worker's share."""
@@ -236,14 +198,15 @@ class Engine:
         x = self._clean_images(batch.images, positions)
         labels = sent(batch.labels, self.device) if self.spec.classes else None
         draws = uniform(config.seed, step, positions, Purpose.TIMES, (1,))[:, 0]
-        t, s = self.time_pairs(step, draws)
+        t, s = self.method.times(draws, step, config.steps, config.noise)
         noise = normal(config.seed, step, positions, Purpose.NOISE, tuple(x.shape[1:]))
-        draw = Draw(x, noise, perturb(x, noise, t), t, s)
+        draw = Draw(x, noise, perturb(x, noise, t), t, s, config.noise)
         aim = self._aim(draw, labels, first)
         self._seed_dropout(first)
         with self._autocast():
-            answer = self.replica(draw.x_t, t, labels)
-        return regression_loss(answer, aim, self.weight(t, s), self.distance).mean()
+            prediction = self.replica(draw.x_t, t, labels)
+        weight = self.method.weight(t, s, config.column)
+        return regression_loss(prediction, aim, weight, self.distance).mean()
 
     @torch.no_grad()
     def _aim(self, draw: Draw, labels: Labels | None, first: int) -> Images:
@@ -254,12 +217,12 @@ class Engine:
             return (self.target or self.student)(x_s, s, labels)
 
         with self._autocast():  # not the student's: autocast caches casts without gradient
-            return self.objective.aim(draw, target, self._teaching(labels))
+            return self.method.aim(draw, target, self._teaching(labels))
 
     def _teaching(self, labels: Labels | None) -> Denoise:
         def teach(x_t: Images, t: Times) -> Images:
             if self.teacher is None:
-                raise ValueError(f"method {self.config.method} needs a teacher")
+                raise ValueError(f"method {word_of(self.method)} needs a teacher")
             return self.teacher(x_t, t, labels)
 
         return teach
@@ -298,7 +261,7 @@ class Engine:
 
         Salimans & Ho 2022, Algorithm 2.
         """
-        if self.rounds is not None and self.step in self.rounds.starts[1:-1]:
+        if self.step in self.round_starts[1:-1]:
             self._make_teacher_of_student()
             self.averages = self._fresh_averages()
             self.optimizer.state.clear()
@@ -309,17 +272,16 @@ class Engine:
 
     def _teacher_was_student(self) -> bool:
         """Tell whether the teacher of the last step was a student before."""
-        return self.rounds is not None and self.rounds.round(self.step - 1) > 0
+        return self.round_starts != [] and self.step > self.round_starts[1]
 
-    def _sampling_steps(self) -> int:
+    def sampling_steps(self) -> int:
         """Return the sampling steps of the round of the last step; 0 without rounds."""
-        return self.rounds(max(0, self.step - 1)) - 1 if self.rounds else 0
+        halving = self.method.halving
+        return halving(max(0, self.step - 1), self.config.steps) - 1 if halving else 0
 
     def _gauges(self, step: int) -> dict[str, float]:
-        gauges = dict(self.time_pairs.gauges(step))
-        if self.target is not None:
-            gauges["target_decay"] = self.target_decay(step)
-        return gauges | {"learning_rate": self.learning_rate(step)}
+        gauges = self.method.gauges(step, self.config.steps)
+        return {**gauges, "learning_rate": self.learning_rate(step)}
 
     def _optimize(self) -> None:
         for group in self.optimizer.param_groups:

@@ -8,18 +8,18 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cm_ray.core.methods import ModelSource
+from cm_ray.core.precondition import Column
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights, save_model
-from cm_ray.recipes.config import TrainConfig
+from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.choices import classes_of, word_of
 from cm_ray.tracking.locate import locate_model
 
-TEACHER = "teacher"
-"""The word of `init_from` that stands for the teacher."""
 
-
-def prepare_teachers(config: TrainConfig, spec: ModelSpec, run: RunDirectory) -> None:
+def prepare_teachers(config: Recipe, spec: ModelSpec, run: RunDirectory) -> None:
     """Copy the teacher and the initial model into the run directory, unless the run has begun with some.
 
     What happens to the originals later does not change the run. Raises UserError, before anything is
@@ -31,32 +31,30 @@ def prepare_teachers(config: TrainConfig, spec: ModelSpec, run: RunDirectory) ->
             save_model(folder, model.spec, model.network.state_dict())
 
 
-def read_teacher(config: TrainConfig, run: RunDirectory) -> Model | None:
+def read_teacher(config: Recipe, run: RunDirectory) -> Model | None:
     """Return the teacher of a prepared run, None if its method has none."""
-    return load_model(run.teacher) if config.method in ("cd", "pd") else None
+    return load_model(run.teacher) if config.method.needs_teacher else None
 
 
-def read_initial(config: TrainConfig, run: RunDirectory) -> dict[str, Tensor] | None:
+def read_initial(config: Recipe, run: RunDirectory) -> dict[str, Tensor] | None:
     """Return the weights that a prepared run starts from, None for random ones."""
-    if not config.init_from:
+    if not config.init_from.model:
         return None
-    return load_file((run.teacher if config.init_from == TEACHER else run.initial) / WEIGHTS)
+    return load_file((run.teacher if config.init_from.model == TEACHER else run.initial) / WEIGHTS)
 
 
-def check_teachers(
-    config: TrainConfig, spec: ModelSpec, run: RunDirectory
-) -> tuple[Model | None, Model | None]:
+def check_teachers(config: Recipe, spec: ModelSpec, run: RunDirectory) -> tuple[Model | None, Model | None]:
     """Return the teacher and the initial model, those that the run has begun with if it has.
 
     Raises UserError when a run could not start with them there.
     """
-    teacher = _open(config.teacher.model, run.teacher, run, config, spec)
+    from_teacher = config.init_from.model == TEACHER
+    teacher = _open(config.teacher or ModelSource(), run.teacher, run, config, spec)
     if teacher is not None:
         _check_teacher(teacher.spec, config, spec)
-    named = "" if config.init_from == TEACHER else config.init_from
-    initial = _open(named, run.initial, run, config, spec)
-    if config.init_from:
-        _check_initial(teacher if config.init_from == TEACHER else initial, config, spec)
+    initial = _open(ModelSource() if from_teacher else config.init_from, run.initial, run, config, spec)
+    if config.init_from.model:
+        _check_initial(teacher if from_teacher else initial, config, spec)
     return teacher, initial
 
 
@@ -64,8 +62,11 @@ def _begun_with(folder: Path, run: RunDirectory) -> bool:
     return run.config_file.is_file() and folder.is_dir()
 
 
-def _open(name: str, folder: Path, run: RunDirectory, config: TrainConfig, spec: ModelSpec) -> Model | None:
-    """Return the model called `name`, or the copy of it in `folder` that the run has begun with."""
+def _open(
+    source: ModelSource, folder: Path, run: RunDirectory, config: Recipe, spec: ModelSpec
+) -> Model | None:
+    """Return the model of a source, or the copy of it in `folder` that the run has begun with."""
+    name = source.model
     if not name:
         return None
     if _begun_with(folder, run):
@@ -73,41 +74,40 @@ def _open(name: str, folder: Path, run: RunDirectory, config: TrainConfig, spec:
     if folder.is_dir() and {file.name for file in folder.iterdir()} - {SPEC, WEIGHTS}:
         raise UserError(f"{folder} is in the way of the copy of {name}; choose another --run-dir.")
     tracking_uri = "" if config.tracking.uri == "none" else config.tracking.uri
-    return load_model(locate_model(name, tracking_uri), assumed=_denoiser(config, spec))
+    return load_model(locate_model(name, tracking_uri), assumed=_denoiser(source, config, spec))
 
 
-def _denoiser(config: TrainConfig, spec: ModelSpec) -> ModelSpec:
-    """Return what a file of weights is that does not tell: a diffusion model with this run's network."""
-    diffusion = dataclasses.replace(config.diffusion, column=config.teacher.column, boundary="none")
+def _denoiser(source: ModelSource, config: Recipe, spec: ModelSpec) -> ModelSpec:
+    """Return the specification of a file without one: a diffusion model with this run's network."""
+    own = source.column in ("own", word_of(config.column))
+    column = config.column if own else classes_of(Column)[source.column]()
+    diffusion = dataclasses.replace(config.diffusion, column=column, boundary="none")
     return dataclasses.replace(spec, diffusion=diffusion, sampler="heun:18", time_points=())
 
 
-def _check_teacher(teacher: ModelSpec, config: TrainConfig, spec: ModelSpec) -> None:
+def _check_teacher(teacher: ModelSpec, config: Recipe, spec: ModelSpec) -> None:
+    name = f"teacher.model {config.teacher.model if config.teacher else ''}"
     if teacher.diffusion.boundary != "none":
         raise UserError(
-            f"--teacher {config.teacher.model} is a consistency model; give a diffusion model, such as "
-            "cm-ray train edm_cifar10 trains."
+            f"{name} is a consistency model; give a diffusion model, such as cm-ray train edm_cifar10 trains."
         )
-    _check_same_images(teacher, spec, f"--teacher {config.teacher.model}")
+    _check_same_images(teacher, spec, name)
 
 
-def _check_initial(model: Model | None, config: TrainConfig, spec: ModelSpec) -> None:
+def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> None:
     """Refuse weights that mean something else in this run's network."""
-    name = f"--init-from {config.init_from}"
+    name = f"init_from.model {config.init_from.model}"
     if model is None:
         raise UserError(f"{name}: there is no teacher.")
     _check_same_images(model.spec, spec, name)
     before, now = model.spec.diffusion, spec.diffusion
-    settings = ["column"] + (["time_scale", "sigma_data"] if now.column == "edm" else [])
-    for setting in settings:
-        if getattr(before, setting) != getattr(now, setting):
-            raise UserError(
-                f"{name} was trained with {setting} {getattr(before, setting)}, and this run has "
-                f"{getattr(now, setting)}: set --diffusion.{setting.replace('_', '-')} to it."
-            )
+    if before.column != now.column:
+        raise UserError(
+            f"{name} was trained with column {before.column}, and this run has {now.column}: take that."
+        )
     if (before.boundary == "piecewise") != (now.boundary == "piecewise"):
         raise UserError(
-            f"{name} has --diffusion.boundary {before.boundary}, and this run {now.boundary}: what a "
+            f"{name} has boundary {before.boundary}, and this run {now.boundary}: what a "
             "piecewise network returns means something else."
         )
     _check_same_network(model.spec, spec, name)
@@ -120,8 +120,9 @@ def _check_same_network(before: ModelSpec, now: ModelSpec, name: str) -> None:
         there, here = getattr(before.network, setting), getattr(now.network, setting)
         if there != here:
             raise UserError(
-                f"{name} has the network's {setting} {there}, and this run has {here}: set "
-                f"--network.{setting.replace('_', '-')} to it."
+                f"{name} has the network's {setting} {there}, and this run has {here}: set network"
+                + ("" if setting == "family" else f".{setting}")
+                + " to it."
             )
 
 
@@ -130,6 +131,6 @@ def _check_same_images(model: ModelSpec, spec: ModelSpec, name: str) -> None:
         raise UserError(f"{name} makes images {model.shape}, and the data's are {spec.shape}.")
     if model.classes != spec.classes:
         raise UserError(
-            f"{name} knows {model.classes} classes, and this run {spec.classes}: give the same data and "
-            "--network.conditional or --network.no-conditional."
+            f"{name} knows {model.classes} classes, and this run {spec.classes}: give the same data, and the "
+            "same network.conditional."
         )

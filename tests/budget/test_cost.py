@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cm_ray import recipes
 from cm_ray.budget.cost import training_flops
 from cm_ray.networks.model import Model, ModelSpec
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 
 
 def spec(config):

@@ -10,7 +10,7 @@ from cm_ray.budget.memory import most_rows, parts_for, training_memory
 from cm_ray.budget.memory_table import MARGIN, memory_table
 from cm_ray.command_line.settings.memory import MemoryQuestion
 from cm_ray.networks.model import ModelSpec
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from cm_ray.training.engine import Engine
 
 SHAPE = (3, 32, 32)
@@ -69,13 +69,13 @@ def test_state_is_weights_copies_and_moments():
 
 def test_activations_grow_with_the_images_and_recomputing_saves_most():
     config, spec = small()
-    one, two, four = (training_memory(config, spec, rows).batch for rows in (8, 16, 32))
+    one, two, four = (training_memory(config, spec, rows).batch for rows in (4, 8, 16))
     assert four - two == pytest.approx(2 * (two - one), rel=0.01)
     thrifty = small(network__gradient_checkpointing=True)
-    assert training_memory(*thrifty, 16).batch < 0.6 * two
-    half = training_memory(*small(precision="bfloat16"), 16)
+    assert training_memory(*thrifty, 8).batch < 0.6 * two
+    half = training_memory(*small(precision="bfloat16"), 8)
     assert half.batch < 0.6 * two
-    assert training_memory(*small(precision="bfloat16"), 16, "cuda").batch > half.batch, "norms in float32"
+    assert training_memory(*small(precision="bfloat16"), 8, "cuda").batch > half.batch, "norms in float32"
 
 
 def test_what_fits_fits():

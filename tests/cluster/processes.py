@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
+
+from tests.waiting import LIMIT_S, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +59,7 @@ def run(command, expect=0, **more):
             env=environment(RAY_TMPDIR=folder, **more),
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=LIMIT_S,
         )
     assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
@@ -115,7 +116,7 @@ def end(pid):
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(family, timeout=20)
+    psutil.wait_procs(family, timeout=LIMIT_S)
 
 
 def reap(family):
@@ -125,7 +126,7 @@ def reap(family):
         return [process for process in family if (line := cmdline(process)) and line[0] not in AGENTS]
 
     try:
-        wait_for(lambda: not lingering(), "the end of what a killed driver started", timeout=60)
+        wait_for(lambda: not lingering(), "the end of what a killed driver started")
     finally:
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -148,11 +149,3 @@ def rows(run_dir):
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))
     return found
-
-
-def wait_for(condition, what, timeout=120):
-    """Wait until a condition holds."""
-    until = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < until, f"{what} did not happen in {timeout} s"
-        time.sleep(0.02)

@@ -4,7 +4,7 @@ import torch
 
 from cm_ray import recipes
 from cm_ray.networks.model import Model, ModelSpec, save_model
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 
 NETWORK = {
     "network.channels": 8,

@@ -11,6 +11,7 @@ from PIL import Image
 from cm_ray.cluster.edit.edit_files import edit
 from cm_ray.cluster.edit.edit_plan import plan_request
 from cm_ray.command_line.settings.edit import Editing
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.editing.files import edit_unit
 from cm_ray.editing.model_edits import edited
@@ -18,7 +19,7 @@ from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
-from cm_ray.recipes.config import ActorsConfig, DiffusionConfig
+from cm_ray.recipes.measuring import ActorSettings
 from tests.cluster.tiny import NETWORK, save_tiny
 
 CONDITIONAL = replace(NETWORK, conditional=True)
@@ -203,7 +204,7 @@ def test_a_repeat_goes_on(model_folder, tmp_path, image, monkeypatch):
 def test_a_folder_is_edited_on_ray_as_its_images_are(ray_cluster, model_folder, tmp_path, mask):
     for index in range(7):
         save(tmp_path / "many" / "sub" / f"{index}.png", seed=index)
-    half_cores = ActorsConfig(count=2, cpus_each=0.5)
+    half_cores = ActorSettings(count=2, cpus_each=0.5)
     settings = {"mask": mask, "steps": 2, "label": 2, "batch_size": 3, "actors": half_cores}
     grid, *results = run(model_folder, "inpaint", tmp_path, image=tmp_path / "many", **settings)
     names = [str(path.relative_to(tmp_path / "out")) for path in results]
@@ -247,7 +248,7 @@ class TestBadInput:
             ("stroke", {"seed": -1}, "Seeds must not be negative"),
             ("stroke", {"label": 10}, "The label 10 does not fit the model: it has classes 0 to 9"),
             ("stroke", {"taus": (90.0,)}, "at most 80, not 90"),
-            ("stroke", {"model": "nowhere"}, "nowhere is neither a run directory"),
+            ("stroke", {"model": "nowhere"}, "nowhere is not a model; give a run directory"),
             ("upscale", {"factor": 3}, "A factor of 3 does not divide images of 8x8 pixels: take 2, 4, 8"),
             ("colorize", {}, "this one makes grey ones"),
             ("denoise", {}, "The noise level sigma must be above 0.002"),
@@ -257,7 +258,7 @@ class TestBadInput:
             ("interpolate", {"image": ""}, "interpolate stays in a class, .*: give its --label"),
             ("interpolate", {"image": "", "resize": True}, "goes from seed to seed: leave --resize out"),
             ("stroke", {"frames": 3}, "--frames goes with interpolate, not with stroke"),
-            ("stroke", {"actors": ActorsConfig(count=2)}, "--actors edit a folder: a single image"),
+            ("stroke", {"actors": ActorSettings(count=2)}, "--actors edit a folder: a single image"),
         ],
     )
     def test_settings(self, task, settings, sentence, model_folder, tmp_path, image):
@@ -266,7 +267,7 @@ class TestBadInput:
 
     def test_files(self, model_folder, tmp_path, image, mask):
         wrong = save(tmp_path / "wrong.png", size=(9, 9))
-        with pytest.raises(UserError, match=r"wrong.png is 9x9, and the model's images are 8x8: --resize"):
+        with pytest.raises(UserError, match=r"wrong.png is 9x9, and the model's images are 8x8: set resize"):
             run(model_folder, "stroke", tmp_path, image=wrong)
         with pytest.raises(
             UserError, match=r"wrong.png is 9x9 and its image 8x8: give a mask of the image's"
@@ -325,7 +326,7 @@ class TestBadInput:
             run(model_folder, "stroke", tmp_path, image=tmp_path / "empty")
 
     def test_models(self, tmp_path, image, mask):
-        denoiser = save_tiny(tmp_path / "d", diffusion=DiffusionConfig(boundary="none"), sampler="heun:2")
+        denoiser = save_tiny(tmp_path / "d", diffusion=Diffusion(boundary="none"), sampler="heun:2")
         with pytest.raises(UserError, match="this is a diffusion model: it can denoise"):
             run(denoiser, "inpaint", tmp_path, image=image, mask=mask)
         plain = save_tiny(tmp_path / "u")

@@ -21,6 +21,7 @@ from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import name_of, run_of, yardstick
 from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.command_line.settings.score import Evaluation
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.data.source import ReadOptions
@@ -29,11 +30,12 @@ from cm_ray.metrics.extractors.digits_classifier import load_digits_images
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.score import KINDS, Score
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.recipes.config import ActorsConfig, DiffusionConfig, MeasuringConfig, override
+from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.kept_samples import file_name
 from cm_ray.sampling.text import parse
-from cm_ray.scoring.while_training import Evaluator
+from cm_ray.scoring.evaluator import Evaluator
+from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
 from tests.cluster.tiny import NETWORK, make_tiny_run, save_tiny
 
@@ -64,7 +66,7 @@ def settings(source, run_dir, **changes):
         "data": "digits",
         "extractor": "digits",
         "tracking_uri": "none",
-        "actors": ActorsConfig(count=1, cpus_each=0.5),
+        "actors": ActorSettings(count=1, cpus_each=0.5),
         "grid": 2,
         "run_dir": str(run_dir),
     }
@@ -97,7 +99,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="module")
 def scored(ray_cluster, tiny, tmp_path_factory):
     """Every score of the model, without interruption, on two actors of its own; the samples are kept."""
-    actors = ActorsConfig(count=2, cpus_each=0.5)
+    actors = ActorSettings(count=2, cpus_each=0.5)
     root = tmp_path_factory.mktemp("runs") / "scored"
     run, scores = evaluate(settings(tiny, root, samples=COUNT, scores=EVERYTHING, keep="npz", actors=actors))
     return run, scores
@@ -155,7 +157,7 @@ class TestScores:
             assert row["key"]["seed"] == 1
             assert row["key"]["reference"] == Manifest.load(digits_shards()).fingerprint
             assert row["key"]["weights_sha256"] == open_extractor("digits").weights_sha256
-            assert row["key"]["evaluations"] == (1 if row["key"]["sampler"] == "one-step" else 2)
+            assert row["key"]["nfe"] == (1 if row["key"]["sampler"] == "one-step" else 2)
         table = (run.root / "scores.md").read_text().splitlines()
         assert len(table) == 2 + len(rows)
         assert {line.count("|") for line in table} == {9}
@@ -186,7 +188,7 @@ class TestScores:
         ours = by_metric(scores)
         for score in others:
             assert score.key["sampler"] == "images of one-step"
-            assert (score.key["seed"], score.key["evaluations"]) == (0, 0)
+            assert (score.key["seed"], score.key["nfe"]) == (0, 0)
             same = ours[f"{score.name}/one-step"]
             assert score.value == pytest.approx(same.value, rel=1e-9, abs=1e-12), score.name
         errors = [ours[f"FD-digits-{COUNT}/one-step"].error, others[0].error]
@@ -276,14 +278,14 @@ class TestScores:
         assert scores[0].error == pytest.approx(scores[1].error, rel=1e-6)
 
     def test_what_was_measured_before_a_failure_is_written(self, warm, tmp_path, monkeypatch):
-        measure_all = module.measure_all
+        estimate_all = module.estimate_all
 
         def failing(kinds, *sets):
             if "recall" in kinds:
                 raise UserError("not now")
-            return measure_all(kinds, *sets)
+            return estimate_all(kinds, *sets)
 
-        monkeypatch.setattr(module, "measure_all", failing)
+        monkeypatch.setattr(module, "estimate_all", failing)
         npz = save_npz(tmp_path / "images.npz", noise(70))
         with pytest.raises(UserError, match="not now"):
             evaluate(settings(npz, tmp_path / "run", scores=("precision", "FD", "recall")))
@@ -336,9 +338,9 @@ class TestScores:
 
 def digits_shards():
     from cm_ray.cluster.train.prepare import prepare_shards
-    from cm_ray.recipes.config import DataConfig
+    from cm_ray.recipes.sections import DataSettings
 
-    return prepare_shards(DataConfig(path="digits"))[0]
+    return prepare_shards(DataSettings(path="digits"))[0]
 
 
 @pytest.mark.ray
@@ -394,7 +396,6 @@ class TestInterruptions:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(120)
 def test_a_champion_is_scored_and_mlflow_is_told(warm, tiny, tmp_path, monkeypatch):
     from cm_ray.tracking.registry import register_model
     from cm_ray.tracking.store import calling_mlflow, default_uri, open_client
@@ -513,7 +514,7 @@ class TestBadSettings:
                 {"extractor": f"{__name__}:Plain", "scores": ("FD", "IS")},
                 "IS needs an extractor that classifies",
             ),
-            ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is no address of an MLflow store"),
+            ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is not the address of an MLflow store"),
         ],
     )
     def test_of_a_model(self, changes, sentence, tiny, tmp_path):
@@ -525,7 +526,7 @@ class TestBadSettings:
         refused(r"weights\.th, given as the weights, has the SHA-256", tiny, tmp_path, **extractor)
 
     def test_a_diffusion_model_is_not_sampled_as_a_consistency_model(self, tmp_path):
-        diffusion = DiffusionConfig(boundary="none")
+        diffusion = Diffusion(boundary="none")
         model = save_tiny(tmp_path / "edm", diffusion=diffusion, sampler="heun:18")
         refused("one-step is for consistency models", model, tmp_path, samplers=("one-step",))
 
@@ -534,7 +535,7 @@ class TestBadSettings:
         refused("no data set and no path 'digts'; did you mean 'digits'", "digts", tmp_path)
         refused("There is no /nowhere/run; give the path of", "/nowhere/run", tmp_path)
         refused("There is no MLflow store at", "models:/tiny@champion", tmp_path)
-        refused("is no model: give models:/NAME@champion", "models:/tiny", tmp_path)
+        refused("is not the address of a model; give models:/NAME@champion", "models:/tiny", tmp_path)
         (tmp_path / "empty").mkdir()
         refused("empty holds no images", tmp_path / "empty", tmp_path)
         (tmp_path / "notes.txt").write_text("no images")
@@ -543,7 +544,7 @@ class TestBadSettings:
         refused("is not a whole .npz file", tmp_path / "cut.npz", tmp_path)
         run = make_tiny_run(tmp_path / "begun")
         run.model.rename(tmp_path / "finished")
-        refused("begun is not finished: repeat its command first", run.root, tmp_path)
+        refused("begun is not finished; repeat its command first", run.root, tmp_path)
 
     def test_settings_that_images_do_not_have(self, tmp_path):
         npz = save_npz(tmp_path / "images.npz", noise(30))
@@ -593,7 +594,7 @@ class TestBadImages:
             pytest.fail("actors were started")
 
         monkeypatch.setattr(module, "SamplerPool", refuse)
-        monkeypatch.setattr(module.Group, "finish", refuse)
+        monkeypatch.setattr(module.RunGroup, "finish", refuse)
 
     def test_images_of_another_shape(self, tiny, tmp_path):
         large = save_npz(tmp_path / "large.npz", noise(30, size=16))
@@ -621,9 +622,7 @@ class TestBadImages:
 @pytest.mark.ray
 def test_images_that_the_extractor_is_not_made_for(warm, tmp_path):
     colour = save_npz(tmp_path / "colour.npz", noise(30, channels=3))
-    with pytest.raises(
-        UserError, match=r"digits is made for uint8 images \(b, 1, 8, 8\), not for .*\(30, 3, 8, 8\)"
-    ):
+    with pytest.raises(UserError, match=r"digits needs uint8 images \(b, 1, 8, 8\), not .*\(30, 3, 8, 8\)"):
         evaluate(settings(colour, tmp_path / "run", data=str(colour)))
 
 
@@ -631,13 +630,13 @@ def test_a_runs_extractor_and_data_can_be_said_otherwise_in_part(tmp_path):
     (tmp_path / "moved.th").write_bytes(b"other weights")
     config = run_of(make_tiny_run(tmp_path / "run", extractor="cifar-resnet20").model)
     with pytest.raises(UserError, match=r"moved\.th, given as the weights, has the SHA-256"):
-        yardstick(MeasuringConfig(weights=str(tmp_path / "moved.th")), config)
+        yardstick(MeasuringSettings(weights=str(tmp_path / "moved.th")), config)
     config = run_of(make_tiny_run(tmp_path / "other", extractor="digits").model)
-    measure = yardstick(MeasuringConfig(size=4), config)
+    measure = yardstick(MeasuringSettings(size=4), config)
     assert (measure.data.path, measure.data.size, measure.extractor.name) == ("digits", 4, "digits")
     config = run_of(make_tiny_run(tmp_path / "third", extractor="random-inception").model)
-    assert yardstick(MeasuringConfig(), config).extractor.preprocess.startswith("legacy_tensorflow")
-    assert yardstick(MeasuringConfig(resizing="clean"), config).extractor.preprocess.startswith("clean")
+    assert yardstick(MeasuringSettings(), config).extractor.preprocess.startswith("legacy_tensorflow")
+    assert yardstick(MeasuringSettings(resizing="clean"), config).extractor.preprocess.startswith("clean")
 
 
 @pytest.mark.parametrize(
@@ -660,7 +659,7 @@ def test_what_an_evaluation_is_called(source, name, tmp_path, monkeypatch):
 
 
 def test_names_of_samplers_with_many_time_points_fit_into_file_names():
-    names = [file_name(parse(f"multistep:{count}", DiffusionConfig())) for count in (2, 60, 61)]
+    names = [file_name(parse(f"multistep:{count}", Diffusion())) for count in (2, 60, 61)]
     assert names[0] == "multistep-2.52"
     assert len(set(names)) == 3
     assert max(map(len, names)) <= 100

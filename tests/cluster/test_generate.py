@@ -15,10 +15,11 @@ from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import Actors, plan_actors
 from cm_ray.data.shards import Manifest, load_all, write_shard
 from cm_ray.errors import UserError
-from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
+from cm_ray.metrics.extractors.extractor import statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
-from cm_ray.recipes.config import ActorsConfig
+from cm_ray.recipes.measuring import ActorSettings
 from cm_ray.sampling.requests import Request, sample_all
 from tests.cluster.tiny import save_tiny
 
@@ -47,11 +48,41 @@ def same(a, b):
 
 
 @pytest.mark.ray
-def test_one_actor_and_two_make_the_same_bits(ray_cluster, model_folder):
-    made = []
-    for count in (1, 2):
-        with SamplerPool(OPENER, dataclasses.replace(HALF_CORE, count=count)) as pool:
-            made.append(pool.generate(pool.put(model_folder), request(model_folder), ALL))
+def test_actors_that_find_no_room_hold_nothing_up(ray_cluster, model_folder, monkeypatch, capsys):
+    """The first of this file: `two_actors` would hold the room."""
+
+    @ray_cluster.remote(num_cpus=1)
+    class Other:
+        def there(self):
+            pass
+
+    other = Other.remote()
+    ray_cluster.get(other.there.remote())
+    with SamplerPool(OPENER, Actors(count=2, cpus=1)) as pool:  # of two cores, one is taken
+        gathered = pool.generate(pool.put(model_folder), request(model_folder), ALL)
+        assert gathered.count == 100
+        assert len(pool._ready) == 1
+    monkeypatch.setattr(generate, "_PATIENCE_S", 0.5)
+    with SamplerPool(OPENER, Actors(count=1, cpus=1.5)) as pool:
+        threading.Timer(3, ray_cluster.kill, [other]).start()
+        assert pool.generate(pool.put(model_folder), request(model_folder), ALL).count == 100
+    assert "waiting for room on the cluster for 1 actors" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def two_actors(ray_cluster):
+    """A pool for all tests that do not look at how it starts."""
+    with SamplerPool(OPENER, dataclasses.replace(HALF_CORE, count=2)) as pool:
+        yield pool
+
+
+@pytest.mark.ray
+def test_one_actor_and_two_make_the_same_bits(two_actors, model_folder):
+    with SamplerPool(OPENER, HALF_CORE) as one_actor:
+        made = [
+            pool.generate(pool.put(model_folder), request(model_folder), ALL)
+            for pool in (one_actor, two_actors)
+        ]
     assert same(*made)
     images, _ = sample_all(load_model(model_folder), request(model_folder))
     assert torch.equal(made[0].images, images)
@@ -63,31 +94,9 @@ def test_one_actor_and_two_make_the_same_bits(ray_cluster, model_folder):
 
 
 @pytest.mark.ray
-def test_an_actor_that_is_killed_changes_no_bit(ray_cluster, model_folder):
-    requests = [request(model_folder, "multistep:8", first=first, count=400) for first in (0, 400, 800)]
-    with SamplerPool(OPENER, dataclasses.replace(HALF_CORE, count=2)) as pool:
-        model = pool.put(model_folder)
-        calm = dict(pool.generate_all(model, requests, ALL))
-        pids = [ray_cluster.get(actor.__ray_call__.remote(lambda self: os.getpid())) for actor in pool.actors]
-        done = []
-
-        def progress(count, total):
-            if len(done) == 5:
-                os.kill(pids[0], signal.SIGKILL)
-            done.append(count)
-
-        killed = dict(pool.generate_all(model, requests, ALL, progress))
-        after = ray_cluster.get(pool.actors[0].__ray_call__.remote(lambda self: os.getpid()))
-    assert after != pids[0]
-    assert done[-1] == 1200
-    assert set(calm) == set(killed) == {0, 1, 2}
-    assert all(same(calm[place], killed[place]) for place in calm)
-
-
-@pytest.mark.ray
-def test_only_what_is_wanted_travels(ray_cluster, model_folder):
-    with SamplerPool(OPENER, HALF_CORE) as pool:
-        gathered = pool.generate(pool.put(model_folder), request(model_folder), frozenset(["statistics"]))
+def test_only_what_is_wanted_travels(two_actors, model_folder):
+    put = two_actors.put(model_folder)
+    gathered = two_actors.generate(put, request(model_folder), frozenset(["statistics"]))
     assert gathered.images is gathered.features is None
     assert gathered.statistics.n == 100
     with SamplerPool(None, HALF_CORE) as pool:
@@ -97,7 +106,7 @@ def test_only_what_is_wanted_travels(ray_cluster, model_folder):
 
 
 @pytest.mark.ray
-def test_images_of_shards_are_read_in_order(ray_cluster, tmp_path):
+def test_images_of_shards_are_read_in_order(two_actors, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5000, 1, 8, 8)).astype(np.uint8)
     shards = [
         write_shard(tmp_path / f"shard-{i}.parquet", part, np.full(len(part), -1))
@@ -107,14 +116,35 @@ def test_images_of_shards_are_read_in_order(ray_cluster, tmp_path):
         shape=(1, 8, 8), class_names=(), source="x", recipe="x", skipped=0, shards=tuple(shards)
     )
     manifest.save(tmp_path)
-    with SamplerPool(OPENER, dataclasses.replace(HALF_CORE, count=2)) as pool:
-        (gathered,) = pool.read(tmp_path, manifest, ALL)
-        parts = pool.read(tmp_path, manifest, ALL, parts=3)
+    (gathered,) = two_actors.read(tmp_path, manifest, ALL)
+    parts = two_actors.read(tmp_path, manifest, ALL, parts=3)
     assert [part.count for part in parts] == [1667, 1667, 1666]
     assert torch.equal(torch.cat([part.images for part in parts]), gathered.images)
     assert torch.equal(gathered.images, torch.from_numpy(load_all(tmp_path)[0]))
     assert gathered.statistics.n == 5000
     np.testing.assert_allclose(gathered.features.sum(0), gathered.statistics.total, rtol=1e-5)
+
+
+@pytest.mark.ray
+def test_an_actor_that_is_killed_changes_no_bit(ray_cluster, two_actors, model_folder):
+    requests = [request(model_folder, "multistep:8", first=first, count=400) for first in (0, 400, 800)]
+    pool = two_actors
+    model = pool.put(model_folder)
+    calm = dict(pool.generate_all(model, requests, ALL))
+    pids = [ray_cluster.get(actor.__ray_call__.remote(lambda self: os.getpid())) for actor in pool.actors]
+    done = []
+
+    def progress(count, total):
+        if len(done) == 5:
+            os.kill(pids[0], signal.SIGKILL)
+        done.append(count)
+
+    killed = dict(pool.generate_all(model, requests, ALL, progress))
+    after = ray_cluster.get(pool.actors[0].__ray_call__.remote(lambda self: os.getpid()))
+    assert after != pids[0]
+    assert done[-1] == 1200
+    assert set(calm) == set(killed) == {0, 1, 2}
+    assert all(same(calm[place], killed[place]) for place in calm)
 
 
 @pytest.mark.ray
@@ -135,42 +165,22 @@ def test_an_actor_that_dies_for_ever_is_given_up(ray_cluster, model_folder):
         pool.generate(pool.put(model_folder), request(model_folder), ALL)
 
 
-@pytest.mark.ray
-def test_actors_that_find_no_room_hold_nothing_up(ray_cluster, model_folder, monkeypatch, capsys):
-    @ray_cluster.remote(num_cpus=1)
-    class Other:
-        def there(self):
-            pass
-
-    other = Other.remote()
-    ray_cluster.get(other.there.remote())
-    with SamplerPool(OPENER, Actors(count=2, cpus=1)) as pool:  # of two cores, one is taken
-        gathered = pool.generate(pool.put(model_folder), request(model_folder), ALL)
-        assert gathered.count == 100
-        assert len(pool._ready) == 1
-    monkeypatch.setattr(generate, "_PATIENCE_S", 0.5)
-    with SamplerPool(OPENER, Actors(count=1, cpus=1.5)) as pool:
-        threading.Timer(3, ray_cluster.kill, [other]).start()
-        assert pool.generate(pool.put(model_folder), request(model_folder), ALL).count == 100
-    assert "waiting for room on the cluster for 1 actors" in capsys.readouterr().err
-
-
 GPU_NODE, CPU_NODE = {"CPU": 8.0, "GPU": 2.0}, {"CPU": 2.0}
 
 
 @pytest.mark.parametrize(
     ("config", "nodes", "expected"),
     [
-        (ActorsConfig(), [CPU_NODE], Actors(count=2, cpus=1)),
-        (ActorsConfig(), [GPU_NODE, CPU_NODE], Actors(count=2, cpus=1, gpus=1.0)),
-        (ActorsConfig(gpus_each=0.5), [GPU_NODE], Actors(count=4, cpus=1, gpus=0.5)),
+        (ActorSettings(), [CPU_NODE], Actors(count=2, cpus=1)),
+        (ActorSettings(), [GPU_NODE, CPU_NODE], Actors(count=2, cpus=1, gpus=1.0)),
+        (ActorSettings(gpus_each=0.5), [GPU_NODE], Actors(count=4, cpus=1, gpus=0.5)),
         (
-            ActorsConfig(gpus_each=0.4),
+            ActorSettings(gpus_each=0.4),
             [GPU_NODE],
             Actors(count=4, cpus=1, gpus=0.4),
         ),  # two to a GPU, not five
-        (ActorsConfig(use_gpu="no"), [GPU_NODE], Actors(count=8, cpus=1)),
-        (ActorsConfig(count=3, cpus_each=2), [GPU_NODE | {"GPU": 0}], Actors(count=3, cpus=2, threads=2)),
+        (ActorSettings(use_gpu="no"), [GPU_NODE], Actors(count=8, cpus=1)),
+        (ActorSettings(count=3, cpus_each=2), [GPU_NODE | {"GPU": 0}], Actors(count=3, cpus=2, threads=2)),
     ],
 )
 def test_actors_fit_the_cluster(config, nodes, expected):
@@ -180,11 +190,11 @@ def test_actors_fit_the_cluster(config, nodes, expected):
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        (ActorsConfig(count=3), "has room for 2"),
-        (ActorsConfig(cpus_each=4), "has room for 0"),
-        (ActorsConfig(use_gpu="yes"), "has no GPU"),
-        (ActorsConfig(gpus_each=2), "gpus-each in"),
-        (ActorsConfig(count=-1), "must not be negative"),
+        (ActorSettings(count=3), "has room for 2"),
+        (ActorSettings(cpus_each=4), "has room for 0"),
+        (ActorSettings(use_gpu="yes"), "has no GPU"),
+        (ActorSettings(gpus_each=2), "gpus-each in"),
+        (ActorSettings(count=-1), "must not be negative"),
     ],
 )
 def test_actors_that_do_not_fit(config, sentence):

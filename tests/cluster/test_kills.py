@@ -5,8 +5,9 @@ import signal
 
 import pytest
 
-from tests.cluster.processes import SMALL, descendants, job, reap, rows, run, started, wait_for, workers
+from tests.cluster.processes import SMALL, descendants, job, reap, rows, run, started, workers
 from tests.cluster.teaching import save_teacher
+from tests.waiting import LIMIT_S, wait_for
 
 pytestmark = pytest.mark.ray
 
@@ -53,13 +54,13 @@ def outcome(folder):
     return state.read_bytes(), models, log, pictures
 
 
-def reached(folder, step):
-    wait_for(lambda: any(row["step"] >= step for row in rows(folder)), f"step {step}")
+def reached(process, folder, step):
+    wait_for(lambda: any(row["step"] >= step for row in rows(folder)), f"step {step}", process)
 
 
 def kill_worker(process, folder, step):
     """Kill one of the workers when the log has reached a step."""
-    reached(folder, step)
+    reached(process, folder, step)
     victims = workers(process.pid)
     assert victims, "no worker was found"
     random.choice(victims).send_signal(signal.SIGKILL)
@@ -67,7 +68,7 @@ def kill_worker(process, folder, step):
 
 def kill_driver(process, folder, step):
     """Kill the driver when the log has reached a step."""
-    reached(folder, step)
+    reached(process, folder, step)
     family = descendants(process.pid)
     process.kill()
     process.wait()
@@ -82,7 +83,7 @@ def disturb(name, folder, num_workers, kills):
         for victim, step in kills.items():
             (kill_worker if victim == "worker" else kill_driver)(process, folder, step)
         if "driver" not in kills:
-            assert process.wait(200) == 0, "the driver goes on by itself"
+            assert process.wait(LIMIT_S) == 0, "the driver goes on by itself"
     if "driver" in kills:
         run(command)
 
@@ -94,7 +95,6 @@ def test_kills_change_nothing(uninterrupted, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("trial", range(10))
 def test_ten_random_kills_change_nothing(trial, uninterrupted, tmp_path):
     random.seed(trial)
@@ -107,9 +107,9 @@ def test_ten_random_kills_change_nothing(trial, uninterrupted, tmp_path):
 def test_a_second_driver_is_refused_and_ctrl_c_leaves(tmp_path):
     command = training("ict_digits.py", tmp_path / "run", 1)
     with started(command) as process:
-        wait_for(lambda: (tmp_path / "run" / "config.json").exists(), "the run's beginning")
+        wait_for(lambda: (tmp_path / "run" / "config.json").exists(), "the run's beginning", process)
         done = run(command, expect=2)
         assert "Another process is working in" in done.stderr
-        wait_for(lambda: rows(tmp_path / "run"), "the first row")
+        wait_for(lambda: rows(tmp_path / "run"), "the first row", process)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130, "not 0: it is not finished"
+        assert process.wait(LIMIT_S) == 130, "not 0: it is not finished"

@@ -17,6 +17,7 @@ from cm_ray.data.shard_writer import WORK
 from cm_ray.data.shards import Manifest, check_shards, load_all
 from cm_ray.errors import UserError
 from cm_ray.storage.files import locked
+from tests.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -107,7 +108,7 @@ def test_a_resume_keeps_what_was_done(tmp_path):
 
 def test_other_options_start_anew(tmp_path):
     source, out = save_images(tmp_path / "in", 6, odd=[5]), tmp_path / "out"
-    with pytest.raises(UserError, match=r"is (6x6|9x9) and .* is (6x6|9x9); pass --size") as raised:
+    with pytest.raises(UserError, match=r"is (6x6|9x9) and .* is (6x6|9x9); set size") as raised:
         make_shards(source, out, rows_per_shard=1)
     assert "\n" not in str(raised.value)
     assert not (out / "manifest.json").exists()
@@ -156,7 +157,7 @@ def test_a_second_run_waits_for_the_first(tmp_path):
         manifest = make_shards(open_source("digits"), tmp_path / "other")
         for path in (tmp_path / "other").iterdir():  # the first finishes
             path.rename(out / path.name)
-    thread.join(60)
+    thread.join(LIMIT_S)
     assert results == [manifest]
     assert not (out / WORK).exists()
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from cm_ray import recipes
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, save_model
-from cm_ray.recipes.config import override
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import override
 from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
 
 TINY = {
@@ -209,7 +209,7 @@ def missing_keys(settings, folder):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda settings, folder: str(folder), "is neither a run directory nor a model's folder"),
+        (lambda settings, folder: str(folder), "is not a model; give a run directory, a model's folder"),
         (consistency, "is a consistency model; give a diffusion model"),
         (other_images, r"makes images \(3, 8, 8\), and the data's are \(1, 8, 8\)"),
         (other_column, "was trained with column ve, and this run has edm: set --diffusion.column"),

@@ -7,9 +7,7 @@ import math
 import os
 import runpy
 import signal
-import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,49 +25,47 @@ from cm_ray.cluster.time_points import point_search
 from cm_ray.cluster.time_points.find import find_time_points
 from cm_ray.cluster.time_points.point_scores import WANTED, Kept, resampled_means
 from cm_ray.command_line.settings.time_points import TimePointSearch
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
+from cm_ray.metrics.estimate import infinitesimal_jackknife
 from cm_ray.metrics.extractors.digits_classifier import load_digits_images
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
-from cm_ray.metrics.measured import infinitesimal_jackknife
 from cm_ray.metrics.score import Score
 from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.networks.architectures import Network
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, ModelSpec, sampling_of, save_model
-from cm_ray.recipes.config import (
-    ActorsConfig,
-    DataConfig,
-    DiffusionConfig,
-    EvaluationConfig,
-    NetworkConfig,
-    TrainConfig,
-)
+from cm_ray.recipes.measuring import ActorSettings
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import DataSettings, EvaluationSettings
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.time_points.openai_indices import read_ts
 from cm_ray.tracking.registry import model_digest, register_model
 from cm_ray.tracking.store import default_uri, open_client
+from tests.cluster import processes
+from tests.waiting import wait_for
 
-ROOT = Path(__file__).parents[2]
-ONE, TWO = ActorsConfig(count=1, cpus_each=0.5), ActorsConfig(count=2, cpus_each=0.5)
+ONE, TWO = ActorSettings(count=1, cpus_each=0.5), ActorSettings(count=2, cpus_each=0.5)
 
 
 def make_run(folder, diffusion=None):
     """Make the run directory of a tiny model with random weights, of digits."""
-    network = NetworkConfig(
+    network = Network(
         channels=8, channel_mult=(1,), blocks=1, norm_groups=4, head_channels=8, attention_resolutions=()
     )
-    diffusion = diffusion or DiffusionConfig()
+    diffusion = diffusion or Diffusion()
     run = RunDirectory(folder)
     run.root.mkdir(parents=True)
     run.claim(
-        TrainConfig(
+        Recipe(
             network=network,
             diffusion=diffusion,
-            data=DataConfig(path="digits"),
-            evaluation=EvaluationConfig(extractor="digits"),
+            data=DataSettings(path="digits"),
+            evaluation=EvaluationSettings(extractor="digits"),
         )
     )
     with torch.random.fork_rng(devices=[]):
@@ -134,7 +130,7 @@ def requests_made(monkeypatch):
 
 @pytest.mark.ray
 def test_the_points_are_the_best_of_all_that_was_evaluated(warm, run, requests_made):
-    found = find_time_points(search(run, spend="fixed", method="exhaustive", steps=2, sweeps=0))
+    found = find_time_points(search(run, spend="fixed", method="exhaustive", steps=2, passes=0))
     rows = result(found)["evaluated"]
     times = karras_times(10)
     assert [row["points"] for row in rows] == [[i] for i in range(1, 9)]
@@ -191,7 +187,7 @@ def test_adaptive_searches_find_the_minimum_of_the_exhaustive_curve(warm, run, s
     }
     assert len(as_good) < 3, "the curve tells candidates apart"
     for spend in ("smooth", "raced"):
-        settings = search(run, spend, spend=spend, steps=2, sweeps=0, update=False, batch_size=80)
+        settings = search(run, spend, spend=spend, steps=2, passes=0, update=False, batch_size=80)
         (placed,) = result(find_time_points(settings))["placed"]
         assert placed["best"] in as_good
         assert placed["spent"] < placed["fixed"]
@@ -215,7 +211,7 @@ def test_the_model_samples_by_its_points_from_then_on(warm, run, capsys, monkeyp
     ]:
         monkeypatch.setattr(sys, "argv", ["sample.py", str(run.root), "--samples", "4", "--out", out, *how])
         with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(ROOT / "jobs" / "sample.py"), run_name="__main__")
+            runpy.run_path(str(processes.ROOT / "jobs" / "sample.py"), run_name="__main__")
         assert ended.value.code == 0
     a, b, c = (np.load(run.root / f"{out}.npz")["arr_0"] for out in "abc")
     assert np.array_equal(a, b)
@@ -315,7 +311,7 @@ def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
     ("changes", "sentence"),
     [
         ({"nfe": 1}, "has no time points to search"),
-        ({"first": 400}, "ends within its budget"),
+        ({"first": 400}, "must be 1 to its budget"),
         ({"data": "nowhere"}, "no data set and no path"),
         ({"extractor": "nothing"}, "no extractor 'nothing'"),
         ({"extractor": "cifar-resnet20", "weights": "/nowhere"}, "SHA-256"),
@@ -323,14 +319,14 @@ def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
         ({"budget": 1}, "--budget must be at least 2, not 1"),
         ({"boundaries": -1}, "--boundaries must be at least 0, not -1"),
         ({"boundaries": 3}, "no room for 2 points between its ends: take --boundaries 4"),
-        ({"refinements": -1}, "--refinements must be at least 0, not -1"),
+        ({"passes": -1}, "--passes must be at least 0, not -1"),
         ({"seed": -2}, "--seed must be at least 0, not -2"),
         ({"probes": -1}, "--probes must be at least 0, not -1"),
         ({"first": 1}, "--first must be at least 2"),
         ({"tolerance": math.nan}, "--tolerance must be a number of 0 or more, not nan"),
         ({"tolerance": -0.1}, "--tolerance must be a number of 0 or more, not -0.1"),
         ({"zone": math.inf}, "--zone must be a number of 0 or more, not inf"),
-        ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is no address of an MLflow store"),
+        ({"tracking_uri": "mlflow.db"}, "'mlflow.db' is not the address of an MLflow store"),
     ],
 )
 def test_settings_that_are_refused(run, changes, sentence, request):
@@ -343,7 +339,7 @@ def test_settings_that_are_refused(run, changes, sentence, request):
 
 
 def test_a_diffusion_model_has_no_time_points(tmp_path):
-    run = make_run(tmp_path / "edm", DiffusionConfig(boundary="none"))
+    run = make_run(tmp_path / "edm", Diffusion(boundary="none"))
     with pytest.raises(UserError, match="is a diffusion model"):
         find_time_points(search(run))
 
@@ -414,7 +410,7 @@ def test_a_finished_search_of_other_images_or_settings_is_not_shown(ray_cluster,
 
 @pytest.mark.parametrize("owner", ["config.json", "source.json", "cells", "tracking.json", "result.json"])
 def test_the_directory_of_another_job_is_left_alone(run, owner, monkeypatch):
-    monkeypatch.setattr(module, "Group", lambda *_, **__: pytest.fail("MLflow is told of it"))
+    monkeypatch.setattr(module, "RunGroup", lambda *_, **__: pytest.fail("MLflow is told of it"))
     other = run.root.with_name("other")
     write_json(other / owner, {})
     with pytest.raises(UserError, match=r"other belongs to .*; choose another --run-dir"):
@@ -519,21 +515,35 @@ def test_what_other_devices_made_is_not_remembered(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_search_that_is_killed_goes_on(run):
-    """SIGKILL of the driver at any time, with a Ray of its own, until a call ends by itself."""
+    """SIGKILL of the driver, with a Ray of its own, whenever it has remembered more; then to the end."""
     calm = find_time_points(search(run, "calm", update=False))
-    command = [sys.executable, str(ROOT / "jobs" / "time_points.py"), str(run.root), "--nfe", "3"]
-    command += ["--boundaries", "10", "--budget", "320", "--first", "80", "--batch-size", "40", "--no-update"]
-    command += ["--tracking-uri", "none", "--run-dir", str(run.root.with_name("killed"))]
-    command += ["--actors.count", "2", "--actors.cpus-each", "0.5"]
-    for attempt in range(20):
-        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
-        try:
-            code = process.wait(timeout=15 + 2 * attempt)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+    folder = run.root.with_name("killed")
+    options = [
+        "--nfe",
+        3,
+        "--boundaries",
+        10,
+        "--budget",
+        320,
+        "--first",
+        80,
+        "--batch-size",
+        40,
+        "--no-update",
+    ]
+    options += ["--tracking-uri", "none", "--actors.count", 2, "--actors.cpus-each", 0.5]
+    command = processes.job("time_points.py", run.root, *options, "--run-dir", folder)
+
+    def remembered():
+        return len(list(folder.rglob("*.safetensors")))
+
+    for _ in range(3):
+        more = remembered() + 1
+        with processes.started(command) as process:
+            wait_for(lambda more=more: remembered() >= more, f"{more} parts of the search", process)
+            family = processes.descendants(process.pid)
+            process.kill()
             process.wait()
-            time.sleep(1)
-            continue
-        assert code == 0
-        break
-    assert result(RunDirectory(run.root.with_name("killed"))) == result(calm)
+            processes.reap(family)
+    processes.run(command)
+    assert result(RunDirectory(folder)) == result(calm)

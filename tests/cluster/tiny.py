@@ -2,12 +2,15 @@
 
 import torch
 
+from cm_ray.core.diffusion import Diffusion
+from cm_ray.networks.architectures import Network
 from cm_ray.networks.model import Model, ModelSpec, save_model
-from cm_ray.recipes.config import DataConfig, DiffusionConfig, EvaluationConfig, NetworkConfig, TrainConfig
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import DataSettings, EvaluationSettings
 from cm_ray.runs.directory import RunDirectory
 
-DIFFUSION = DiffusionConfig()
-NETWORK = NetworkConfig(channels=8, channel_mult=(1, 2), blocks=1, norm_groups=4, head_channels=8)
+DIFFUSION = Diffusion()
+NETWORK = Network(channels=8, channel_mult=(1, 2), blocks=1, norm_groups=4, head_channels=8)
 DIGITS = tuple("0123456789")
 
 
@@ -29,11 +32,11 @@ def make_tiny_run(folder, *, data="digits", extractor="digits", **model):
     run = RunDirectory(folder)
     run.root.mkdir(parents=True)
     run.claim(
-        TrainConfig(
-            data=DataConfig(path=data),
+        Recipe(
+            data=DataSettings(path=data),
             network=model.get("network", NETWORK),
             diffusion=model.get("diffusion", DIFFUSION),
-            evaluation=EvaluationConfig(extractor=extractor),
+            evaluation=EvaluationSettings(extractor=extractor),
         )
     )
     save_tiny(run.model, **model)

@@ -1,7 +1,7 @@
 """Files of search spaces whose trainings take a second."""
 
 HEAD = """
-from cm_ray import recipes as presets
+from cm_ray import recipes
 from cm_ray.recipes.config import override
 from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space, When
 

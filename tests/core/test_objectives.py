@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
-from cm_ray.core.distance import L1, L2, Norm, PseudoHuber
-from cm_ray.core.losses import regression_loss
 from cm_ray.core.objectives import (
     ConsistencyDistillation,
     ConsistencyTraining,
@@ -14,6 +11,9 @@ from cm_ray.core.objectives import (
     ProgressiveDistillation,
     euler_to_denoised,
 )
+
+from cm_ray.core.distance import L1, L2, Norm, PseudoHuber
+from cm_ray.core.losses import regression_loss
 from cm_ray.core.pairs import perturb
 from cm_ray.core.precondition import EDM, Boundary, precondition
 from cm_ray.core.samplers import euler

@@ -26,8 +26,9 @@ from docker.utils.build import exclude_paths
 from mlflow.server.security_utils import is_allowed_host_header
 from packaging.requirements import Requirement
 
-from cm_ray.command_line.recipe_options import SHORT
-from cm_ray.recipes.config import TrainConfig, flatten
+from cm_ray.command_line.recipe_options import ALIASES
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.settings.tree import flatten
 
 REPO = Path(__file__).parents[2]
 DOCKER = REPO / "docker"
@@ -443,12 +444,12 @@ def test_rayjob_has_a_gpu_for_every_training_worker_and_cleans_up():
 
 
 def test_the_jobs_exist_and_know_the_options():
-    known = set(flatten(TrainConfig())) | {"help"}
+    known = set(flatten(Recipe())) | {"help"}
     assert len(commands()) >= 6
     for _, job, *words in commands():
         assert (REPO / job).is_file(), f"{job} does not exist"
         for option in (word for word in words if word.startswith("--")):
-            path = SHORT.get(option, option).removeprefix("--").replace("-", "_")
+            path = ALIASES.get(option, option).removeprefix("--").replace("-", "_")
             assert path in known, f"{job} has no option {option}"
     assert "--run-dir /runs/" in rayjob_documents()[1]["spec"]["entrypoint"]
 

@@ -12,10 +12,11 @@ from cm_ray.editing.model_edits import edited
 from cm_ray.editing.replacement import patch_means, super_resolution
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.metrics.extractors.digits_classifier import load_digits_images
-from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
+from cm_ray.metrics.extractors.extractor import statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from tests.training.test_distilled_digits import trained
 
 EDITED = 600

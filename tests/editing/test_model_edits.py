@@ -5,22 +5,22 @@ import dataclasses
 import pytest
 import torch
 
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.editing.model_edits import check_label, edit_steps, edited, interpolation_steps, shown_before
 from cm_ray.editing.replacement import luminance, patch_means
 from cm_ray.editing.tasks import Edit, plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, sampling_of, to_uint8
-from cm_ray.recipes.config import DiffusionConfig
 from tests.networks.test_unet import TINY, trained_like
 
-GREY = ModelSpec(network=TINY, diffusion=DiffusionConfig(), shape=(1, 8, 8), time_points=((2.0,),))
+GREY = ModelSpec(network=TINY, diffusion=Diffusion(), shape=(1, 8, 8), time_points=((2.0,),))
 COLOUR = dataclasses.replace(GREY, shape=(3, 16, 16))
 LABELLED = dataclasses.replace(
     COLOUR, network=dataclasses.replace(TINY, conditional=True), class_names=("a", "b", "c")
 )
 DENOISER = dataclasses.replace(
-    LABELLED, diffusion=DiffusionConfig(boundary="none"), sampler="heun:3", time_points=()
+    LABELLED, diffusion=Diffusion(boundary="none"), sampler="heun:3", time_points=()
 )
 INDICES = torch.arange(6)
 

@@ -2,12 +2,12 @@
 
 import pytest
 
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import karras_times
 from cm_ray.editing.tasks import factors, plan_edit
 from cm_ray.errors import UserError
-from cm_ray.recipes.config import DiffusionConfig
 
-CONSISTENCY, DENOISER = DiffusionConfig(), DiffusionConfig(boundary="none")
+CONSISTENCY, DENOISER = Diffusion(), Diffusion(boundary="none")
 GREY, COLOUR = (1, 8, 8), (3, 32, 48)
 
 

@@ -13,9 +13,9 @@ from cm_ray import recipes
 from cm_ray.cluster.train.run import train
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
-from cm_ray.recipes.checks import check
-from cm_ray.recipes.config import TrainConfig, from_dict, override, to_dict
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import from_dict, override, to_dict
 from cm_ray.training import recipe
 
 ROOT = Path(__file__).parents[2]
@@ -60,12 +60,12 @@ def job(monkeypatch, capsys):
         ("ct_cifar.py", ["--schedule.s0", "200"], "--schedule.s0 200 must be in [1, s1 = 150]"),
         ("cd_cifar.py", [], "Which teacher? --teacher takes a run directory"),
         ("ect_cifar.py", [], "Which teacher? --teacher takes a run directory"),
-        ("sample.py", ["nowhere"], "nowhere is neither a run directory nor a model's folder"),
+        ("sample.py", ["nowhere"], "nowhere is not a model; give a run directory, a model's folder"),
         ("edit.py", ["inpant", "--model", "nowhere"], "inpaint"),
         (
             "edit.py",
             ["stroke", "--model", "nowhere"],
-            "nowhere is neither a run directory nor a model's folder",
+            "nowhere is not a model; give a run directory, a model's folder",
         ),
         ("track.py", ["nowhere"], "nowhere is not a run directory"),
         ("evaluate.py", ["digits"], "Compared with which images? --data takes a folder"),
@@ -195,7 +195,7 @@ class TestOnACluster:
         run = RunDirectory(tmp_path / "run")
         run.root.mkdir()
         run.claim(override(recipes.ict_digits(), TINY | {"seed": 4}))
-        refused(r"holds a run with other settings: seed \(4 there, 0 here\)", run_dir=str(run.root))
+        refused(r"has a run with other settings: seed \(4 there, 0 here\)", run_dir=str(run.root))
         assert run.config().seed == 4
 
 
@@ -207,7 +207,7 @@ def test_configs_go_to_json_and_back(preset):
             check(config)
         config = override(config, {"teacher.model": "runs/edm"})
     check(config)
-    assert from_dict(TrainConfig, to_dict(config)) == config
+    assert from_dict(Recipe, to_dict(config)) == config
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.networks.model import SPEC, ModelSpec, save_model
 from cm_ray.recipes import PRESETS
-from cm_ray.recipes.config import override
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import override
 from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
 from tests.networks.test_model import LABELLED, model
 
@@ -114,7 +114,7 @@ def test_an_empty_folder_is_free_and_a_killed_export_leaves_it_so(job, run_direc
 def test_what_names_no_model_is_said(job, tmp_path):
     done = job("export.py", tmp_path / "nowhere", "--out", tmp_path / "x")
     assert done.code == 2
-    assert "nowhere is neither a run directory nor a model's folder, a file of weights" in done.err
+    assert "nowhere is not a model; give a run directory, a model's folder, a file of weights" in done.err
 
 
 NETWORK = {

@@ -13,6 +13,7 @@ from PIL import Image
 from cm_ray.metrics.extractors.inception import InceptionExtractor
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.networks.vision import torchvision
+from tests.absent import shared
 
 _ORACLES = ("fid", "inception", "kid")
 
@@ -50,9 +51,6 @@ def cifar_images(cifar10):
 
 
 @pytest.fixture(scope="session")
-def published_weights(cifar10):
+def published_weights():
     """The folder of published weights beside the data."""
-    folder = cifar10.parents[1] / "weights"
-    if not folder.is_dir():
-        pytest.skip("the published weights are not beside this checkout")
-    return folder
+    return shared("weights", reason="the published weights are not beside this checkout")

@@ -15,9 +15,10 @@ from torch import nn
 
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import clean_fid
+from cm_ray.metrics.extractors.extractor import Classifier, features_of
 from cm_ray.metrics.extractors.inception import InceptionExtractor
 from cm_ray.metrics.extractors.published_weights import TORCHSCRIPT_INCEPTION
-from cm_ray.metrics.extractors.registry import Classifier, features_of, open_extractor
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.extractors.resizing import RESIZINGS
 from cm_ray.metrics.score import frechet_score
 from cm_ray.networks.vision import torchvision
@@ -169,11 +170,9 @@ def test_grey_images_are_repeated_and_others_refused(small_file, published):
     extractor = open_extractor("clean-fid", weights=small_file)
     grey = images(2, channels=1)
     torch.testing.assert_close(extractor.features(grey), extractor.features(grey.repeat(1, 3, 1, 1)))
-    with pytest.raises(
-        UserError, match=r"clean-fid is made for uint8 images \(b, 1 or 3, h, w\), not for float32"
-    ):
+    with pytest.raises(UserError, match=r"clean-fid needs uint8 images \(b, 1 or 3, h, w\), not float32"):
         extractor.features(torch.zeros(1, 3, 32, 32))
-    with pytest.raises(UserError, match=r"not for uint8 \(1, 2, 32, 32\)"):
+    with pytest.raises(UserError, match=r"not uint8 \(1, 2, 32, 32\)"):
         extractor.features(images(1, channels=2))
 
 
@@ -185,9 +184,7 @@ def test_it_says_what_it_is_and_is_never_called_fid(resizing, small_file, publis
     assert extractor.preprocess.startswith(f"{resizing}: 299x299 ")
     assert "by clean-fid 0." in extractor.preprocess
     assert not isinstance(extractor, Classifier)
-    score = frechet_score(
-        1.0, extractor, n=50_000, seed=0, reference="cd" * 32, sampler="one-step", evaluations=1
-    )
+    score = frechet_score(1.0, extractor, n=50_000, seed=0, reference="cd" * 32, sampler="one-step", nfe=1)
     assert (score.name, score.is_fid) == ("FD-clean-fid-50000", False)
 
 

@@ -6,7 +6,8 @@ import torch
 from cm_ray.core.noise import Purpose, uniform
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import digits_classifier as digits
-from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
+from cm_ray.metrics.extractors.extractor import statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 
 WEIGHTS_SHA256 = "b2a29fdcd97f4b914e0301f07d84cba29bbf521c9f0d60f60559044cad793ae3"
@@ -70,7 +71,7 @@ def test_the_distance_orders_samples_by_how_wrong_they_are(extractor):
 
 @pytest.mark.parametrize("bad", [torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 1, 8, 8)])
 def test_other_images_are_refused(extractor, bad):
-    with pytest.raises(UserError, match=r"made for uint8 images \(b, 1, 8, 8\), not for"):
+    with pytest.raises(UserError, match=r"needs uint8 images \(b, 1, 8, 8\), not"):
         extractor.features(bad)
 
 

@@ -6,8 +6,8 @@ import torch
 
 from cm_ray.errors import UserError
 from cm_ray.metrics import frechet
+from cm_ray.metrics.estimate import repeated, standard_error
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
-from cm_ray.metrics.measured import repeated, standard_error
 from cm_ray.metrics.statistics import FeatureStatistics
 
 

@@ -10,9 +10,10 @@ from PIL import Image
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import inception
 from cm_ray.metrics.extractors import published_weights as weights
+from cm_ray.metrics.extractors.extractor import Classifier
 from cm_ray.metrics.extractors.inception import InceptionExtractor
 from cm_ray.metrics.extractors.published_weights import PublishedWeights
-from cm_ray.metrics.extractors.registry import Classifier, open_extractor
+from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.networks.vision import torchvision
 
 RANDOM_SHA256 = "d883e7046ad1b45c6f1d1ccdaa1065f0f44b97959cf91b59242fc4ff19aa4b3d"
@@ -123,7 +124,7 @@ def test_grey_images_are_repeated_and_others_refused(random_inception):
     grey = images(1, channels=1)
     expected = random_inception.features(grey.expand(-1, 3, -1, -1))
     torch.testing.assert_close(random_inception.features(grey), expected)
-    with pytest.raises(UserError, match=r"made for uint8 images \(b, 1 or 3, h, w\), not for float32"):
+    with pytest.raises(UserError, match=r"needs uint8 images \(b, 1 or 3, h, w\), not float32"):
         random_inception.features(torch.zeros(1, 3, 32, 32))
 
 

@@ -66,7 +66,7 @@ def test_the_error_is_that_of_repeated_experiments():
     assert scores[0].error == pytest.approx(float(deviation), rel=0.4)
 
 
-@pytest.mark.parametrize("n", [50, 100])
+@pytest.mark.parametrize("n", [50, pytest.param(100, marks=pytest.mark.exhaustive)])
 def test_the_error_of_few_samples_a_split_is_finite_and_that_of_repeated_experiments(n):
     scores = [inception_score(logits(n, seed=seed), replicates=100) for seed in range(100)]
     deviation = torch.tensor([score.value for score in scores]).std()

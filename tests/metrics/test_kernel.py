@@ -79,6 +79,6 @@ def test_too_few_vectors_are_refused():
         kernel_distance(features(30), features(50), block=20)
     with pytest.raises(UserError, match="at least 4 images in each set, not 3"):
         kernel_distance(features(50), features(3))
-    with pytest.raises(UserError, match="blocks of two or more vectors, not of 1"):
+    with pytest.raises(UserError, match="must have 2 or more vectors, not 1"):
         kernel_distance(features(50), features(50), block=1)
     assert kernel_distance(features(4), features(4, seed=1)).settings["block"] == 2

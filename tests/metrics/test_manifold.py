@@ -110,5 +110,5 @@ def test_the_error_of_the_precision_is_binomial():
 def test_too_few_vectors_or_neighbours_are_refused():
     with pytest.raises(UserError, match="at least 8 images in each set, not 7"):
         precision_and_recall(features(7), features(10))
-    with pytest.raises(UserError, match="k must be at least 1"):
+    with pytest.raises(UserError, match="must be at least 1, not 0"):
         precision_and_recall(features(5), features(10), k=0)

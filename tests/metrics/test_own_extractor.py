@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from cm_ray.errors import UserError
-from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
+from cm_ray.metrics.extractors.extractor import statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor
 
 MODULE = """
 class Pixels:
@@ -42,13 +43,13 @@ def test_a_factory_makes_the_extractor(module):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("no_such_package.x:y", "cannot be had"),
-        ("own_pixels:missing", "cannot be had"),
-        (":", "cannot be had"),
-        (".relative:y", "cannot be had"),
-        ("own_pixels:text", "no factory"),
+        ("no_such_package.x:y", "cannot be imported"),
+        ("own_pixels:missing", "cannot be imported"),
+        (":", "cannot be imported"),
+        (".relative:y", "cannot be imported"),
+        ("own_pixels:text", "is not callable"),
         ("own_pixels:nothing", "lacks name, dim, weights_sha256, preprocess, features"),
-        ("own_pixels:Impostor", "calls itself inception-2015"),
+        ("own_pixels:Impostor", "name of a built-in one, inception-2015"),
     ],
 )
 def test_what_is_no_extractor_is_refused(path, said, module):

@@ -5,17 +5,17 @@ import json
 import pytest
 
 from cm_ray.errors import UserError
+from cm_ray.metrics.estimate import Estimate
 from cm_ray.metrics.extractors.published_weights import INCEPTION_2015
-from cm_ray.metrics.measured import Measured
 from cm_ray.metrics.score import (
-    DESCRIBING,
+    COMPARED,
+    DESCRIPTIVE,
     KINDS,
-    MEASURING,
     Score,
     better,
     comparable,
     frechet_score,
-    measured_score,
+    score_from_estimate,
 )
 
 
@@ -29,31 +29,31 @@ def score(value=1.0, **changes):
         "seed": 0,
         "reference": "cd" * 32,
         "sampler": "one-step",
-        "evaluations": 1,
+        "nfe": 1,
     } | changes
     return frechet_score(value, Fake(), **settings)
 
 
 def test_the_name_tells_what_it_is():
     assert score().name == "FD-digits-1797"
-    assert score(sampler="heun:18", evaluations=35).metric == "FD-digits-1797/heun:18"
+    assert score(sampler="heun:18", nfe=35).metric == "FD-digits-1797/heun:18"
 
 
 def test_a_row_is_json_and_comes_back():
-    there = score(0.25, sampler="multistep@2.0,0.8", evaluations=3)
+    there = score(0.25, sampler="multistep@2.0,0.8", nfe=3)
     back = Score.from_row(json.loads(json.dumps(there.to_row())))
     assert back == there
-    assert set(there.key) == {*MEASURING, *DESCRIBING}
+    assert set(there.key) == {*COMPARED, *DESCRIPTIVE}
 
 
 def test_lower_is_better_under_one_key():
     assert better(score(1.0), score(2.0))
     assert not better(score(2.0), score(2.0))
-    two = [score(sampler=f"multistep@{tau}", evaluations=2) for tau in (0.8, 0.9)]
+    two = [score(sampler=f"multistep@{tau}", nfe=2) for tau in (0.8, 0.9)]
     assert comparable(*two)
 
 
-@pytest.mark.parametrize("changes", [{"n": 5}, {"seed": 1}, {"reference": "x"}, {"evaluations": 2}])
+@pytest.mark.parametrize("changes", [{"n": 5}, {"seed": 1}, {"reference": "x"}, {"nfe": 2}])
 def test_scores_of_different_keys_never_compare(changes):
     with pytest.raises(UserError, match=r"do not compare: .* is .* and "):
         better(score(), score(**changes))
@@ -67,9 +67,9 @@ def test_what_is_no_score_is_refused():
             of_kind("IS", error=error)
     with pytest.raises(ValueError, match="error must be finite"):
         Score.from_row(of_kind("IS").to_row() | {"error": float("nan")})
-    with pytest.raises(ValueError, match="not a row"):
+    with pytest.raises(ValueError, match="not the row"):
         Score.from_row({"value": 1})
-    with pytest.raises(ValueError, match="key has"):
+    with pytest.raises(ValueError, match="key must have"):
         Score(value=1.0, key={})
     with pytest.raises(ValueError, match="has the key of FD-digits-1797"):
         Score.from_row(score().to_row() | {"name": "FID-50k"})
@@ -78,7 +78,7 @@ def test_what_is_no_score_is_refused():
 
 
 def of_kind(kind, value=1.0, error=0.1, **settings):
-    return measured_score(kind, Measured(value=value, error=error, settings=settings), score().key)
+    return score_from_estimate(kind, Estimate(value=value, error=error, settings=settings), score().key)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ class Published:
 
 def published_score(n=50_000, reference="cd" * 32, **changes):
     extractor = type("Changed", (Published,), changes)
-    return frechet_score(1.0, extractor, n=n, seed=0, reference=reference, sampler="one-step", evaluations=1)
+    return frechet_score(1.0, extractor, n=n, seed=0, reference=reference, sampler="one-step", nfe=1)
 
 
 def test_fid_50k_is_one():
@@ -154,4 +154,4 @@ def test_what_is_no_fid_50k_is_not_named_so(changes, name):
 
 def test_other_kinds_are_no_fid():
     key = published_score().key
-    assert measured_score("KID", Measured(value=1.0, error=0.1), key).name == "KID-inception-2015-50000"
+    assert score_from_estimate("KID", Estimate(value=1.0, error=0.1), key).name == "KID-inception-2015-50000"

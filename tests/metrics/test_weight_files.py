@@ -58,7 +58,7 @@ def test_what_is_named_decides_and_other_files_are_refused(file, monkeypatch):
     says_what_to_do(error, NOWHERE, other.sha256, file)
     missing = file.parent / "missing.pth"
     monkeypatch.setenv("SOME_WEIGHTS", str(missing))
-    with pytest.raises(UserError, match="named by SOME_WEIGHTS, is not there; fetch") as error:
+    with pytest.raises(UserError, match="named by SOME_WEIGHTS, is missing; download") as error:
         published(file).find()
     says_what_to_do(error, NOWHERE, published(file).sha256, missing)
 
@@ -112,7 +112,7 @@ def test_missing_weights_say_where_they_are_and_where_to_put_them(file, tmp_path
 def test_extractors_refuse_other_weights(name, weights, tmp_path):
     file = tmp_path / weights.file_name
     file.write_bytes(b"something else")
-    with pytest.raises(UserError, match=f"fetch https://github.com/.*{weights.sha256}"):
+    with pytest.raises(UserError, match=f"download https://github.com/.*{weights.sha256}"):
         open_extractor(name, weights=file)
 
 

@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cm_ray import recipes
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.samplers import clipped, multistep
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
+from cm_ray.networks.architectures import Network
 from cm_ray.networks.formats.diffusers_names import from_diffusers, to_diffusers
 from cm_ray.networks.formats.diffusers_pipeline import _spec, write_pipeline
 from cm_ray.networks.formats.openai import placeholders
@@ -19,7 +21,6 @@ from cm_ray.networks.formats.reading import load_model, read_model
 from cm_ray.networks.formats.unet_parts import network_of
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.networks.vision import torchvision
-from cm_ray.recipes.config import DiffusionConfig, NetworkConfig
 from cm_ray.sampling.text import parse
 from tests.networks.test_unet import trained_like
 
@@ -31,7 +32,7 @@ SMALL = {"channels": 8, "head_channels": 4, "norm_groups": 8, "gradient_checkpoi
 def spec_of(network, size, classes, **diffusion):
     return ModelSpec(
         network=network,
-        diffusion=DiffusionConfig(**diffusion),
+        diffusion=Diffusion(**diffusion),
         shape=(3, size, size),
         class_names=placeholders(classes),
     )
@@ -41,7 +42,7 @@ SPECS = {
     "imagenet64": spec_of(dataclasses.replace(IMAGENET, attention_resolutions=(8, 4, 2), **SMALL), 16, 10),
     "lsun256": spec_of(dataclasses.replace(LSUN, attention_resolutions=(4, 2, 1), **SMALL), 32, 0),
     "convolutions": spec_of(
-        NetworkConfig(
+        Network(
             channels=16,
             channel_mult=(1, 2),
             blocks=1,

@@ -13,14 +13,17 @@ import torch
 from torch.nn.functional import conv2d, conv_transpose2d, group_norm, linear, silu
 
 from cm_ray import recipes
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.errors import UserError
+from cm_ray.networks.architectures import Network
 from cm_ray.networks.formats.edm import read_edm
 from cm_ray.networks.formats.reading import load_model, read_model
 from cm_ray.networks.formats.unet_parts import network_of
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import UNet
-from cm_ray.recipes.config import DiffusionConfig, NetworkConfig, override
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.settings.tree import override
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 
 class Theirs:
@@ -223,8 +226,8 @@ SMALL = {
     "network.attention_resolutions": (4,),
 }
 ASSUMED = ModelSpec(
-    network=NetworkConfig(),
-    diffusion=DiffusionConfig(column="vp", boundary="none", time_scale=1000.0, sigma_data=0.3, t_max=70.0),
+    network=Network(),
+    diffusion=Diffusion(column="vp", boundary="none", time_scale=1000.0, sigma_data=0.3, t_max=70.0),
     shape=(3, 8, 8),
 )
 

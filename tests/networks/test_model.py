@@ -5,22 +5,20 @@ import dataclasses
 import pytest
 import torch
 
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, sampling_of, save_model, to_uint8
-from cm_ray.recipes.config import DiffusionConfig
 from cm_ray.sampling.requests import Request, sample_all, sample_units
 from tests.networks.test_unet import TINY, trained_like
 
-SPEC = ModelSpec(network=TINY, diffusion=DiffusionConfig(), shape=(1, 8, 8), time_points=((2.0,), (2.5, 0.5)))
+SPEC = ModelSpec(network=TINY, diffusion=Diffusion(), shape=(1, 8, 8), time_points=((2.0,), (2.5, 0.5)))
 LABELLED = dataclasses.replace(
     SPEC, network=dataclasses.replace(TINY, conditional=True), class_names=("a", "b", "c")
 )
 
 
-DENOISER = dataclasses.replace(
-    SPEC, diffusion=DiffusionConfig(boundary="none"), time_points=(), sampler="heun:3"
-)
+DENOISER = dataclasses.replace(SPEC, diffusion=Diffusion(boundary="none"), time_points=(), sampler="heun:3")
 
 
 def request(count, spec=SPEC, **more):
@@ -114,7 +112,7 @@ def test_what_is_asked_of_a_model():
 @pytest.mark.parametrize("boundary", ["skip", "piecewise", "none"])
 @pytest.mark.parametrize("column", ["edm", "vp", "ve"])
 def test_every_preconditioning_goes_through_the_network(column, boundary):
-    spec = dataclasses.replace(SPEC, diffusion=DiffusionConfig(column=column, boundary=boundary))
+    spec = dataclasses.replace(SPEC, diffusion=Diffusion(column=column, boundary=boundary))
     made, x = model(spec), torch.randn(3, 1, 8, 8)
     assert torch.isfinite(made(x, torch.tensor([0.002, 1.0, 80.0]))).all()
     if boundary != "none":

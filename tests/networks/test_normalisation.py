@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional
 
 from cm_ray.networks import normalisation
+from cm_ray.networks.architectures import Network
 from cm_ray.networks.normalisation import GroupNorm
 from cm_ray.networks.unet import UNet
-from cm_ray.recipes.config import NetworkConfig
 
 
 def inputs(dtype, size=16):
@@ -86,7 +86,7 @@ def test_other_images_take_pytorchs_operations(x):
 @pytest.mark.parametrize("family", ["adm", "ncsn++"])
 def test_a_network_computes_the_same_with_and_without(family, monkeypatch):
     """Fused against PyTorch's operations, output and all gradients, to the roundings of 20 layers."""
-    config = NetworkConfig(
+    config = Network(
         family=family, channels=16, channel_mult=(1, 2), blocks=1, attention_resolutions=(16,), norm_groups=4
     )
     config = dataclasses.replace(config, head_channels=0, scale_shift=family == "adm")

@@ -7,12 +7,12 @@ import torch
 
 from cm_ray import recipes
 from cm_ray.errors import UserError
+from cm_ray.networks.architectures import Network
 from cm_ray.networks.blocks import AttentionBlock, sinusoidal_embedding
 from cm_ray.networks.families import ADM
 from cm_ray.networks.unet import UNet
-from cm_ray.recipes.config import NetworkConfig
 
-TINY = NetworkConfig(
+TINY = Network(
     channels=16, channel_mult=(1, 2), blocks=1, attention_resolutions=(4,), head_channels=8, norm_groups=4
 )
 

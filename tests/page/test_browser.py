@@ -1,8 +1,6 @@
 """The page in a real browser: load, sample, paint a mask, get the edited picture."""
 
 import base64
-import contextlib
-import importlib
 import io
 import os
 import shutil
@@ -10,9 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,16 +19,14 @@ from PIL import Image
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of, to_uint8
 from cm_ray.sampling.pictures import grid_picture
+from tests.absent import installed, skip
 from tests.cluster.tiny import NETWORK, make_tiny_run
+from tests.waiting import LIMIT_S, wait_for_server
 
-IN_CI = os.environ.get("CI") == "true"
-"""In continuous integration (.ci/run) a test that cannot run fails, elsewhere it skips."""
-if not IN_CI:
-    pytest.importorskip("gradio", reason="the page is an extra: pip install 'cm_ray[app]'")
-    pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive a browser")
-sync_api = importlib.import_module("playwright.sync_api")
+installed("gradio", reason="the page is an extra: pip install 'cm_ray[app]'")
+sync_api = installed("playwright.sync_api", reason="pip install playwright to drive a browser")
 ROOT, CHROMIUM = Path(__file__).parents[2], shutil.which("chromium") or shutil.which("google-chrome")
-WAIT_MS = 60_000
+WAIT_MS = 1000 * LIMIT_S
 
 
 @pytest.fixture(scope="module")
@@ -54,23 +47,17 @@ def address(run, tmp_path_factory):
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=output, stderr=subprocess.STDOUT)
     try:
-        for _ in range(600):
-            assert process.poll() is None, log.read_text()
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).close()
-                break
-            time.sleep(0.2)
+        wait_for_server(f"http://127.0.0.1:{port}/", process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0, log.read_text()
+        assert process.wait(timeout=LIMIT_S) == 0, log.read_text()
 
 
 @pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
-        stop = pytest.fail if IN_CI else pytest.skip
-        stop("There is no Chromium here: apt-get install chromium, as .ci/run does.")
+        skip("there is no Chromium here: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield started

@@ -11,20 +11,20 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from cm_ray.command_line.settings.app import Page
+from cm_ray.command_line.settings.app import PageSettings
 from cm_ray.editing.model_edits import edited
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
-from cm_ray.page.model_card import model_facts
-from cm_ray.page.playground import Painted, Playground, Wish
-from cm_ray.page.server import Limited, serve
+from cm_ray.page.model_card import model_card
+from cm_ray.page.playground import CanvasContent, EditForm, Playground
+from cm_ray.page.server import RequestLimit, serve
 from cm_ray.sampling.pictures import grid_picture
 from tests.cluster.tiny import NETWORK, make_tiny_run
 
 CONDITIONAL = dataclasses.replace(NETWORK, conditional=True)
-NOTHING = Painted(None, ())
+NOTHING = CanvasContent(None, ())
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def painted(play, given, box, colour=(255, 0, 0, 255)):
     layer = Image.new("RGBA", picture.size)
     scale = picture.width // 8
     ImageDraw.Draw(layer).rectangle([scale * side for side in box], fill=colour)
-    return Painted(Image.alpha_composite(picture, layer), (layer,))
+    return CanvasContent(Image.alpha_composite(picture, layer), (layer,))
 
 
 def images_of(picture, count):
@@ -78,8 +78,8 @@ def test_every_step_of_sampling_is_shown(play):
 
 def test_what_is_painted_over_is_made_anew_and_nothing_else(play):
     given = pixels()
-    wish = Wish(task="inpaint", steps=3, seed=5, label=1, samples=2)
-    shown = list(play.edit(wish, given, painted(play, given, (4, 0, 8, 8))))
+    form = EditForm(task="inpaint", steps=3, seed=5, label=1, samples=2)
+    shown = list(play.edit(form, given, painted(play, given, (4, 0, 8, 8))))
     assert [one.text for one in shown] == [f"inpaint: step {i} of 3" for i in (1, 2, 3)]
     before, *results, truth = images_of(shown[-1].picture, 4)
     np.testing.assert_array_equal(truth, given[..., 0])
@@ -113,21 +113,21 @@ def test_a_quarter_of_a_pixel_painted_over_is_enough(play):
 def test_strokes_are_the_picture_with_what_is_painted_on_it(play):
     given = pixels()
     canvas = painted(play, given, (0, 0, 3.98, 7.98), (255, 255, 255, 255))
-    wish = Wish(task="stroke", taus=(1.0,), samples=1, label=0)
-    before, result, truth = images_of(list(play.edit(wish, given, canvas))[-1].picture, 3)
+    form = EditForm(task="stroke", taus=(1.0,), samples=1, label=0)
+    before, result, truth = images_of(list(play.edit(form, given, canvas))[-1].picture, 3)
     assert (before[:, :4] >= 254).all()
     np.testing.assert_array_equal(before[:, 5:], given[:, 5:, 0])
     np.testing.assert_array_equal(truth, before)
     assert (result != before).any()
-    unpainted = Painted(Image.fromarray(play.canvas(given)), ())
-    before, *_ = images_of(list(play.edit(wish, given, unpainted))[-1].picture, 3)
+    unpainted = CanvasContent(Image.fromarray(play.canvas(given)), ())
+    before, *_ = images_of(list(play.edit(form, given, unpainted))[-1].picture, 3)
     np.testing.assert_array_equal(before, given[..., 0])
 
 
 @pytest.mark.parametrize("settings", [{"task": "denoise", "sigma": 0.5}, {"task": "upscale", "factor": 4}])
 def test_other_tasks(settings, play):
     steps = {} if settings["task"] == "denoise" else {"steps": 2}
-    shown = list(play.edit(Wish(samples=1, **settings, **steps), pixels(), NOTHING))
+    shown = list(play.edit(EditForm(samples=1, **settings, **steps), pixels(), NOTHING))
     before, result, truth = images_of(shown[-1].picture, 3)
     assert (before != truth).any()
     assert (before != result).any()
@@ -156,17 +156,20 @@ def test_uploads_and_samples_become_canvases(play, tmp_path):
     [
         (lambda play: play.sample(0, 1, 0, None), "Take 1 to 64 images, not 0"),
         (lambda play: play.sample(65, 1, 0, None), "Take 1 to 64 images, not 65"),
-        (lambda play: play.sample(1, 1001, 0, None), "Take 0 to 1000 steps, not 1001"),
-        (lambda play: play.sample(1, 1, -1, None), "seed must not be negative"),
+        (lambda play: play.sample(1, 1001, 0, None), "Take 1 to 1000 steps, or 0 for the default, not 1001"),
+        (lambda play: play.sample(1, 1, -1, None), "seed must be 0 or more, not -1"),
         (lambda play: play.sample(1, None, 0, None), "A number is missing"),
         (lambda play: play.sample(1, 1, 0, 10), "The label 10 does not fit"),
-        (lambda play: play.between(0, -1, 5, 2, None), "seed must not be negative"),
+        (lambda play: play.between(0, -1, 5, 2, None), "seed must be 0 or more, not -1"),
         (lambda play: play.between(0, 1, 500, 2, None), "Take 1 to 64 images, not 500"),
-        (lambda play: play.between(0, 1, 13, 5, None), "Take 1 to 64 images in all, not 13 times 5"),
-        (lambda play: play.edit(Wish(task="stroke"), None, NOTHING), "There is no image yet"),
-        (lambda play: play.edit(Wish(task="inpaint"), pixels(), NOTHING), "Nothing is painted over yet"),
-        (lambda play: play.edit(Wish(task="colorize"), pixels(), NOTHING), "this one makes grey ones"),
-        (lambda play: play.edit(Wish(task="denoise"), pixels(), NOTHING), "The noise level sigma must be"),
+        (lambda play: play.between(0, 1, 13, 5, None), "Take 1 to 64 images in total, not 13 times 5"),
+        (lambda play: play.edit(EditForm(task="stroke"), None, NOTHING), "There is no image yet"),
+        (lambda play: play.edit(EditForm(task="inpaint"), pixels(), NOTHING), "Nothing is painted over yet"),
+        (lambda play: play.edit(EditForm(task="colorize"), pixels(), NOTHING), "this one makes grey ones"),
+        (
+            lambda play: play.edit(EditForm(task="denoise"), pixels(), NOTHING),
+            "The noise level sigma must be",
+        ),
         (lambda play: iter([play.opened(b"no image")]), "The file is not a readable image"),
     ],
 )
@@ -176,7 +179,7 @@ def test_what_is_refused(ask, sentence, play):
 
 
 def test_facts_tell_scores_and_time_points(run):
-    told = model_facts(load_model(run.model), str(run.root), run.model, "")
+    told = model_card(load_model(run.model), str(run.root), run.model, "")
     assert "| FD-digits-1797 | `one-step` | 0.8649 |" in told
     assert "| 2 | 2 |" in told
     assert "| 3 | 5, 0.5 |" in told
@@ -189,10 +192,10 @@ def test_without_gradio_the_page_says_how_to_get_it(monkeypatch, run):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    with pytest.raises(UserError, match=r"The page needs Gradio: pip install 'cm_ray\[app\]'"):
-        serve(Page(model=str(run.root), port=port))
+    with pytest.raises(UserError, match=r"The page needs Gradio; run pip install 'cm_ray\[app\]'"):
+        serve(PageSettings(model=str(run.root), port=port))
     with pytest.raises(UserError, match="--port must be 1 to 65535, not 0"):
-        serve(Page(model=str(run.root), port=0))
+        serve(PageSettings(model=str(run.root), port=0))
 
 
 def test_bodies_of_requests_are_counted():
@@ -213,7 +216,7 @@ def test_bodies_of_requests_are_counted():
 
         read.clear(), answers.clear()
         scope = {"type": "http", "headers": headers, "method": "POST", "path": "/gradio_api/upload"}
-        asyncio.run(Limited(app, 10)(scope, receive, send))
+        asyncio.run(RequestLimit(app, 10)(scope, receive, send))
         return read, answers
 
     assert ask([], [b"12345", b"67890", b""]) == ([b"12345", b"67890", "http.request"], [])

@@ -15,17 +15,18 @@ import pytest
 import torch
 from PIL import Image
 
-from cm_ray.command_line.settings.app import Page
+from cm_ray.command_line.settings.app import PageSettings
 from cm_ray.data.uploads import MOST_BYTES
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of, to_uint8
 from cm_ray.page.server import application, serve
 from cm_ray.sampling.pictures import grid_picture
+from tests.absent import installed
 from tests.cluster.tiny import NETWORK, make_tiny_run
 
-pytest.importorskip("gradio", reason="the page is an extra: pip install 'cm_ray[app]'")
-testclient = pytest.importorskip("starlette.testclient")
+installed("gradio", reason="the page is an extra: pip install 'cm_ray[app]'")
+testclient = installed("starlette.testclient", reason="pip install starlette, which gradio brings")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def client(run):
     """Return a client of the page; when it ends, nothing that it brought is left."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("GRADIO_TEMP_DIR", "set by the page")
-        with testclient.TestClient(application(Page(model=str(run.root), device="cpu"))) as opened:
+        with testclient.TestClient(application(PageSettings(model=str(run.root), device="cpu"))) as opened:
             folder = Path(os.environ["GRADIO_TEMP_DIR"])
             yield opened
             assert folder.is_dir()
@@ -174,7 +175,7 @@ def test_no_runs_are_kept(client):
     [
         ("sample", (65, 1, 0, "3"), "Take 1 to 64 images, not 65."),
         ("sample", (1, 1, 0, "nine"), "nine is not in the list of choices"),
-        ("between", (0, 1, 9, 8, "3"), "Take 1 to 64 images in all, not 9 times 8."),
+        ("between", (0, 1, 9, 8, "3"), "Take 1 to 64 images in total, not 9 times 8."),
         ("edit", (None, None, "denoise", "3", 0, 1, 0, "", 2, 0.5), "There is no image yet"),
     ],
 )
@@ -205,7 +206,7 @@ def test_an_address_that_is_taken_is_a_sentence(run, capsys):
         taken() as port,
         pytest.raises(UserError, match=f"Could not listen at 127.0.0.1:{port} .*another --p"),
     ):
-        serve(Page(model=str(run.root), port=port))
+        serve(PageSettings(model=str(run.root), port=port))
     with pytest.raises(UserError, match=r"Could not listen at 300.0.0.1:7860 .*or --host"):
-        serve(Page(model=str(run.root), host="300.0.0.1"))
+        serve(PageSettings(model=str(run.root), host="300.0.0.1"))
     assert "http://" not in capsys.readouterr().out

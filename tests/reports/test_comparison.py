@@ -8,8 +8,8 @@ from cm_ray.reports.comparison import Cell, write_comparison
 from tests.tracking.tracked_runs import score
 
 
-def cell(method, sampler, evaluations, value, **more):
-    row = score(value, sampler=sampler, evaluations=evaluations).to_row()
+def cell(method, sampler, nfe, value, **more):
+    row = score(value, sampler=sampler, nfe=nfe).to_row()
     return Cell(
         method=method, score=row, noise_distance=20.0, **{"seconds_per_1000": 0.25, "training_s": 61.4} | more
     )

@@ -11,10 +11,11 @@ from PIL import Image
 from scipy import stats
 
 from cm_ray import recipes
-from cm_ray.recipes.config import TrainConfig, from_dict
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.reports.sweep_pictures import _place, _ticks
 from cm_ray.reports.sweep_report import behind, best_trial, write_sweep_report
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import from_dict
 from cm_ray.storage.files import read_json
 from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space, When
 
@@ -91,8 +92,8 @@ def test_a_report_tells_all(study, tmp_path):
     assert "| (4) |  |  |" in rows[3]
     assert "stopped at step 200 |" in rows[3]
     assert "no / luck |" in rows[4]
-    assert "It cannot be told apart from trial 2 (~" in report
-    config = from_dict(TrainConfig, read_json(files[2]))
+    assert "It is not significantly better than trial 2 (~" in report
+    config = from_dict(Recipe, read_json(files[2]))
     assert config.name == "ct_digits-best"
     assert next(iter(csv.DictReader(files[1].open())))["scores"] == "1.0 1.3 1.2"
     for picture in files[3:]:
@@ -121,7 +122,7 @@ def test_one_seed_tells_nothing_of_chance(tmp_path):
     report = write_sweep_report(study, study.trials, SPACE, tmp_path, run_of(tmp_path / "r"), seeds=1)[
         0
     ].read_text()
-    assert "One seed tells nothing of the spread: `--seeds 3` would." in report
+    assert "One seed does not show the variance; use `--seeds 3` for that." in report
     assert "one seed; lower is better" in report
 
 
@@ -157,6 +158,6 @@ def test_differences_are_students_paired_ones():
         others = best + rng.normal(0.05, 0.05, 4)
         gap = behind(list(others), list(best))
         test = stats.ttest_rel(others, best)
-        assert gap.told_apart == (test.pvalue < 0.05)
+        assert gap.significant == (test.pvalue < 0.05)
         assert gap.mean / gap.error == pytest.approx(test.statistic)
     assert behind([1.0], [0.5]) is None

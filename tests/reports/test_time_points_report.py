@@ -2,13 +2,19 @@
 
 import pytest
 
-from cm_ray.reports.time_points_report import Chosen, Evaluated, Gap, Placed, Report
+from cm_ray.reports.time_points_report import (
+    ChosenPoints,
+    ScoredCandidate,
+    ScoreDifference,
+    StageReport,
+    TimePointsReport,
+)
 
 
-def chosen(evaluations=2, kept=(2.0,), karras=(-1.0, 0.1), fewer=(-1.0, 0.1)):
-    gap, less = (Gap(mean=mean, error=error) for mean, error in (karras, fewer))
-    return Chosen(
-        evaluations=evaluations,
+def chosen(nfe=2, kept=(2.0,), karras=(-1.0, 0.1), fewer=(-1.0, 0.1)):
+    gap, less = (ScoreDifference(mean=mean, error=error) for mean, error in (karras, fewer))
+    return ChosenPoints(
+        nfe=nfe,
         taus=(2.0,),
         ts="0,3,9",
         score={"name": "FD-digits-320", "value": 5.0, "error": 0.3},
@@ -28,16 +34,16 @@ def chosen(evaluations=2, kept=(2.0,), karras=(-1.0, 0.1), fewer=(-1.0, 0.1)):
         (
             {"kept": (2.5,), "karras": (0.1, 0.1)},
             [
-                "2 evaluations: the points found score no better than a Karras grid's (by 0.1 ± 0.1), "
+                "NFE 2: the points found score no better than those of a Karras grid (by 0.1 ± 0.1), "
                 "which the model gets instead."
             ],
         ),
         (
             {"kept": (2.5,), "karras": (0.3, 0.1), "fewer": (0.5, 0.2)},
             [
-                "2 evaluations: the points found score clearly worse than a Karras grid's (by 0.3 ± 0.1), "
+                "NFE 2: the points found score clearly worse than those of a Karras grid (by 0.3 ± 0.1), "
                 "which the model gets instead.",
-                "2 evaluations score clearly worse than fewer do (by 0.5 ± 0.2): more steps do not help.",
+                "NFE 2: the score is clearly worse than with fewer (by 0.5 ± 0.2); more steps do not help.",
             ],
         ),
     ],
@@ -45,12 +51,12 @@ def chosen(evaluations=2, kept=(2.0,), karras=(-1.0, 0.1), fewer=(-1.0, 0.1)):
 def test_points_that_do_not_help_are_told(what, sentences):
     one = chosen(**what)
     assert one.doubts == sentences
-    placed = Placed(
-        **{"stage": 1, "evaluations": 2, "left": 1, "right": 8, "best": 3, "tau": 2.0, "taus": (2.0,)},
+    placed = StageReport(
+        **{"stage": 1, "nfe": 2, "left": 1, "right": 8, "best": 3, "tau": 2.0, "taus": (2.0,)},
         **{"refined": False, "spent": 80, "fixed": 320, "rounds": 1},
     )
-    row = Evaluated(stage=1, points=(3,), taus=(2.0,), first=0, samples=80, value=5.0, error=0.3)
-    report = Report(
+    row = ScoredCandidate(stage=1, points=(3,), taus=(2.0,), first=0, samples=80, value=5.0, error=0.3)
+    report = TimePointsReport(
         model="tiny", grid=10, placed=(placed,), evaluated=(row,), chosen=(one,), note="Searched smooth."
     )
     assert report.markdown().splitlines()[-1] == " ".join(["Searched smooth.", *sentences])

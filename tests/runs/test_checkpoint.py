@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cm_ray.errors import UserError
-from cm_ray.metrics.score import DESCRIBING, MEASURING, Score
+from cm_ray.metrics.score import COMPARED, DESCRIPTIVE, Score
 from cm_ray.runs.checkpoint import Checkpoint, CheckpointStore
 from cm_ray.storage import files
 
@@ -17,7 +17,7 @@ def checkpoint(step):
 
 
 def score(value, **key):
-    entries = dict.fromkeys((*MEASURING, *DESCRIBING), 1) | {"extractor": "x"} | key
+    entries = dict.fromkeys((*COMPARED, *DESCRIPTIVE), 1) | {"extractor": "x"} | key
     return Score(value=value, key=entries)
 
 

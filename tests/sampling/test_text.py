@@ -3,12 +3,12 @@
 import pytest
 
 from cm_ray import recipes
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
-from cm_ray.recipes.config import DiffusionConfig
 from cm_ray.sampling.text import own_sampler, parse
 
-CONSISTENCY, DENOISER = DiffusionConfig(), DiffusionConfig(boundary="none")
+CONSISTENCY, DENOISER = Diffusion(), Diffusion(boundary="none")
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,7 @@ def test_grids():
 
 
 def test_grids_follow_rho():
-    assert parse("pd:2", DiffusionConfig(boundary="none", rho=3.0)).times[1] == float(
-        karras_times(3, rho=3.0)[1]
-    )
+    assert parse("pd:2", Diffusion(boundary="none", rho=3.0)).times[1] == float(karras_times(3, rho=3.0)[1])
     assert parse("multistep:1000", CONSISTENCY).evaluations == 1000
 
 

@@ -10,7 +10,7 @@ import pytest
 from cm_ray import recipes
 from cm_ray.errors import UserError
 from cm_ray.networks.unet import check_fits
-from cm_ray.recipes.config import override
+from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space, When, _Drawn
 from cm_ray.sweeps.space_files import FOLDER, load_space
 

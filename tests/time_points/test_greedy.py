@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cm_ray.errors import UserError
 from cm_ray.time_points.greedy import Gap, checked_points, exactly, greedy, points_by_count
-from cm_ray.time_points.integer_search import METHODS, Found, method_named
+from cm_ray.time_points.integer_search import METHODS, SearchResult, method_named
 
 
 class Bowl:
@@ -29,9 +29,9 @@ class Bowl:
         return [self.score(points) for points in batch]
 
 
-def search(scores, count, *, sweeps=0, method="ternary", size=40):
+def search(scores, count, *, passes=0, method="ternary", size=40):
     pinpoint, found = exactly(method_named(method, actors=3), scores)
-    return list(greedy(pinpoint, size, count, sweeps=sweeps)), found
+    return list(greedy(pinpoint, size, count, passes=passes)), found
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -59,14 +59,14 @@ def coupled(points):
 def test_refinement_mends_what_the_greedy_order_got_wrong():
     rough, scores = search(lambda batch: [coupled(points) for points in batch], 2)
     assert rough[-1].points == (10, 20)
-    refined, refined_scores = search(lambda batch: [coupled(points) for points in batch], 2, sweeps=5)
+    refined, refined_scores = search(lambda batch: [coupled(points) for points in batch], 2, passes=5)
     assert refined[-1].points == (10, 30)
     assert refined_scores[10, 30] < scores[10, 20]
     assert len(refined) == 2 + 2, "what would be searched between the same neighbours again is not"
 
 
 def test_the_points_of_every_count_are_refined_before_the_next_one_is_placed():
-    stages, _ = search(lambda batch: [coupled(points) for points in batch], 3, sweeps=5)
+    stages, _ = search(lambda batch: [coupled(points) for points in batch], 3, passes=5)
     assert points_by_count(stages) == {1: (20,), 2: (10, 30), 3: (8, 20, 32)}
     new = [stage for stage in stages if stage.gap.incumbent is None]
     assert new[2].gap.above == (10, 30)
@@ -85,14 +85,14 @@ def test_stages_come_as_they_end():
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(0, 3), st.integers(6, 30))
 @settings(max_examples=60, deadline=None)
 def test_refinement_never_worsens_any_score_and_points_stay_between_their_neighbours(
-    method, seed, count, sweeps, size
+    method, seed, count, passes, size
 ):
     def scores(batch):
         for points in batch:
             assert checked_points(points, size) == points
         return [hash((seed, points)) % 1009 for points in batch]
 
-    stages, found = search(scores, count, sweeps=sweeps, method=method, size=size)
+    stages, found = search(scores, count, passes=passes, method=method, size=size)
     new = [stage for stage in stages if stage.gap.incumbent is None]
     assert [len(stage.points) for stage in new] == [*range(1, count + 1)]
     for stage in stages:
@@ -119,15 +119,15 @@ def test_a_grid_that_is_just_large_enough_is_filled(size, count):
 
 def test_bad_numbers_are_refused_in_a_sentence():
     with pytest.raises(
-        UserError, match="A grid of 4 has no room for 3 points between its ends: take more steps"
+        UserError, match="A grid of 4 has no room for 3 points between its ends; give a larger grid"
     ):
         search(Bowl(1), 3, size=4)
-    with pytest.raises(UserError, match="at least one point, not 0"):
+    with pytest.raises(UserError, match="1 or more points and 0 or more passes, not 0 and 0"):
         search(Bowl(1), 0)
-    with pytest.raises(UserError, match="0 or more sweeps"):
-        search(Bowl(1), 1, sweeps=-1)
+    with pytest.raises(UserError, match="0 or more passes"):
+        search(Bowl(1), 1, passes=-1)
 
 
 def test_a_search_that_leaves_its_neighbours_is_a_defect():
     with pytest.raises(ValueError, match="between 1 and 38 was put at 39"):
-        next(greedy(lambda gap: Found(39, 0.0, {}, (), ()), 40, 1))
+        next(greedy(lambda gap: SearchResult(39, 0.0, {}, (), ()), 40, 1))

@@ -67,7 +67,7 @@ def test_the_published_search_goes_the_published_way():
     assert found.best == 11
     assert found.value == 2.928
     assert found.rounds == ((5, 11), (9, 13), (14,), (10, 12))
-    assert found.evaluations == 7
+    assert found.num_evaluated == 7
 
 
 def test_the_published_search_from_the_second_bracket():
@@ -91,7 +91,7 @@ def test_every_place_of_the_minimum_is_found(method, width):
     for best in range(3, 4 + width):
         found = minimise(method, 3, 3 + width, Counted(lambda i, best=best: abs(i - best)))
         assert found.best == best
-        assert found.evaluations <= width + 1
+        assert found.num_evaluated <= width + 1
 
 
 @every_method
@@ -129,7 +129,7 @@ def test_fibonacci_needs_at_most_its_number_and_no_more_than_ternary(width):
         fibonacci_numbers.append(sum(fibonacci_numbers[-2:]))
     worst = {
         method: max(
-            minimise(method, 0, width, lambda batch, best=best: [abs(i - best) for i in batch]).evaluations
+            minimise(method, 0, width, lambda batch, best=best: [abs(i - best) for i in batch]).num_evaluated
             for best in range(width + 1)
         )
         for method in (fibonacci, ternary)

@@ -5,10 +5,10 @@ import math
 import pytest
 
 from cm_ray.time_points.race import could_win_by, race
-from cm_ray.time_points.sample_budget import Difference, Effort, Ledger
+from cm_ray.time_points.sample_budget import Difference, Ledger, SampleBudget
 from tests.time_points.told import Told
 
-SMALL = Effort(first=10, budget=80)
+SMALL = SampleBudget(first=10, full=80)
 
 
 class Noisy(Told):

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cm_ray.time_points.integer_search import METHODS, method_named, minimise, ternary
-from cm_ray.time_points.racing import Answer, confirmed, fixed_size, raced
-from cm_ray.time_points.sample_budget import Difference, Effort, Ledger, Memory, fixed_size_cost
+from cm_ray.time_points.racing import Unconfirmed, confirmed, fixed_size, raced
+from cm_ray.time_points.sample_budget import Difference, Ledger, SampleBudget, SearchHistory, fixed_size_cost
 from tests.time_points.told import Told
 
-SMALL = Effort(first=10, budget=80)
+SMALL = SampleBudget(first=10, full=80)
 
 SEARCHES = {
     **{f"{name}, raced": partial(raced, method_named(name, actors=3), zone=0.0) for name in METHODS},
@@ -50,10 +50,10 @@ def test_the_accounts_are_right_and_noise_or_not_the_same_search_gives_the_same(
     found, again = (search(1, width, of, SMALL) for of in scores)
     assert (found, scores[0].requests) == (again, scores[1].requests)
     assert found.spent == scores[0].spent
-    asked = [r for r in scores[0].requests if r.first < SMALL.budget]
+    asked = [r for r in scores[0].requests if r.first < SMALL.full]
     assert {*found.counts} == {r.candidate for r in asked}
     for i, count in found.counts.items():
-        assert count == sum(r.count for r in asked if r.candidate == i) <= SMALL.budget
+        assert count == sum(r.count for r in asked if r.candidate == i) <= SMALL.full
 
 
 @every_search
@@ -86,7 +86,7 @@ def test_no_number_and_no_candidate_are_refused(search):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_search_of_fixed_size_is_the_exact_one_at_the_budget(name):
     method, scores = method_named(name, actors=2), Told(lambda i: abs(i - 94), error=1.0)
-    found = fixed_size(method, 1, 199, scores, Effort())
+    found = fixed_size(method, 1, 199, scores, SampleBudget())
     exact = minimise(method, 1, 199, lambda batch: [abs(i - 94) for i in batch])
     assert (found.best, found.rounds) == (exact.best, len(exact.rounds))
     assert [r.candidate for r in scores.requests] == list(exact.values)
@@ -98,7 +98,7 @@ def test_a_search_of_fixed_size_is_the_exact_one_at_the_budget(name):
 def test_a_race_is_confirmed_on_fresh_samples_only():
     scores = Told(lambda i: abs(i - 9) / 10, error=0.05)
     found = raced(ternary, 1, 30, scores, SMALL, zone=0.0)
-    fresh = [r for r in scores.requests if r.first >= SMALL.budget]
+    fresh = [r for r in scores.requests if r.first >= SMALL.full]
     assert {r.candidate for r in fresh} == {9, found.confirmation.rival}
     assert found.confirmation.samples == sum(r.count for r in fresh if r.candidate == 9)
     assert found.confirmation.samples <= max(found.counts[9] // 2, SMALL.first)
@@ -109,9 +109,9 @@ def test_a_race_is_confirmed_on_fresh_samples_only():
 
 def lucky(deciding, fresh):
     """A ledger, and one of fresh samples, by which candidate 2 is behind candidate 1 by so much."""
-    effort = Effort(first=10, budget=80)
+    budget = SampleBudget(first=10, full=80)
     ledgers = [
-        Ledger(Told({1: 0.0, 2: behind}.__getitem__, error=0.1), effort, start=start)
+        Ledger(Told({1: 0.0, 2: behind}.__getitem__, error=0.1), budget, start=start)
         for behind, start in ((deciding, 0), (fresh, 80))
     ]
     ledgers[0].bring({1: 2, 2: 2})
@@ -136,7 +136,7 @@ def test_the_winner_is_the_better_one_on_all_samples_and_an_incumbent_stays_in_a
     deciding, fresh, incumbent, best
 ):
     ledger, fresh_ledger = lucky(deciding, fresh)
-    answer = Answer(1, {2: ledger.difference(2, 1)}, 800, incumbent)
+    answer = Unconfirmed(1, {2: ledger.difference(2, 1)}, 800, incumbent)
     found = confirmed(answer, ledger, fresh_ledger)
     assert found.best == best
     assert found.confirmation.rival == 3 - best
@@ -147,24 +147,24 @@ def test_the_winner_is_the_better_one_on_all_samples_and_an_incumbent_stays_in_a
 def test_a_winner_that_fails_on_fresh_samples_loses():
     ledger, _ = lucky(0.5, 0.5)
     fresh = Ledger(Told({1: math.inf, 2: 9.0}.__getitem__), SMALL, start=80)
-    assert confirmed(Answer(1, {2: ledger.difference(2, 1)}, 800, None), ledger, fresh).best == 2
+    assert confirmed(Unconfirmed(1, {2: ledger.difference(2, 1)}, 800, None), ledger, fresh).best == 2
 
 
 def test_the_rival_is_the_incumbent_or_who_may_be_better_by_most():
     behind = {4: Difference(0.5, 0.1), 6: Difference(0.6, 0.3), 8: Difference(math.inf, 0.0)}
-    assert Answer(5, behind, 0, None).rival == 6
-    assert Answer(5, behind, 0, 8).rival == 8
-    assert Answer(5, behind, 0, 5).rival == 6
-    assert Answer(5, {}, 0, None).rival is None
+    assert Unconfirmed(5, behind, 0, None).rival == 6
+    assert Unconfirmed(5, behind, 0, 8).rival == 8
+    assert Unconfirmed(5, behind, 0, 5).rival == 6
+    assert Unconfirmed(5, {}, 0, None).rival is None
 
 
 @every_search
 def test_what_is_remembered_is_not_sampled_again(search):
-    memory = Memory()
+    history = SearchHistory()
     scores = Told(lambda i: abs(i - 9), error=1.0)
-    first = search(1, 30, scores, SMALL, memory=memory)
-    assert {*memory.search} == {*first.counts}
-    again = search(1, 30, scores, SMALL, memory=memory, incumbent=first.best)
+    first = search(1, 30, scores, SMALL, history=history)
+    assert {*history.search} == {*first.counts}
+    again = search(1, 30, scores, SMALL, history=history, incumbent=first.best)
     assert again.best == first.best
     assert first.spent + again.spent == scores.spent
     assert again.fixed <= first.fixed

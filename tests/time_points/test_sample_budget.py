@@ -10,38 +10,38 @@ from hypothesis import strategies as st
 
 from cm_ray.errors import UserError
 from cm_ray.time_points.integer_search import minimise, ternary
-from cm_ray.time_points.sample_budget import Difference, Effort, Ledger, Request, fixed_size_cost
+from cm_ray.time_points.sample_budget import Difference, Ledger, SampleBudget, SampleRange, fixed_size_cost
 from tests.time_points.told import Told
 
-SMALL = Effort(first=10, budget=80)
+SMALL = SampleBudget(first=10, full=80)
 
 
 @given(st.integers(1, 700), st.integers(0, 20_000))
 def test_levels_double_from_the_first_to_the_budget(first, more):
-    counts = Effort(first=first, budget=first + more).counts
+    counts = SampleBudget(first=first, full=first + more).counts
     assert (counts[0], counts[-1]) == (first, first + more)
     assert all(high == 2 * low for low, high in itertools.pairwise(counts[:-1]))
     assert all(low < high <= 2 * low for low, high in itertools.pairwise(counts))
 
 
 def test_the_default_is_openais_size_from_a_sixteenth_on():
-    assert Effort().counts == (625, 1250, 2500, 5000, 10_000)
+    assert SampleBudget().counts == (625, 1250, 2500, 5000, 10_000)
 
 
 @pytest.mark.parametrize(("first", "budget"), [(0, 10), (11, 10), (-1, -1)])
 def test_bad_numbers_are_refused_in_a_sentence(first, budget):
-    with pytest.raises(UserError, match=f"ends within its budget of {budget}, not with {first}: set"):
-        Effort(first=first, budget=budget)
+    with pytest.raises(UserError, match=f"must be 1 to its budget of {budget}, not {first}; give"):
+        SampleBudget(first=first, full=budget)
 
 
 def test_what_is_missing_is_sampled_in_one_round():
     scores = Told(float)
     ledger = Ledger(scores, SMALL, start=100)
     ledger.bring({3: 0, 5: 1})
-    assert scores.requests == [Request(3, 100, 10), Request(5, 100, 10), Request(5, 110, 10)]
+    assert scores.requests == [SampleRange(3, 100, 10), SampleRange(5, 100, 10), SampleRange(5, 110, 10)]
     assert ledger.cost({3: 2, 5: 1, 7: 0}) == 30 + 10
     ledger.bring({3: 2, 5: 1})
-    assert scores.requests[3:] == [Request(3, 110, 10), Request(3, 120, 20)]
+    assert scores.requests[3:] == [SampleRange(3, 110, 10), SampleRange(3, 120, 20)]
     ledger.bring({3: 1, 5: 0})
     assert (ledger.spent, ledger.rounds) == (60, 2)
     assert ledger.candidates == (3, 5)
@@ -113,6 +113,6 @@ def test_another_number_of_parts_is_refused():
 def test_the_fixed_size_costs_the_budget_for_every_evaluation(right, data):
     best, incumbent = (data.draw(st.integers(1, right)) for _ in range(2))
     found = minimise(ternary, 1, right, lambda batch: [abs(i - best) for i in batch])
-    assert fixed_size_cost(1, right, best, SMALL) == 80 * found.evaluations
+    assert fixed_size_cost(1, right, best, SMALL) == 80 * found.num_evaluated
     known = fixed_size_cost(1, right, best, SMALL, incumbent)
-    assert known == 80 * (found.evaluations - (incumbent in found.values))
+    assert known == 80 * (found.num_evaluated - (incumbent in found.values))

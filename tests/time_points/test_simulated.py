@@ -5,7 +5,7 @@ import pytest
 
 from cm_ray.time_points.integer_search import fibonacci, ternary
 from cm_ray.time_points.racing import fixed_size, raced
-from cm_ray.time_points.sample_budget import Effort, Ledger, Request
+from cm_ray.time_points.sample_budget import Ledger, SampleBudget, SampleRange
 from cm_ray.time_points.simulated import PUBLISHED, NoisyCurve, published_curve
 from cm_ray.time_points.smooth import smooth
 
@@ -30,7 +30,7 @@ def noisy(seed, deviation=0.04):
 
 
 def scored(scores, candidate, count):
-    return scores.score(scores.sample([Request(candidate, 0, count)])[0])
+    return scores.score(scores.sample([SampleRange(candidate, 0, count)])[0])
 
 
 @pytest.mark.parametrize(("count", "expected"), [(10_000, 0.04), (2500, 0.08)])
@@ -52,7 +52,7 @@ def test_the_bootstrap_error_of_a_paired_difference_is_that_of_repetition():
     gaps, errors = [], []
     for seed in range(200):
         each = noisy(seed)
-        ledger = Ledger(each, Effort())
+        ledger = Ledger(each, SampleBudget())
         ledger.bring({20: 1, 25: 1})
         mean, error = ledger.difference(25, 20)
         gaps.append(mean - each.curve[25] + each.curve[20])
@@ -75,8 +75,8 @@ def trials(names, search, count=16):
             rng = np.random.default_rng([seed, PUBLISHED[name].at])
             curve = published_curve(name, rng)
             scores = NoisyCurve(curve, rng, deviation=rng.uniform(0.03, 0.05))
-            found = SEARCHES[search](1, len(curve) - 2, scores, Effort())
-            assert found.spent == sum(request.count for request in scores.requests)
+            found = SEARCHES[search](1, len(curve) - 2, scores, SampleBudget())
+            assert found.spent == sum(request.count for request in scores.ranges)
             rows.append((found.spent, curve[found.best] - curve[1:-1].min()))
     return np.array(rows)
 
@@ -89,7 +89,13 @@ def test_adaptive_searches_spend_a_quarter_of_openais_samples_and_are_as_good(se
     assert (found[:, 1] - openai[:, 1]).mean() <= 0.005
 
 
-@pytest.mark.parametrize("size", sorted({shape.size for shape in PUBLISHED.values()}))
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(size, marks=() if size < 100 else pytest.mark.exhaustive)  # the test before has them all
+        for size in sorted({shape.size for shape in PUBLISHED.values()})
+    ],
+)
 def test_the_smooth_search_does_so_on_each_grid(size):
     names = [name for name, shape in PUBLISHED.items() if shape.size == size]
     openai, found = (trials(names, search, 96 // len(names)) for search in ("fixed", "smooth"))

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cm_ray.time_points.sample_budget import Effort, Memory, fixed_size_cost
+from cm_ray.time_points.sample_budget import SampleBudget, SearchHistory, fixed_size_cost
 from cm_ray.time_points.smooth import PROBES, SHARE, TOLERANCE, smooth
 from tests.time_points.told import Told
 
-SMALL = Effort(first=10, budget=160)
+SMALL = SampleBudget(first=10, full=160)
 
 
 def valley(size, best, width=0.2):
@@ -44,9 +44,9 @@ def test_any_function_has_an_answer_and_right_accounts_twice_the_same(seed, widt
     assert (found, scores[0].requests) == (again, scores[1].requests)
     assert found.best in found.counts
     assert found.spent == scores[0].spent
-    searched = [r for r in scores[0].requests if r.first < SMALL.budget]
+    searched = [r for r in scores[0].requests if r.first < SMALL.full]
     for i, count in found.counts.items():
-        assert count == sum(r.count for r in searched if r.candidate == i) <= SMALL.budget
+        assert count == sum(r.count for r in searched if r.candidate == i) <= SMALL.full
     fresh = {r.candidate for r in scores[0].requests} - {*found.counts}
     assert not fresh
 
@@ -58,7 +58,7 @@ def test_the_search_itself_stays_within_its_share(seed, width, error):
     scores = Told(lambda i: hash((seed, i)) % 101 / 10, error=error)
     smooth(1, width, scores, SMALL)
     most = max(fixed_size_cost(1, width, best, SMALL) for best in range(1, width + 1))
-    assert scores.spent <= SHARE * most + 2 * SMALL.budget
+    assert scores.spent <= SHARE * most + 2 * SMALL.full
 
 
 def test_a_bias_that_depends_on_the_count_alone_changes_nothing():
@@ -95,9 +95,9 @@ def test_no_number_and_no_candidate_are_refused():
 
 
 def test_what_is_remembered_counts_and_is_not_sampled_again():
-    memory, scores = Memory(), Told(valley(38, 17), error=0.02)
-    first = smooth(1, 38, scores, SMALL, memory=memory)
-    again = smooth(1, 38, scores, SMALL, memory=memory, incumbent=first.best)
+    history, scores = SearchHistory(), Told(valley(38, 17), error=0.02)
+    first = smooth(1, 38, scores, SMALL, history=history)
+    again = smooth(1, 38, scores, SMALL, history=history, incumbent=first.best)
     assert first.spent + again.spent == scores.spent
     assert again.spent < first.spent
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cm_ray.time_points.noisy_search import PointRequest
+from cm_ray.time_points.noisy_search import PointSampleRange
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Told:
 
     @staticmethod
     def of(request):
-        return request.points if isinstance(request, PointRequest) else request.candidate
+        return request.points if isinstance(request, PointSampleRange) else request.candidate
 
     @property
     def spent(self):

@@ -4,18 +4,18 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 from tracked_runs import log, tiny_model
 
 from cm_ray.networks.model import save_model
-from cm_ray.recipes.config import TrackingConfig, TrainConfig
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import TrackingSettings
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.files import write_json
 from cm_ray.tracking.store import calling_mlflow, open_client
+from tests.waiting import LIMIT_S, wait_for_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ def make_run(tmp_path, empty_store):
     """Make the run directory of a run called `name`, with a log of `rows` rows and a model."""
 
     def make(name="one", rows=5, uri="", model_name="tiny", model=None):
-        config = TrainConfig(name=name, tracking=TrackingConfig(uri=uri, model_name=model_name))
+        config = Recipe(name=name, tracking=TrackingSettings(uri=uri, model_name=model_name))
         run = RunDirectory(tmp_path / "runs" / name)
         run.root.mkdir(parents=True)
         if not (store := tmp_path / "runs" / "mlflow.db").exists():
@@ -78,17 +78,10 @@ def start_server(tmp_path):
             start_new_session=True,
         )
         started.append((process, log_file))
-        for _ in range(300):
-            assert process.poll() is None, Path(log_file.name).read_text()
-            try:
-                urllib.request.urlopen(url, timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.2)
-        raise AssertionError(Path(log_file.name).read_text())
+        wait_for_server(url, process, Path(log_file.name))
 
     yield start
     for process, log_file in started:
         os.killpg(process.pid, 15)
-        process.wait(timeout=20)
+        process.wait(timeout=LIMIT_S)
         log_file.close()

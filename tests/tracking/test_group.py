@@ -8,8 +8,8 @@ from mlflow import MlflowClient
 from tracked_runs import free_port, with_tracking
 
 from cm_ray.errors import UserError
-from cm_ray.tracking import Group, open_tracker
-from cm_ray.tracking.progress import Told
+from cm_ray.tracking import RunGroup, open_tracker
+from cm_ray.tracking.sent_state import SentState
 from cm_ray.tracking.store import open_client
 
 
@@ -35,7 +35,7 @@ def sent(monkeypatch):
 
 
 def make_group(folder, uri=""):
-    return Group(folder, name="table", uri=uri, experiment="cm_ray")
+    return RunGroup(folder, name="table", uri=uri, experiment="cm_ray")
 
 
 def runs_of(group, where=""):
@@ -128,7 +128,7 @@ def test_the_folder_finds_its_run_again(folder, sent):
 
 
 def test_a_kill_before_the_run_is_remembered_makes_no_second_one(folder):
-    chosen = Told.fresh(make_group(folder).uri)
+    chosen = SentState.fresh(make_group(folder).uri)
     chosen.write(folder / "tracking.json")
     first = make_group(folder).run_id
     chosen.write(folder / "tracking.json")  # made on the server, not remembered here
@@ -182,7 +182,7 @@ def test_a_server_that_is_away_never_hurts_and_is_told_later(folder, start_serve
         group.log(params={"steps": 8}, metrics={"fd": fd}, files=[folder / "table.md"])
         assert group.run_id == ""
     (folder / "table.md").write_text("a row")
-    group.finish("FAILED")
+    group.finish("FAILED", patience_s=0)
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1
@@ -217,7 +217,7 @@ def test_nobody_is_told_where_that_is_asked_for(tmp_path):
 
 
 def test_an_address_that_mlflow_does_not_take_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is no address of an MLflow store"):
+    with pytest.raises(UserError, match="is not the address of an MLflow store"):
         make_group(tmp_path / "table", uri="localhost:5000")
 
 

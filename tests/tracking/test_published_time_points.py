@@ -15,9 +15,9 @@ from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of, save_model, to_uint8
 from cm_ray.storage.files import write_json
 from cm_ray.tracking.fetch import fetch_model
+from cm_ray.tracking.publish_time_points import publish_time_points
 from cm_ray.tracking.registry import CONTENT_TAG, model_digest
 from cm_ray.tracking.store import open_client
-from cm_ray.tracking.time_points import publish_time_points
 from cm_ray.tracking.tracker import open_tracker, resend
 
 POINTS = ((1.5,), (9.0, 0.7))
@@ -224,17 +224,17 @@ def test_what_cannot_be_published_is_said(make_run, searched, tmp_path):
     store(tmp_path).create_registered_model("other")
     store(tmp_path).create_model_version("other", "/nowhere")
     cases = [
-        (folder, "models:/tiny@best", "", "has no model models:/tiny@best; see its Models page"),
+        (folder, "models:/tiny@best", "", "has no model models:/tiny@best; look at its Models page"),
         (folder, "models:/tiny/7", "", "has no model models:/tiny/7"),
         (folder, "models:/nobody/1", "", "has no model models:/nobody/1"),
         (folder, "models:/other/1", "", "models:/other/1 was not registered by cm_ray; give"),
-        (folder, "tiny", "", "'tiny' is no model: give models:/NAME@champion"),
-        (folder, "models:/tiny", "x", "'models:/tiny' is no model"),
-        (folder, "tiny", "x", "has no version of 'tiny' that is the model before the search; register"),
+        (folder, "tiny", "", "'tiny' is not the address of a model; give models:/NAME@champion"),
+        (folder, "models:/tiny", "x", "'models:/tiny' is not the address of a model"),
+        (folder, "tiny", "x", "has no version of 'tiny' with the model before the search; register"),
         (folder, "nobody", "x", "has no version of 'nobody'"),
-        (folder, "a'b", "x", "may hold letters, digits"),
+        (folder, "a'b", "x", "may contain only letters, digits"),
         (searched((), "none"), "models:/tiny/1", "", "has no time points in its model.json; search"),
-        (tmp_path, "models:/tiny/1", "", "holds no model to register"),
+        (tmp_path, "models:/tiny/1", "", "has no model to register"),
     ]
     for model, source, before, sentence in cases:
         with pytest.raises(UserError, match=sentence) as raised:

@@ -12,16 +12,19 @@ import pytest
 import torch
 from tracked_runs import free_port, score, tiny_model, tiny_spec
 
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, sampling_of, to_uint8
-from cm_ray.recipes.config import DiffusionConfig, TrainConfig, override
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import override
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.store import open_client
 from cm_ray.tracking.tracker import open_tracker
 from cm_ray.training.starting_models import prepare_teachers, read_teacher
+from tests.waiting import LIMIT_S
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +67,7 @@ def test_the_alias_moves_to_the_best_of_one_key_only(make_run, tmp_path):
 
 def test_a_version_says_where_it_comes_from(make_run, tmp_path):
     run = make_run(rows=1)
-    register(run, score(5.0, sampler="multistep@0.8", evaluations=2))
+    register(run, score(5.0, sampler="multistep@0.8", nfe=2))
     version = champion(tmp_path)
     assert version.run_id == json.loads(run.tracking_file.read_text())["run_id"]
     assert version.tags["score.name"] == "FD-digits-1797/multistep@0.8"
@@ -87,7 +90,7 @@ def test_registering_twice_makes_one_version(make_run, tmp_path):
 def test_a_run_without_a_model_is_refused(make_run):
     run = make_run(rows=1)
     (run.model / "model.json").unlink()
-    with pytest.raises(UserError, match="holds no model to register"):
+    with pytest.raises(UserError, match="has no model to register"):
         register(run, None)
 
 
@@ -129,12 +132,12 @@ def test_what_cannot_be_fetched_is_said(make_run, tmp_path):
 
 
 def test_a_registered_model_can_be_a_teacher(make_run, tmp_path):
-    diffusion = DiffusionConfig(boundary="none")
+    diffusion = Diffusion(boundary="none")
     denoiser = Model(replace(tiny_spec(), diffusion=diffusion, sampler="heun:18", time_points=()))
     register(make_run(rows=1, model=denoiser), None)
     for uri in ("", "none", f"sqlite:///{tmp_path}/runs/mlflow.db"):
         settings = {"teacher.model": "models:/tiny@champion", "tracking.uri": uri, "method": "cd"}
-        config = override(TrainConfig(network=tiny_spec().network), settings)
+        config = override(Recipe(network=tiny_spec().network), settings)
         run = RunDirectory(tmp_path / f"student-{len(uri)}")
         prepare_teachers(config, tiny_spec(), run)
         for name, weights in read_teacher(config, run).network.state_dict().items():
@@ -183,7 +186,7 @@ def test_pyfunc_labels_are_given_or_drawn(pyfunc):
         (0, {"steps": 1001}, "steps must be 0 to 1000, not 1001"),
         (0, {"steps": -1}, "steps must be 0 to 1000, not -1"),
         (0, {"seed": -1}, "seed must be at least 0"),
-        (0, {"label": 0}, "label 0 is none of this model's: give -1"),
+        (0, {"label": 0}, "This model has no label 0; give -1"),
         (-1, {}, "index must be in"),
         (2**32, {}, "index must be in"),
     ],
@@ -209,7 +212,7 @@ def test_a_champion_is_served_over_http(make_run, start_server, tmp_path):
         request = urllib.request.Request(
             f"{address}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
             return json.load(response)
 
     answer = np.array(ask({"seed": 3, "steps": 2})["predictions"], dtype=np.uint8)

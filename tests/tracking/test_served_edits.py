@@ -18,9 +18,10 @@ from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import from_uint8, sampling_of, save_model, to_uint8
-from cm_ray.page.model_card import model_facts
+from cm_ray.page.model_card import model_card
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.tracker import open_tracker
+from tests.waiting import LIMIT_S
 
 
 @pytest.fixture(scope="module")
@@ -153,11 +154,11 @@ IMAGE = {"image": [png(IMAGES[0])]}
         (IMAGE, {"task": "colorize"}, "this one makes grey ones"),
         (IMAGE, {"task": "upscale", "factor": 3}, "A factor of 3 does not divide"),
         (IMAGE, {"task": "stroke", "taus": [81.0]}, "at most 80, not 81"),
-        (IMAGE, {"task": "stroke", "label": 0}, "label 0 is none of this model's"),
+        (IMAGE, {"task": "stroke", "label": 0}, "This model has no label 0"),
         (IMAGE, {"task": "denoise"}, "The noise level sigma must be above"),
-        ({"index": [0]}, {"factor": 2}, "factor does not go with sample"),
-        ({"index": [0], "alpha": [0.5]}, {"task": "interpolate", "sigma": 2.0}, "sigma does not go with"),
-        ({"index": [0]}, {"resize": True}, "resize does not go with sample"),
+        ({"index": [0]}, {"factor": 2}, "factor does not apply to sample"),
+        ({"index": [0], "alpha": [0.5]}, {"task": "interpolate", "sigma": 2.0}, "sigma does not apply to"),
+        ({"index": [0]}, {"resize": True}, "resize does not apply to sample"),
         ({"index": [0]}, {"taus": [81.0]}, "Time points must descend between 80"),
         (IMAGE | {"index": [-1]}, {"task": "stroke"}, "index must be in"),
     ],
@@ -191,7 +192,7 @@ def test_an_edit_over_http(make_run, start_server, tmp_path):
         request = urllib.request.Request(
             f"{address}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=LIMIT_S) as response:
             return json.load(response)["predictions"]
 
     def text(data):
@@ -212,10 +213,10 @@ def test_an_edit_over_http(make_run, start_server, tmp_path):
 
 def test_the_page_tells_the_score_of_a_registered_version(make_run, tmp_path):
     run, uri = make_run(rows=1), f"sqlite:///{tmp_path}/runs/mlflow.db"
-    open_tracker(run.config(), run, strict=True).register(score(5.0, sampler="multistep@0.8", evaluations=2))
-    told = model_facts(tiny_model(), "models:/tiny@champion", run.model, uri)
+    open_tracker(run.config(), run, strict=True).register(score(5.0, sampler="multistep@0.8", nfe=2))
+    told = model_card(tiny_model(), "models:/tiny@champion", run.model, uri)
     assert "| FD-digits-1797 | `multistep@0.8` | 5 |" in told
     assert "no classes" in told
     other = make_run("other", rows=1, model_name="unscored")
     open_tracker(other.config(), other, strict=True).register(None)
-    assert "FD-" not in model_facts(tiny_model(), "models:/unscored/1", other.model, uri)
+    assert "FD-" not in model_card(tiny_model(), "models:/unscored/1", other.model, uri)

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import torch
 
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.metrics.score import frechet_score
+from cm_ray.networks.architectures import Network
 from cm_ray.networks.model import Model, ModelSpec
-from cm_ray.recipes.config import DiffusionConfig, NetworkConfig
 
 
 class FakeExtractor:
@@ -20,13 +21,13 @@ def score(value, **changes):
         "seed": 0,
         "reference": "cd" * 32,
         "sampler": "one-step",
-        "evaluations": 1,
+        "nfe": 1,
     } | changes
     return frechet_score(value, FakeExtractor(), **settings)
 
 
 def tiny_spec(*, conditional=False):
-    network = NetworkConfig(
+    network = Network(
         channels=8,
         norm_groups=4,
         head_channels=8,
@@ -38,7 +39,7 @@ def tiny_spec(*, conditional=False):
     names = ("a", "b", "c") if conditional else ()
     return ModelSpec(
         network=network,
-        diffusion=DiffusionConfig(),
+        diffusion=Diffusion(),
         shape=(1, 8, 8),
         class_names=names,
         time_points=((0.8,),),

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import LIMIT_S
+
 ABSENT = ["ray", "mlflow", "lpips", "cleanfid", "torchvision", "optuna", "tyro", "sklearn", "pyarrow", "tqdm"]
 ABSENT += ["scipy", "pandas", "matplotlib"]
 PROGRAM = f"""
@@ -11,10 +13,11 @@ import sys
 sys.modules.update(dict.fromkeys({ABSENT}))  # None: importing them fails
 import torch
 import cm_ray.core.samplers, cm_ray.networks.unet
-from cm_ray import recipes as presets
-from cm_ray.recipes.config import override
+from cm_ray import recipes
+from cm_ray.settings.tree import override
 from cm_ray.networks.model import ModelSpec
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 config = override(recipes.ict_digits(), {{"steps": 1, "batch_size": 2, "network.conditional": False}})
 spec = ModelSpec(network=config.network, diffusion=config.diffusion, shape=(1, 8, 8))
@@ -27,7 +30,7 @@ print([stats.step for stats in engine.train([Batch(images, torch.zeros(2).long()
 def test_the_engine_trains_without_the_rest():
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True, timeout=LIMIT_S
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[1]"

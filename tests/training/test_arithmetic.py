@@ -1,14 +1,15 @@
 """Precision reaches the networks alone, compiling changes nothing, and a GPU is never waited for."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch._inductor import cpp_builder, exc
 
 from cm_ray.errors import UserError
-from cm_ray.networks.perceptual import lpips_distance
-from cm_ray.recipes.config import override
+from cm_ray.networks.perceptual import perceptual_distance
 from cm_ray.training import arithmetic
-from tests.training.test_engine import PAPER, VARIANTS, batches, engine, run, small, weights
+from tests.training.engines import batches, engine, run, small, weights
 
 
 @pytest.fixture
@@ -24,8 +25,8 @@ def fresh_dynamo():
 def test_compiled_networks_train_the_same(variant, monkeypatch):
     """Traced, differentiated ahead of time, but run by PyTorch's kernels: what a C++ compiler would get."""
     monkeypatch.setattr(arithmetic, "BACKEND", "aot_eager")
-    config = override(small(steps=2, network__channel_mult=(1,)), VARIANTS[variant])
-    plain, compiled = engine(config), engine(override(config, {"compile": True}))
+    config = small("one-level", variant, steps=2)
+    plain, compiled = engine(config), engine(dataclasses.replace(config, compile=True))
     for one, other in zip(run(plain), run(compiled), strict=True):
         torch.testing.assert_close(one.loss, other.loss, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(weights(plain), weights(compiled), rtol=1e-4, atol=1e-5)
@@ -37,8 +38,10 @@ def test_compiled_networks_train_the_same(variant, monkeypatch):
 @pytest.mark.parametrize("variant", ["paper", "dropout"])
 def test_compiled_to_cpp_networks_train_the_same(variant):
     """By the real compiler; sums in other orders, to the rounding of float32."""
-    config = override(small(steps=2, network__channel_mult=(1,)), VARIANTS[variant])
-    for one, other in zip(run(engine(config)), run(engine(override(config, {"compile": True}))), strict=True):
+    config = small("one-level", variant, steps=2)
+    for one, other in zip(
+        run(engine(config)), run(engine(dataclasses.replace(config, compile=True))), strict=True
+    ):
         torch.testing.assert_close(one.loss, other.loss, rtol=1e-4, atol=1e-5)
 
 
@@ -54,7 +57,7 @@ def test_without_a_compiler_it_says_so(monkeypatch):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_only_the_networks_arithmetic_is_short(precision):
     """Their inputs, outputs, the loss, and all that is kept are float32; convolutions are not."""
-    made = engine(override(small(precision=precision, steps=1), PAPER))
+    made = engine(small("paper", precision=precision, steps=1))
     inner = []
     made.student.network.out[2].register_forward_hook(lambda m, inputs, y: inner.append(y.dtype))
     made.student.register_forward_hook(lambda m, inputs, y: inner.append((inputs[0].dtype, y.dtype)))
@@ -71,12 +74,6 @@ def test_only_the_networks_arithmetic_is_short(precision):
     kept = {name.partition("/")[0]: tensor.dtype for name, tensor in made.checkpoint().tensors.items()}
     assert set(kept) == {"student", "target", "ema0", "ema1", "optimizer"}
     assert set(kept.values()) == {float32}
-
-
-MORE = {
-    "ncsn++": {"network.family": "ncsn++", "network.head_channels": 0, "network.scale_shift": False},
-    "lpips": {"distance.name": "lpips"},
-}
 
 
 def test_what_is_sent_arrives():
@@ -98,10 +95,11 @@ def test_what_is_sent_arrives():
 @pytest.mark.parametrize("name", ["radam", "adam"])
 def test_a_step_never_waits_for_the_gpu(name, variant, precision):
     """After the first steps, which choose kernels and put the grid of times there."""
-    config = override(small(precision=precision, steps=10_000), (VARIANTS | MORE)[variant])
-    config = override(config, {"optimizer.name": name, "optimizer.gradient_clip": 1.0})
+    config = small(variant, name, "clipped", precision=precision, steps=10_000)
     options = (
-        {"distance": lpips_distance(config.distance, random_trunk=True).cuda()} if variant == "lpips" else {}
+        {"distance": perceptual_distance(config.method.distance, random_trunk=True).cuda()}
+        if variant == "lpips"
+        else {}
     )
     made = engine(config, device="cuda", **options)
     steps = made.train(batches(made))
@@ -118,7 +116,7 @@ def test_a_step_never_waits_for_the_gpu(name, variant, precision):
 
 @pytest.mark.gpu
 def test_adam_is_one_kernel_on_a_gpu_and_goes_on_from_a_checkpoint():
-    config = override(small(), {"optimizer.name": "adam"})
+    config = small("adam")
     whole, first, second = (engine(config, device="cuda") for _ in range(3))
     assert whole.optimizer.defaults["fused"]
     run(whole)

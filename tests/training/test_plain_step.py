@@ -10,8 +10,9 @@ import torch
 from cm_ray import recipes
 from cm_ray.core.noise import Purpose, normal, uniform
 from cm_ray.networks.model import ModelSpec, from_uint8
-from cm_ray.recipes.config import override
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.settings.tree import override
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SHAPE, ROWS = (3, 16, 16), 4
@@ -42,8 +43,8 @@ def engine(**changes):
             "network.attention_resolutions": (8,),
             "network.head_channels": 0,
             "network.conditional": False,
-            "schedule.s1": 20,
-            "distance.name": "l2",
+            "times.scales.s1": 20,
+            "distance": "l2",
             "optimizer.learning_rate": 3e-4,
         }
         | changes,
@@ -83,9 +84,11 @@ def batches(steps):
 def both(plain_step, made, plain, batch):
     """Take a step of each on the same images, noise and times; return the losses."""
     step, positions = made.step, torch.arange(ROWS)
-    t, s = made.time_pairs(step, uniform(made.config.seed, step, positions, Purpose.TIMES, (1,))[:, 0])
-    draw = plain_step.Draw(normal(made.config.seed, step, positions, Purpose.NOISE, SHAPE), t, s)
-    theirs = plain.one_step(from_uint8(batch.images), draw, made.target_decay(step))
+    config = made.config
+    draws = uniform(config.seed, step, positions, Purpose.TIMES, (1,))[:, 0]
+    t, s = config.method.times(draws, step, config.steps, config.noise)
+    draw = plain_step.Draw(normal(config.seed, step, positions, Purpose.NOISE, SHAPE), t, s)
+    theirs = plain.one_step(from_uint8(batch.images), draw, config.method.target_decay(step, config.steps))
     return float(made.one_step(batch).loss), float(theirs)
 
 

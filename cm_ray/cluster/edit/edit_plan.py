@@ -1,4 +1,4 @@
-"""The files that an editing job reads, and the edit of each."""
+"""What an editing job is asked to do, and which files that concerns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cm_ray.editing.model_edits import check_label
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import ModelSpec
-from cm_ray.recipes.config import ActorsConfig
+from cm_ray.recipes.measuring import ActorSettings
 
 
 def check_editing(settings: Editing, spec: ModelSpec) -> None:
@@ -38,7 +38,7 @@ def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
     if Path(settings.image).expanduser().is_dir():
         if settings.device != "auto":
             raise UserError("--device is of a single image: --actors say where a folder is edited.")
-    elif settings.actors != ActorsConfig():
+    elif settings.actors != ActorSettings():
         raise UserError("--actors edit a folder: a single image is edited here, on --device.")
     labels = _labels(settings, files, spec)
     return EditRequest(

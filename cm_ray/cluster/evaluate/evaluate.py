@@ -26,15 +26,15 @@ from cm_ray.cluster.pool.reference import (
 from cm_ray.cluster.pool.result import Gathered, Wanted, joined
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
-from cm_ray.cluster.runtime.console import say, shown
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
-from cm_ray.metrics.measures import NEEDS, Needs, SampleSet, check_kinds, measure_all
-from cm_ray.metrics.score import Score, measured_score, score_key
+from cm_ray.metrics.score import Score, score_from_estimate, score_key
+from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
 from cm_ray.networks.formats.reading import load_model, network_digest
-from cm_ray.recipes.config import EXPERIMENT, DataConfig
+from cm_ray.recipes.sections import EXPERIMENT, DataSettings
+from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.sampling.kept_samples import file_name, keep_samples
 from cm_ray.sampling.pictures import save_grid
@@ -42,9 +42,9 @@ from cm_ray.sampling.requests import Request
 from cm_ray.sampling.text import Sampling
 from cm_ray.scoring.score_folder import Scored
 from cm_ray.storage.files import remove
-from cm_ray.tracking import Group
+from cm_ray.tracking import RunGroup
+from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import default_uri
-from cm_ray.tracking.tracker import Status
 
 GROUPS = 20
 """Parts that samples are made in: each is kept when it is done, and their statistics tell the error."""
@@ -112,7 +112,9 @@ class _Evaluating:
         self.wanted: Wanted = frozenset(needed | ({"images"} if settings.keep != "none" else set()))
         self.work = run.root / "evaluation-work"
         self.shards, self.manifest = prepare_shards(measure.data)
-        self.images = None if model else prepare_shards(DataConfig(path=settings.source, size=settings.size))
+        self.images = (
+            None if model else prepare_shards(DataSettings(path=settings.source, size=settings.size))
+        )
         self.count = self.images[1].count if self.images else settings.samples or self.manifest.count
         self._check_images()
         self.actors = plan_actors(settings.actors, node_resources())
@@ -152,13 +154,13 @@ class _Evaluating:
                 del samples  # before the next ones are made
         remove(self.work)
 
-    def group(self, uri: str) -> Group:
+    def group(self, uri: str) -> RunGroup:
         """Return the MLflow run of what is measured alike: its metrics' names tell the rest of the keys."""
         alike = hashlib.sha256(repr(sorted(self._alike().items())).encode()).hexdigest()
         folder, uri = self.run.root / "tracking" / alike[:12], uri or default_uri(self.run.root.parent)
-        return Group(folder, name=self.run.root.name, uri=uri, experiment=EXPERIMENT)
+        return RunGroup(folder, name=self.run.root.name, uri=uri, experiment=EXPERIMENT)
 
-    def tell(self, group: Group, scores: Sequence[Score]) -> None:
+    def tell(self, group: RunGroup, scores: Sequence[Score]) -> None:
         """Log all of it to MLflow."""
         root, params = self.run.root, {"source": self.settings.source, "data": self.measure.data.path}
         group.log(
@@ -195,12 +197,12 @@ class _Evaluating:
             seed=samples.seed,
             reference=self.manifest.fingerprint,
             sampler=samples.sampler,
-            evaluations=samples.evaluations,
+            nfe=samples.evaluations,
         )
         for kinds in _computations(self.settings.scores):
             say(f"measuring {', '.join(kinds)}:")  # minutes, of 2,048 features
-            measured = measure_all(kinds, samples.as_set, reference, self.extractor)
-            scores = [measured_score(kind, one, key) for kind, one in measured.items()]
+            measured = estimate_all(kinds, samples.as_set, reference, self.extractor)
+            scores = [score_from_estimate(kind, one, key) for kind, one in measured.items()]
             self.scored.add(scores)
             for score in scores:
                 say(f"{score.metric}: {score.value:.4g} ± {score.error:.2g}")

@@ -1,4 +1,4 @@
-"""The model that the source of an evaluation is, and the samplers that it is scored with."""
+"""What an evaluation is asked to do, and the model that its source is."""
 
 from __future__ import annotations
 

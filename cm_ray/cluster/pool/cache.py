@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cm_ray.cluster.pool.pool import Progress, PutModel, SamplerPool
 from cm_ray.cluster.pool.result import Gathered, Wanted
-from cm_ray.metrics.extractors.registry import Extractor
+from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.sampling.requests import Request
 
 

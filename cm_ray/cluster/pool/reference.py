@@ -11,16 +11,19 @@ from typing import Literal
 import torch
 
 from cm_ray.cluster.pool.pool import Opener, SamplerPool
-from cm_ray.cluster.runtime.console import say, shown
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.errors import UserError
-from cm_ray.metrics.extractors.registry import EXTRACTORS, Extractor
-from cm_ray.metrics.measures import SampleSet
+from cm_ray.metrics.extractors.extractor import Extractor
+from cm_ray.metrics.extractors.registry import EXTRACTORS
+from cm_ray.metrics.score_kinds import SampleSet
 from cm_ray.networks.model import SPEC
-from cm_ray.recipes.config import DataConfig, EvaluationConfig, MeasuringConfig, TrainConfig
+from cm_ray.recipes.measuring import MeasuringSettings
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import DataSettings, EvaluationSettings
+from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.scoring.evaluator import extractor_opener
 from cm_ray.scoring.reference import keep_features, keep_statistics, kept_features, kept_statistics
-from cm_ray.scoring.while_training import extractor_opener
 from cm_ray.tracking.store import check_uri
 
 
@@ -31,25 +34,25 @@ class Yardstick:
     opener: Opener
     extractor: Extractor
     """On the CPU: for its key, and for what needs no actor."""
-    data: DataConfig
+    data: DataSettings
 
 
-def yardstick(settings: MeasuringConfig, run: TrainConfig | None) -> Yardstick:
+def yardstick(settings: MeasuringSettings, run: Recipe | None) -> Yardstick:
     """Return what to measure with, as the settings say, else as the run of the model did.
 
     Raises UserError when neither says it, or the extractor cannot be opened.
     """
     if not settings.data and run is None:
         raise UserError("Compared with which images? --data takes a folder, or the name of a data set.")
-    data = run.data if run and not settings.data else DataConfig(path=settings.data)
+    data = run.data if run and not settings.data else DataSettings(path=settings.data)
     if settings.size:
         data = replace(data, size=settings.size)
-    evaluation = EvaluationConfig(extractor=settings.extractor)
+    evaluation = EvaluationSettings(extractor=settings.extractor)
     if run and not settings.extractor:
         evaluation = run.evaluation
     if settings.weights:
         evaluation = replace(evaluation, weights=settings.weights)
-    if settings.resizing != MeasuringConfig.resizing:
+    if settings.resizing != MeasuringSettings.resizing:
         evaluation = replace(evaluation, resizing=settings.resizing)
     if evaluation.extractor in ("", "none"):
         raise UserError(
@@ -60,13 +63,13 @@ def yardstick(settings: MeasuringConfig, run: TrainConfig | None) -> Yardstick:
     return Yardstick(opener, opener("cpu"), data)
 
 
-def run_of(model: Path) -> TrainConfig | None:
+def run_of(model: Path) -> Recipe | None:
     """Return the settings of the run that a model's folder lies in; None when it lies in none."""
     run = RunDirectory(model.parent)
     return run.config() if run.config_file.is_file() else None
 
 
-def tracking_uris(settings: MeasuringConfig) -> tuple[str, str]:
+def tracking_uris(settings: MeasuringSettings) -> tuple[str, str]:
     """Return where MLflow is told of the work, and where models:/ names are: they are read with "none", too.
 
     Empty stands for the places that `Group` and `fetch_model` choose. Raises UserError on an address that

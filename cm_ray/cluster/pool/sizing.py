@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cm_ray.cluster.runtime.connect import Plan
 from cm_ray.errors import UserError
-from cm_ray.recipes.config import ActorsConfig
+from cm_ray.recipes.measuring import ActorSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def as_workers(workers: Plan) -> Actors:
     return Actors(count=count, cpus=workers.cpus_per_worker * workers.num_workers / count)
 
 
-def plan_actors(config: ActorsConfig, nodes: Sequence[Mapping[str, float]]) -> Actors:
+def plan_actors(config: ActorSettings, nodes: Sequence[Mapping[str, float]]) -> Actors:
     """Return the actors that a config asks for, on nodes with these resources.
 
     Raises UserError when they do not fit, or a share is none.

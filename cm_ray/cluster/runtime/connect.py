@@ -14,7 +14,7 @@ import ray
 
 from cm_ray.command_line.options import DEBUG_VARIABLE
 from cm_ray.errors import UserError
-from cm_ray.recipes.config import ClusterConfig
+from cm_ray.recipes.sections import ClusterSettings
 
 DATA_CPUS = 0.25
 """CPUs of a Ray Data read task: reading shards is mostly waiting."""
@@ -109,7 +109,7 @@ def node_resources() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def plan(config: ClusterConfig, nodes: Sequence[Mapping[str, float]]) -> Plan:
+def plan(config: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> Plan:
     """Divide the nodes' cores and GPUs among the training workers and Ray Data.
 
     Workers that held every CPU would starve Ray Data, which hangs without a word; so up to one CPU of

@@ -20,8 +20,9 @@ from cm_ray.cluster.sweep.searcher import FINAL, STEP
 from cm_ray.cluster.train.run import Stopped, train
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import read_model
-from cm_ray.recipes.config import TrainConfig, override
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, remove, write_json
 from cm_ray.sweeps.space import NUMBER, Space
 from cm_ray.sweeps.study import COST, FAILED, SCORE, SCORES, STOPPED
@@ -64,7 +65,7 @@ class Trials:
         file = self.place(number) / _OUTCOME
         return dict(read_json(file)) if file.is_file() else {}
 
-    def config(self, number: int, seed: int, params: Mapping[str, Any]) -> TrainConfig:
+    def config(self, number: int, seed: int, params: Mapping[str, Any]) -> Recipe:
         """Return the settings of a trial's training. Raises UserError when they cannot be trained."""
         config = self.space.config(params)
         return override(
@@ -147,7 +148,7 @@ class _Trial:
         if told:
             self._tell(self.last_step, float("nan"), final=True)
 
-    def _watch(self, config: TrainConfig, seed: int, row: dict[str, Any]) -> bool:
+    def _watch(self, config: Recipe, seed: int, row: dict[str, Any]) -> bool:
         """Report a row of the run's log with scores: the first seed's decide whether the trial stops.
 
         Tune has the scheduler decide before a report returns.
@@ -165,7 +166,7 @@ class _Trial:
         write_json(self.trials.place(self.number) / _OUTCOME, dict(outcome))
 
 
-def _cost(config: TrainConfig, run: RunDirectory) -> float:
+def _cost(config: Recipe, run: RunDirectory) -> float:
     spec, _ = read_model(run.model)
     return training_flops(config, spec, read_teacher(config, run))
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from cm_ray.cluster.pool.reference import Yardstick, name_of, run_of, tracking_uris, yardstick
 from cm_ray.cluster.runtime.connect import connected
-from cm_ray.cluster.runtime.console import say
 from cm_ray.cluster.time_points.point_plan import Plan
 from cm_ray.cluster.time_points.point_search import Search
 from cm_ray.command_line.settings.time_points import TimePointSearch
@@ -22,14 +21,15 @@ from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.networks.model import SPEC, WEIGHTS, build_model, save_model, spec_to_dict
-from cm_ray.recipes.config import EXPERIMENT
+from cm_ray.recipes.sections import EXPERIMENT
+from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.storage.files import folder_written_aside, read_json, write_json
-from cm_ray.tracking import Group
+from cm_ray.tracking import RunGroup
 from cm_ray.tracking.locate import locate_model
-from cm_ray.tracking.progress import Told
+from cm_ray.tracking.publish_time_points import publish_time_points
 from cm_ray.tracking.registry import model_digest
-from cm_ray.tracking.time_points import publish_time_points
+from cm_ray.tracking.sent_state import SentState
 
 
 def find_time_points(settings: TimePointSearch) -> RunDirectory:
@@ -52,7 +52,7 @@ def find_time_points(settings: TimePointSearch) -> RunDirectory:
         with connected():
             search = Search(plan, measure, folder, run)
             before = _claim(run, wanted, search.manifest, folder)
-            group = Group(run.root, name=run.root.name, uri=told_at, experiment=EXPERIMENT)
+            group = RunGroup(run.root, name=run.root.name, uri=told_at, experiment=EXPERIMENT)
             try:
                 if not run.result_file.is_file():
                     search.conclude()
@@ -116,12 +116,12 @@ def _claim(run: RunDirectory, wanted: Mapping[str, Any], manifest: Manifest, fol
     return before
 
 
-def _tell(group: Group, plan: Plan, run: RunDirectory) -> None:
+def _tell(group: RunGroup, plan: Plan, run: RunDirectory) -> None:
     """Log all of it to MLflow."""
     result = read_json(run.result_file)
     metrics = {f"samples/{name}": value for name, value in result["samples"].items()}
     for chosen in result["chosen"]:
-        metrics[f"{chosen['score']['name']}/{chosen['evaluations']}-evaluations"] = chosen["score"]["value"]
+        metrics[f"{chosen['score']['name']}/{chosen['nfe']}-evaluations"] = chosen["score"]["value"]
     files = [run.result_file, *sorted(run.root.glob("time_points.*")), *sorted(run.samples.glob("*.png"))]
     group.log(params={"model": plan.settings.model} | plan.to_dict(), metrics=metrics, files=files)
 
@@ -155,8 +155,8 @@ def _update(settings: TimePointSearch, folder: Path, run: RunDirectory, before: 
     say(f"{registered.uri}: {registered.reason}")
 
 
-def registered_as(model: Path) -> Told | None:
+def registered_as(model: Path) -> SentState | None:
     """Return what MLflow was told of the run that a model's folder lies in; None if it was not registered."""
     file = RunDirectory(model.parent).tracking_file
-    told = Told(**read_json(file)) if file.is_file() else None
+    told = SentState(**read_json(file)) if file.is_file() else None
     return told if told and told.version else None

@@ -1,4 +1,4 @@
-"""The plan of a search for time points: its settings with the defaults that depend on the model."""
+"""What a search for time points is asked to do, and what that means for a model."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.cluster.pool.reference import Yardstick
-from cm_ray.cluster.runtime.console import say
 from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.networks.formats.reading import read_model
 from cm_ray.networks.model import ModelSpec, sampling_of
-from cm_ray.recipes.config import TrainConfig
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.runs.console import say
 from cm_ray.sampling.text import Sampling
 from cm_ray.time_points.greedy import Points
 from cm_ray.time_points.openai_indices import taus
-from cm_ray.time_points.sample_budget import Effort
+from cm_ray.time_points.sample_budget import SampleBudget
 
 _MOST_GRID, _GRID = 201, 40
 
@@ -30,10 +30,10 @@ class Plan:
     settings: TimePointSearch
     spec: ModelSpec
     grid: int
-    effort: Effort
+    budget: SampleBudget
 
     @classmethod
-    def of(cls, settings: TimePointSearch, folder: Path, run: TrainConfig | None, measure: Yardstick) -> Plan:
+    def of(cls, settings: TimePointSearch, folder: Path, run: Recipe | None, measure: Yardstick) -> Plan:
         """Fill in the defaults. Raises UserError on settings that do not fit the model or each other."""
         spec, _ = read_model(folder)
         if spec.diffusion.boundary == "none":
@@ -42,14 +42,15 @@ class Plan:
         first = settings.first or min(settings.budget, max(settings.budget // 16, dim + dim // 4))
         if warning := bias_warning(first, dim):
             say(f"warning: a search from {first} samples on: {warning}")
-        effort = Effort(first=first, budget=settings.budget)
-        grid = settings.boundaries or min(_MOST_GRID, run.schedule.s1 + 1 if run else _GRID)
+        budget = SampleBudget(first=first, full=settings.budget)
+        grid = settings.boundaries or min(_MOST_GRID, _last_grid(run))
         if grid < settings.nfe + 1:
             raise UserError(
                 f"A grid of {grid} has no room for {settings.nfe - 1} points between its ends: take "
-                f"--boundaries {settings.nfe + 1} or more."
+                f"--boundaries "
+                f"{settings.nfe + 1} or more."
             )
-        return cls(settings, spec, grid, effort)
+        return cls(settings, spec, grid, budget)
 
     def sampling(self, points: Points) -> Sampling:
         """Return the sampling with points of the grid."""
@@ -67,4 +68,10 @@ class Plan:
         kept = dataclasses.asdict(self.settings)
         for name in ("actors", "run_dir", "tracking_uri", "update", "model", "weights"):
             del kept[name]
-        return kept | {"boundaries": self.grid, "first": self.effort.first}
+        return kept | {"boundaries": self.grid, "first": self.budget.first}
+
+
+def _last_grid(run: Recipe | None) -> int:
+    """Return N(K), the boundaries of the grid that training ended with; 151 if there was none."""
+    scales = run.method.times.scales if run else None
+    return scales(run.steps, run.steps) if run and scales else _GRID

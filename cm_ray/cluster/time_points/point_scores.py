@@ -13,14 +13,14 @@ from torch import Tensor
 
 from cm_ray.cluster.pool.cache import Remembered
 from cm_ray.cluster.pool.result import Gathered, Wanted
-from cm_ray.cluster.runtime.console import shown
 from cm_ray.core.noise import derived_seed
+from cm_ray.metrics.estimate import infinitesimal_jackknife
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
-from cm_ray.metrics.measured import infinitesimal_jackknife
 from cm_ray.metrics.statistics import Array
+from cm_ray.runs.console import shown
 from cm_ray.sampling.requests import Request
 from cm_ray.time_points.greedy import Points
-from cm_ray.time_points.noisy_search import PointRequest
+from cm_ray.time_points.noisy_search import PointSampleRange
 
 WANTED: Wanted = frozenset(["features"])
 """Features come back, not their statistics: paired errors are made of each sample's influence on the score,
@@ -73,14 +73,14 @@ class PointScores:
         self,
         remembered: Remembered,
         reference: FrechetReference,
-        request: Callable[[PointRequest], Request],
+        request: Callable[[PointSampleRange], Request],
         tell: Callable[[Measurement], None],
     ) -> None:
         """request: makes a request for samples of one for points.  tell: is told of every score."""
         self._remembered, self._reference = remembered, reference
         self._request, self._tell = request, tell
 
-    def sample(self, requests: Sequence[PointRequest]) -> list[Kept]:
+    def sample(self, requests: Sequence[PointSampleRange]) -> list[Kept]:
         """Sample what is not remembered, all requests together on the actors."""
         asked = [self._request(request) for request in requests]
         with shown("image") as progress:

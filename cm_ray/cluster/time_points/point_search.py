@@ -13,17 +13,23 @@ from cm_ray.cluster.pool.reference import Yardstick, reference_set
 from cm_ray.cluster.pool.result import Gathered
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import node_resources
-from cm_ray.cluster.runtime.console import say, shown
 from cm_ray.cluster.time_points.point_plan import Plan
 from cm_ray.cluster.time_points.point_scores import WANTED, Measurement, PointScores
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.errors import UserError
+from cm_ray.metrics.estimate import Estimate, infinitesimal_jackknife
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
-from cm_ray.metrics.measured import Measured, infinitesimal_jackknife
-from cm_ray.metrics.score import Score, measured_score, score_key
+from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.statistics import Array
 from cm_ray.networks.model import sampling_of
-from cm_ray.reports.time_points_report import Chosen, Evaluated, Gap, Placed, Report
+from cm_ray.reports.time_points_report import (
+    ChosenPoints,
+    ScoredCandidate,
+    ScoreDifference,
+    StageReport,
+    TimePointsReport,
+)
+from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.pictures import save_grid
 from cm_ray.sampling.requests import Request
@@ -31,9 +37,9 @@ from cm_ray.sampling.text import Sampling, parse
 from cm_ray.storage.files import read_json, remove, write_json
 from cm_ray.time_points.greedy import Points, Stage, points_by_count
 from cm_ray.time_points.integer_search import method_named
-from cm_ray.time_points.noisy_search import PointRequest, find_points
+from cm_ray.time_points.noisy_search import PointSampleRange, find_points
 from cm_ray.time_points.openai_indices import write_ts
-from cm_ray.time_points.racing import Pinpointed
+from cm_ray.time_points.racing import PointResult
 
 _WORK = "search-work"
 
@@ -47,10 +53,10 @@ class _Fresh:
     influence: Array
     """Of each sample on the score: those of two scores pair."""
 
-    def over(self, other: _Fresh) -> Gap:
+    def over(self, other: _Fresh) -> ScoreDifference:
         """Return this score less another one."""
         error = infinitesimal_jackknife(self.influence - other.influence)
-        return Gap(mean=self.score.value - other.score.value, error=error)
+        return ScoreDifference(mean=self.score.value - other.score.value, error=error)
 
 
 class Search:
@@ -64,8 +70,8 @@ class Search:
                 f"The model makes images of {plan.spec.shape} and the data are of {self.manifest.shape}: "
                 "give --size, or other --data."
             )
-        self.evaluated: list[Evaluated] = []
-        self.placed: list[Placed] = []
+        self.evaluated: list[ScoredCandidate] = []
+        self.placed: list[StageReport] = []
 
     def conclude(self) -> None:
         """Search, measure what was found, and write result.json last."""
@@ -83,7 +89,7 @@ class Search:
             found = points_by_count(self._stages(scores)).values()
             chosen = list(self._chosen(remembered, references.frechet, found))
             self._grids(pool, chosen)
-        report = Report(
+        report = TimePointsReport(
             model=settings.model,
             grid=self.plan.grid,
             placed=tuple(self.placed),
@@ -107,16 +113,16 @@ class Search:
         probes: int = found["at_once"]
         return probes
 
-    def _stages(self, scores: PointScores) -> list[Stage[Pinpointed]]:
+    def _stages(self, scores: PointScores) -> list[Stage[PointResult]]:
         settings, stages = self.plan.settings, []
         for stage in find_points(
             scores,
             self.plan.grid,
             settings.nfe - 1,
-            spending=settings.spend,
+            strategy=settings.spend,
             method=method_named(settings.method, actors=self.probes),
-            effort=self.plan.effort,
-            sweeps=settings.refinements,
+            budget=self.plan.budget,
+            passes=settings.passes,
             tolerance=settings.tolerance,
             zone=settings.zone,
         ):
@@ -124,11 +130,11 @@ class Search:
             stages.append(stage)
         return stages
 
-    def _placed(self, stage: Stage[Pinpointed]) -> None:
+    def _placed(self, stage: Stage[PointResult]) -> None:
         found, gap = stage.found, stage.gap
-        placed = Placed(
+        placed = StageReport(
             stage=len(self.placed) + 1,
-            evaluations=len(stage.points) + 1,
+            nfe=len(stage.points) + 1,
             left=gap.left,
             right=gap.right,
             best=found.best,
@@ -142,11 +148,11 @@ class Search:
         self.placed.append(placed)
         share = f", {found.spent / found.fixed:.1%} of fixed-size ternary search's" if found.fixed else ""
         say(
-            f"{placed.evaluations} evaluations: {', '.join(f'{tau:.4g}' for tau in placed.taus)}; "
+            f"{placed.nfe} evaluations: {', '.join(f'{tau:.4g}' for tau in placed.taus)}; "
             f"{found.spent:,} samples{share}"
         )
 
-    def _request(self, request: PointRequest) -> Request:
+    def _request(self, request: PointSampleRange) -> Request:
         return self._samples(self.plan.sampling(request.points), request.first, request.count)
 
     def _samples(self, sampling: Sampling, first: int, count: int, seeds: int = 0) -> Request:
@@ -157,7 +163,7 @@ class Search:
     def _measured(self, measurement: Measurement) -> None:
         kept = measurement.of
         self.evaluated.append(
-            Evaluated(
+            ScoredCandidate(
                 stage=len(self.placed) + 1,
                 points=kept.points,
                 taus=self.plan.taus(kept.points),
@@ -170,7 +176,7 @@ class Search:
 
     def _chosen(
         self, remembered: Remembered, reference: FrechetReference, found: Iterable[Points]
-    ) -> Iterator[Chosen]:
+    ) -> Iterator[ChosenPoints]:
         """Measure found points, for 1, 2, .. evaluations, and a Karras grid's, on the next seed's noise."""
         best: _Fresh | None = None
         for points in ((), *found):
@@ -178,8 +184,8 @@ class Search:
             own, rival = self._fresh(remembered, reference, [self.plan.sampling(points), karras])
             kept = rival if rival.score.value < own.score.value else own
             say(f"{own.score.metric}: {own.score.value:.4g} ± {own.score.error:.2g}")
-            chosen = Chosen(
-                evaluations=len(points) + 1,
+            chosen = ChosenPoints(
+                nfe=len(points) + 1,
                 taus=own.sampling.taus,
                 ts=write_ts(points, self.plan.grid),
                 score=own.score.to_row(),
@@ -198,7 +204,7 @@ class Search:
         self, remembered: Remembered, reference: FrechetReference, samplings: Sequence[Sampling]
     ) -> list[_Fresh]:
         """Measure samplings on the next seed's noise, all together."""
-        requests = [self._samples(one, 0, self.plan.effort.budget, seeds=1) for one in samplings]
+        requests = [self._samples(one, 0, self.plan.budget.full, seeds=1) for one in samplings]
         with shown("image") as progress:
             for _ in remembered.generate_all(list(dict.fromkeys(requests)), progress):
                 pass
@@ -208,28 +214,28 @@ class Search:
             assert gathered is not None
             assert gathered.features is not None
             value, influence = frechet_influence(gathered.features, reference)
-            measured = Measured(value=value, error=infinitesimal_jackknife(influence))
+            measured = Estimate(value=value, error=infinitesimal_jackknife(influence))
             fresh.append(_Fresh(request.sampling, self._score(request, measured), influence))
         return fresh
 
-    def _score(self, request: Request, measured: Measured) -> Score:
+    def _score(self, request: Request, measured: Estimate) -> Score:
         key = score_key(
             self.measure.extractor,
             n=request.count,
             seed=request.seed,
             reference=self.manifest.fingerprint,
             sampler=request.sampling.text,
-            evaluations=request.sampling.evaluations,
+            nfe=request.sampling.evaluations,
         )
-        return measured_score("FD", measured, key)
+        return score_from_estimate("FD", measured, key)
 
-    def _grids(self, pool: SamplerPool, chosen: Sequence[Chosen]) -> None:
+    def _grids(self, pool: SamplerPool, chosen: Sequence[ChosenPoints]) -> None:
         model = pool.put(self.folder)
         for one in chosen:
             sampling = sampling_of(self.plan.spec, taus=one.taus) if one.taus else self.plan.sampling(())
             images = pool.generate(model, self._samples(sampling, 0, 100, 1), frozenset(["images"])).images
             assert images is not None
-            save_grid(images, self.run.samples / f"{one.evaluations}-evaluations.png", columns=10)
+            save_grid(images, self.run.samples / f"{one.nfe}-evaluations.png", columns=10)
 
     def _note(self) -> str:
         plan, settings = self.plan, self.plan.settings
@@ -237,7 +243,7 @@ class Search:
         if settings.spend != "smooth" and settings.method in ("ternary", "sections"):
             how += f", {self.probes} candidates at once"
         return (
-            f"Searched {how}, from {plan.effort.first:,} samples to {plan.effort.budget:,} for a candidate, "
+            f"Searched {how}, from {plan.budget.first:,} samples to {plan.budget.full:,} for a candidate, "
             f"seed {settings.seed}, against {self.manifest.count:,} images of {self.manifest.source}; scored "
-            f"on {plan.effort.budget:,} samples of seed {settings.seed + 1}."
+            f"on {plan.budget.full:,} samples of seed {settings.seed + 1}."
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cm_ray.cluster.data.make_shards import make_shards
 from cm_ray.cluster.runtime.connect import connected
-from cm_ray.cluster.runtime.console import shown
 from cm_ray.command_line.settings.shards import Shards
 from cm_ray.data.open_source import open_source
+from cm_ray.runs.console import shown
 
 
 def run(args: Shards) -> None:

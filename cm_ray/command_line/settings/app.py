@@ -11,7 +11,7 @@ from cm_ray.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class PageSettings:
     """Show a page to try a model in the browser: cm-ray app models:/cm_ray-digits@champion
 
     The page samples, edits and shows every step. It needs Gradio: pip install 'cm_ray[app]'. It listens on

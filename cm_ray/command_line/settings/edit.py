@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from cm_ray.errors import UserError
-from cm_ray.recipes.config import ActorsConfig
+from cm_ray.recipes.measuring import ActorSettings
 
 _OWNERS = {"mask": "inpaint", "add_noise": "denoise", "to_seed": "interpolate", "frames": "interpolate"}
 """Settings that mean something to one task alone."""
@@ -72,7 +72,7 @@ class Editing:
     """Images per network evaluation."""
     device: str = "auto"
     """Of a single image and of interpolate: auto takes a GPU if there is one; else cpu, cuda, cuda:1."""
-    actors: ActorsConfig = field(default_factory=ActorsConfig)
+    actors: ActorSettings = field(default_factory=ActorSettings)
     """The actors that edit a folder."""
     tracking_uri: str = ""
     """MLflow server or store of models:/ names; empty: $MLFLOW_TRACKING_URI, else runs/mlflow.db."""
@@ -94,7 +94,7 @@ class Editing:
 
     def is_default(self, name: str) -> bool:
         """Return whether a setting has its default value."""
-        default = ActorsConfig() if name == "actors" else getattr(type(self), name)
+        default = ActorSettings() if name == "actors" else getattr(type(self), name)
         return bool(getattr(self, name) == default)
 
     def _check_interpolation(self) -> None:

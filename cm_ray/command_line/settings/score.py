@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 import tyro
 
 from cm_ray.errors import UserError
-from cm_ray.recipes.config import MeasuringConfig
+from cm_ray.recipes.measuring import MeasuringSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation(MeasuringConfig):
+class Evaluation(MeasuringSettings):
     """Score a model, or any images, against a data set: cm-ray score runs/demo
 
     SOURCE is a run directory, a model's folder, models:/NAME@ALIAS, a file of OpenAI's weights, a directory

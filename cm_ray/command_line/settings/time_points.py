@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 import tyro
 
 from cm_ray.errors import UserError
-from cm_ray.recipes.config import MeasuringConfig
+from cm_ray.recipes.measuring import MeasuringSettings
 from cm_ray.time_points.racing import ZONE
 from cm_ray.time_points.smooth import TOLERANCE
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimePointSearch(MeasuringConfig):
+class TimePointSearch(MeasuringSettings):
     """Find the time points of multistep sampling: cm-ray time-points runs/demo --nfe 4
 
     Searches the times between steps by Fréchet distance, on Ray: for 2 network evaluations, then 3 and so on
@@ -45,7 +45,7 @@ class TimePointSearch(MeasuringConfig):
     """Candidates at once, of sections and of ternary's looking ahead; 0: as many as there are actors."""
     first: int = 0
     """Samples to begin with; 0: a sixteenth of the budget, or more than the extractor has features."""
-    refinements: int = 1
+    passes: int = 1
     """Number of times that all points are refined after each new point."""
     tolerance: float = TOLERANCE
     """Expected regret, in the score's unit, at which smooth ends."""
@@ -66,7 +66,7 @@ class TimePointSearch(MeasuringConfig):
             "boundaries": 0,
             "first": 0,
             "probes": 0,
-            "refinements": 0,
+            "passes": 0,
             "seed": 0,
         }
         for name, low in least.items():

@@ -1,4 +1,4 @@
-"""The extractor `clean-fid`: features by the code of Parmar et al. 2022, to check `inception-2015` by."""
+"""The extractor `clean-fid`: features by that package (Parmar et al. 2022), to verify `inception-2015`."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from pathlib import Path
 import numpy as np
 import torch
 
-# These two of clean-fid's modules do without torchvision, which is not importable everywhere as it is.
+# These two modules of clean-fid do not import torchvision, which fails beside a CPU build of PyTorch.
 from cleanfid.inception_torchscript import InceptionV3W  # type: ignore[import-untyped]
 from cleanfid.resize import build_resizer  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from cm_ray.errors import UserError, closest
-from cm_ray.metrics.extractors.inference import checked_images, plain_float32
+from cm_ray.metrics.extractors.inference import check_images, plain_float32
 from cm_ray.metrics.extractors.published_weights import TORCHSCRIPT_INCEPTION
 from cm_ray.metrics.extractors.resizing import RESIZINGS
 
 DIM = 2048
-_BATCH = 64  # images at once: activations of 299x299 images are large
+_BATCH = 64  # images per forward pass: activations of 299x299 images are large
 
 
 @dataclass(frozen=True, slots=True)
 class CleanFIDExtractor:
-    """Features (b, 2048) by clean-fid's own resizing and its own network. See `Extractor`.
+    """Extractor of features (b, 2048) by clean-fid's own resizing and network. It is an `Extractor`.
 
-    It shares with `inception-2015` neither the resizing nor the network nor the file of weights, and should
-    agree with it to rounding. It is there to check that, and slower, as it resizes image by image on the CPU.
-    So that one thing has one name, a Fréchet distance by it is never called FID, but `FD-clean-fid-<n>`,
-    whatever n (see `Score.is_fid`).
+    It shares neither the resizing nor the network nor the file of weights with `inception-2015`, and agrees
+    with it up to rounding; it exists to verify that. It is slower, since it resizes one image at a time on
+    the CPU. A Fréchet distance by this extractor is always named `FD-clean-fid-<n>`, never FID (see
+    `Score.is_fid`).
 
-    With `legacy_tensorflow` the network resizes, as clean-fid has it do; with `clean`, Pillow. It is no
-    `Classifier`: clean-fid asks the network for features only.
+    With `legacy_tensorflow` the network does the resizing, as in clean-fid; with `clean`, Pillow does. It is
+    not a `Classifier`, because clean-fid's network returns features only.
     """
 
     network: nn.Module
-    """clean-fid's wrapper of the TorchScript network, in the state that fits `resizing`."""
+    """clean-fid's wrapper of the TorchScript network, set up for `resizing`."""
     weights_sha256: str
     resizing: str = "legacy_tensorflow"
     device: torch.device | str = "cpu"
@@ -53,10 +53,10 @@ class CleanFIDExtractor:
         resizing: str = "legacy_tensorflow",
         weights: Path | str = "",
     ) -> CleanFIDExtractor:
-        """Return `clean-fid` with the published TorchScript file, see `PublishedWeights.find`.
+        """Return `clean-fid` with the published TorchScript file; see `PublishedWeights.find`.
 
-        The file holds code, and is loaded only once its SHA-256 is found to be the published one. Raises
-        UserError when it is not to be had or is another one, and on an unknown resizing.
+        The file contains code, so it is loaded only after its SHA-256 was checked. Raises UserError when the
+        file is missing or another one, and on an unknown resizing.
         """
         if resizing not in RESIZINGS:
             raise UserError(f"There is no resizing {resizing!r}: {closest(resizing, list(RESIZINGS))}")
@@ -66,21 +66,21 @@ class CleanFIDExtractor:
 
     @property
     def preprocess(self) -> str:
-        """The resizing and the scaling that images go through, and the version of clean-fid that does it."""
+        """The resizing and scaling of images, and the version of clean-fid that does them."""
         by = f"clean-fid {version('clean-fid')}"
         return f"{self.resizing}: {RESIZINGS[self.resizing]}, (uint8 - 128) / 128, by {by}"
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """Return the features (b, 2048), float32, of uint8 images (b, 3 or 1, h, w); grey is repeated.
+        """Return the features (b, 2048), float32, of uint8 images (b, 3 or 1, h, w), colour or grey.
 
-        Computed in whole float32, also on a GPU, where clean-fid itself leaves that to the surroundings.
-        Raises UserError on other images.
+        Computes in full float32, also on a GPU, where clean-fid itself depends on global settings of PyTorch.
+        Raises UserError on images of another shape or type.
         """
-        checked_images(images, self.name, channels=(1, 3))
+        check_images(images, self.name, channels=(1, 3))
         if not len(images):
             return torch.zeros(0, DIM, device=self.device)
-        return torch.cat([self._features_of(part) for part in images.split(_BATCH)])
+        return torch.cat([self._features_of(batch) for batch in images.split(_BATCH)])
 
     def _features_of(self, images: Tensor) -> Tensor:
         resize = build_resizer(self.resizing)
@@ -94,8 +94,8 @@ class CleanFIDExtractor:
 def _wrapped(file: Path, *, resize_inside: bool) -> nn.Module:
     """Return clean-fid's wrapper of `file`, which may have any name.
 
-    The wrapper is told a folder and takes the file of the published name in it, which could be another file
-    than the one that was checked: so it gets a folder of its own, with a link to that one.
+    The wrapper takes a folder and loads the file with the published name in it. A temporary folder that links
+    to `file` makes sure that it loads the file whose SHA-256 was checked.
     """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, TORCHSCRIPT_INCEPTION.file_name).symlink_to(file.resolve())

@@ -1,46 +1,47 @@
-"""A user's own extractor, by import path."""
+"""Open a user's own feature extractor by its import path."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 
 import torch
 
 from cm_ray.errors import UserError
-from cm_ray.metrics.extractors.registry import EXTRACTORS, Extractor
+from cm_ray.metrics.extractors.extractor import Extractor
 
-_ENTRIES = {"name": str, "dim": int, "weights_sha256": str, "preprocess": str}
+_ATTRIBUTES = {"name": str, "dim": int, "weights_sha256": str, "preprocess": str}
 
 
-def open_own(path: str, device: torch.device | str = "cpu") -> Extractor:
-    """Return what the factory of ``package.module:factory`` makes of a device: an `Extractor`.
+def open_custom(path: str, device: torch.device | str = "cpu", *, reserved: Collection[str]) -> Extractor:
+    """Call the factory ``package.module:factory`` with the device and return the `Extractor` that it makes.
 
-    Raises UserError when there is no such factory, when what it makes lacks an entry of the protocol, or
-    when it goes by the name of a built-in extractor.
+    reserved: names of built-in extractors, which a custom one must not have. Raises UserError when the
+    factory cannot be imported, when an attribute of the protocol is missing, or when the name is reserved.
     """
     module_name, _, factory_name = path.partition(":")
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
-            f"The extractor {path} cannot be had ({error}); name it package.module:factory, "
-            "importable from where this runs."
+            f"The extractor {path} cannot be imported ({error}); name it package.module:factory and make "
+            "the module importable from where this runs."
         ) from error
     if not callable(factory):
-        raise UserError(f"{path} is no factory: it must be callable with a device.")
+        raise UserError(f"{path} is not callable; give a function that takes a device.")
     extractor = factory(device)
-    lacking = [
-        entry for entry, kind in _ENTRIES.items() if not isinstance(getattr(extractor, entry, None), kind)
+    missing = [
+        name for name, kind in _ATTRIBUTES.items() if not isinstance(getattr(extractor, name, None), kind)
     ]
     if not callable(getattr(extractor, "features", None)):
-        lacking.append("features")
-    if lacking:
+        missing.append("features")
+    if missing:
         raise UserError(
-            f"What {path} makes is no extractor: it lacks {', '.join(lacking)}, "
-            "see cm_ray.metrics.extractors.registry.Extractor."
+            f"The extractor of {path} lacks {', '.join(missing)}; implement "
+            "cm_ray.metrics.extractors.extractor.Extractor."
         )
-    if extractor.name in EXTRACTORS:
+    if extractor.name in reserved:
         raise UserError(
-            f"The extractor of {path} calls itself {extractor.name}, which is another one's name."
+            f"The extractor of {path} has the name of a built-in one, {extractor.name}; give it another name."
         )
     return extractor

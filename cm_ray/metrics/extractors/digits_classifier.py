@@ -1,9 +1,9 @@
-"""The `digits` extractor: a small classifier of 8x8 grey digits, trained in seconds when first asked for.
+"""The extractor `digits`: a small classifier of 8x8 grey digits, trained within seconds on first use.
 
-It is trained in float64 from numbers that are pure functions of a seed, and its weights are rounded at
-the end to a grid far coarser than the rounding errors of the training: processors, thread counts and
-PyTorch versions agree on the weights to the bit, so scores from different machines have the same key.
-Data: scikit-learn's copy of the UCI optical digits (Alpaydin & Kaynak 1998), 1,797 images.
+Training runs in float64 on random numbers that are functions of a seed. At the end the weights are rounded to
+a grid that is much coarser than the rounding errors of training, so that all processors, thread counts and
+versions of PyTorch get the same bits, and scores from different machines have the same key. Data:
+scikit-learn's copy of the UCI optical digits (Alpaydin & Kaynak 1998), 1,797 images.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from torch import Tensor, nn
 
 from cm_ray.core.noise import Purpose, uniform
 from cm_ray.extras import needs
-from cm_ray.metrics.extractors.inference import checked_images
+from cm_ray.metrics.extractors.inference import check_images
 from cm_ray.storage.files import cache_root, written_aside
 
 _SEED, _STEPS, _BATCH, _RATE, _DECAY, _SMOOTHING = 0, 400, 64, 3e-3, 1e-2, 0.1
 _CHANNELS, _DIM, _CLASSES, _GAIN = (16, 32, 64), 64, 10, 2.25
-_GRID = 2.0**-16  # weights end as multiples of this; machines differ by 1e-14 before that
+_GRID = 2.0**-16  # weights are rounded to multiples of this; before that, machines differ by 1e-14
 _RECIPE = (1, _SEED, _STEPS, _BATCH, _RATE, _DECAY, _SMOOTHING, _CHANNELS, _DIM, _CLASSES, _GAIN, _GRID)
 
 
 @dataclass(frozen=True, slots=True)
 class DigitsExtractor:
-    """Features (b, 64): the last hidden layer of a classifier of digits. See `Extractor`."""
+    """Extractor of features (b, 64) from the last hidden layer. It is an `Extractor` and a `Classifier`."""
 
     network: nn.Sequential
     weights_sha256: str
@@ -42,9 +42,10 @@ class DigitsExtractor:
 
     @classmethod
     def open(cls, device: torch.device | str = "cpu") -> DigitsExtractor:
-        """Return the extractor from the cache, or train it and put it there (seconds on one core).
+        """Return the extractor from the cache; on first use, train it and cache it (seconds on one core).
 
-        Processes may race for it: each writes the same content aside and renames it.
+        Several processes may do this at once: each writes the same content to a temporary file and renames
+        it.
         """
         weights = _cached_weights()
         network = build_network()
@@ -55,23 +56,23 @@ class DigitsExtractor:
     def features(self, images: Tensor) -> Tensor:
         """Return the features (b, 64), float64, of uint8 images (b, 1, 8, 8).
 
-        In float64 the batch that an image comes in, and CPU or GPU, change its features by 1e-15 only.
-        Raises UserError on images of another shape or type.
+        In float64 the batch and the device change the features by 1e-15 only. Raises UserError on images of
+        another shape or type.
         """
         return self.network[:-1](self._prepared(images))
 
     @torch.no_grad()
     def logits_of(self, features: Tensor) -> Tensor:
-        """Return the logits (b, 10) of features. See `Classifier`."""
+        """Return the logits (b, 10) of features (b, 64)."""
         return self.network[-1](features.to(next(self.network.parameters())))
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Return the digits (b,), int64, that the images show. See `features`."""
+        """Return the predicted digits (b,), int64, of uint8 images (b, 1, 8, 8)."""
         return self.network(self._prepared(images)).argmax(1)
 
     def _prepared(self, images: Tensor) -> Tensor:
-        checked_images(images, self.name, channels=(1,), size=(8, 8))
+        check_images(images, self.name, channels=(1,), size=(8, 8))
         return scaled(images.to(next(self.network.parameters()).device))
 
 
@@ -86,9 +87,12 @@ def load_digits_images() -> tuple[Tensor, Tensor]:
 
 
 def build_network() -> nn.Sequential:
-    """Return the classifier in float64: images in [-1, 1] to logits. Smooth, as kinks amplify rounding."""
+    """Return the classifier in float64, from images in [-1, 1] to logits.
+
+    Its activations are smooth, since kinks would amplify rounding errors.
+    """
     layers: list[nn.Module] = []
-    with torch.random.fork_rng(devices=[]):  # layers draw weights when they are built
+    with torch.random.fork_rng(devices=[]):  # building layers draws random weights
         before = 1
         for channels in _CHANNELS:
             layers += [nn.Conv2d(before, channels, 3, padding=1, stride=1 if before == 1 else 2), nn.SiLU()]
@@ -103,9 +107,9 @@ def scaled(images: Tensor) -> Tensor:
 
 
 def train_classifier(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Train on uint8 images (n, 1, 8, 8) and labels (n,); return the weights, float32, on the grid.
+    """Train on uint8 images (n, 1, 8, 8) and labels (n,); return the rounded weights in float32.
 
-    Deterministic, and leaves PyTorch's random state as it was.
+    Training is deterministic and does not change PyTorch's random state.
     """
     with torch.inference_mode(False), torch.enable_grad():
         network, x, y = build_network(), scaled(images), labels.clone()
@@ -128,7 +132,7 @@ def train_classifier(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 
 def digest(weights: dict[str, Tensor]) -> str:
-    """Return the SHA-256, in hex, of names, shapes and little-endian float32 values, by name."""
+    """Return the SHA-256, in hex, of the names, shapes and little-endian float32 values, sorted by name."""
     content = hashlib.sha256()
     for name in sorted(weights):
         content.update(f"{name}{tuple(weights[name].shape)}".encode())
@@ -137,7 +141,7 @@ def digest(weights: dict[str, Tensor]) -> str:
 
 
 def _initialise(network: nn.Sequential) -> None:
-    """Draw weights uniform in ±_GAIN / sqrt(fan-in) (after He et al. 2015); biases start at zero."""
+    """Draw weights uniformly in ±_GAIN / sqrt(fan-in) (after He et al. 2015); set biases to zero."""
     with torch.no_grad():
         for index, parameter in enumerate(network.parameters()):
             if parameter.ndim == 1:
@@ -153,7 +157,7 @@ def _cached_weights() -> dict[str, Tensor]:
     if path.is_file():
         try:
             return load_file(path)
-        except SafetensorError:  # a broken cache is made again
+        except SafetensorError:  # train again when the cached file is damaged
             pass
     weights = train_classifier(*load_digits_images())
     with written_aside(path) as aside:

@@ -11,19 +11,19 @@ from torch import Tensor
 from cm_ray.errors import UserError, closest
 from cm_ray.metrics.extractors.digits_classifier import digest
 from cm_ray.metrics.extractors.inception_network import DIM, SIZE, FIDInception, build_inception
-from cm_ray.metrics.extractors.inference import checked_images, plain_float32
+from cm_ray.metrics.extractors.inference import check_images, plain_float32
 from cm_ray.metrics.extractors.published_weights import INCEPTION_2015
 from cm_ray.metrics.extractors.resizing import RESIZINGS, resized
 
-_BATCH = 64  # images at once: activations of 299x299 images are large
+_BATCH = 64  # images per forward pass: activations of 299x299 images are large
 
 
 @dataclass(frozen=True, slots=True)
 class InceptionExtractor:
-    """Features (b, 2048) of the FID Inception. See `Extractor` and `Classifier`.
+    """Extractor of features (b, 2048) of the FID Inception. It is an `Extractor` and a `Classifier`.
 
-    With the published weights, `legacy_tensorflow` and 50,000 samples the Fréchet distance of these is the
-    FID of Heusel et al. 2017.
+    With the published weights, the resizing `legacy_tensorflow` and 50,000 samples, the Fréchet distance of
+    these features is the FID of Heusel et al. 2017.
     """
 
     network: FIDInception
@@ -40,9 +40,9 @@ class InceptionExtractor:
         resizing: str = "legacy_tensorflow",
         weights: Path | str = "",
     ) -> InceptionExtractor:
-        """Return `inception-2015` with the published weights, see `PublishedWeights.find`.
+        """Return `inception-2015` with the published weights; see `PublishedWeights.find`.
 
-        Raises UserError when they are not to be had or are others, and on an unknown resizing.
+        Raises UserError when the weights are missing or have another SHA-256, and on an unknown resizing.
         """
         _check_resizing(resizing)
         network = build_inception()
@@ -58,7 +58,10 @@ class InceptionExtractor:
         resizing: str = "legacy_tensorflow",
         seed: int = 0,
     ) -> InceptionExtractor:
-        """Return `random-inception`: weights drawn from `seed`, for tests; its scores mean nothing."""
+        """Return `random-inception`, with weights drawn from `seed`.
+
+        It is for tests; its scores mean nothing.
+        """
         _check_resizing(resizing)
         network = build_inception()
         _draw_weights(network, seed)
@@ -67,24 +70,24 @@ class InceptionExtractor:
 
     @property
     def preprocess(self) -> str:
-        """The resizing and the scaling that images go through."""
+        """The resizing and scaling of images."""
         return f"{self.resizing}: {RESIZINGS[self.resizing]}, (uint8 - 128) / 128"
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """Return the features (b, 2048), float32, of uint8 images (b, 3 or 1, h, w); grey is repeated.
+        """Return the features (b, 2048), float32, of uint8 images (b, 3 or 1, h, w), colour or grey.
 
-        Raises UserError on other images.
+        Raises UserError on images of another shape or type.
         """
-        checked_images(images, self.name, channels=(1, 3))
-        parts = [self._features_of(part) for part in images.split(_BATCH)]
-        return torch.cat(parts) if parts else torch.zeros(0, DIM)
+        check_images(images, self.name, channels=(1, 3))
+        batches = [self._features_of(batch) for batch in images.split(_BATCH)]
+        return torch.cat(batches) if batches else torch.zeros(0, DIM)
 
     @torch.no_grad()
     def logits_of(self, features: Tensor) -> Tensor:
-        """Return the logits (b, 1008) of features, without the bias.
+        """Return the logits (b, 1008) of features (b, 2048), without the bias.
 
-        The bias is left out where the Inception score is published (Salimans et al. 2016's code).
+        The code that published Inception scores come from (Salimans et al. 2016) leaves the bias out as well.
         """
         weight = self.network.fc.weight
         with plain_float32(weight):
@@ -103,14 +106,14 @@ def _check_resizing(resizing: str) -> None:
 
 
 def _zero_counters(network: FIDInception) -> None:
-    """Set what published files may leave out: how many batches the statistics were taken from."""
+    """Zero the batch counters of the normalisation layers, which published files may leave out."""
     for name, buffer in network.named_buffers():
         if name.endswith("num_batches_tracked"):
             buffer.zero_()
 
 
 def _draw_weights(network: FIDInception, seed: int) -> None:
-    """Draw weights as He et al. 2015, uniform: all machines agree to the bit. Normalisations do nothing."""
+    """Draw weights uniformly, as He et al. 2015, the same bits on all machines; normalisations do nothing."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in network.state_dict().items():
         if tensor.ndim > 1:

@@ -1,8 +1,8 @@
-"""The Inception-v3 that FID is defined by (Szegedy et al. 2015; Heusel et al. 2017), as a plain module.
+"""The Inception-v3 network that defines FID (Szegedy et al. 2015; Heusel et al. 2017), as a plain module.
 
-It is TensorFlow's network of 2015-12-05 and differs from torchvision's in three ways: averages over a border
-count only the pixels that exist, the last block takes a maximum where the paper takes an average, and there
-are 1,008 classes. Parameters have the names of the published file; see `published_weights`.
+This is TensorFlow's network of 2015-12-05. It differs from torchvision's in three ways: average pooling at a
+border counts existing pixels only, the last block uses max pooling where the paper uses average pooling, and
+there are 1,008 classes. Parameters have the names of the published file; see `published_weights`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ DIM, CLASSES, SIZE = 2048, 1008, 299
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """A convolution of a branch: its name, channels out, and kernel; stride 2 goes without padding."""
+class ConvSpec:
+    """Name, output channels, kernel and stride of a convolution. With stride 2 there is no padding."""
 
     name: str
     channels: int
@@ -30,28 +30,28 @@ class Step:
 
 
 class Convolution(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU: (b, c, h, w) to (b, channels, h', w')."""
+    """A convolution without bias, batch normalisation and ReLU: (b, c, h, w) to (b, channels, h', w')."""
 
-    def __init__(self, channels: int, step: Step) -> None:
+    def __init__(self, channels: int, spec: ConvSpec) -> None:
         super().__init__()
-        padding = tuple(k // 2 for k in step.kernel) if step.padded and step.stride == 1 else (0, 0)
-        self.conv = nn.Conv2d(channels, step.channels, step.kernel, step.stride, padding, bias=False)  # type: ignore[arg-type]
-        self.bn = nn.BatchNorm2d(step.channels, eps=1e-3)
+        padding = tuple(k // 2 for k in spec.kernel) if spec.padded and spec.stride == 1 else (0, 0)
+        self.conv = nn.Conv2d(channels, spec.channels, spec.kernel, spec.stride, padding, bias=False)  # type: ignore[arg-type]
+        self.bn = nn.BatchNorm2d(spec.channels, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (b, channels, h', w')."""
         return F.relu(self.bn(self.conv(x)))
 
 
-Branch = Sequence[Step | tuple[Step, Step]]
-"""Convolutions one after another; the two of a pair see the same and are concatenated."""
+Branch = Sequence[ConvSpec | tuple[ConvSpec, ConvSpec]]
+"""Convolutions in sequence. Those of a pair get the same input; their outputs are concatenated."""
 
 
 class Block(nn.Module):
-    """Branches beside each other, and a pooling last, concatenated along the channels.
+    """Parallel branches and one pooling branch, concatenated along the channels.
 
-    pool: `average` or `maximum` over 3x3, which keep the size, each before a 1x1 convolution to `pooled`
-    channels; or `halve`, a maximum with stride 2 and without convolution.
+    pool: `average` or `maximum`, 3x3 with stride 1, followed by a 1x1 convolution to `pooled` channels; or
+    `halve`, 3x3 max pooling with stride 2 and no convolution.
     """
 
     def __init__(self, channels: int, branches: Sequence[Branch], pool: str, pooled: int = 0) -> None:
@@ -61,15 +61,15 @@ class Block(nn.Module):
         for branch in branches:
             before, path = channels, []
             for stage in branch:
-                steps = (stage,) if isinstance(stage, Step) else stage
-                for step in steps:
-                    self.add_module(step.name, Convolution(before, step))
-                before = sum(step.channels for step in steps)
-                path.append([step.name for step in steps])
+                specs = (stage,) if isinstance(stage, ConvSpec) else stage
+                for spec in specs:
+                    self.add_module(spec.name, Convolution(before, spec))
+                before = sum(spec.channels for spec in specs)
+                path.append([spec.name for spec in specs])
             self.paths.append(path)
             self.channels += before
         if pooled:
-            self.branch_pool = Convolution(channels, Step("branch_pool", pooled))
+            self.branch_pool = Convolution(channels, ConvSpec("branch_pool", pooled))
         self.pool, self.pooled = _POOLS[pool], pooled
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,78 +93,78 @@ _WIDE, _TALL, _SQUARE = (1, 7), (7, 1), (3, 3)
 
 
 def _block_35(channels: int, pooled: int) -> Block:
-    """Grid 35x35."""
-    fives = [Step("branch5x5_1", 48), Step("branch5x5_2", 64, (5, 5))]
+    """Return a block for feature maps of 35x35."""
+    fives = [ConvSpec("branch5x5_1", 48), ConvSpec("branch5x5_2", 64, (5, 5))]
     threes = [
-        Step("branch3x3dbl_1", 64),
-        Step("branch3x3dbl_2", 96, _SQUARE),
-        Step("branch3x3dbl_3", 96, _SQUARE),
+        ConvSpec("branch3x3dbl_1", 64),
+        ConvSpec("branch3x3dbl_2", 96, _SQUARE),
+        ConvSpec("branch3x3dbl_3", 96, _SQUARE),
     ]
-    return Block(channels, [[Step("branch1x1", 64)], fives, threes], "average", pooled)
+    return Block(channels, [[ConvSpec("branch1x1", 64)], fives, threes], "average", pooled)
 
 
 def _to_17(channels: int) -> Block:
-    """Grid 35x35 to 17x17."""
+    """Return a block from feature maps of 35x35 to 17x17."""
     threes = [
-        Step("branch3x3dbl_1", 64),
-        Step("branch3x3dbl_2", 96, _SQUARE),
-        Step("branch3x3dbl_3", 96, _SQUARE, stride=2),
+        ConvSpec("branch3x3dbl_1", 64),
+        ConvSpec("branch3x3dbl_2", 96, _SQUARE),
+        ConvSpec("branch3x3dbl_3", 96, _SQUARE, stride=2),
     ]
-    return Block(channels, [[Step("branch3x3", 384, _SQUARE, stride=2)], threes], "halve")
+    return Block(channels, [[ConvSpec("branch3x3", 384, _SQUARE, stride=2)], threes], "halve")
 
 
 def _block_17(channels: int, inner: int) -> Block:
-    """Grid 17x17."""
+    """Return a block for feature maps of 17x17."""
     once = [
-        Step("branch7x7_1", inner),
-        Step("branch7x7_2", inner, _WIDE),
-        Step("branch7x7_3", 192, _TALL),
+        ConvSpec("branch7x7_1", inner),
+        ConvSpec("branch7x7_2", inner, _WIDE),
+        ConvSpec("branch7x7_3", 192, _TALL),
     ]
     twice = [
-        Step("branch7x7dbl_1", inner),
-        Step("branch7x7dbl_2", inner, _TALL),
-        Step("branch7x7dbl_3", inner, _WIDE),
-        Step("branch7x7dbl_4", inner, _TALL),
-        Step("branch7x7dbl_5", 192, _WIDE),
+        ConvSpec("branch7x7dbl_1", inner),
+        ConvSpec("branch7x7dbl_2", inner, _TALL),
+        ConvSpec("branch7x7dbl_3", inner, _WIDE),
+        ConvSpec("branch7x7dbl_4", inner, _TALL),
+        ConvSpec("branch7x7dbl_5", 192, _WIDE),
     ]
-    return Block(channels, [[Step("branch1x1", 192)], once, twice], "average", 192)
+    return Block(channels, [[ConvSpec("branch1x1", 192)], once, twice], "average", 192)
 
 
 def _to_8(channels: int) -> Block:
-    """Grid 17x17 to 8x8."""
-    threes = [Step("branch3x3_1", 192), Step("branch3x3_2", 320, _SQUARE, stride=2)]
+    """Return a block from feature maps of 17x17 to 8x8."""
+    threes = [ConvSpec("branch3x3_1", 192), ConvSpec("branch3x3_2", 320, _SQUARE, stride=2)]
     sevens = [
-        Step("branch7x7x3_1", 192),
-        Step("branch7x7x3_2", 192, _WIDE),
-        Step("branch7x7x3_3", 192, _TALL),
-        Step("branch7x7x3_4", 192, _SQUARE, stride=2),
+        ConvSpec("branch7x7x3_1", 192),
+        ConvSpec("branch7x7x3_2", 192, _WIDE),
+        ConvSpec("branch7x7x3_3", 192, _TALL),
+        ConvSpec("branch7x7x3_4", 192, _SQUARE, stride=2),
     ]
     return Block(channels, [threes, sevens], "halve")
 
 
 def _block_8(channels: int, pool: str) -> Block:
-    """Grid 8x8, with branches that fork."""
-    fork = [Step(f"branch3x3_2{a}", 384, k) for a, k in (("a", (1, 3)), ("b", (3, 1)))]
-    fork_twice = [Step(f"branch3x3dbl_3{a}", 384, k) for a, k in (("a", (1, 3)), ("b", (3, 1)))]
-    threes: Branch = [Step("branch3x3_1", 384), (fork[0], fork[1])]
+    """Return a block for feature maps of 8x8, whose branches fork."""
+    fork = [ConvSpec(f"branch3x3_2{a}", 384, k) for a, k in (("a", (1, 3)), ("b", (3, 1)))]
+    fork_twice = [ConvSpec(f"branch3x3dbl_3{a}", 384, k) for a, k in (("a", (1, 3)), ("b", (3, 1)))]
+    threes: Branch = [ConvSpec("branch3x3_1", 384), (fork[0], fork[1])]
     twice: Branch = [
-        Step("branch3x3dbl_1", 448),
-        Step("branch3x3dbl_2", 384, _SQUARE),
+        ConvSpec("branch3x3dbl_1", 448),
+        ConvSpec("branch3x3dbl_2", 384, _SQUARE),
         (fork_twice[0], fork_twice[1]),
     ]
-    return Block(channels, [[Step("branch1x1", 320)], threes, twice], pool, 192)
+    return Block(channels, [[ConvSpec("branch1x1", 320)], threes, twice], pool, 192)
 
 
 class FIDInception(nn.Module):
-    """Images (b, 3, 299, 299) in [-1, 1) to features (b, 2048). `fc` holds the classifier (1008, 2048)."""
+    """Map images (b, 3, 299, 299) in [-1, 1) to features (b, 2048). `fc` is the classifier (1008, 2048)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv2d_1a_3x3 = Convolution(3, Step("1a", 32, _SQUARE, stride=2))
-        self.Conv2d_2a_3x3 = Convolution(32, Step("2a", 32, _SQUARE, padded=False))
-        self.Conv2d_2b_3x3 = Convolution(32, Step("2b", 64, _SQUARE))
-        self.Conv2d_3b_1x1 = Convolution(64, Step("3b", 80))
-        self.Conv2d_4a_3x3 = Convolution(80, Step("4a", 192, _SQUARE, padded=False))
+        self.Conv2d_1a_3x3 = Convolution(3, ConvSpec("1a", 32, _SQUARE, stride=2))
+        self.Conv2d_2a_3x3 = Convolution(32, ConvSpec("2a", 32, _SQUARE, padded=False))
+        self.Conv2d_2b_3x3 = Convolution(32, ConvSpec("2b", 64, _SQUARE))
+        self.Conv2d_3b_1x1 = Convolution(64, ConvSpec("3b", 80))
+        self.Conv2d_4a_3x3 = Convolution(80, ConvSpec("4a", 192, _SQUARE, padded=False))
         self.Mixed_5b = _block_35(192, pooled=32)
         self.Mixed_5c = _block_35(256, pooled=64)
         self.Mixed_5d = _block_35(288, pooled=64)
@@ -179,7 +179,7 @@ class FIDInception(nn.Module):
         self.fc = nn.Linear(DIM, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the features (b, 2048): the mean over the last grid, before the classifier."""
+        """Return the features (b, 2048): the mean over the last feature map, before the classifier."""
         halve = _POOLS["halve"]
         x = halve(self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))))
         x = halve(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)))
@@ -189,7 +189,7 @@ class FIDInception(nn.Module):
 
 
 def build_inception() -> FIDInception:
-    """Return the network for inference, without spending time on its initial weights (they are empty)."""
+    """Return the network for inference, with uninitialised weights, which saves time."""
     with torch.device("meta"):
         network = FIDInception()
     return network.to_empty(device="cpu").eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What all feature networks ask for: images that they are made for, and arithmetic that is not shortened."""
+"""Checks and arithmetic that all feature networks share: supported images, and full float32."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 from cm_ray.errors import UserError
 
 
-def checked_images(
+def check_images(
     images: Tensor, extractor: str, channels: Sequence[int], size: tuple[int, int] | None = None
 ) -> None:
-    """Raise UserError unless `images` are uint8 (b, c, h, w) with a `channels` of c and this (h, w)."""
+    """Raise UserError unless `images` are uint8 (b, c, h, w) with c among `channels` and this size (h, w)."""
     fits = (
         images.dtype == torch.uint8
         and images.ndim == 4
@@ -24,16 +24,16 @@ def checked_images(
     if not fits:
         shape = ", ".join(("b", " or ".join(map(str, channels)), *(map(str, size) if size else "hw")))
         raise UserError(
-            f"The extractor {extractor} is made for uint8 images ({shape}), not for "
+            f"The extractor {extractor} needs uint8 images ({shape}), not "
             f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}; choose another extractor."
         )
 
 
 @contextlib.contextmanager
 def plain_float32(like: Tensor) -> Iterator[None]:
-    """Compute in whole float32 within: no autocast, no TensorFloat-32, no algorithms chosen by timing.
+    """Compute in full float32 inside of this context: no autocast, no TensorFloat-32, no algorithm search.
 
-    Features would otherwise depend on the surroundings that they are computed in, by 1e-3.
+    Otherwise features would differ by 1e-3 with the global settings of the program.
     """
     before = torch.get_float32_matmul_precision()
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Published weights of feature extractors: where they are looked for, and the check that they are they."""
+"""Published weights of feature extractors: find or download the files and check their SHA-256."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _RESNETS = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedWeights:
-    """A file of weights that anyone can fetch."""
+    """A file of weights at a public address."""
 
     url: str
-    """Public address; its last part is the file's name."""
+    """Public address; its last part is the file name."""
     sha256: str
     """SHA-256 of the file, in hex."""
     variable: str
@@ -28,15 +28,15 @@ class PublishedWeights:
 
     @property
     def file_name(self) -> str:
-        """The file's published name."""
+        """Published name of the file."""
         return self.url.rsplit("/", 1)[1]
 
     def find(self, path: Path | str = "") -> Path:
-        """Return the file, with the SHA-256 checked wherever it comes from.
+        """Return the file, after a check of its SHA-256.
 
-        The first of these that is set decides: `path` (a file, or a folder that holds it), the environment
-        variable (likewise), the cache, which is filled from the public address. Raises UserError, with
-        address, SHA-256 and place, when the file is not there or is another one.
+        The first of these that is set is used: `path` (the file, or a folder that holds it); the environment
+        variable (the same); the cache, which is filled from the public address. Raises UserError, with
+        address, SHA-256 and place, when the file is missing or is another one.
         """
         if path:
             return self._checked(Path(path), "given as the weights")
@@ -58,14 +58,14 @@ class PublishedWeights:
     def _checked(self, path: Path, origin: str) -> Path:
         file = path / self.file_name if path.is_dir() else path
         if not file.is_file():
-            problem = "is not there"
+            problem = "is missing"
         elif (found := sha256_of(file)) != self.sha256:
             problem = f"has the SHA-256 {found}"
         else:
             return file
         raise UserError(
-            f"{file}, {origin}, {problem}; fetch {self.url} (SHA-256 {self.sha256}) and put it there, "
-            f"or where {self.variable} says if no place is given."
+            f"{file}, {origin}, {problem}; download {self.url} (SHA-256 {self.sha256}) and put it there, "
+            f"or name its place in {self.variable}."
         )
 
 
@@ -75,16 +75,16 @@ INCEPTION_2015 = PublishedWeights(
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     variable="CM_RAY_INCEPTION_WEIGHTS",
 )
-"""Inception of 2015-12-05, the network of Heusel et al. 2017, as pytorch-fid translated it."""
+"""Inception of 2015-12-05, the network of Heusel et al. 2017, as converted by pytorch-fid."""
 
 TORCHSCRIPT_INCEPTION = PublishedWeights(
     url="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
     sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
     variable="CM_RAY_CLEAN_FID_WEIGHTS",
 )
-"""The same network as NVIDIA translated it to TorchScript for StyleGAN2-ADA, which clean-fid runs.
+"""The same network as NVIDIA converted it to TorchScript for StyleGAN2-ADA; clean-fid runs it.
 
-It is code as well as weights: to `find`, not to `load`.
+The file contains code as well as weights: use `find`, not `load`.
 """
 
 CIFAR_RESNETS = {
@@ -99,4 +99,4 @@ CIFAR_RESNETS = {
         variable="CM_RAY_WEIGHTS",
     ),
 }
-"""CIFAR-10 classifiers of Idelbayev's pytorch_resnet_cifar10, by depth."""
+"""CIFAR-10 classifiers of pytorch_resnet_cifar10 (Y. Idelbayev), by depth."""

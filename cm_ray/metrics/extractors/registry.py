@@ -1,63 +1,16 @@
-"""What turns images into features, and how one is opened by name."""
+"""Open a feature extractor by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from cm_ray.errors import UserError, closest
 from cm_ray.extras import needs
-from cm_ray.metrics.statistics import FeatureStatistics
-
-
-class Extractor(Protocol):
-    """A fixed network whose features scores are made of.
-
-    The features of an image do not depend on the batch that it comes in.
-    """
-
-    @property
-    def name(self) -> str:
-        """Short name; part of every score's name."""
-        ...
-
-    @property
-    def dim(self) -> int:
-        """Length of a feature vector."""
-        ...
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the weights, in hex."""
-        ...
-
-    @property
-    def preprocess(self) -> str:
-        """What happens to an image before the network, in a few words."""
-        ...
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return the features (b, dim), float, of uint8 images (b, c, h, w), on any device.
-
-        Raises UserError on images that the extractor is not made for.
-        """
-        ...
-
-
-@runtime_checkable
-class Classifier(Protocol):
-    """An extractor that also classifies: what the Inception score is made of."""
-
-    def logits_of(self, features: Tensor) -> Tensor:
-        """Return the logits (b, classes) that the network goes on to from `features` (b, dim).
-
-        The features may come from another device, as those do that were collected on the CPU.
-        """
-        ...
+from cm_ray.metrics.extractors.custom import open_custom
+from cm_ray.metrics.extractors.extractor import Extractor
 
 
 def open_extractor(
@@ -69,18 +22,17 @@ def open_extractor(
 ) -> Extractor:
     """Return the extractor called `name`, one of `EXTRACTORS` or ``package.module:factory``, on `device`.
 
-    weights: file, or folder with the file, of the published weights of `inception-2015`, `clean-fid` and
-    the CIFAR networks; empty looks where `PublishedWeights.find` says.  resizing: for the Inceptions, see
-    `resizing`. `digits` is trained on first use (seconds). Raises UserError on an unknown
-    name, on "none", and when weights are missing or are others.
+    weights: the file of published weights, or the folder that holds it, for `inception-2015`, `clean-fid`
+    and the CIFAR networks; empty searches the places that `PublishedWeights.find` lists.  resizing: a name
+    in `RESIZINGS`, for the Inception networks. The `digits` extractor is trained on first use, which takes
+    seconds. Raises UserError when the name is unknown or "none", and when the weights are missing or have
+    another SHA-256.
     """
     if ":" in name:
-        from cm_ray.metrics.extractors.custom import open_own
-
-        return open_own(name, device)
+        return open_custom(name, device, reserved=EXTRACTORS)
     if name == "none":
         raise UserError(
-            "Scores need an extractor, and --evaluation.extractor is none: "
+            "Scores need an extractor, but --evaluation.extractor is none; "
             f"choose one of {', '.join(EXTRACTORS)}."
         )
     if name not in _OPENERS:
@@ -133,18 +85,4 @@ _OPENERS: dict[str, _Opener] = {
 }
 
 EXTRACTORS = tuple(_OPENERS)
-"""Names that `open_extractor` knows; random-inception is for tests."""
-
-
-def statistics_of(extractor: Extractor, images: Tensor, batch_size: int = 1024) -> FeatureStatistics:
-    """Return the feature statistics of uint8 images (n, c, h, w), taken `batch_size` at a time."""
-    parts = (FeatureStatistics.of(extractor.features(part)) for part in images.split(batch_size))
-    return sum(parts, start=FeatureStatistics.zero(extractor.dim))
-
-
-def features_of(extractor: Extractor, images: Tensor, batch_size: int = 1024) -> Tensor:
-    """Return the features (n, dim), on the CPU, of uint8 images (n, c, h, w), `batch_size` at a time.
-
-    For scores that need the vectors themselves; statistics take less memory.
-    """
-    return torch.cat([extractor.features(part).cpu() for part in images.split(batch_size)])
+"""Names of the built-in extractors; random-inception is for tests only."""

@@ -1,7 +1,7 @@
-"""The two resizings that published FIDs are computed with, as linear maps: rows @ image @ columns.
+"""The two resizing methods of published FIDs, as linear maps: rows @ image @ columns.
 
-Which of them is used changes a FID by more than many papers differ by (Parmar et al. 2022), so each has a
-name, and the name is part of a score's key. The names are clean-fid's.
+The method changes a FID by more than the difference between many papers (Parmar et al. 2022). So each method
+has a name, which is part of a score's key. The names are those of clean-fid.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ RESIZINGS = {
     "legacy_tensorflow": "299x299 TensorFlow-1 bilinear without antialiasing",
     "clean": "299x299 Pillow bicubic with antialiasing",
 }
-"""Names of the resizings, and what they do in a few words.
+"""Names of the resizing methods, and a short description of each.
 
-`legacy_tensorflow` is what the FID code of Heusel et al. 2017 does, and so what published CIFAR-10 figures
-mean; it differs from PyTorch's bilinear (clean-fid's `legacy_pytorch`) by a shift of half a pixel. `clean` is
-Parmar et al. 2022.
+`legacy_tensorflow` is the method of Heusel et al. 2017's FID code and of published CIFAR-10 results; it
+differs from PyTorch's bilinear resizing (clean-fid's `legacy_pytorch`) by a shift of half a pixel. `clean` is
+the method of Parmar et al. 2022.
 """
 
 
 def resized(images: Tensor, size: int, mode: str) -> Tensor:
     """Return images (b, c, size, size), float32 in 0..255, of uint8 or float images (b, c, h, w).
 
-    mode: one of `RESIZINGS`. Raises KeyError on another one.
+    mode: one of `RESIZINGS`. Raises KeyError on any other name.
     """
     weights = {"legacy_tensorflow": tensorflow_bilinear, "clean": pillow_bicubic}[mode]
     rows = weights(images.shape[-2], size).to(images.device)
@@ -36,9 +36,9 @@ def resized(images: Tensor, size: int, mode: str) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def tensorflow_bilinear(old: int, new: int) -> Tensor:
-    """Return the weights (new, old) of TensorFlow 1's bilinear resize with align_corners off.
+    """Return the weights (new, old) of TensorFlow 1's bilinear resizing with align_corners off.
 
-    Pixel i is taken at i · old / new: corners lie on corners at the start only. Nothing is averaged.
+    Output pixel i is sampled at i · old / new, so only the first corners coincide. There is no antialiasing.
     """
     at = torch.arange(new, dtype=torch.float32) * (old / new)
     below = at.long().clamp(max=old - 1)
@@ -49,10 +49,10 @@ def tensorflow_bilinear(old: int, new: int) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def pillow_bicubic(old: int, new: int) -> Tensor:
-    """Return the weights (new, old) of Pillow's bicubic resize.
+    """Return the weights (new, old) of Pillow's bicubic resizing.
 
-    Keys' cubic with a = -1/2 around the pixel's centre, widened by the factor when the image shrinks, and
-    normalised where the border cuts it.
+    The kernel is Keys' cubic with a = -1/2 around the pixel's centre. It is widened by the scale factor when
+    the image shrinks, and normalised where the border cuts it.
     """
     scale = old / new
     stretch = max(scale, 1.0)
@@ -65,7 +65,7 @@ def pillow_bicubic(old: int, new: int) -> Tensor:
 
 
 def _keys_cubic(x: Tensor) -> Tensor:
-    """Keys 1981, Eq. 4, with a = -1/2."""
+    """Return Keys' cubic kernel with a = -1/2.  Keys 1981, Eq. 4."""
     x = x.abs()
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2

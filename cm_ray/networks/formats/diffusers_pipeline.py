@@ -14,13 +14,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.precondition import EDM
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
+from cm_ray.networks.architectures import ADM
 from cm_ray.networks.formats.diffusers_names import from_diffusers, to_diffusers
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.weight_files import Weights, read_tensors
 from cm_ray.networks.model import ModelSpec
-from cm_ray.recipes.config import DiffusionConfig, NetworkConfig
+from cm_ray.settings.choices import word_of
 from cm_ray.storage.files import folder_written_aside, read_json
 
 INDEX = "model_index.json"
@@ -108,7 +111,7 @@ def _spec(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> ModelSpec:
     _check_groups(unet)
     resample_blocks, attention = _blocks(unet)
     classes = unet.get("num_class_embeds") or 0
-    network = NetworkConfig(
+    network = ADM(
         channels=channels,
         channel_mult=tuple(width // channels for width in widths),
         blocks=unet["layers_per_block"],
@@ -120,11 +123,11 @@ def _spec(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> ModelSpec:
         dropout=float(unet.get("dropout", 0.0)),
         conditional=classes > 0,
     )
-    diffusion = DiffusionConfig(
+    diffusion = Diffusion(
         t_min=scheduler["sigma_min"],
         t_max=scheduler["sigma_max"],
         rho=scheduler["rho"],
-        sigma_data=scheduler["sigma_data"],
+        column=EDM(sigma_data=scheduler["sigma_data"]),
     )
     return ModelSpec(
         network=network,
@@ -162,7 +165,7 @@ def _check_groups(unet: Mapping[str, Any]) -> None:
 
 
 def _unet_config(spec: ModelSpec) -> dict[str, Any]:
-    config = spec.network
+    config = spec.unet
     down, up, kind = _block_types(config.resample_blocks)
     attention = [
         spec.shape[1] >> level in config.attention_resolutions for level in range(len(config.channel_mult))
@@ -188,14 +191,16 @@ def _unet_config(spec: ModelSpec) -> dict[str, Any]:
     } | _FIXED
 
 
-def _scheduler_config(diffusion: DiffusionConfig, boundaries: int) -> dict[str, Any]:
+def _scheduler_config(diffusion: Diffusion, boundaries: int) -> dict[str, Any]:
+    assert isinstance(diffusion.column, EDM)
+    sigma_data = diffusion.column.sigma_data
     return {
         "_class_name": "CMStochasticIterativeScheduler",
         "_diffusers_version": _MADE_WITH,
         "num_train_timesteps": boundaries,
         "sigma_min": diffusion.t_min,
         "sigma_max": diffusion.t_max,
-        "sigma_data": diffusion.sigma_data,
+        "sigma_data": sigma_data,
         "rho": diffusion.rho,
     } | _FIXED_STEPS
 
@@ -211,7 +216,7 @@ def _index() -> dict[str, Any]:
 
 def _check_fits(spec: ModelSpec, boundaries: int) -> None:
     """Raise UserError, saying why, when the pipeline would compute something else."""
-    network, diffusion = spec.network, spec.diffusion
+    network, diffusion = spec.unet, spec.diffusion
     for holds, sentence in [
         (network.family == "adm", f"the network is {network.family}, and diffusers has only adm's"),
         (diffusion.boundary != "none", "it is a diffusion model, and the pipeline is for consistency models"),
@@ -219,14 +224,17 @@ def _check_fits(spec: ModelSpec, boundaries: int) -> None:
             diffusion.boundary != "piecewise",
             "it is piecewise, and the pipeline's boundary is by skip connections",
         ),
-        (diffusion.column == "edm", f"its column is {diffusion.column}, and the pipeline's is edm"),
         (
-            diffusion.time_scale == 1000,
-            f"its time scale is {diffusion.time_scale:g}, and the pipeline's is 1000",
+            isinstance(diffusion.column, EDM),
+            f"its column is {word_of(diffusion.column)}, and the pipeline's is edm",
+        ),
+        (
+            getattr(diffusion.column, "time_scale", 1000) == 1000,
+            "its time scale is another than the pipeline's, 1000",
         ),
         (
             network.channel_mult[0] == 1,
-            f"--network.channel-mult begins with {network.channel_mult[0]}, and diffusers' with 1",
+            f"network.channel_mult begins with {network.channel_mult[0]}, and diffusers' with 1",
         ),
         (boundaries >= 2, f"--boundaries must be at least 2, not {boundaries}"),
     ]:
@@ -234,7 +242,7 @@ def _check_fits(spec: ModelSpec, boundaries: int) -> None:
             raise UserError(f"This model does not go into a ConsistencyModelPipeline: {sentence}.")
 
 
-def _timesteps(taus: tuple[float, ...], diffusion: DiffusionConfig, boundaries: int) -> tuple[int, ...]:
+def _timesteps(taus: tuple[float, ...], diffusion: Diffusion, boundaries: int) -> tuple[int, ...]:
     """Return the nearest places on the pipeline's grid, descending to 0 (t_max), as it wants them.
 
     Raises UserError when the grid does not tell the time points apart.

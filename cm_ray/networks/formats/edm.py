@@ -11,19 +11,20 @@ import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.precondition import EDM, VE, VP, Column
 from cm_ray.errors import UserError
+from cm_ray.networks.architectures import ADM, Architecture, DDPMpp, NCSNpp
 from cm_ray.networks.families import family_of
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.unet_parts import Part, network_of, parts
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import UNet
-from cm_ray.recipes.config import DiffusionConfig, NetworkConfig
 
 _FILE = re.compile(r"(edm|baseline)-.*-(vp|ve|adm)")
 """edm-cifar10-32x32-uncond-vp: vp is the architecture there, and the column as well in a baseline."""
@@ -40,10 +41,10 @@ _ATTENTION = {"norm": "norm2", "qkv": "qkv", "proj_out": "proj"}
 _AUGMENTATION, _FILTER = "map_augment.", ".resample_filter"
 """What only their training uses, and the constants of resampling."""
 _NORM = re.compile(r".*norm\d?\.weight")
-_GROUPS = NetworkConfig().norm_groups
+_GROUPS = ADM().norm_groups
 _FEWEST = 4 * _GROUPS
 """Channels of a norm that has as many groups in their code as here."""
-_THEIRS: dict[str, Any] = {"time_scale": 1.0, "sigma_data": 0.5}
+_COLUMN = EDM(sigma_data=0.5, time_scale=1.0)
 
 
 def is_edms(weights: Weights) -> bool:
@@ -64,7 +65,7 @@ def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[M
     if diffusion is None:
         raise UserError(
             f"{file} does not tell its column: call it as EDM's files are, edm-cifar10-32x32-cond-vp, or "
-            "give it as --teacher of a run with --teacher.column."
+            "give it as the teacher of a run with teacher.column."
         )
     try:
         network, shape, classes = _infer(theirs)
@@ -82,18 +83,21 @@ def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[M
     return spec, _renamed(spec, theirs, file)
 
 
-def _diffusion(stem: str, assumed: ModelSpec | None) -> DiffusionConfig | None:
+def _diffusion(stem: str, assumed: ModelSpec | None) -> Diffusion | None:
     """Return the preconditioning; None if neither the name of the file nor a run tells the column.
 
     Whatever the column, their networks see ln(t)/4 and not a thousand times as much, and data of standard
     deviation 1/2.
     """
     if (match := _FILE.fullmatch(stem)) is None:
-        return replace(assumed.diffusion, **_THEIRS) if assumed else None
-    columns: dict[str, Literal["vp", "ve"]] = {"vp": "vp", "ve": "ve"}
+        if assumed is None:
+            return None
+        edm = isinstance(assumed.diffusion.column, EDM)
+        return replace(assumed.diffusion, column=_COLUMN) if edm else assumed.diffusion
+    columns: dict[str, Column] = {"vp": VP(), "ve": VE()}
     if match[1] == "baseline" and match[2] in columns:
-        return DiffusionConfig(boundary="none", column=columns[match[2]], **_THEIRS)
-    return DiffusionConfig(boundary="none", **_THEIRS)
+        return Diffusion(boundary="none", column=columns[match[2]])
+    return Diffusion(boundary="none", column=_COLUMN)
 
 
 def _check_groups(file: Path, weights: Weights) -> None:
@@ -106,7 +110,7 @@ def _check_groups(file: Path, weights: Weights) -> None:
             )
 
 
-def _check_filters(file: Path, network: NetworkConfig, filters: Weights) -> None:
+def _check_filters(file: Path, network: Architecture, filters: Weights) -> None:
     """Refuse another resampling than the family's: it does not show in the weights."""
     taps = torch.tensor(family_of(network).filter)
     wanted = torch.outer(taps, taps) / taps.sum() ** 2
@@ -118,7 +122,7 @@ def _check_filters(file: Path, network: NetworkConfig, filters: Weights) -> None
             )
 
 
-def _infer(weights: Weights) -> tuple[NetworkConfig, tuple[int, int, int], int]:
+def _infer(weights: Weights) -> tuple[Architecture, tuple[int, int, int], int]:
     """Return network, shape of the images and classes. Raises KeyError, IndexError … when there are none."""
     places = {name.split(".")[1] for name in weights if name.startswith("enc.")}
     sizes = sorted({int(place.split("x")[0]) for place in places}, reverse=True)
@@ -133,14 +137,12 @@ def _infer(weights: Weights) -> tuple[NetworkConfig, tuple[int, int, int], int]:
     halved = all(size << level == sizes[0] for level, size in enumerate(sizes))
     if not halved or any(width % channels for width in widths):
         raise ValueError(f"widths {widths} at {sizes} pixels")
-    config = NetworkConfig(
-        family="adm" if adm else "ncsn++" if "map_noise.freqs" in weights else "ddpm++",
+    kind = ADM if adm else NCSNpp if "map_noise.freqs" in weights else DDPMpp
+    config = kind(
         channels=channels,
         channel_mult=tuple(width // channels for width in widths),
         blocks=blocks,
         attention_resolutions=tuple(n for n in sizes if f"enc.{n}x{n}_block0.qkv.weight" in weights),
-        head_channels=64 if adm else 0,
-        scale_shift=adm,
         conditional=classes > 0,
     )
     return config, (first.shape[1], sizes[0], sizes[0]), classes
@@ -186,7 +188,7 @@ def _renamed(spec: ModelSpec, weights: Weights, source: Path) -> Weights:
             raise UserError(f"{source} lacks {theirs}.")
         tensor = left.pop(theirs)
         if layer.endswith(".qkv"):
-            tensor = _reordered(tensor, spec.network.head_channels)
+            tensor = _reordered(tensor, spec.unet.head_channels)
         renamed[ours] = tensor.t() if ours == "label_emb.weight" and spec.network.family == "adm" else tensor
     if left:
         raise UserError(f"{source} has {next(iter(left))}, which belongs to no network of EDM's.")

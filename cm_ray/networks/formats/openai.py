@@ -10,12 +10,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
+from cm_ray.networks.architectures import ADM, Architecture
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import check_fits
-from cm_ray.recipes.config import DiffusionConfig, NetworkConfig
 from cm_ray.sampling.text import ONE_STEP
 
 _SIZES = {"imagenet64": 64, "bedroom256": 256, "cat256": 256}
@@ -61,7 +62,7 @@ def published_spec(stem: str, weights: Weights) -> ModelSpec | None:
     denoiser = method == "edm"
     return ModelSpec(
         network=network,
-        diffusion=DiffusionConfig(boundary="none" if denoiser else "skip"),
+        diffusion=Diffusion(boundary="none" if denoiser else "skip"),
         shape=(channels, size, size),
         class_names=placeholders(classes),
         time_points=_time_points(stem),
@@ -74,7 +75,7 @@ def placeholders(classes: int) -> tuple[str, ...]:
     return tuple(map(str, range(classes)))
 
 
-def infer_network(weights: Weights, size: int) -> tuple[NetworkConfig, int, int]:
+def infer_network(weights: Weights, size: int) -> tuple[Architecture, int, int]:
     """Return the network that tensors of these shapes are of, its image channels and its classes.
 
     size: of the images. Raises KeyError, IndexError, ZeroDivisionError or ValueError when they are of none;
@@ -93,7 +94,7 @@ def infer_network(weights: Weights, size: int) -> tuple[NetworkConfig, int, int]
     modulation = weights["input_blocks.1.0.emb_layers.1.weight"].shape[0]
     labels = weights.get("label_emb.weight")
     attends = [f"input_blocks.{first}.1.qkv.weight" in weights for first in firsts]
-    config = NetworkConfig(
+    config = ADM(
         channels=channels,
         channel_mult=tuple(width // channels for width in widths),
         blocks=blocks,
@@ -106,7 +107,7 @@ def infer_network(weights: Weights, size: int) -> tuple[NetworkConfig, int, int]
     return config, weights["input_blocks.0.0.weight"].shape[1], classes
 
 
-def as_images(network: NetworkConfig, weights: Weights, source: Path) -> Weights:
+def as_images(network: Architecture, weights: Weights, source: Path) -> Weights:
     """Return weights whose attention is of convolutions of images, where it was of flattened pixels.
 
     Their older code, whose tensors have three dimensions, orders several heads before queries, keys and

@@ -1,0 +1,29 @@
+"""Loading a model from wherever it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from cm_ray.api.run import Run
+from cm_ray.api.trained_model import TrainedModel
+from cm_ray.networks.formats.reading import load_model
+from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.tracking.locate import locate_model
+
+
+def load(name: str | Path, *, device: str | torch.device = "auto", tracking_uri: str = "") -> TrainedModel:
+    """Load a model: of a run, of the registry, a directory of diffusers, or a file of weights.
+
+    name: a run by its name or directory (a `Run` is returned, with scores and pictures), a model's folder,
+    models:/NAME@ALIAS or models:/NAME/VERSION, a directory of diffusers, a
+    file of OpenAI's or EDM's weights by its published name. device: a GPU if there is one, unless named. tracking_uri:
+    MLflow server or store of models:/ names. Raises UserError, saying what is missing, when there is none.
+    """
+    text = str(name)
+    if not text.startswith("models:"):
+        for folder in (Path(text).expanduser(), default_run_dir(text)):
+            if RunDirectory(folder).result_file.is_file() and RunDirectory(folder).config_file.is_file():
+                return Run(folder, device)
+    return TrainedModel(load_model(locate_model(text, tracking_uri), device), text)

@@ -1,0 +1,80 @@
+"""Training in a line: a recipe or the name of one, and images in any form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cm_ray.api.run import Run
+from cm_ray.data.image_set import ImageSet
+from cm_ray.data.load_images import load_images
+from cm_ray.errors import UserError, closest
+from cm_ray.networks.model import from_uint8
+from cm_ray.recipes import PRESETS
+from cm_ray.recipes.own_images import METHODS, recipe_for_images
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.settings.tree import override
+from cm_ray.training.trainer import Callback, Trainer
+
+_MEASURED = 5000
+"""Images whose standard deviation is taken for that of all."""
+
+
+def train(
+    recipe: str | Recipe,
+    data: Any = None,
+    *,
+    out: str | Path = "",
+    size: int = 0,
+    steps: int = 0,
+    changes: Mapping[str, Any] | None = None,
+    network: type[nn.Module] | None = None,
+    device: str = "auto",
+    callbacks: Sequence[Callback] = (),
+    quiet: bool = False,
+) -> Run:
+    """Train to the last step in this process, and return the finished run.
+
+    The same call goes on from the last checkpoint of the directory `out`. recipe: a `Recipe`, the name of one
+    (ict_digits), or of a method (ct, ict, ect, cd, pd, edm), for which a recipe is made that fits the images.
+    data: a folder of images, Parquet, an .npz, the name of a data set, a tensor or array, (images, labels), a
+    PyTorch or a Ray data set; by default the recipe's. size: crop and resize the images to this many pixels.
+    steps: training steps, else the recipe's. changes: settings by dotted path, such as {"distance": "l2"}.
+    network, device, callbacks, quiet: see `Trainer`. Raises UserError on bad input, before the first step.
+    """
+    images = None
+    if data is not None:
+        images = load_images(data, size=size or (recipe.data.size if isinstance(recipe, Recipe) else 0))
+    chosen = recipe if isinstance(recipe, Recipe) else named_recipe(recipe, images)
+    more = {"steps": steps} if steps else {}
+    if size:
+        more["data.size"] = size
+    chosen = override(chosen, {**(changes or {}), **more})
+    trainer = Trainer(
+        chosen, images, out=out, network=network, device=device, callbacks=callbacks, quiet=quiet
+    ).train()
+    if not trainer.run.result_file.is_file():
+        raise UserError(
+            f"The training in {trainer.run.root} was stopped by a callback; train again to go on."
+        )
+    return Run(trainer.run.root, device)
+
+
+def named_recipe(name: str, images: ImageSet | None = None) -> Recipe:
+    """Return a recipe by its name, or by the word of a method for the given images.
+
+    Raises UserError when there is none, or a method's word comes without images.
+    """
+    if name in PRESETS:
+        return PRESETS[name]()
+    if name not in METHODS:
+        raise UserError(f"There is no recipe {name!r}: {closest(name, [*PRESETS, *METHODS])}")
+    if images is None:
+        raise UserError(
+            f"The recipe {name!r} is made for given images: pass data, or name one such as {name}_cifar10."
+        )
+    deviation = float(from_uint8(images.images[:_MEASURED]).std())
+    return recipe_for_images(name, images.shape, classes=images.classes, sigma_data=deviation)

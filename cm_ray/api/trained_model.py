@@ -1,0 +1,257 @@
+"""A trained model to sample, edit, export and save with."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_upload, read_file
+from cm_ray.editing.model_edits import edited, interpolation_steps
+from cm_ray.editing.tasks import Task, plan_edit
+from cm_ray.errors import UserError, closest
+from cm_ray.networks.formats.export import export_model
+from cm_ray.networks.model import Model, ModelSpec, from_uint8, save_model, to_uint8
+from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.requests import Request, sample_all
+from cm_ray.sampling.samples import Samples
+
+Pictures = Any
+"""Images to edit: a PIL image, the path of a file, uint8 arrays or tensors, `Samples`, or a list of these."""
+
+
+class TrainedModel:
+    """A consistency model or a diffusion model, ready to sample from.
+
+    model: the network under its preconditioning, in eval mode. name: how messages call it.
+    """
+
+    def __init__(self, model: Model, name: str = "the model") -> None:
+        self.torch_model, self.name = model, name
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The specification: network, noise levels, shape of the images, classes."""
+        return self.torch_model.spec
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that can be asked for; empty without classes."""
+        return self.spec.class_names if self.spec.classes else ()
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.torch_model.parameters()).device
+
+    def __repr__(self) -> str:
+        """Describe the model in a line."""
+        c, h, w = self.spec.shape
+        kind = "diffusion model" if self.spec.diffusion.denoiser else "consistency model"
+        classes = f", {self.spec.classes} classes" if self.spec.classes else ""
+        return f"<{kind} {self.name}: {w}x{h}, {'grey' if c == 1 else 'RGB'}{classes}>"
+
+    def to(self, device: str | torch.device) -> TrainedModel:
+        """Move the model to a device; return it."""
+        self.torch_model.to(device)
+        return self
+
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        steps: int = 0,
+        sampler: str = "",
+        taus: Sequence[float] = (),
+        label: str | int | None = None,
+        seed: int | None = None,
+        first: int = 0,
+        batch_size: int = 64,
+    ) -> Samples:
+        """Draw n samples, uint8 (n, h, w, c); sample i of a seed is the same whatever n and the batch size.
+
+        steps: network evaluations of a consistency model, or steps of a diffusion model's sampler. sampler:
+        by its text, such as multistep:4 or heun:18. taus: descending time points after t_max. By default the
+        model's own sampler. label: a class by its name or number, for all samples; by default drawn. seed: by
+        default a new one each time. first: index of the first sample. Raises UserError when these do not fit
+        the model or each other.
+        """
+        request = Request(
+            count=n,
+            seed=secrets.randbits(31) if seed is None else seed,
+            sampler=sampler_of(self.spec, sampler, steps, tuple(taus)),
+            first=first,
+            label=self.label(label),
+            unit=batch_size,
+        )
+        images, labels = sample_all(self.torch_model, request)
+        return Samples(images, labels, self.class_names)
+
+    def inpaint(self, images: Pictures, mask: Any, **options: Any) -> Samples:
+        """Fill the rest of images of which a mask says what is kept; options as in `edit`.
+
+        mask: (h, w) booleans or a black-and-white picture of the images' size, true or white where the image
+        is kept.
+        """
+        return self.edit("inpaint", images, mask=mask, **options)
+
+    def colorize(self, images: Pictures, **options: Any) -> Samples:
+        """Colour grey images; options as in `edit`."""
+        return self.edit("colorize", images, **options)
+
+    def upscale(self, images: Pictures, factor: int = 2, **options: Any) -> Samples:
+        """Add detail to images of a lower resolution; options as in `edit`."""
+        return self.edit("upscale", images, factor=factor, **options)
+
+    def stroke(self, images: Pictures, **options: Any) -> Samples:
+        """Turn coloured strokes into images; options as in `edit`."""
+        return self.edit("stroke", images, **options)
+
+    def denoise(self, images: Pictures, sigma: float, **options: Any) -> Samples:
+        """Remove noise of standard deviation sigma (of images in [-1, 1]); options as in `edit`."""
+        return self.edit("denoise", images, sigma=sigma, **options)
+
+    def edit(
+        self,
+        task: Task,
+        images: Pictures,
+        *,
+        mask: Any = None,
+        steps: int = 0,
+        taus: Sequence[float] = (),
+        factor: int = 0,
+        sigma: float = 0.0,
+        label: str | int | None = None,
+        seed: int = 0,
+    ) -> Samples:
+        """Edit images zero-shot.  Song et al. 2023, Algorithm 4.
+
+        images: fitted to the model's shape. mask: of inpaint. steps, taus: network evaluations, or the times
+        of each. factor: of upscale. sigma: of denoise. label: a class by its name or number, else drawn.
+        Returns uint8 (n, h, w, c). Raises UserError when these do not fit the task or the model.
+        """
+        edit = plan_edit(
+            task,
+            self.spec.diffusion,
+            self.spec.shape,
+            steps=steps,
+            taus=tuple(taus),
+            factor=factor,
+            sigma=sigma,
+        )
+        pictures, pixels = self._pixels(images)
+        indices = torch.arange(len(pixels), device=self.device)
+        labels = self._labels(label, len(pixels))
+        result = edited(
+            self.torch_model,
+            edit,
+            from_uint8(pixels).to(self.device),
+            indices=indices,
+            seed=seed,
+            mask=self._mask(mask, task, pictures),
+            labels=labels,
+        )
+        return Samples(to_uint8(result), labels, self.class_names)
+
+    def interpolate(
+        self,
+        n: int = 9,
+        *,
+        seeds: tuple[int, int] = (0, 1),
+        steps: int = 0,
+        label: str | int | None = None,
+        index: int = 0,
+    ) -> Samples:
+        """Return n images on the way between sample `index` of two seeds, both ends included.
+
+        label: of a conditional model, its class on the whole way. Raises UserError when it is missing.
+        """
+        alpha = torch.linspace(0, 1, n, device=self.device)
+        *_, last = interpolation_steps(
+            self.torch_model,
+            sampler_of(self.spec, steps=steps),
+            alpha,
+            indices=torch.full((n,), index, device=self.device),
+            seeds=seeds,
+            labels=self._labels(label, n),
+        )
+        return Samples(to_uint8(last.x), self._labels(label, n), self.class_names)
+
+    def export(self, format: str, path: str | Path, *, grid: int = 40) -> Path:
+        """Write the model for other tools; return the path.
+
+        format: diffusers (a directory), safetensors, torch, onnx, or model (a folder as of a run). grid:
+        boundaries of the grid of diffusers' time points. Raises UserError when there is something at the path
+        already, or the format cannot hold the model.
+        """
+        return export_model(self.torch_model, format, Path(path), grid=grid)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model's folder, which `cm_ray.load` reads; return the path."""
+        save_model(Path(path), self.spec, self.torch_model.network.state_dict())
+        return Path(path)
+
+    def label(self, label: str | int | None) -> int | None:
+        """Return the number of a class given by its name or number; None for None.
+
+        Raises UserError when the model has no such class.
+        """
+        if label is None:
+            return None
+        names = self.class_names
+        if not names:
+            raise UserError(f"{self.name} was trained without classes: leave the label out.")
+        if isinstance(label, str):
+            if label not in names:
+                raise UserError(f"{self.name} has no class {label!r}: {closest(label, list(names))}")
+            return names.index(label)
+        if not 0 <= label < len(names):
+            raise UserError(f"{self.name} has classes 0 to {len(names) - 1}, and no {label}.")
+        return int(label)
+
+    def _labels(self, label: str | int | None, n: int) -> Tensor | None:
+        number = self.label(label)
+        return None if number is None else torch.full((n,), number, device=self.device)
+
+    def _pixels(self, images: Pictures) -> tuple[list[Image.Image], Tensor]:
+        """Return images in any form as pictures, and as uint8 (n, c, h, w) of the model's shape."""
+        if isinstance(images, Tensor):
+            images = images.cpu().numpy().transpose(0, 2, 3, 1) if images.ndim == 4 else images.cpu().numpy()
+        if isinstance(images, np.ndarray) and images.ndim == 4:
+            images = list(images)
+        listed = images if isinstance(images, list | tuple) else [images]
+        pictures = [_picture(each, f"image {number}") for number, each in enumerate(listed)]
+        pixels = [
+            fitted_pixels(each, f"image {number}", self.spec.shape, resize=True)
+            for number, each in enumerate(pictures)
+        ]
+        return pictures, torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
+
+    def _mask(self, mask: Any, task: Task, pictures: list[Image.Image]) -> Tensor | None:
+        """Return the mask of inpainting (n, 1, h, w); none in other tasks."""
+        if task != "inpaint":
+            return None
+        if mask is None:
+            raise UserError("inpaint needs a mask (h, w), true where the image is kept.")
+        if not isinstance(mask, Image.Image | str | Path):
+            mask = Image.fromarray((np.asarray(mask) != 0).astype(np.uint8) * 255)
+        picture = _picture(mask, "the mask")
+        fitted = [fitted_mask(picture, "The mask", each, self.spec.shape) for each in pictures]
+        return torch.from_numpy(np.stack(fitted)[:, None]).to(self.device)
+
+
+def _picture(image: Any, name: str) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, str | Path):
+        return open_upload(read_file(Path(image)), str(image))
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+        raise UserError(f"{name} must be uint8 (h, w) or (h, w, c), not {array.dtype} {array.shape}.")
+    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)

@@ -1,0 +1,40 @@
+"""The noise levels of a model together with its preconditioning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cm_ray.core.precondition import EDM, Boundary, Column, Piecewise, Scalings
+from cm_ray.core.times import NoiseLevels
+
+BoundaryCondition = Literal["skip", "piecewise", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diffusion(NoiseLevels):
+    """What a model's times mean and how its network is scaled; all but the network that a model is."""
+
+    column: Column = field(default_factory=EDM)
+    """The scalings of the network's input, output and time."""
+    boundary: BoundaryCondition = "skip"
+    """f(x, t_min) = x by skip connections or piecewise, for consistency models; none: a denoiser."""
+
+    @classmethod
+    def of(cls, levels: NoiseLevels, column: Column, boundary: BoundaryCondition) -> Diffusion:
+        """Return noise levels together with a preconditioning."""
+        ends = {"t_min": levels.t_min, "t_max": levels.t_max, "rho": levels.rho}
+        return cls(column=column, boundary=boundary, **ends)
+
+    @property
+    def denoiser(self) -> bool:
+        """Whether it is a diffusion model, which has no boundary condition."""
+        return self.boundary == "none"
+
+    @property
+    def scalings(self) -> Scalings:
+        """The column, with the boundary condition of a consistency function if there is one."""
+        if self.boundary == "none":
+            return self.column
+        kind = Boundary if self.boundary == "skip" else Piecewise
+        return kind(self.column, self.t_min)

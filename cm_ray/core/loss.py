@@ -1,0 +1,79 @@
+"""The loss of a training step with a network of one's own, in an ordinary PyTorch loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cm_ray.core.losses import regression_loss
+from cm_ray.core.methods import Draw, Method
+from cm_ray.core.pairs import perturb
+from cm_ray.core.types import Denoise, Images, Labels, Times
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+def training_loss(
+    method: Method,
+    f: Any,
+    x: Images,
+    *,
+    step: int = 0,
+    total_steps: int | None = None,
+    labels: Labels | None = None,
+    target: Any = None,
+    teacher: Any = None,
+    generator: Generator | None = None,
+) -> Times:
+    """Return the per-sample loss of a training step (b,); its mean is what to minimise.
+
+    f: the student, a map (x_t, t[, labels]) to clean images with a `diffusion`, such as `Consistency`.
+    x: clean images in [-1, 1] (b, c, h, w). step, total_steps: k and K of the method's curricula; K may be
+    left out where nothing depends on it. labels: int64 (b,), for f, target and teacher. target: the target
+    network; by default the student itself. teacher: the diffusion model of a distillation. generator: of the
+    random numbers, by default PyTorch's. Student and target see the same dropout mask.
+    Raises ValueError without a teacher or a total number of steps where the method needs them.
+    """
+    if method.needs_teacher and teacher is None:
+        raise ValueError(f"{type(method).__name__} needs a teacher: give teacher=")
+    devices = [x.device] if x.device.type == "cuda" else []
+    seed = int(torch.randint(2**62, (), generator=generator, device=_device(generator)))
+    draw = _drawn(method, x, f, step, _total(method, step, total_steps), generator)
+    with torch.random.fork_rng(devices=devices):
+        with torch.no_grad():
+            torch.manual_seed(seed)
+            aim = method.aim(draw, _with(target or f, labels), _with(teacher, labels))
+        torch.manual_seed(seed)
+        prediction = _with(f, labels)(draw.x_t, draw.t)
+    return regression_loss(
+        prediction, aim, method.weight(draw.t, draw.s, f.diffusion.column), method.distance
+    )
+
+
+def _total(method: Method, step: int, total_steps: int | None) -> int:
+    """Return K. Where it is not given, raise ValueError unless the curricula are the same for any K."""
+    if total_steps is not None:
+        return total_steps
+    few, many = 1, 10**9
+    if method.gauges(0, many) != method.gauges(many, many) or method.halving is not None:
+        raise ValueError(f"{type(method).__name__} changes with the steps: give total_steps=")
+    return few
+
+
+def _drawn(method: Method, x: Images, f: Any, step: int, total: int, generator: Generator | None) -> Draw:
+    options: dict[str, Any] = {"generator": generator, "device": _device(generator)}
+    uniforms = torch.rand(len(x), **options).to(x.device)
+    noise = torch.randn(x.shape, **options).to(x)
+    t, s = method.times(uniforms, step, total, f.diffusion)
+    t, s = t.to(x.dtype), s.to(x.dtype)
+    return Draw(x, noise, perturb(x, noise, t), t, s, f.diffusion)
+
+
+def _with(function: Any, labels: Tensor | None) -> Denoise:
+    return lambda x, t: function(x, t) if labels is None else function(x, t, labels)
+
+
+def _device(generator: Generator | None) -> torch.device:
+    return generator.device if generator is not None else torch.device("cpu")

@@ -1,0 +1,259 @@
+"""Methods of training: the regression target of the student, and the settings that each method reads.
+
+Every method minimises weight · d(student(x_t, t), aim) over its own aim, which carries no gradient:
+
+=====================================  =======================================================
+denoising (training of a teacher)      the clean image
+consistency training, iCT, ECT         target(x + s · noise, s)
+consistency distillation               target(solver(teacher, x_t, t, s), s)
+progressive distillation               the denoised image whose Euler step equals two of the teacher's
+=====================================  =======================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from cm_ray.core.diffusion import BoundaryCondition
+from cm_ray.core.distance import L2
+from cm_ray.core.pairs import distillation_pair, perturb
+from cm_ray.core.proposals import Grid, Lognormal, PairTimes, TrainedTimes
+from cm_ray.core.schedules import AdaptiveDecay, Constant, ConstantDecay, Halving, TargetDecay
+from cm_ray.core.solvers import euler_step, heun_step
+from cm_ray.core.times import NoiseLevels
+from cm_ray.core.types import Denoise, Distance, Images, Times, check_same_shape, per_sample
+from cm_ray.core.weights import KarrasWeight, TruncatedSNR, UniformWeight, Weight
+from cm_ray.errors import require
+from cm_ray.settings.choices import choice
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random draw of a training step; x_t = x + t · noise."""
+
+    x: Images
+    noise: Images
+    x_t: Images
+    t: Times
+    s: Times
+    levels: NoiseLevels = field(default_factory=NoiseLevels)
+    """The noise levels that t and s are drawn from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """A trained model to begin with, copied into the run directory before the first step."""
+
+    model: str = ""
+    """A run by its name or directory, a model's folder, models:/NAME@ALIAS, a directory of diffusers, or a
+    file of weights (.safetensors, .pt): OpenAI's by their names, or one for the network of this run."""
+    column: Literal["own", "edm", "vp", "ve"] = "own"
+    """Scalings of a file of weights for the network of this run; own: as this run's. Others know theirs."""
+
+
+class Method:
+    """A method of training; its subclasses are the settings that it reads."""
+
+    needs_teacher: ClassVar[bool] = False
+    """Whether a teacher is evaluated."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def boundary(self) -> BoundaryCondition:
+            """The boundary condition of the trained model; none: it becomes a denoiser."""
+
+        @property
+        def times(self) -> TrainedTimes:
+            """The pairs of times that are trained on."""
+
+        @property
+        def distance(self) -> Distance:
+            """d, the distance to the regression target."""
+
+        @property
+        def weight(self) -> Weight:
+            """lambda, the weight of a pair of times."""
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the target network is another than the student."""
+        return False
+
+    @property
+    def halving(self) -> Halving | None:
+        """The rounds of progressive distillation; none in other methods."""
+        return None
+
+    def target_decay(self, step: int, total_steps: int) -> float:
+        """Return mu(step), the share of the old target that is kept."""
+        return 0.0
+
+    def gauges(self, step: int, total_steps: int) -> Mapping[str, float]:
+        """Return the values of the curricula at a step, for the log."""
+        target = {"target_decay": self.target_decay(step, total_steps)} if self.has_target else {}
+        return {**self.times.gauges(step, total_steps), **target}
+
+    def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
+        """Return the regression target of student(x_t, t) (b, c, h, w). Called without gradient."""
+        raise TypeError(f"{type(self).__name__} has no aim")
+
+    def __call__(self, f: Any, x: Images, *, step: int = 0, **options: Any) -> Times:
+        """Return the per-sample loss of a training step (b,), with random numbers of PyTorch's generators.
+
+        See `cm_ray.core.loss.training_loss`, which lists the options.
+        """
+        from cm_ray.core.loss import training_loss
+
+        return training_loss(self, f, x, step=step, **options)
+
+
+@choice(Method, "ct")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsistencyTraining(Method):
+    """Consistency training without a teacher.  Song et al. 2023, Algorithm 3; settings of iCT and ECT."""
+
+    times: PairTimes = field(default_factory=Grid)
+    """The pairs of times that are trained on."""
+    distance: Distance = field(default_factory=L2)
+    """d, the distance between f(x_t, t) and the target's f(x_s, s)."""
+    weight: Weight = field(default_factory=UniformWeight)
+    """lambda, the weight of a pair of times."""
+    target: TargetDecay = field(default_factory=AdaptiveDecay)
+    """mu(k), the decay of the target network."""
+    boundary: Literal["skip", "piecewise"] = "skip"
+    """f(x, t_min) = x by skip connections (Eq. 5 of the paper) or piecewise (Eq. 4)."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError when the target follows a grid that is not there."""
+        _check_target(self.target, self.times)
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the target network is another than the student."""
+        return self.target != ConstantDecay(mu=0.0)
+
+    def target_decay(self, step: int, total_steps: int) -> float:
+        """Return mu(step)."""
+        return self.target(step, total_steps, self.times.scales)
+
+    def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
+        """Return target(x + s · noise, s): the target's answer on the same noise."""
+        return target(perturb(draw.x, draw.noise, draw.s), draw.s)
+
+
+@choice(Method, "cd")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsistencyDistillation(Method):
+    """Consistency distillation of a diffusion model.  Song et al. 2023, Algorithm 2."""
+
+    needs_teacher: ClassVar[bool] = True
+
+    teacher: ModelSource = field(default_factory=ModelSource)
+    """The diffusion model that is distilled."""
+    solver: Literal["heun", "euler"] = "heun"
+    """The step from t to s along the teacher's ODE."""
+    times: Grid = field(default_factory=lambda: Grid(scales=Constant()))
+    """The pairs of times that are trained on."""
+    distance: Distance = field(default_factory=L2)
+    """d, the distance between f(x_t, t) and the target's f(x_s, s)."""
+    weight: Weight = field(default_factory=UniformWeight)
+    """lambda, the weight of a pair of times."""
+    target: TargetDecay = field(default_factory=ConstantDecay)
+    """mu(k), the decay of the target network."""
+    boundary: Literal["skip", "piecewise"] = "skip"
+    """f(x, t_min) = x by skip connections (Eq. 5 of the paper) or piecewise (Eq. 4)."""
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the target network is another than the student."""
+        return self.target != ConstantDecay(mu=0.0)
+
+    def target_decay(self, step: int, total_steps: int) -> float:
+        """Return mu(step)."""
+        return self.target(step, total_steps, self.times.scales)
+
+    def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
+        """Return target(x_s, s), with one solver step x_s of the teacher's ODE from x_t."""
+        solver = euler_step if self.solver == "euler" else heun_step
+        _, x_s = distillation_pair(teacher, solver, draw.x_t, draw.t, draw.s)
+        return target(x_s, draw.s)
+
+
+@choice(Method, "edm")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denoising(Method):
+    """Training of a diffusion model, a teacher.  Karras et al. 2022, Eq. 2."""
+
+    boundary: ClassVar[BoundaryCondition] = "none"
+
+    times: Lognormal = field(default_factory=Lognormal)
+    """The noise levels that are trained on."""
+    distance: Distance = field(default_factory=L2)
+    """d, the distance between D(x_t, t) and the clean image."""
+    weight: Weight = field(default_factory=KarrasWeight)
+    """lambda, the weight of a noise level."""
+
+    def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
+        """Return x, the clean image."""
+        return draw.x
+
+
+@choice(Method, "pd")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressiveDistillation(Method):
+    """Progressive distillation: two steps of the teacher in one, round after round.
+
+    Salimans & Ho 2022, Algorithm 2, with sigma(t) = t and alpha = 1.
+    """
+
+    needs_teacher: ClassVar[bool] = True
+    boundary: ClassVar[BoundaryCondition] = "none"
+
+    teacher: ModelSource = field(default_factory=ModelSource)
+    """The diffusion model that is distilled."""
+    rounds: Halving = field(default_factory=Halving)
+    """The sampling steps of the students."""
+    distance: Distance = field(default_factory=L2)
+    """d, the distance between D(x_t, t) and the image that two steps of the teacher lead to."""
+    weight: Weight = field(default_factory=TruncatedSNR)
+    """lambda, the weight of a time."""
+
+    @property
+    def times(self) -> Grid:
+        """Neighbours on the grid of the round, all alike."""
+        return Grid(scales=self.rounds)
+
+    @property
+    def halving(self) -> Halving:
+        """The rounds."""
+        return self.rounds
+
+    def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
+        """Return the image whose Euler step from x_t arrives where the teacher's two arrive."""
+        middle = middle_time(draw.t, draw.s, draw.levels.rho)
+        x_middle = euler_step(teacher, draw.x_t, draw.t, middle)
+        x_s = euler_step(teacher, x_middle, middle, draw.s)
+        return euler_to_denoised(draw.x_t, draw.t, x_s, draw.s)
+
+
+def middle_time(t: Times, s: Times, rho: float) -> Times:
+    """Return the time that halves the interval from t to s on the Karras curve (b,).
+
+    The teacher's grid of progressive distillation is the one with twice as many intervals.
+    """
+    power = 1 / rho
+    return (0.5 * (t.double() ** power + s.double() ** power)).pow(rho).to(t.dtype)
+
+
+def euler_to_denoised(x_t: Images, t: Times, x_s: Images, s: Times) -> Images:
+    """Return D such that x_s is Euler's step from x_t: the inverse of `euler_step` (b, c, h, w)."""
+    check_same_shape(x_t, x_s)
+    return x_t - per_sample(t / (s - t), x_t) * (x_s - x_t)
+
+
+def _check_target(target: TargetDecay, times: PairTimes) -> None:
+    adaptive = isinstance(target, AdaptiveDecay) and times.scales is None
+    require(not adaptive, "target", "adaptive follows N(k) of times grid: choose target constant")

@@ -1,0 +1,125 @@
+"""The settings of the U-Nets F_theta. Image size, channels and classes come from the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from cm_ray.errors import require
+from cm_ray.settings.choices import choice, word_of
+
+
+class Network:
+    """A network F_theta: the kind of setting that its classes are choices of."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def conditional(self) -> bool:
+            """Whether the network takes class labels."""
+
+        @property
+        def dropout(self) -> float:
+            """Probability of dropout, 0 if there is none."""
+
+    @property
+    def family(self) -> str:
+        """The word of the network."""
+        return word_of(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture(Network):
+    """A U-Net: the settings that all of them have."""
+
+    channels: int = 128
+    """Channels of the first level; a multiple of `norm_groups`."""
+    channel_mult: tuple[int, ...] = (2, 2, 2)
+    """Channels of each level over `channels`; every further level halves the resolution."""
+    blocks: int = 4
+    """Residual blocks per level."""
+    attention_resolutions: tuple[int, ...] = (16,)
+    """Pixels per side at which attention is used."""
+    norm_groups: int = 32
+    """Groups of every group normalisation."""
+    dropout: float = 0.0
+    """Probability of dropout in residual blocks."""
+    conditional: bool = False
+    """Condition on the class labels of the data."""
+    gradient_checkpointing: bool = False
+    """Recompute residual blocks in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError on values that are out of range."""
+        for name in ("channels", "blocks", "norm_groups"):
+            require(getattr(self, name) >= 1, name, f"must be at least 1, not {getattr(self, name)}")
+        require(bool(self.channel_mult), "channel_mult", "needs at least one level")
+        require(0 <= self.dropout < 1, "dropout", f"must be in [0, 1), not {self.dropout}")
+
+    if TYPE_CHECKING:
+
+        @property
+        def head_channels(self) -> int:
+            """Channels per attention head; 0: one head."""
+
+        @property
+        def scale_shift(self) -> bool:
+            """Whether the time modulates the scale of the normalised features."""
+
+        @property
+        def resample_blocks(self) -> bool:
+            """Whether residual blocks change the resolution."""
+
+        @property
+        def fourier_scale(self) -> float:
+            """Standard deviation of the frequencies of the time embedding."""
+
+
+@choice(Network, "adm")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ADM(Architecture):
+    """OpenAI's U-Net.  Dhariwal & Nichol 2021."""
+
+    fourier_scale: ClassVar[float] = 1.0
+
+    head_channels: int = 64
+    """Channels per attention head; 0: one head."""
+    scale_shift: bool = True
+    """Let the time modulate the scale of the normalised features, not only their mean."""
+    resample_blocks: bool = True
+    """Change the resolution inside residual blocks; else by strided and upsampling convolutions."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError on values that are out of range."""
+        Architecture.__post_init__(self)
+        problem = f"must be at least 1, or 0 for one head, not {self.head_channels}"
+        require(self.head_channels >= 0, "head_channels", problem)
+
+
+@choice(Network, "ddpm++")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DDPMpp(Architecture):
+    """DDPM++ of Song et al. 2021, as in EDM: one attention head, and the time is added to the features."""
+
+    head_channels: ClassVar[int] = 0
+    scale_shift: ClassVar[bool] = False
+    resample_blocks: ClassVar[bool] = True
+    fourier_scale: ClassVar[float] = 1.0
+
+
+@choice(Network, "ncsn++")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NCSNpp(Architecture):
+    """NCSN++ of Song et al. 2021, as in EDM: one attention head, and the time is added to the features."""
+
+    head_channels: ClassVar[int] = 0
+    scale_shift: ClassVar[bool] = False
+    resample_blocks: ClassVar[bool] = True
+
+    fourier_scale: float = 16.0
+    """Standard deviation of the frequencies of the time embedding; iCT's is 0.02."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError on values that are out of range."""
+        Architecture.__post_init__(self)
+        require(self.fourier_scale > 0, "fourier_scale", f"must be positive, not {self.fourier_scale}")

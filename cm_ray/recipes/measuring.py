@@ -1,0 +1,49 @@
+"""Settings that the commands share which measure a trained model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cm_ray.recipes.sections import Resizing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorSettings:
+    """Who samples and extracts features."""
+
+    count: int = 0
+    """Actors; 0: one for each GPU, or for each CPU core where there is none."""
+    use_gpu: Literal["auto", "yes", "no"] = "auto"
+    """Whether actors have GPUs; auto: if the cluster has any."""
+    gpus_each: float = 1.0
+    """Share of a GPU that an actor takes; 0.5 puts two on each."""
+    cpus_each: float = 1.0
+    """CPU cores that an actor takes, and its PyTorch threads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuringSettings:
+    """What a trained model is measured with; each job that measures adds its own."""
+
+    data: str = ""
+    """Images to compare with, as in training; empty: those that MODEL's run was trained on."""
+    size: int = 0
+    """Crop and resize the images to this many pixels; 0 takes them as they are."""
+    extractor: str = ""
+    """inception-2015 (FID's), clean-fid (a cross-check of it), cifar-resnet56, cifar-resnet20, digits, or
+    your own as package.module:factory; empty: that of MODEL's run."""
+    weights: str = ""
+    """File of the extractor's published weights, or a folder with it; empty: an environment variable, the
+    cache, or a download, with the SHA-256 checked in any case."""
+    resizing: Resizing = "legacy_tensorflow"
+    """How Inception's images come to 299 x 299: as CIFAR-10's FIDs were published, or clean."""
+    batch_size: int = 256
+    """Images per network evaluation."""
+    actors: ActorSettings = field(default_factory=ActorSettings)
+    run_dir: str = ""
+    """Where everything goes; the same command goes on from there. Empty: $CM_RAY_RUNS or ./runs, and a name
+    made of the job's and MODEL's."""
+    tracking_uri: str = ""
+    """MLflow server or store, also of models:/ names; empty: $MLFLOW_TRACKING_URI, else mlflow.db beside the
+    run directory; none: do not track."""

@@ -1,0 +1,25 @@
+"""Methods with the settings of their papers, which the recipes of several data sets share."""
+
+from __future__ import annotations
+
+from cm_ray.core.distance import Norm, PseudoHuber
+from cm_ray.core.methods import ConsistencyTraining
+from cm_ray.core.proposals import Grid, LognormalIntervals, Tuned
+from cm_ray.core.schedules import ConstantDecay, Doubling
+from cm_ray.core.weights import InverseGap
+
+ICT = ConsistencyTraining(
+    times=Grid(scales=Doubling(s0=10, s1=1280), proposal=LognormalIntervals(mean=-1.1, std=2.0)),
+    distance=PseudoHuber(),
+    weight=InverseGap(),
+    target=ConstantDecay(mu=0.0),
+)
+"""Improved consistency training.  Song & Dhariwal 2023, table 1."""
+
+ECT = ConsistencyTraining(
+    times=Tuned(q=2.0, k=8.0, b=1.0, stages=8),
+    distance=Norm(),
+    weight=InverseGap(),
+    target=ConstantDecay(mu=0.0),
+)
+"""Easy consistency tuning.  Geng et al. 2024."""

@@ -1,0 +1,68 @@
+"""Recipes for images of one's own: the CIFAR-10 recipe of a method, with a network for their size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cm_ray.core.precondition import EDM
+from cm_ray.errors import UserError
+from cm_ray.networks.architectures import Architecture
+from cm_ray.recipes.cifar10 import cd_cifar10, ct_cifar10, ect_cifar10, edm_cifar10, ict_cifar10, pd_cifar10
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import TrackingSettings
+
+METHODS = {
+    "edm": edm_cifar10,
+    "cd": cd_cifar10,
+    "ct": ct_cifar10,
+    "pd": pd_cifar10,
+    "ict": ict_cifar10,
+    "ect": ect_cifar10,
+}
+"""Recipes by the words of their methods and settings."""
+_LOWEST = 8
+"""Pixels per side of the last level, if the size allows it."""
+
+
+def recipe_for_images(
+    method: str, shape: tuple[int, int, int], *, classes: int = 0, sigma_data: float = 0.5
+) -> Recipe:
+    """Return the recipe of a method for images of a shape (c, h, w).
+
+    The network gets as many levels as lead from the images' size to 8 pixels, and attention at 16 and 8.
+    classes: of the data; a network for labelled images is conditional. sigma_data: standard deviation of the
+    data in [-1, 1]. Scores want an extractor that fits the images, so there is none: set
+    evaluation.extractor. Raises UserError on images that are not square or too small.
+    """
+    _, height, width = shape
+    if height != width or height < _LOWEST:
+        raise UserError(
+            f"The images are {width}x{height}: square ones of at least {_LOWEST} are needed; set size."
+        )
+    base = METHODS[method]()
+    assert isinstance(base.network, Architecture)
+    assert isinstance(base.column, EDM)
+    network = replace(
+        base.network,
+        channel_mult=_channel_mult(height),
+        attention_resolutions=(16, 8),
+        conditional=classes > 0,
+    )
+    return replace(
+        base,
+        name=f"{method}_{height}",
+        network=network,
+        column=replace(base.column, sigma_data=round(sigma_data, 4)),
+        data=replace(base.data, path=""),
+        evaluation=replace(base.evaluation, extractor="none"),
+        tracking=TrackingSettings(),
+    )
+
+
+def _channel_mult(size: int) -> tuple[int, ...]:
+    """Return the channels of each level, over the base: 2, but 1 at 128 pixels and more."""
+    levels = 1
+    while size % 2 == 0 and size // 2 >= _LOWEST:
+        size //= 2
+        levels += 1
+    return tuple(1 if levels - level > 4 else 2 for level in range(levels))

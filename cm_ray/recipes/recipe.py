@@ -1,0 +1,208 @@
+"""A recipe: all settings of a training run, as one tree of frozen dataclasses.
+
+The command line, the run directory's config.json, the sweeps' dotted paths and MLflow's parameters are made
+from it. Its parts are the dataclasses that compute: a method with its times, distance and weight, a column, a
+network.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.methods import ConsistencyTraining, Method, ModelSource
+from cm_ray.core.precondition import EDM, Column
+from cm_ray.core.times import NoiseLevels
+from cm_ray.core.weights import KarrasWeight
+from cm_ray.errors import SettingError, UserError, require
+from cm_ray.networks import custom as custom  # a choice of network
+from cm_ray.networks import lpips_distance as lpips_distance  # a choice of distance
+from cm_ray.networks.architectures import ADM, Network
+from cm_ray.recipes.sections import (
+    CheckpointSettings,
+    ClusterSettings,
+    DataSettings,
+    EvaluationSettings,
+    Optimizer,
+    RAdam,
+    TrackingSettings,
+)
+from cm_ray.sampling.text import ONE_STEP, parse
+from cm_ray.settings import tree
+from cm_ray.settings.tree import INLINE
+
+T = TypeVar("T")
+
+TEACHER = "teacher"
+"""As the model of `init_from`: the method's teacher."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A complete training run."""
+
+    name: str = "run"
+    """Name of the run: of its default run directory and in MLflow."""
+    run_dir: str = ""
+    """Directory of everything that the run writes, on storage that all nodes see; the same command goes on
+    from there. Empty: $CM_RAY_RUNS or ./runs, and `name`."""
+    method: Method = field(default_factory=ConsistencyTraining, metadata=INLINE)
+    """ct: consistency training, also with the settings of iCT and ECT; cd: consistency distillation; edm: a
+    diffusion model, such as a teacher; pd: progressive distillation."""
+    init_from: ModelSource = field(default_factory=ModelSource)
+    """The model whose weights training starts from; teacher: the method's; empty: random weights."""
+    steps: int = 800_000
+    """K, training steps; of all rounds together in method pd."""
+    batch_size: int = 512
+    """Images per step, over all workers."""
+    accumulate: int = 1
+    """Forward and backward passes per step and worker, each with its share of the batch."""
+    seed: int = 0
+    """Seed of weights, noise, times and data order."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the networks' arithmetic (autocast); weights, averages, optimizer's state, preconditioning
+    and loss stay float32."""
+    compile: bool = False
+    """Compile the networks by torch.compile: minutes at the start. Results are the same to rounding."""
+    ema_decays: tuple[float, ...] = (0.9999,)
+    """Decays of the averages of the student's weights; the first is the one to sample from."""
+    log_every: int = 100
+    """Steps between rows of metrics.jsonl."""
+    column: Column = field(default_factory=EDM)
+    """The scalings of the network's input, output and time: a column of table 1 of Karras et al. 2022."""
+    noise: NoiseLevels = field(default_factory=NoiseLevels)
+    """The range of noise levels, of training and of sampling."""
+    network: Network = field(default_factory=ADM)
+    """The network F_theta."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """The images."""
+    optimizer: Optimizer = field(default_factory=RAdam)
+    """The optimizer."""
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    """Checkpoints."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    """Samples and scores."""
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    """Workers and their resources."""
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    """MLflow."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError when settings are out of range, or do not go with each other."""
+        _check_batch(self)
+        _check_run(self)
+        _check_method(self)
+        _check_samplers(self)
+
+    @property
+    def diffusion(self) -> Diffusion:
+        """The noise levels and the preconditioning of the trained model."""
+        return Diffusion.of(self.noise, self.column, self.method.boundary)
+
+    def own_sampler(self, steps: int = 0) -> str:
+        """Return the text of the sampler that the trained model is made for.
+
+        steps: of method pd, the sampling steps of a round; 0: of the last.
+        """
+        if self.method.halving is not None:
+            return f"pd:{steps or self.method.halving.s0}"
+        return "heun:18" if self.diffusion.denoiser else ONE_STEP
+
+    @property
+    def teacher(self) -> ModelSource | None:
+        """The teacher that the method names; none where it needs none."""
+        source: ModelSource | None = getattr(self.method, "teacher", None)
+        return source
+
+
+OPERATIONAL = (
+    "name",
+    "run_dir",
+    "log_every",
+    "accumulate",
+    "compile",
+    "data.path",
+    "data.cache",
+    "data.on_bad_image",
+    "network.gradient_checkpointing",
+    "distance.weights",
+    "checkpoint",
+    "evaluation",
+    "cluster",
+    "tracking",
+)
+"""Dotted paths (and all below them) that may change between a run and its continuation."""
+
+
+def check_models_named(recipe: Recipe) -> None:
+    """Raise SettingError when a recipe that is to be trained does not name the models that it begins with."""
+    what = "takes a run directory, models:/NAME@ALIAS, a directory of diffusers or a file of weights"
+    if recipe.teacher is not None:
+        require(bool(recipe.teacher.model), "teacher.model", f"is missing: it {what}")
+    elif recipe.init_from.model == TEACHER:
+        raise SettingError("init_from.model", f"is missing: it {what}")
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """Return the settings, beside operational ones, in which a run and its continuation differ."""
+    return tree.differences(old, new, OPERATIONAL)
+
+
+def _check_batch(recipe: Recipe) -> None:
+    workers, micro = recipe.cluster.num_workers, recipe.accumulate
+    require(micro >= 1, "accumulate", f"must be at least 1, not {micro}")
+    require(recipe.batch_size >= 1, "batch_size", f"must be at least 1, not {recipe.batch_size}")
+    require(
+        recipe.batch_size % (workers * micro) == 0,
+        "batch_size",
+        f"{recipe.batch_size} does not split into {workers} workers x {micro} micro-batches (accumulate); "
+        f"choose a multiple of {workers * micro}",
+    )
+
+
+def _check_run(recipe: Recipe) -> None:
+    every, scored = recipe.checkpoint.every, recipe.evaluation.every
+    require(recipe.steps >= 1, "steps", f"must be at least 1, not {recipe.steps}")
+    require(0 <= recipe.seed < 2**63, "seed", f"must be in [0, 2^63), not {recipe.seed}")
+    require(bool(recipe.ema_decays), "ema_decays", "needs at least one decay")
+    inside = all(0 <= decay < 1 for decay in recipe.ema_decays)
+    require(inside, "ema_decays", f"must be in [0, 1), not {recipe.ema_decays}")
+    require(recipe.log_every >= 1, "log_every", f"must be at least 1, not {recipe.log_every}")
+    require(
+        scored % every == 0,
+        "evaluation.every",
+        f"{scored} must be a multiple of checkpoint.every {every}: scores belong to checkpoints",
+    )
+    warmup = recipe.optimizer.warmup_steps
+    require(
+        warmup < recipe.steps, "optimizer.warmup_steps", f"{warmup} must be less than steps {recipe.steps}"
+    )
+
+
+def _check_method(recipe: Recipe) -> None:
+    karras = isinstance(recipe.method.weight, KarrasWeight) and not isinstance(recipe.column, EDM)
+    require(not karras, "weight", "karras needs the sigma_data of column edm: choose another weight")
+    if (halving := recipe.method.halving) is not None:
+        starts = halving.starts(recipe.steps)
+        require(
+            all(start < end for start, end in itertools.pairwise(starts)),
+            "steps",
+            f"{recipe.steps} are too few for the rounds from {halving.s1} sampling steps to {halving.s0}: "
+            "every round needs one",
+        )
+
+
+def _check_samplers(recipe: Recipe) -> None:
+    own = recipe.own_sampler()
+    for text in recipe.evaluation.samplers:
+        try:
+            parse(text, recipe.diffusion, own=own)
+        except UserError as error:
+            raise SettingError("evaluation.samplers", f"{text}: {error}") from error
+
+
+def recipe_from_dict(values: dict[str, Any]) -> Recipe:
+    """Return the recipe that `to_dict` made. Raises SettingError on anything else."""
+    return tree.from_dict(Recipe, values)

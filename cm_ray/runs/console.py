@@ -1,0 +1,130 @@
+"""Progress of a run on the terminal: its log, followed as it grows."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from cm_ray.runs.directory import RunDirectory
+
+POLL_S = 0.5
+_GAUGES = {"num_scales": "N", "target_decay": "mu", "stage": "stage"}
+
+
+class Progress:
+    """A bar on a terminal, a line per row otherwise."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.bar = tqdm(total=steps, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+
+    def show(self, row: dict[str, Any]) -> None:
+        """Show a row of metrics.jsonl."""
+        text = _scores(row["scores"]) if "scores" in row else _training(row)
+        if not text:
+            return
+        if self.bar is None:
+            left = "" if "scores" in row else f"  left {self._left(row)}"
+            print(f"step {row['step']}/{self.steps}  {text}{left}", file=sys.stderr, flush=True)
+        elif "scores" in row:
+            self.bar.write(f"step {row['step']}  {text}", file=sys.stderr)
+        else:
+            self.bar.set_postfix_str(text)
+            self.bar.update(row["step"] - self.bar.n)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.bar is not None:
+            self.bar.close()
+
+    def _left(self, row: dict[str, Any]) -> str:
+        seconds = row["seconds"] / row["step"] * (self.steps - row["step"])
+        return tqdm.format_interval(seconds)
+
+
+@contextlib.contextmanager
+def followed(run: RunDirectory, *consumers: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Give every new row of the run's log to the consumers, from a thread, until the block ends."""
+    done = threading.Event()
+    seen = {_key(row) for row in run.read_metrics()}
+    thread = threading.Thread(target=_follow, args=(run, consumers, seen, done), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _follow(
+    run: RunDirectory,
+    consumers: tuple[Callable[[dict[str, Any]], None], ...],
+    seen: set[tuple[int, bool]],
+    done: threading.Event,
+) -> None:
+    version = None
+    while True:
+        last, now = done.is_set(), _version(run)
+        for row in run.read_metrics() if now != version else []:
+            if _key(row) not in seen:  # a resumed run says some rows again
+                seen.add(_key(row))
+                for consume in consumers:
+                    consume(row)
+        version = now
+        if last:
+            return
+        done.wait(POLL_S)
+
+
+def _key(row: dict[str, Any]) -> tuple[int, bool]:
+    return row["step"], "scores" in row
+
+
+def _version(run: RunDirectory) -> tuple[int, int] | None:
+    """Return what changes when the log does."""
+    if not run.metrics_file.exists():
+        return None
+    status = run.metrics_file.stat()
+    return status.st_ino, status.st_size
+
+
+def _training(row: dict[str, Any]) -> str:
+    gauges = "".join(f"{short} {row[name]:.3g}  " for name, short in _GAUGES.items() if name in row)
+    return f"loss {row['loss']:.4g}  {gauges}{row['images_per_s']:.0f} images/s"
+
+
+def _scores(rows: list[dict[str, Any]]) -> str:
+    return "  ".join(f"{row['name']} ({row['key']['sampler']}) {row['value']:.4g}" for row in rows)
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def shown(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback that shows progress: a bar on a terminal, else a line per tenth."""
+    if not sys.stderr.isatty():
+        tenths = set()
+
+        def say(done: int, total: int) -> None:
+            tenth = 10 * done // max(1, total)
+            if tenth not in tenths:
+                tenths.add(tenth)
+                print(f"{unit} {done} of {total}", file=sys.stderr, flush=True)
+
+        yield say
+        return
+    with tqdm(unit=unit, unit_scale=unit == "byte", delay=0.1) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show

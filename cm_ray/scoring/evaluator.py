@@ -1,0 +1,100 @@
+"""Scores and sample grids of a model while it trains, against the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from cm_ray.core.noise import Purpose, normal
+from cm_ray.metrics.extractors.extractor import Extractor, statistics_of
+from cm_ray.metrics.extractors.registry import open_extractor
+from cm_ray.metrics.frechet import frechet_distance
+from cm_ray.metrics.score import Score, frechet_score
+from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.networks.model import Model, sampling_of, to_uint8
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import EvaluationSettings
+from cm_ray.sampling.pictures import save_grid
+from cm_ray.sampling.requests import Request, sample_units
+from cm_ray.sampling.text import Sampling
+from cm_ray.scoring.reference import ScoredAgainst, reference_statistics
+
+
+def extractor_opener(evaluation: EvaluationSettings) -> Callable[[torch.device | str], Extractor] | None:
+    """Return a function that opens the extractor of the settings on a device; None without an extractor."""
+    if evaluation.extractor == "none":
+        return None
+    return partial(
+        open_extractor, evaluation.extractor, weights=evaluation.weights, resizing=evaluation.resizing
+    )
+
+
+class Evaluator:
+    """Samples and scores a model on one device, against the training data."""
+
+    def __init__(self, config: Recipe, data: ScoredAgainst, device: torch.device) -> None:
+        self.evaluation, self.seed = config.evaluation, config.seed
+        self.data = data
+        opener = extractor_opener(self.evaluation)
+        self.extractor = opener(device) if opener else None
+        if self.extractor:
+            self.reference = reference_statistics(data, self.extractor)
+
+    def evaluate(self, model: Model, step: int, folder: Path) -> list[Score]:
+        """Write a grid by the first sampler to `folder`; return the scores of all samplers in order."""
+        samplings = [sampling_of(model.spec, text) for text in self.evaluation.samplers]
+        self._grid(model, samplings[0], folder / f"step-{step:08d}.png")
+        if self.extractor is None:
+            return []
+        return [self._score(model, self.extractor, sampling) for sampling in samplings]
+
+    def _grid(self, model: Model, sampling: Sampling, path: Path) -> None:
+        request = Request(
+            count=self.evaluation.grid**2,
+            seed=self.seed,
+            sampling=sampling,
+            unit=self.evaluation.batch_size,
+        )
+        save_grid(torch.cat(list(sample_units(model, request))), path, columns=self.evaluation.grid)
+
+    def _score(self, model: Model, extractor: Extractor, sampling: Sampling) -> Score:
+        request = Request(
+            count=self.evaluation.samples or self.data.count,
+            seed=self.seed,
+            sampling=sampling,
+            unit=self.evaluation.batch_size,
+        )
+        statistics = FeatureStatistics.zero(extractor.dim)
+        for images in sample_units(model, request):
+            statistics = statistics + FeatureStatistics.of(extractor.features(images))
+        return score_samples(statistics, self.reference, extractor, request, self.data.fingerprint)
+
+
+def score_samples(
+    samples: FeatureStatistics,
+    reference: FeatureStatistics,
+    extractor: Extractor,
+    request: Request,
+    fingerprint: str,
+) -> Score:
+    """Return the Fréchet distance of the requested samples to the images of a fingerprint, with its key."""
+    return frechet_score(
+        frechet_distance(samples, reference),
+        extractor,
+        n=samples.n,
+        seed=request.seed,
+        reference=fingerprint,
+        sampler=request.sampling.text,
+        nfe=request.sampling.evaluations,
+    )
+
+
+def noise_distance(
+    extractor: Extractor, reference: FeatureStatistics, shape: tuple[int, int, int], n: int
+) -> float:
+    """Return the Fréchet distance of `n` images (c, h, w) of clipped Gaussian noise, the scale of scores."""
+    noise = normal(0, 0, torch.arange(n), Purpose.SAMPLE, shape).clamp(-1, 1)
+    return frechet_distance(statistics_of(extractor, to_uint8(noise)), reference)

@@ -1,0 +1,66 @@
+"""Scores of a model or of images against a data set, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from cm_ray.metrics.extractors.extractor import Extractor
+from cm_ray.metrics.score import Score, score_from_estimate, score_key
+from cm_ray.metrics.score_kinds import NEEDS, SampleSet, check_kinds, estimate_all
+from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.scoring.reference import ScoredAgainst
+
+GROUPS = 20
+"""Groups of samples whose statistics tell the error of a Fréchet distance."""
+Blocks = Callable[[], Iterable[Tensor]]
+"""Yields uint8 images (b, c, h, w)."""
+
+
+def score_images(
+    blocks: Blocks,
+    n: int,
+    reference: ScoredAgainst,
+    extractor: Extractor,
+    kinds: Sequence[str],
+    *,
+    seed: int,
+    sampler: str,
+    nfe: int,
+) -> dict[str, Score]:
+    """Return the scores of n images, by kind, each with its error and its key.
+
+    blocks: yields the images, uint8. reference: what they are compared with. seed, sampler, nfe: of the
+    samples, for the key. Raises UserError on an unknown kind, or too few images for one.
+    """
+    check_kinds(kinds, extractor, n, reference.count)
+    samples = _sample_set(blocks(), n, extractor, kinds)
+    compared = _sample_set(reference.blocks(), reference.count, extractor, kinds)
+    key = score_key(extractor, n=n, seed=seed, reference=reference.fingerprint, sampler=sampler, nfe=nfe)
+    estimates = estimate_all(kinds, samples, compared, extractor, seed=seed)
+    return {kind: score_from_estimate(kind, estimate, key) for kind, estimate in estimates.items()}
+
+
+def _sample_set(images: Iterable[Tensor], n: int, extractor: Extractor, kinds: Sequence[str]) -> SampleSet:
+    """Return what the kinds need of images: statistics of groups, features, or the images."""
+    needs = {NEEDS[kind] for kind in kinds}
+    groups, features, kept = [], [], []
+    for block in _cut(images, max(1, n // GROUPS)):
+        extracted = extractor.features(block)
+        groups.append(FeatureStatistics.of(extracted))
+        if "features" in needs:
+            features.append(extracted)
+        if "images" in needs:
+            kept.append(block)
+    return SampleSet(
+        groups=groups,
+        features=torch.cat(features) if features else None,
+        images=torch.cat(kept) if kept else None,
+    )
+
+
+def _cut(images: Iterable[Tensor], most: int) -> Iterator[Tensor]:
+    for block in images:
+        yield from block.split(most)

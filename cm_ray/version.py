@@ -1,0 +1,3 @@
+"""The version of cm_ray."""
+
+__version__ = "0.1.0"
