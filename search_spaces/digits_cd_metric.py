@@ -10,8 +10,8 @@ SPACE = Space(
         recipes.cd_digits(),
         {"steps": 500, "checkpoint.every": 50, "evaluation.every": 50, "evaluation.samplers": ("one-step",)},
     ),
-    space={"distance.name": Categorical(["pseudo-huber", "l1", "l2", "norm"])},  # 8x8 is too small for lpips
+    space={"distance": Categorical(["pseudo-huber", "l1", "l2", "norm"])},  # 8x8 is too small for lpips
     sampler="grid",
     seeds=3,
-    lines=("distance.name",),
+    lines=("distance",),
 )

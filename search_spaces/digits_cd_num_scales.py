@@ -10,8 +10,8 @@ SPACE = Space(
         recipes.cd_digits(),
         {"steps": 500, "checkpoint.every": 50, "evaluation.every": 50, "evaluation.samplers": ("one-step",)},
     ),
-    space={"schedule.s1": Categorical([17, 4, 8, 11, 35, 79])},  # N - 1
+    space={"times.scales.n": Categorical([18, 5, 9, 12, 36, 80])},
     sampler="grid",
     seeds=3,
-    lines=("schedule.s1",),
+    lines=("times.scales.n",),
 )

@@ -11,10 +11,10 @@ SPACE = Space(
         {"steps": 500, "checkpoint.every": 50, "evaluation.every": 50, "evaluation.samplers": ("one-step",)},
     ),
     space={
-        "teacher.solver": Categorical(["heun", "euler"]),
-        "schedule.s1": Categorical([17, 8, 35]),  # N - 1
+        "solver": Categorical(["heun", "euler"]),
+        "times.scales.n": Categorical([18, 9, 36]),
     },
     sampler="grid",
     seeds=3,
-    lines=("teacher.solver", "schedule.s1"),
+    lines=("solver", "times.scales.n"),
 )

@@ -18,10 +18,10 @@ SPACE = Space(
     ),
     space={
         "distance.c": Float(1e-4, 1.0, log=True),
-        "schedule.s0": Int(2, 20, log=True),
-        "schedule.s1": Int(20, 160, log=True),
-        "schedule.p_mean": Float(-2.0, 0.0),
-        "schedule.p_std": Float(1.0, 3.0),
+        "times.scales.s0": Int(2, 20, log=True),
+        "times.scales.s1": Int(20, 160, log=True),
+        "times.proposal.mean": Float(-2.0, 0.0),
+        "times.proposal.std": Float(1.0, 3.0),
         "optimizer.learning_rate": Float(5e-4, 1e-2, log=True),
     },
     first={"distance.c": 0.00432},  # 0.00054 sqrt(64), which the preset's 0 stands for

@@ -17,9 +17,9 @@ def load(name: str | Path, *, device: str | torch.device = "auto", tracking_uri:
     """Load a model: of a run, of the registry, a directory of diffusers, or a file of weights.
 
     name: a run by its name or directory (a `Run` is returned, with scores and pictures), a model's folder,
-    models:/NAME@ALIAS or models:/NAME/VERSION, a directory of diffusers, a
-    file of OpenAI's or EDM's weights by its published name. device: a GPU if there is one, unless named. tracking_uri:
-    MLflow server or store of models:/ names. Raises UserError, saying what is missing, when there is none.
+    models:/NAME@ALIAS or models:/NAME/VERSION, a directory of diffusers, or a file of OpenAI's or EDM's
+    weights by its published name. device: a GPU if there is one, unless named. tracking_uri: MLflow server or
+    store of models:/ names. Raises UserError, saying what is missing, when there is none.
     """
     text = str(name)
     if not text.startswith("models:"):

@@ -38,8 +38,8 @@ def score(
 
     Every score has its standard error and its key: only scores of equal keys compare. scored: a model or a
     run, or images in any form that `load_images` takes. data: the images to compare with, in any form; of a
-    run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall. n: samples; by
-    default as many as there are images to compare with. steps, sampler: of the model, as in `sample`.
+    run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall. n:
+    samples; by default as many as there are images to compare with. steps, sampler: as in `sample`.
     extractor: inception-2015 (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, your own as
     package.module:factory, or an object; of a run, by default its recipe's. weights, resizing: of the
     extractor. Raises UserError when a kind cannot be had of these images, or weights are missing.

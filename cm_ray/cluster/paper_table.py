@@ -14,7 +14,7 @@ from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.cluster.train.run import train
 from cm_ray.command_line.settings.paper_table import DEFAULT, Method
 from cm_ray.data.shards import Manifest
-from cm_ray.errors import UserError
+from cm_ray.errors import SettingError, UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of
 from cm_ray.recipes import preset
@@ -27,7 +27,7 @@ from cm_ray.sampling.requests import Request
 from cm_ray.scoring.conclusion import FINAL_SEED
 from cm_ray.scoring.evaluator import extractor_opener, noise_distance, score_samples
 from cm_ray.scoring.reference import Shards, reference_statistics
-from cm_ray.settings.tree import override
+from cm_ray.settings.tree import flatten, override, sketch, why_unknown
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.registry import model_digest
@@ -55,7 +55,7 @@ class Table:
     data: str
     """The recipes are METHOD_DATA."""
     changes: dict[str, Any]
-    """Settings changed in all of them, by dotted path."""
+    """Settings changed in all recipes that have them, by dotted path."""
     methods: tuple[Method, ...] = DEFAULT
     """Which of METHODS; edm, the teacher, is always there."""
     tracking_uri: str = ""
@@ -115,6 +115,7 @@ def _configs(table: Table) -> dict[str, Recipe]:
     Raises UserError when one cannot be trained or scored.
     """
     chosen = [method for method in METHODS if method in ("edm", *table.methods)]
+    _check_changes(table, chosen)
     configs: dict[str, Recipe] = {method: _config(table, method) for method in chosen}
     for config in configs.values():
         if config.evaluation.extractor == "none":
@@ -130,8 +131,19 @@ def _configs(table: Table) -> dict[str, Recipe]:
     return configs
 
 
+def _check_changes(table: Table, methods: Sequence[str]) -> None:
+    """Raise SettingError on a change of a setting that no recipe has."""
+    recipes = [sketch(preset(f"{method}_{table.data}"), table.changes) for method in methods]
+    known = {path for recipe in recipes for path in flatten(recipe)}
+    for path in table.changes:
+        if path not in known:
+            raise SettingError(path, why_unknown(recipes[0], path))
+
+
 def _config(table: Table, method: str) -> Recipe:
-    config = override(preset(f"{method}_{table.data}"), table.changes)
+    config = preset(f"{method}_{table.data}")
+    known = flatten(sketch(config, table.changes))
+    config = override(config, {path: value for path, value in table.changes.items() if path in known})
     config = override(config, {"run_dir": str(table.folder / method)})
     if config.init_from.model == TEACHER:
         return override(config, {"teacher.model": str(table.folder / "edm")})

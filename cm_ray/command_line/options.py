@@ -12,12 +12,9 @@ from typing import Any, TypeVar
 
 import tyro
 
-from cm_ray.errors import SettingError, UserError
+from cm_ray.errors import DEBUG_VARIABLE, SettingError, UserError
 
 T = TypeVar("T")
-
-DEBUG_VARIABLE = "CM_RAY_DEBUG"
-"""Set to 1 by --debug: tracebacks of user errors, and Ray's logs on the terminal."""
 
 EPILOGUE = "--debug shows tracebacks and Ray's logs."
 

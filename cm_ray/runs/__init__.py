@@ -1,5 +1,5 @@
-"""The files that a run leaves: its directory and its checkpoints.
+"""The files of a run on disk: its directory, its log, its checkpoints and its lineage.
 
-A new file of a run directory, or another form of checkpoint, belongs here. Writing files safely is
-`cm_ray.storage`; what training writes into them is decided in `cm_ray.training` and `cm_ray.cluster`.
+Files that a run is continued from belong here, and showing its log on the terminal. Writing any file safely
+is `cm_ray.storage`.
 """

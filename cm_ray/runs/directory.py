@@ -210,7 +210,7 @@ class RunDirectory:
         return rows
 
     def forget_metrics_after(self, step: int) -> None:
-        """Remove the rows of later steps, which will be repeated, so that the log is that of an unbroken run."""
+        """Remove rows of later steps, as if a continued run had never been interrupted."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         with written_aside(self.metrics_file) as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in rows))

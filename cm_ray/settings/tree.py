@@ -132,13 +132,13 @@ def override(config: T, changes: Mapping[str, Any]) -> T:
     return changed
 
 
-def sketch(config: T, words: Mapping[str, str]) -> T:
-    """Return settings with other classes chosen, without holding them against any rule.
+def sketch(config: T, changes: Mapping[str, Any]) -> T:
+    """Return settings with values put at dotted paths, as `override`, but without validating the result.
 
-    It has the fields that settings will have whose values are yet to be given. Raises SettingError on a word
-    that there is not.
+    It shows which fields there are under other classes, before they have values. Paths that the result lacks
+    are ignored. Raises SettingError on an unknown word, or a value of another type.
     """
-    return _rebuilt(type(config), _values(config), dict(words), "", _unchecked)
+    return _rebuilt(type(config), _values(config), dict(changes), "", _unchecked)
 
 
 Build = Callable[[type[Any], Mapping[str, Any], str], Any]
@@ -234,16 +234,27 @@ def owners(cls: type, path: str, prefix: str = "") -> dict[str, list[str]]:
     """Return the choices, outermost first, and their words that have a field at `path`."""
     found: dict[str, list[str]] = {}
     for item in fields_of(cls):
-        inner = prefix + item.prefix
-        if not item.nested or not path.startswith(inner):
-            continue
         for word, each in (item.classes or {"": item.hint}).items():
-            deeper = owners(each, path, inner)
-            if word and (deeper or any(inner + field.name == path for field in fields_of(each))):
+            if not item.nested or not has_path(each, path, prefix + item.prefix):
+                continue
+            if word:
                 found.setdefault(prefix + item.name, []).append(word)
-            for name, words in deeper.items():
+            for name, words in owners(each, path, prefix + item.prefix).items():
                 found[name] = list(dict.fromkeys([*found.get(name, []), *words]))
     return found
+
+
+def has_path(cls: type, path: str, prefix: str = "") -> bool:
+    """Return whether settings of class `cls` have a field at `path`, with some of their choices."""
+    return path.startswith(prefix) and any(
+        prefix + item.name == path
+        or any(
+            has_path(each, path, prefix + item.prefix)
+            for each in (item.classes.values() or [item.hint])
+            if item.nested
+        )
+        for item in fields_of(cls)
+    )
 
 
 def build(cls: type[T], arguments: Mapping[str, Any], path: str = "") -> T:

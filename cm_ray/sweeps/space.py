@@ -1,15 +1,15 @@
-"""What a sweep may change, as data: dotted config paths to Optuna's distributions, with conditions.
+"""Search spaces as data: the settings that a sweep changes, and the values that each can take.
 
-A parameter is a dotted path (``schedule.s0``) with a distribution of its values, or a name of its own with
-`Named` bundles of settings. `When` limits a parameter to where other settings have given values.
+A parameter is the dotted path of a setting (``times.scales.s0``, ``distance``) with one of Optuna's
+distributions, or with `Named` values where Optuna could not store them. It exists in the trials whose
+settings have that path: ``distance.c`` where the distance is pseudo-huber, because only that class has a c.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from optuna.distributions import BaseDistribution
 from optuna.distributions import CategoricalDistribution as Categorical
@@ -18,144 +18,152 @@ from optuna.distributions import IntDistribution as Int
 
 from cm_ray.errors import UserError, closest
 from cm_ray.recipes.recipe import Recipe
-from cm_ray.settings.tree import flatten, override
+from cm_ray.settings.tree import flatten, override, sketch
 
-__all__ = ["Categorical", "Float", "Int", "Named", "Space", "When"]
+__all__ = ["Categorical", "Float", "Int", "Named", "Space"]
 
 Objective = Literal["score", "cost"]
 Sampler = Literal["tpe", "gp", "random", "grid", "nsga2"]
 Params = Mapping[str, Any]
-"""Values by parameter."""
-Fits = Callable[[Recipe], object]
-
-_KEPT = (
-    *("name", "run_dir", "seed", "log_every", "data.path", "data.size"),
-    *("checkpoint.", "cluster.", "evaluation.", "tracking."),
-)
-"""What a sweep decides for all of its trials: scores of others would not compare."""
-_SCALARS = (str, int, float, bool, type(None))
+"""Values by parameter; of `Named` values, their names."""
 NUMBER = "trial"
-"""Tune's config has a trial's parameters, and under this name its number in the study."""
-_DRAWS = 50
-"""Settings of the other parameters beside which a value is tried."""
+"""The key of the trial's number, beside its parameters, in Ray Tune's config."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """Bundles of settings by name, for what only makes sense together."""
+    """Values by name: objects, or settings that are only useful together. Optuna stores the names.
 
-    settings: Mapping[str, Mapping[str, Any]]
-    """Values by dotted path, by the bundle's name."""
+    Under the path of a setting, a value is put at that path, as in ``"distance": Named({"Huber, c = 0.03":
+    PseudoHuber(c=0.03)})``. Under any other name, a value is a bundle: a mapping from paths to values.
+    """
+
+    values: Mapping[str, Any]
+
+    def changes(self, name: str, value: str) -> dict[str, Any]:
+        """Return the settings by dotted path that a value of the parameter `name` stands for.
+
+        Raises UserError when there is no such value.
+        """
+        if value not in self.values:
+            raise UserError(f"{name} has no value {value!r}: {closest(str(value), list(self.values))}")
+        named = self.values[value]
+        return dict(named) if isinstance(named, Mapping) else {name: named}
+
+    @property
+    def bundles(self) -> bool:
+        """Whether any value is a bundle."""
+        return any(isinstance(value, Mapping) for value in self.values.values())
 
 
-@dataclass(frozen=True)
-class When:
-    """A parameter that exists only where other settings have one of the given values."""
-
-    given: Mapping[str, tuple[Any, ...]]
-    """Values by dotted path, or names by the name of a `Named`; all must hold."""
-    what: BaseDistribution | Named
+Values: TypeAlias = BaseDistribution | Named
+"""The values of a parameter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """A question to ask with a sweep."""
+    """A question that a sweep answers. `cm_ray.sweeps.space_checks.check_space` validates it."""
 
     question: str
-    """Shown above the report."""
+    """Title of the report."""
     base: Recipe
-    """What is not swept."""
-    space: Mapping[str, BaseDistribution | Named | When]
-    """In an order in which conditions name what stands before them."""
+    """Settings of all trials, beside the parameters."""
+    space: Mapping[str, Values]
+    """Values by parameter. A parameter that chooses a class stands before the fields of that class."""
     first: Params = field(default_factory=dict)
-    """Trial 0, where it differs from the base: the paper's setting."""
+    """Parameters of trial 0 that differ from the base's settings."""
     minimize: tuple[Objective, ...] = ("score",)
     """score: of the first of evaluation.samplers; cost: of training, in floating-point operations."""
     sampler: Sampler = "tpe"
-    """How settings are chosen if the command does not say; grid: all there are."""
+    """Default of --sampler; grid: all combinations."""
     trials: int = 50
-    """Settings to try if the command does not say; a grid has its own number."""
+    """Default of --trials; a grid has as many as there are combinations."""
     seeds: int = 1
-    """Trainings of each setting if the command does not say."""
+    """Default of --seeds, the number of trainings per trial."""
     grace: int = 0
-    """Steps that every trial is given before it may be stopped, if the command does not say; 0: to its first
-    score."""
+    """Default of --grace, the steps before which no trial is stopped; 0: until its first score."""
     lines: tuple[str, ...] = ()
-    """Parameters whose values name the lines of the panel of scores against training steps; empty: none."""
-
-    def check(self, fits: Fits = lambda config: None) -> None:
-        """Hold all of it against the config's types and rules.
-
-        fits: raises UserError on settings that do not go with the images. Raises UserError on settings that
-        there are not, values out of range, conditions that never hold, and values that never fit.
-        """
-        _check(self, fits)
+    """Parameters whose values name the lines in the plot of scores over training steps; empty: no plot."""
 
     def suggest(self, trial: Any) -> dict[str, Any]:
-        """Ask an Optuna trial for the parameters that exist in it, one after the other."""
+        """Return the parameters of an Optuna trial, which suggests one after the other."""
         params: dict[str, Any] = {}
         for name in self.space:
             if (distribution := self.distribution(name, params)) is not None:
-                params[name] = _asked(trial, name, distribution)
+                params[name] = _suggested(trial, name, distribution)
         return params
 
     def distribution(self, name: str, params: Params) -> BaseDistribution | None:
-        """Return a parameter's distribution; None where it does not exist beside those before it."""
-        entry = self.space[name]
-        if isinstance(entry, When):
-            there = flatten(self.base) | self.changes(params) | dict(params)
-            if any(there.get(path) not in values for path, values in entry.given.items()):
-                return None
-        return _alone(entry)
+        """Return a parameter's distribution; None where settings with the other `params` lack its path."""
+        values = self.space[name]
+        bundles = isinstance(values, Named) and values.bundles
+        if not bundles and name not in flatten(self.settings(params)):
+            return None
+        return Categorical(list(values.values)) if isinstance(values, Named) else values
 
     def changes(self, params: Params) -> dict[str, Any]:
-        """Return values by dotted path."""
+        """Return the settings by dotted path that parameters stand for."""
         changes: dict[str, Any] = {}
         for name, value in params.items():
-            entry = self.space[name]
-            what = entry.what if isinstance(entry, When) else entry
-            changes |= what.settings[value] if isinstance(what, Named) else {name: value}
+            values = self.space[name]
+            changes |= values.changes(name, value) if isinstance(values, Named) else {name: value}
         return changes
 
+    def settings(self, params: Params) -> Recipe:
+        """Return the settings with some of the parameters of a trial, which no rule is held against yet."""
+        return sketch(self.base, self.changes(params))
+
     def config(self, params: Params) -> Recipe:
-        """Return the settings of a trial. Raises UserError when they cannot be trained."""
+        """Return the settings of a trial. Raises UserError when they are invalid."""
         return override(self.base, self.changes(params))
 
     def start(self) -> dict[str, Any]:
-        """Return the parameters of trial 0."""
-        base = flatten(self.base)
+        """Return the parameters of trial 0: those of `first`, and the base's settings for the others.
+
+        Raises UserError when the base has none of a parameter's `Named` values.
+        """
         params: dict[str, Any] = {}
         for name in self.space:
-            if self.distribution(name, params) is None:
-                continue
-            if name not in self.first and name not in base:
-                raise UserError(f"Trial 0 has no {name!r}: give `first` one of its names.")
-            params[name] = self.first.get(name, base.get(name))
+            if self.distribution(name, params) is not None:
+                params[name] = self.first[name] if name in self.first else self._present(name, params)
         return params
 
+    def _present(self, name: str, params: Params) -> Any:
+        """Return the value of a parameter in the settings with the other `params`."""
+        values, settings = self.space[name], self.settings(params)
+        if not isinstance(values, Named):
+            return flatten(settings)[name]
+        for value in values.values:
+            if sketch(settings, values.changes(name, value)) == settings:
+                return value
+        raise UserError(f"Trial 0 has no {name!r}: give `first` one of its names.")
+
+    def points(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield all combinations of the values of some parameters.
+
+        Raises UserError when one of them is continuous.
+        """
+        yield from _points(self, {}, names)
+
     def grid(self) -> list[dict[str, Any]]:
-        """Return all settings, trial 0 first. Raises UserError when they cannot be counted."""
-        points, start = list(_points(self, {}, list(self.space))), self.start()
+        """Return all combinations, trial 0 first. Raises UserError when a parameter is continuous."""
+        points, start = self.points(list(self.space)), self.start()
         return [start, *(point for point in points if point != start)]
 
 
-def _alone(entry: BaseDistribution | Named | When) -> BaseDistribution:
-    """Return a parameter's distribution where it exists."""
-    what = entry.what if isinstance(entry, When) else entry
-    return Categorical(list(what.settings)) if isinstance(what, Named) else what
-
-
-def _points(space: Space, params: dict[str, Any], names: list[str]) -> Iterator[dict[str, Any]]:
+def _points(space: Space, params: dict[str, Any], names: Sequence[str]) -> Iterator[dict[str, Any]]:
     if not names:
         yield params
         return
     distribution = space.distribution(names[0], params)
-    for value in [None] if distribution is None else _values(names[0], distribution):
-        more = {} if distribution is None else {names[0]: value}
-        yield from _points(space, params | more, names[1:])
+    if distribution is None:
+        yield from _points(space, params, names[1:])
+        return
+    for value in _countable(names[0], distribution):
+        yield from _points(space, params | {names[0]: value}, names[1:])
 
 
-def _values(name: str, distribution: BaseDistribution) -> list[Any]:
+def _countable(name: str, distribution: BaseDistribution) -> list[Any]:
     if isinstance(distribution, Categorical):
         return list(distribution.choices)
     if isinstance(distribution, Int):
@@ -169,138 +177,10 @@ def _values(name: str, distribution: BaseDistribution) -> list[Any]:
     return [distribution.low + i * distribution.step for i in range(count)]
 
 
-def _asked(trial: Any, name: str, distribution: BaseDistribution) -> Any:
+def _suggested(trial: Any, name: str, distribution: BaseDistribution) -> Any:
     if isinstance(distribution, Categorical):
         return trial.suggest_categorical(name, distribution.choices)
-    if isinstance(distribution, Int):
-        return trial.suggest_int(
-            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-        )
-    assert isinstance(distribution, Float)
-    return trial.suggest_float(
-        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-    )
-
-
-def _check(space: Space, fits: Fits) -> None:
-    """Raise UserError on parameters that do not exist, and on values that no trial could be trained with."""
-    if not space.space:
-        raise UserError("A search space needs at least one parameter.")
-    if space.minimize not in (("score",), ("score", "cost")):
-        raise UserError(f"A space minimizes ('score',) or ('score', 'cost'), not {space.minimize}.")
-    for name in (*space.first, *space.lines):
-        if name not in space.space:
-            raise UserError(f"{name!r} is no parameter of the space: {closest(name, list(space.space))}")
-    for number, name in enumerate(space.space):
-        _check_parameter(space, name, list(space.space)[:number])
-    start = space.start()
-    if absent := [name for name in space.first if name not in start]:
-        raise UserError(f"`first` has {absent[0]}, which does not exist in trial 0: leave it out.")
-    for name, value in start.items():
-        distribution = space.distribution(name, start)
-        if distribution is None or not _contains(distribution, value):
-            raise UserError(
-                f"{name} is {value!r} in trial 0, and {distribution} has no such value: widen it, or give "
-                "`first`."
-            )
-    fits(space.config(start))
-    for name in space.space:
-        _check_values(space, name, fits)
-
-
-def _check_parameter(space: Space, name: str, earlier: Sequence[str]) -> None:
-    """Raise UserError on paths that the config does not have, and on conditions that can never hold."""
-    known, entry = flatten(space.base), space.space[name]
-    _check_what(name, entry.what if isinstance(entry, When) else entry, list(known))
-    for path in entry.given if isinstance(entry, When) else ():
-        if path in space.space and path not in earlier:
-            raise UserError(f"{name} depends on {path}, which must stand before it in the space.")
-        if path not in known and path not in space.space:
-            raise UserError(f"There is no setting {path!r}: {closest(path, [*known, *earlier])}")
-
-
-def _check_what(name: str, what: BaseDistribution | Named, known: list[str]) -> None:
-    """Raise UserError on names that there are not or that mean something else, and on odd choices."""
-    if name == NUMBER:
-        raise UserError(f"{NUMBER!r} is the number of a trial: give the bundles another name.")
-    if isinstance(what, Named) and name in known:
-        raise UserError(f"{name} is a setting: bundles of settings need a name of their own.")
-    for choice in what.choices if isinstance(what, Categorical) else ():
-        if not isinstance(choice, _SCALARS):
-            raise UserError(
-                f"{name} has the choice {choice!r}, which Optuna cannot keep: bundle it as `Named`."
-            )
-    bundles = what.settings.values() if isinstance(what, Named) else [{name: None}]
-    for path in (path for bundle in bundles for path in bundle):
-        if path not in known:
-            raise UserError(f"There is no setting {path!r}: {closest(path, known)}")
-        if path.startswith(_KEPT):
-            raise UserError(f"{path} is the same in all trials of a sweep: take it out of the space.")
-
-
-def _check_values(space: Space, name: str, fits: Fits) -> None:
-    """Raise UserError when a bound or choice of a parameter cannot be trained, whatever the others are."""
-    entry = space.space[name]
-    what = entry.what if isinstance(entry, When) else entry
-    draw = Random(0)
-    for value in _extremes(what):
-        sentence = "no other parameters let it exist"
-        for _ in range(_DRAWS):
-            params = space.suggest(_Drawn(draw, {**_needed(space, name, draw), name: value}))
-            if name not in params:
-                continue
-            try:
-                fits(space.config(params))
-            except UserError as error:
-                sentence = str(error)
-            else:
-                break
-        else:
-            raise UserError(f"{name} can never be {value!r}: {sentence.rstrip('.')}.")
-
-
-def _needed(space: Space, name: str, draw: Random) -> dict[str, Any]:
-    """Return values with which a parameter's conditions hold, as far as other parameters have them."""
-    needed: dict[str, Any] = {}
-    entry = space.space[name]
-    for path, values in entry.given.items() if isinstance(entry, When) else ():
-        if path in space.space:
-            possible = [value for value in values if _contains(_alone(space.space[path]), value)]
-            needed |= _needed(space, path, draw) | ({path: draw.choice(possible)} if possible else {})
-    return needed
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """Stands for an Optuna trial: draws values at random, but for those that are given."""
-
-    random: Random
-    given: Params
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Return a choice."""
-        return self.given[name] if name in self.given else self.random.choice(choices)
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        """Return an integer, `log` or not: any will do."""
-        return self.given[name] if name in self.given else self.random.randrange(low, high + 1, step)
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
-        """Return a number in the range: any will do."""
-        return self.given[name] if name in self.given else self.random.uniform(low, high)
-
-
-def _extremes(what: BaseDistribution | Named) -> list[Any]:
-    if isinstance(what, Named):
-        return list(what.settings)
-    if isinstance(what, Categorical):
-        return list(what.choices)
-    assert isinstance(what, Int | Float)
-    return [what.low, what.high]
-
-
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (ValueError, TypeError):
-        return False
+    assert isinstance(distribution, Int | Float)
+    suggest = trial.suggest_int if isinstance(distribution, Int) else trial.suggest_float
+    low, high = distribution.low, distribution.high
+    return suggest(name, low, high, step=distribution.step, log=distribution.log)

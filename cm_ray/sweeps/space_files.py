@@ -1,4 +1,4 @@
-"""Search spaces by name, or by the path of a Python file that has a `SPACE`."""
+"""Loading of search spaces from Python files with a `SPACE`: search_spaces/NAME.py, or a user's own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from cm_ray.errors import UserError, closest
 from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Space
+from cm_ray.sweeps.space_checks import check_space
 
 VARIABLE = "SPACE"
 _INSTALLED = Path(__file__).parents[1] / "search_spaces"
@@ -19,10 +20,10 @@ FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "sea
 
 
 def load_space(name: str, changes: dict[str, Any]) -> Space:
-    """Return a space by the name of its file in `FOLDER`, or by the path of a file.
+    """Return a space by the name of its file in search_spaces/, or by the path of a file.
 
-    changes: settings of its base, by dotted path. Raises UserError when there is no such space, or it could
-    not be trained.
+    changes: settings of its base, by dotted path. Raises UserError when there is no such file, or its
+    space is invalid.
     """
     path = Path(name).expanduser()
     file = path if path.suffix == ".py" else FOLDER / f"{name}.py"
@@ -34,14 +35,14 @@ def load_space(name: str, changes: dict[str, Any]) -> Space:
         raise UserError(f"{file} has no {VARIABLE} = Space(…).")
     space = replace(space, base=override(space.base, changes))
     try:
-        space.check()
+        check_space(space)
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     return space
 
 
 def _run(file: Path) -> ModuleType:
-    """Return the module that a file makes. Raises UserError, with the last line, when it raises anything."""
+    """Import a file as a module. Raises UserError with the message of any exception in the file."""
     spec = importlib.util.spec_from_file_location(f"cm_ray.search_spaces.{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""Optuna's part of a sweep: where studies are stored, who chooses settings, what became of each trial."""
+"""Optuna's part of a sweep: storages, samplers, studies, and the attributes of trials."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from cm_ray.errors import UserError
 from cm_ray.sweeps.space import Sampler, Space
 
 _STARTUP_SHARE = 3
-"""A third of the trials, ten at most, are random before a model of the scores chooses."""
+"""One in this many trials, at most ten in all, is random; a model of the scores chooses the others."""
 SCORE, COST = "score", "cost"
-"""Objectives. SCORE is also an attribute: a score with its key, of the last seed."""
+"""Objectives. SCORE is also an attribute of trials: the score of the last seed, with its key."""
 FAILED, STOPPED, SCORES = "failed", "stopped_at", "scores"
-"""Attributes of trials: why they failed; the step at which they were stopped; the scores of all seeds."""
+"""Attributes of trials: the reason of a failure; the step of an early stop; the scores of all seeds."""
 _OWNER = "sweep"
 """Attribute of a study: the id of the sweep that it belongs to."""
 _JOURNAL = "journal:"
 
 
 def open_storage(url: str, folder: Path) -> BaseStorage:
-    """Open where trials are kept.
+    """Open the storage of a study.
 
     url: an SQLAlchemy address (sqlite:////path/study.db, postgresql://…), or journal:/path/file for NFS and
     many writers; empty: study.db in the folder. Raises UserError when it cannot be opened.
@@ -53,7 +53,7 @@ def _journal(url: str) -> Path:
 
 
 def shown_storage(url: str) -> str:
-    """Return an address of trials as optuna-dashboard takes it, without its password."""
+    """Return the address of a storage as optuna-dashboard takes it, without its password."""
     if url.startswith(_JOURNAL):
         return str(_journal(url))
     try:
@@ -63,21 +63,25 @@ def shown_storage(url: str) -> str:
 
 
 def default_storage(folder: Path) -> str:
-    """Return the address of the study in a sweep's folder."""
+    """Return the address of the SQLite storage in a sweep's folder."""
     return f"sqlite:///{folder.absolute() / 'study.db'}"
 
 
 def open_sampler(name: Sampler, *, seed: int, trials: int, objectives: int) -> BaseSampler:
-    """Return who chooses settings. Raises UserError when it cannot have so many objectives."""
+    """Return the Optuna sampler of that name. Raises UserError when it does not support the objectives.
+
+    trials: the number of all trials. objectives: their number, 1 or 2.
+    """
     startup = max(1, min(10, trials // _STARTUP_SHARE))
     if name == "gp" and objectives > 1:
-        raise UserError("--searcher gp has one objective: take tpe or nsga2 for two.")
+        raise UserError("--searcher gp has one objective: use tpe or nsga2 for two.")
     if name == "nsga2" and objectives == 1:
-        raise UserError("--searcher nsga2 is for two objectives: take tpe, gp, random or grid for one.")
+        raise UserError("--searcher nsga2 is for two objectives: use tpe, gp, random or grid for one.")
     with optuna_experiments():
         match name:
             case "tpe":
-                # group: conditional parameters belong together. constant_liar: concurrent trials differ.
+                # group: parameters that exist together are modelled together.
+                # constant_liar: concurrent trials differ.
                 return TPESampler(
                     seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
                 )
@@ -85,13 +89,13 @@ def open_sampler(name: Sampler, *, seed: int, trials: int, objectives: int) -> B
                 return GPSampler(seed=seed, n_startup_trials=startup)
             case "nsga2":
                 return NSGAIISampler(seed=seed, population_size=max(4, min(50, trials // 4)))
-            case _:  # a grid is enqueued as a whole
+            case _:  # random, and grid, whose trials are all enqueued at the start
                 return RandomSampler(seed=seed)
 
 
 @contextlib.contextmanager
 def optuna_experiments() -> Iterator[None]:
-    """Use what Optuna calls experimental, knowing it."""
+    """Ignore Optuna's warnings about experimental features."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
@@ -100,17 +104,17 @@ def optuna_experiments() -> Iterator[None]:
 def open_study(
     name: str, storage: BaseStorage, sampler: BaseSampler, objectives: Sequence[str], owner: str
 ) -> optuna.Study:
-    """Make or find the study of a sweep.
+    """Create the study of a sweep, or load it from the storage.
 
-    owner: the sweep's id. Raises UserError when the study that is there is another sweep's: its trials would
-    be mistaken for this one's, by samplers and by people.
+    owner: the sweep's id. Raises UserError when the study belongs to another sweep, whose trials the sampler
+    and the report would count as trials of this one.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=name,
         storage=storage,
         sampler=sampler,
-        pruner=optuna.pruners.NopPruner(),  # early stopping is Tune's
+        pruner=optuna.pruners.NopPruner(),  # Ray Tune stops trials
         directions=["minimize"] * len(objectives),
         load_if_exists=True,
     )
@@ -121,7 +125,7 @@ def open_study(
 
 
 def begin(study: optuna.Study, space: Space, sampler: Sampler, owner: str) -> None:
-    """Make a study a sweep's, and put trial 0, or the whole grid, before all else, once."""
+    """Mark a study as a sweep's, and enqueue trial 0, or the whole grid, unless that was done before."""
     study.set_user_attr(_OWNER, owner)
     with optuna_experiments():
         study.set_metric_names(list(space.minimize))
@@ -130,7 +134,7 @@ def begin(study: optuna.Study, space: Space, sampler: Sampler, owner: str) -> No
 
 
 OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-"""Scored, stopped early, failed."""
+"""States of trials that have ended: scored, stopped early, failed."""
 
 
 def trials_in(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:

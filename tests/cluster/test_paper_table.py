@@ -93,10 +93,10 @@ def check_mlflow(store, methods):
 
 
 def test_changes_are_paths_and_values():
-    assert parse_changes(["steps=3", "network.channel_mult=[1,2]", "distance.name=l1"]) == {
+    assert parse_changes(["steps=3", "network.channel_mult=[1,2]", "distance=l1"]) == {
         "steps": 3,
         "network.channel_mult": [1, 2],
-        "distance.name": "l1",
+        "distance": "l1",
     }
     with pytest.raises(UserError, match="--set 'steps' must be path=value"):
         parse_changes(["steps"])
@@ -104,10 +104,12 @@ def test_changes_are_paths_and_values():
 
 def test_bad_settings_are_said_before_anything_is_trained(tmp_path):
     for changes, sentence in [
-        ({"stepz": 1}, "There is no setting 'stepz': did you mean 'steps'"),
-        ({"batch_size": 0}, "--batch-size must be at least 1"),
+        ({"stepz": 1}, "stepz is not a setting: did you mean 'steps'"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"evaluation.extractor": "none"}, "has no feature extractor"),
-        ({"schedule.s1": 4, "schedule.s0": 2}, "has no model for each of 1, 2, 4, 8 steps"),
+        ({"rounds.s3": 4}, "rounds.s3 is not a setting"),
+        ({"distance.size": 64}, "distance.size belongs to distance lpips, and distance is l2"),
+        ({"rounds.s1": 4, "rounds.s0": 2}, "has no model for each of 1, 2, 4, 8 steps"),
     ]:
         table = Table(folder=tmp_path / "t", data="digits", changes=changes, tracking_uri="none")
         with pytest.raises(UserError, match=sentence):

@@ -13,7 +13,7 @@ from cm_ray import recipes
 from cm_ray.cluster.sweep.asha import RememberingASHA
 from cm_ray.cluster.sweep.searcher import FINAL, STEP, StudySearch
 from cm_ray.errors import UserError
-from cm_ray.sweeps.space import NUMBER, Categorical, Float, Space, When
+from cm_ray.sweeps.space import NUMBER, Categorical, Float, Space
 from cm_ray.sweeps.study import (
     FAILED,
     OVER,
@@ -33,9 +33,9 @@ SPACE = Space(
     base=recipes.ct_digits(),
     space={
         "optimizer.learning_rate": Float(1e-4, 1e-1, log=True),
-        "distance.name": Categorical(["l2", "pseudo-huber", "l1"]),
-        "distance.c": When({"distance.name": ("pseudo-huber",)}, Float(1e-3, 1.0, log=True)),
-        "schedule.mu0": Float(0.0, 0.99),
+        "distance": Categorical(["l2", "pseudo-huber", "l1"]),
+        "distance.c": Float(1e-3, 1.0, log=True),
+        "target.mu0": Float(0.01, 0.99),
     },
 )
 
@@ -119,14 +119,14 @@ def test_a_grid_is_enqueued_once(storage):
     grid = Space(
         question="?",
         base=recipes.ct_digits(),
-        space={"distance.name": Categorical(["l1", "l2"]), "schedule.mu0": Categorical([0.0, 0.9])},
+        space={"distance": Categorical(["l1", "l2"]), "target.mu0": Categorical([0.5, 0.9])},
     )
     for _ in range(2):
         study = make_study(storage(), "grid")
         begin(study, grid, "grid", "a")
     assert len(study.trials) == 4
     assert {tuple(grid.suggest(study.ask()).values()) for _ in range(4)} == {
-        (name, mu0) for name in ("l1", "l2") for mu0 in (0.0, 0.9)
+        (name, mu0) for name in ("l1", "l2") for mu0 in (0.5, 0.9)
     }
 
 
@@ -170,10 +170,10 @@ def test_storages_are_shown_as_the_dashboard_takes_them_and_without_passwords():
 
 def objective(params):
     """A smooth bowl in two dimensions with a better branch: its optimum is 0, at 3e-3, pseudo-huber, 0.03."""
-    value = np.log10(params["optimizer.learning_rate"] / 3e-3) ** 2 + (params["schedule.mu0"] - 0.9) ** 2
-    if params["distance.name"] == "pseudo-huber":
+    value = np.log10(params["optimizer.learning_rate"] / 3e-3) ** 2 + (params["target.mu0"] - 0.9) ** 2
+    if params["distance"] == "pseudo-huber":
         return value + 0.1 * np.log10(params["distance.c"] / 0.03) ** 2
-    return value + (0.5 if params["distance.name"] == "l2" else 0.8)
+    return value + (0.5 if params["distance"] == "l2" else 0.8)
 
 
 def trials_until_good(sampler, seed, most=60, good=0.1):

@@ -16,6 +16,7 @@ from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.errors import UserError
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.settings.choices import word_of
 from cm_ray.settings.tree import from_dict
 from cm_ray.storage.files import read_json
 from cm_ray.tracking.store import calling_mlflow, open_client
@@ -61,11 +62,11 @@ def pretended(monkeypatch):
 
 @pytest.mark.parametrize("seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_sweep_from_its_space_to_the_registry(ray_cluster, tmp_path, seeds):
-    file = write_space(tmp_path, GRID + f"seeds={seeds}, lines=('distance.name',)")
+    file = write_space(tmp_path, GRID + f"seeds={seeds}, lines=('distance',)")
     run = sweep(settings(file, scheduler="none"), {})
     trials = study(run.root).trials
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 2
-    assert trials[0].params == {"distance.name": "l2"}, "the paper's is the first"
+    assert trials[0].params == {"distance": "l2"}, "the paper's is the first"
     for trial in trials:
         assert trial.value == pytest.approx(np.mean(trial.user_attrs["scores"]))
         assert len(set(trial.user_attrs["scores"])) == seeds, "seeds differ"
@@ -78,14 +79,15 @@ def test_a_sweep_from_its_space_to_the_registry(ray_cluster, tmp_path, seeds):
         assert np.asarray(Image.open(run.root / f"{name}.png")).std() > 1, "it is not empty"
     best = min(trials, key=lambda trial: trial.value)
     config = from_dict(Recipe, read_json(run.root / "best.json"))
-    assert (config.distance.name, config.steps, config.run_dir) == (best.params["distance.name"], 20, "")
+    assert word_of(config.method.distance) == best.params["distance"]
+    assert (config.steps, config.run_dir) == (20, "")
     assert list((run.root / "tune").rglob("events.out.tfevents.*"))
     check_mlflow(tmp_path / "runs" / "mlflow.db", best, 2 * seeds)
     before = {path: path.stat().st_mtime_ns for path in run.root.glob("trials/*/seed-*/result.json")}
     sweep(settings(file, scheduler="none"), {})
     assert len(study(run.root).trials) == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing is done again"
-    with pytest.raises(UserError, match=r"other settings \(seeds\); repeat its settings"):
+    with pytest.raises(UserError, match=r"other settings \(seeds\): repeat its settings"):
         sweep(settings(file, seeds=3), {})
     with pytest.raises(UserError, match=r"other settings \(base.steps\)"):
         sweep(settings(file), parse_changes(["steps=30"]))
@@ -101,7 +103,7 @@ def check_mlflow(store, best, trainings):
         nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
         assert len(nested) == trainings
         assert {run.info.status for run in runs} == {"FINISHED"}
-        assert {run.data.params["distance.name"] for run in nested} == {"l2", "l1"}
+        assert {run.data.params["distance"] for run in nested} == {"l2", "l1"}
         names = [name for name in nested[0].data.metrics if name.startswith("FD-digits-100")]
         (name,) = names[:1]
         assert len(client.get_metric_history(nested[0].info.run_id, name)) >= 4
@@ -199,10 +201,10 @@ def test_two_objectives_have_a_front(ray_cluster, tmp_path):
     [
         ({"trials": -1}, "--trials must be at least 0, not -1"),
         ({"reduction": 1}, "--reduction must be at least 2"),
-        ({"trials": 5}, "--trials is a grid's own"),
-        ({"searcher": "gp", "scheduler": "asha"}, "gp learns from finished ones alone"),
-        ({"searcher": "gp", "grace": 5}, "--grace and --reduction are asha's"),
-        ({"scheduler": "none", "reduction": 2}, "--grace and --reduction are asha's"),
+        ({"trials": 5}, "A grid determines --trials itself"),
+        ({"searcher": "gp", "scheduler": "asha"}, "gp needs finished ones: leave it out"),
+        ({"searcher": "gp", "grace": 5}, "--grace and --reduction belong to asha"),
+        ({"scheduler": "none", "reduction": 2}, "--grace and --reduction belong to asha"),
         ({"searcher": "nsga2"}, "nsga2 is for two objectives"),
         ({"storage": "nonsense"}, "--storage nonsense cannot be opened"),
         ({"tracking_uri": "nonsense"}, "'nonsense' is not the address of an MLflow store"),
@@ -288,7 +290,7 @@ def disturbed(file, command, victim, moment):
     assert {path: path.stat().st_mtime_ns for path in finished} == finished, "finished trials stay"
 
 
-FOUR = "space={'distance.name': Categorical(['l2', 'l1']), 'batch_size': Categorical([16, 8])}, "
+FOUR = "space={'distance': Categorical(['l2', 'l1']), 'batch_size': Categorical([16, 8])}, "
 
 
 def test_a_kill_loses_and_repeats_nothing(tmp_path):

@@ -2,8 +2,8 @@
 
 HEAD = """
 from cm_ray import recipes
-from cm_ray.recipes.config import override
-from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space, When
+from cm_ray.settings.tree import override
+from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space
 
 TINY = {
     "steps": 20,
@@ -21,7 +21,7 @@ TINY = {
 BASE = override(recipes.ct_digits(), TINY)
 """
 
-GRID = "space={'distance.name': Categorical(['l2', 'l1'])}, sampler='grid', "
+GRID = "space={'distance': Categorical(['l2', 'l1'])}, sampler='grid', "
 
 
 def write_space(folder, body, kind="SPACE = Space"):

@@ -11,24 +11,24 @@ from PIL import Image
 from scipy import stats
 
 from cm_ray import recipes
+from cm_ray.core.schedules import Constant
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.reports.sweep_pictures import _place, _ticks
 from cm_ray.reports.sweep_report import behind, best_trial, write_sweep_report
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import from_dict
 from cm_ray.storage.files import read_json
-from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space, When
+from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space
 
 SPACE = Space(
     question="Which schedule?",
     base=recipes.ct_digits(),
     space={
-        "schedule": Named({"adaptive": {}, "N = 9": {"schedule.scales": "constant", "schedule.s1": 8}}),
-        "distance.name": Categorical(["l2", "pseudo-huber"]),
-        "distance.c": When({"distance.name": ("pseudo-huber",)}, Float(1e-3, 1.0, log=True)),
+        "schedule": Named({"adaptive": {}, "N = 9": {"times.scales": Constant(9)}}),
+        "distance": Categorical(["l2", "pseudo-huber"]),
+        "distance.c": Float(1e-3, 1.0, log=True),
     },
-    first={"schedule": "adaptive"},
-    lines=("schedule", "distance.name"),
+    lines=("schedule", "distance"),
 )
 KEY = {"name": "FD-digits-100", "key": {"sampler": "one-step"}}
 
@@ -52,12 +52,12 @@ def add(study, scores, params, state=TrialState.COMPLETE, values=None, **attribu
 @pytest.fixture
 def study():
     found = optuna.create_study(direction="minimize")
-    add(found, [3.0, 3.2, 3.1], {"schedule": "N = 9", "distance.name": "l2"})
-    add(found, [1.0, 1.3, 1.2], {"schedule": "adaptive", "distance.name": "l2"})
-    huber = {"distance.name": "pseudo-huber", "distance.c": 0.03}
+    add(found, [3.0, 3.2, 3.1], {"schedule": "N = 9", "distance": "l2"})
+    add(found, [1.0, 1.3, 1.2], {"schedule": "adaptive", "distance": "l2"})
+    huber = {"distance": "pseudo-huber", "distance.c": 0.03}
     add(found, [1.3, 1.2, 1.3], {"schedule": "adaptive", **huber})
     add(found, [], {"schedule": "N = 9", **huber}, TrialState.PRUNED, stopped_at=200)
-    add(found, [], {"schedule": "adaptive", "distance.name": "l2"}, TrialState.FAIL, failed="no | luck")
+    add(found, [], {"schedule": "adaptive", "distance": "l2"}, TrialState.FAIL, failed="no | luck")
     return found
 
 
@@ -103,7 +103,7 @@ def test_a_report_tells_all(study, tmp_path):
 @pytest.mark.filterwarnings("ignore:Some regimes for parameter")
 def test_importance_takes_ten_finished_trials_and_two_parameters(study, tmp_path):
     for number in range(7):
-        add(study, [1.0 + number], {"schedule": ("N = 9", "adaptive")[number % 2], "distance.name": "l2"})
+        add(study, [1.0 + number], {"schedule": ("N = 9", "adaptive")[number % 2], "distance": "l2"})
     files = write_sweep_report(study, study.trials, SPACE, tmp_path, run_of(tmp_path / "r"), seeds=1)
     assert tmp_path / "importance.png" in files
 
@@ -117,8 +117,8 @@ def test_slices_have_a_place_for_every_kind_of_value():
 
 def test_one_seed_tells_nothing_of_chance(tmp_path):
     study = optuna.create_study()
-    add(study, [3.0], {"schedule": "N = 9", "distance.name": "l2"})
-    add(study, [1.0], {"schedule": "adaptive", "distance.name": "l2"})
+    add(study, [3.0], {"schedule": "N = 9", "distance": "l2"})
+    add(study, [1.0], {"schedule": "adaptive", "distance": "l2"})
     report = write_sweep_report(study, study.trials, SPACE, tmp_path, run_of(tmp_path / "r"), seeds=1)[
         0
     ].read_text()
@@ -140,12 +140,11 @@ def test_a_front_of_two_objectives(tmp_path):
         question="Fast and good?",
         base=recipes.ct_digits(),
         space=SPACE.space,
-        first=SPACE.first,
         minimize=("score", "cost"),
     )
     study = optuna.create_study(directions=["minimize"] * 2)
     for score, cost in [(3.0, 1e12), (1.0, 3e12), (2.0, 2.5e12), (3.5, 3e12)]:
-        add(study, [score], {"schedule": "adaptive", "distance.name": "l2"}, values=[score, cost])
+        add(study, [score], {"schedule": "adaptive", "distance": "l2"}, values=[score, cost])
     files = write_sweep_report(study, study.trials, space, tmp_path, run_of(tmp_path / "r"), seeds=1)
     assert "| 1 | 1 |  |  | 3e+12 |" in files[0].read_text()
     assert files[-1].name == "pareto.png"

@@ -8,10 +8,17 @@ import optuna
 import pytest
 
 from cm_ray import recipes
+from cm_ray.core.distance import L2, PseudoHuber
+from cm_ray.core.schedules import Adaptive, Constant
 from cm_ray.errors import UserError
+from cm_ray.networks.lpips_distance import LPIPS
 from cm_ray.networks.unet import check_fits
+from cm_ray.recipes.methods import ECT, ICT
+from cm_ray.recipes.sections import Adam, DataSettings, EvaluationSettings
+from cm_ray.settings.choices import word_of
 from cm_ray.settings.tree import override
-from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space, When, _Drawn
+from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space
+from cm_ray.sweeps.space_checks import _Drawn, check_space
 from cm_ray.sweeps.space_files import FOLDER, load_space
 
 BASE = recipes.ct_digits()
@@ -24,16 +31,19 @@ def space(**entries):
 
 
 CONDITIONAL = space(
-    distance__name=Categorical(["l2", "pseudo-huber"]),
-    distance__c=When({"distance.name": ("pseudo-huber",)}, Float(1e-3, 1, log=True)),
+    distance=Categorical(["l2", "pseudo-huber"]),
+    distance__c=Float(1e-3, 1, log=True),
     schedule=Named(
         {
-            "adaptive": {"schedule.scales": "adaptive", "schedule.target": "adaptive"},
-            "constant": {"schedule.scales": "constant", "schedule.target": "constant", "schedule.s1": 8},
+            "adaptive": {"times.scales": "adaptive", "target": "adaptive"},
+            "constant": {"times.scales": Constant(9), "target": "constant"},
         }
     ),
-    schedule__mu0=When({"schedule": ("constant",)}, Categorical([0.0, 0.9])),
-    first={"schedule": "adaptive"},
+    target__mu=Categorical([0.0, 0.9]),
+)
+OBJECTS = space(
+    distance=Named({"LPIPS 64": LPIPS(size=64), "Huber": PseudoHuber(c=0.03), "squared": L2()}),
+    distance__size=Categorical([64, 32]),
 )
 
 
@@ -42,70 +52,95 @@ class TestRefused:
         ("entries", "sentence"),
         [
             ({}, "needs at least one parameter"),
-            ({"schedule__s3": Int(2, 9)}, r"no setting 'schedule.s3'.*schedule.s"),
-            ({"schedule__s0": Float(2.0, 3.0)}, r"schedule.s0 can never be 2.0: schedule.s0 must be int"),
-            ({"schedule__s0": Int(0, 2)}, r"schedule.s0 can never be 0: --schedule.s0 0 must be in \[1"),
-            ({"distance__name": Categorical(["l2", "l3"])}, "distance.name cannot be 'l3'"),
+            ({"times__scales__s3": Int(2, 9)}, r"times.scales.s3 is not a setting: .*'times.scales.s"),
+            ({"times__scales__n": Int(2, 9)}, r"n belongs to times.scales constant, and .* is adaptive\.$"),
+            ({"rounds__s1": Int(8, 16)}, r"rounds.s1 belongs to method pd, and method is ct\.$"),
+            (
+                {"distance": Categorical(["l1", "l2"]), "distance__c": Float(0.1, 1)},
+                r"^distance.c belongs to distance pseudo-huber, and distance is l1\.$",
+            ),
+            (
+                {"distance": Named({"squared": L2()}), "distance__c": Float(0.1, 1)},
+                r"^distance.c belongs to distance pseudo-huber, and distance is l2\.$",
+            ),
+            ({"times__scales__s0": Float(2.0, 3.0)}, r"s0 can never be 2.0: times.scales.s0 must be int"),
+            ({"times__scales__s0": Int(0, 2)}, r"s0 can never be 0: times.scales.s0 0 must be in \[2"),
+            ({"distance": Categorical(["l2", "l3"])}, "distance can never be 'l3': distance cannot be 'l3'"),
             ({"optimizer__learning_rate": Float(-1e-3, 2e-3)}, "learning_rate can never be -0.001"),
-            ({"batch_size": Categorical([64, 128, 0])}, "batch_size can never be 0: --batch-size must be"),
+            ({"batch_size": Categorical([64, 128, 0])}, "batch_size can never be 0: batch_size must be"),
             ({"steps": Int(1, 10)}, r"steps is 900 in trial 0, and IntDistribution\(.*has no such value"),
             ({"steps": Int(1, 1000), "first": {"stepz": 3}}, "'stepz' is no parameter.*steps"),
             ({"steps": Int(1, 1000), "lines": ("stepz",)}, "'stepz' is no parameter.*steps"),
             ({"steps": Int(1, 1000), "minimize": ("cost",)}, r"minimizes \('score',\) or"),
             ({"seed": Int(0, 3)}, "seed is the same in all trials of a sweep"),
             ({"evaluation__samples": Int(100, 200)}, "evaluation.samples is the same in all trials"),
+            ({"a": Named({"b": {"evaluation": EvaluationSettings()}})}, "evaluation is the same in all"),
+            ({"a": Named({"b": {"data": DataSettings()}})}, "data is the same in all trials"),
             ({"what": Named({"a": {"steps": 9}})}, "Trial 0 has no 'what'"),
-            ({"what": Named({"a": {"stepz": 9}}), "first": {"what": "a"}}, "no setting 'stepz'"),
+            ({"what": Named({"a": {"stepz": 9}}), "first": {"what": "a"}}, "stepz is not a setting"),
+            ({"what": Named({"a": {}, "b": {"stepz": 9}})}, "what can never be 'b': stepz is not a setting"),
+            (
+                {"what": Named({"a": {}}), "steps": Int(1, 1000), "first": {"what": "aa"}},
+                "what has no value 'aa': did you mean 'a'",
+            ),
+            ({"what": Named({"a": L2()})}, "what is not a setting"),
+            ({"distance": Named({"a": L2(), "b": Adam()})}, r"'b': distance cannot be Adam\(.*known are l1"),
+            ({"distance": Named({"Huber": PseudoHuber(c=0.03)})}, "Trial 0 has no 'distance'"),
             ({"steps": Named({"a": {"steps": 9}})}, "bundles of settings need a name of their own"),
+            ({"distance__c": Named({"a": {"steps": 9}})}, "bundles of settings need a name of their own"),
             ({"trial": Named({"a": {"steps": 9}})}, "'trial' is the number of a trial"),
             (
                 {
-                    "distance__name": Categorical(["l2", "pseudo-huber"]),
-                    "distance__c": When({"distance.name": ("pseudo-huber",)}, Float(0.1, 1)),
-                    "first": {"distance.name": "l2", "distance.c": 0.5},
+                    "distance": Categorical(["l2", "pseudo-huber"]),
+                    "distance__c": Float(0.1, 1),
+                    "first": {"distance": "l2", "distance.c": 0.5},
                 },
                 "`first` has distance.c, which does not exist in trial 0",
             ),
             (
                 {
-                    "distance__name": Categorical(["l2", "pseudo-huber"]),
-                    "distance__c": When({"distance.name": ("l1",)}, Float(0.1, 1)),
-                    "first": {"distance.name": "l2"},
+                    "distance": Categorical(["l2", "pseudo-huber"]),
+                    "distance__c": Float(0.1, 1),
+                    "first": {"distance": "pseudo-huber"},
                 },
-                "distance.c can never be 0.1: no other parameters let it exist",
+                r"distance.c is 0.0 in trial 0, and FloatDistribution.*or give `first`",
             ),
             (
-                {"distance__c": When({"distance.nam": ("l2",)}, Float(0.1, 1))},
-                "no setting 'distance.nam'.*distance.name",
-            ),
-            (
-                {"distance__c": When({"distance.name": ("l1",)}, Float(0.1, 1))},
-                "distance.c can never be 0.1: no other parameters let it exist",
+                {"distance__c": Float(0.1, 1), "distance": Categorical(["l2", "pseudo-huber"])},
+                "distance.c exists beside some values of distance alone: put distance before it",
             ),
             (
                 {
-                    "distance__c": When({"distance.name": ("pseudo-huber",)}, Float(0.1, 1)),
-                    "distance__name": Categorical(["l2", "pseudo-huber"]),
+                    "target__mu": Float(0.1, 0.9),
+                    "what": Named({"a": {}, "b": {"target": "constant"}}),
                 },
-                "depends on distance.name, which must stand before it",
+                "target.mu exists beside some values of what alone: put what before it",
+            ),
+            (
+                {"method": Categorical(["ct", "cd"])},
+                "method can never be 'cd': teacher.model is missing",
             ),
         ],
     )
     def test_when_loaded(self, entries, sentence):
         with pytest.raises(UserError, match=sentence):
-            space(**entries).check()
+            check_space(space(**entries))
 
     def test_what_only_others_make_wrong_is_no_error(self):
-        space(schedule__s0=Int(2, 40), schedule__s1=Int(5, 60)).check()
+        check_space(space(times__scales__s0=Int(2, 40), times__scales__s1=Int(5, 60)))
 
     def test_choices_that_optuna_cannot_keep(self):
         with pytest.warns(UserWarning, match="is of type tuple"):
             choices = Categorical([(1, 2), (1,)])
-        with pytest.raises(UserError, match=r"the choice \(1, 2\), which Optuna cannot keep"):
-            space(network__channel_mult=choices).check()
+        with pytest.raises(UserError, match=r"the choice \(1, 2\), which Optuna cannot store: use `Named`"):
+            check_space(space(network__channel_mult=choices))
 
     def test_what_rarely_exists_is_no_error(self):
-        space(schedule__s1=Int(5, 1000), schedule__mu0=When({"schedule.s1": (150,)}, Float(0.5, 0.9))).check()
+        words = {
+            f"l1 with batches of {size}": {"distance": "l1", "batch_size": size} for size in range(8, 200)
+        }
+        huber = {"Huber": {"distance": "pseudo-huber"}}
+        check_space(space(what=Named({"base": {}, **words, **huber}), distance__c=Float(1e-3, 1)))
 
     def test_a_grid_of_continuous_values(self):
         with pytest.raises(UserError, match=r"optimizer.learning_rate is continuous: give it a step"):
@@ -113,17 +148,17 @@ class TestRefused:
 
 
 class TestConditions:
-    def test_parameters_exist_where_they_should(self):
-        CONDITIONAL.check()
+    def test_parameters_exist_where_their_class_is_chosen(self):
+        check_space(CONDITIONAL)
         seen = set()
         for seed in range(100):
             params = CONDITIONAL.suggest(_Drawn(random.Random(seed), {}))
-            assert ("distance.c" in params) == (params["distance.name"] == "pseudo-huber")
-            assert ("schedule.mu0" in params) == (params["schedule"] == "constant")
+            assert ("distance.c" in params) == (params["distance"] == "pseudo-huber")
+            assert ("target.mu" in params) == (params["schedule"] == "constant")
             config = CONDITIONAL.config(params)
-            assert config.distance.name == params["distance.name"]
-            assert config.schedule.scales == params["schedule"]
-            assert config.schedule.s1 == (8 if params["schedule"] == "constant" else BASE.schedule.s1)
+            assert word_of(config.method.distance) == params["distance"]
+            scales = Constant(9) if params["schedule"] == "constant" else Adaptive(s0=2, s1=10)
+            assert config.method.times.scales == scales
             seen.add(tuple(params))
         assert len(seen) == 4
 
@@ -136,23 +171,83 @@ class TestConditions:
             CONDITIONAL.config(params)
 
     def test_trial_0(self):
-        assert CONDITIONAL.start() == {"distance.name": "l2", "schedule": "adaptive"}
+        assert CONDITIONAL.start() == {"distance": "l2", "schedule": "adaptive"}
+        other = dataclasses.replace(CONDITIONAL, first={"distance": "pseudo-huber", "distance.c": 0.5})
+        assert other.start() == {"distance": "pseudo-huber", "distance.c": 0.5, "schedule": "adaptive"}
+        assert other.config(other.start()).method.distance == PseudoHuber(c=0.5)
 
-    def test_a_condition_on_what_is_not_swept(self):
-        one = space(schedule__mu0=When({"distance.name": ("l2",)}, Categorical([0.9, 0.5])))
-        one.check()
-        assert one.start() == {"schedule.mu0": 0.9}
+    def test_a_choice_that_is_not_swept(self):
+        one = space(target__mu0=Categorical([0.9, 0.5]), base=override(BASE, {"distance": "l1"}))
+        check_space(one)
+        assert one.start() == {"target.mu0": 0.9}
+
+    def test_conditions_in_several_levels(self):
+        one = space(
+            times=Categorical(["grid", "tuned"]),
+            times__scales=Categorical(["adaptive", "constant"]),
+            times__scales__n=Int(5, 9, step=4),
+            times__q=Categorical([2.0, 4.0]),
+            base=override(BASE, {"target": "constant"}),
+        )
+        check_space(one)
+        assert one.start() == {"times": "grid", "times.scales": "adaptive"}
+        assert [list(point.values()) for point in one.grid()] == [
+            ["grid", "adaptive"],
+            ["grid", "constant", 5],
+            ["grid", "constant", 9],
+            ["tuned", 2.0],
+            ["tuned", 4.0],
+        ]
 
     def test_the_grid_has_every_setting_once_and_trial_0_first(self):
-        given = {"distance.name": ["l2", "l1"], "steps": [100, 200, 300]}
-        one = space(distance__name=Categorical(["l1", "l2"]), steps=Int(100, 900, step=400), base=BASE)
-        assert one.grid()[0] == {"distance.name": "l2", "steps": 900}
+        one = space(distance=Categorical(["l1", "l2"]), steps=Int(100, 900, step=400))
+        assert one.grid()[0] == {"distance": "l2", "steps": 900}
         assert len(one.grid()) == 6
-        assert len({tuple(point.items()) for point in one.grid()}) == 6, given
+        assert len({tuple(point.items()) for point in one.grid()}) == 6
         points = dataclasses.replace(
             CONDITIONAL, space={n: e for n, e in CONDITIONAL.space.items() if n != "distance.c"}
         ).grid()
         assert len(points) == 2 * (1 + 2)
+
+
+class TestObjects:
+    def test_objects_and_fields_of_theirs(self):
+        check_space(OBJECTS)
+        assert OBJECTS.start() == {"distance": "squared"}
+        assert [OBJECTS.config(point).method.distance for point in OBJECTS.grid()] == [
+            L2(),
+            LPIPS(size=64),
+            LPIPS(size=32),
+            PseudoHuber(c=0.03),
+        ]
+
+    def test_optuna_stores_their_names(self):
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+        for point in OBJECTS.grid():
+            study.enqueue_trial(point)
+            trial = study.ask()
+            assert OBJECTS.suggest(trial) == point
+            assert trial.params == point
+
+    def test_whole_methods(self):
+        one = space(
+            method=Named({"CT": BASE.method, "iCT": ICT, "ECT": ECT}),
+            times__scales__s0=Categorical([2, 10]),
+            times__q=Categorical([2.0, 4.0]),
+        )
+        check_space(one)
+        assert one.start() == {"method": "CT", "times.scales.s0": 2}
+        assert len(one.grid()) == 6
+        assert one.config({"method": "iCT", "times.scales.s0": 10}).method == ICT
+        assert one.config({"method": "ECT", "times.q": 4.0}).method == dataclasses.replace(
+            ECT, times=dataclasses.replace(ECT.times, q=4.0)
+        )
+
+    def test_values_that_are_no_scalars(self):
+        one = space(network__channel_mult=Named({"two": (1, 2), "three": (1, 2, 2)}))
+        check_space(one)
+        assert one.start() == {"network.channel_mult": "two"}
+        assert one.config({"network.channel_mult": "three"}).network.channel_mult == (1, 2, 2)
 
 
 @pytest.mark.parametrize("file", sorted(FOLDER.glob("[a-z]*.py")), ids=lambda file: file.stem)
@@ -160,16 +255,16 @@ def test_the_spaces_that_are_there(file):
     distils = load_teacher(file)
     one = load_space(file.stem, {"teacher.model": "a"} if distils else {})
     shape = (1, 8, 8) if one.base.data.path == "digits" else (3, 32, 32)
-    one.check(fits=lambda config: check_fits(config.network, shape))
+    check_space(one, fits=lambda config: check_fits(config.network, shape))
     start = one.config(one.start())
     assert one.question
     assert start.evaluation.extractor != "none"
-    if "distance.c" not in one.first and "schedule" not in one.space:
+    if "distance.c" not in one.first:
         assert start == one.base, "trial 0 is the paper's setting"
     if one.sampler == "grid":
         assert len(one.grid()) >= 3
     if distils:
-        with pytest.raises(UserError, match="Which teacher"):
+        with pytest.raises(UserError, match=r"teacher\.model is missing"):
             load_space(str(file), {})
 
 
@@ -182,7 +277,7 @@ def test_trial_0_of_ict_is_the_preset_with_its_c_written_out():
     for name, preset, size in both:
         start = load_space(name, {})
         assert start.start()["distance.c"] == pytest.approx(0.00054 * math.sqrt(size), rel=0.01)
-        assert start.base.schedule == preset.schedule
+        assert start.base == preset if name == "ict" else start.base.method == preset.method
 
 
 def test_a_file_of_ones_own(tmp_path):
@@ -194,7 +289,7 @@ def test_a_file_of_ones_own(tmp_path):
     assert load_space(str(file), {"batch_size": 8}).base == override(BASE, {"batch_size": 8})
     with pytest.raises(UserError, match=r"steps is 5 in trial 0"):
         load_space(str(file), {"steps": 5})
-    with pytest.raises(UserError, match=r"There is no setting 'stepz'"):
+    with pytest.raises(UserError, match="stepz is not a setting: did you mean 'steps'"):
         load_space(str(file), {"stepz": 5})
     file.write_text("SPACE = 3\n")
     with pytest.raises(UserError, match=r"mine.py has no SPACE = Space"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cm_ray.core.noise import Purpose, normal, uniform
-from cm_ray.core.schedules import AdaptiveScales
+from cm_ray.core.schedules import Adaptive
 from cm_ray.core.times import karras_times
 from cm_ray.networks.model import from_uint8
 from tests.training.engines import batches, column, draws, engine, shaken, small, teacher
@@ -19,11 +19,11 @@ def test_a_step_is_algorithm_3():
     made = shaken(engine(config))
     reference, target = shaken(engine(config)).student, shaken(engine(config)).student
     optimizer = torch.optim.RAdam(reference.parameters(), lr=1e-3)
-    scales = AdaptiveScales(2, 20, 6)
+    scales = Adaptive(s0=2, s1=20)
     for k in range(3):
         batch = next(batches(made))
         stats = made.one_step(batch)
-        n, positions = scales(k), torch.arange(8)
+        n, positions = scales(k, 6), torch.arange(8)
         grid = karras_times(n)
         index = (uniform(0, k, positions, Purpose.TIMES, (1,))[:, 0].double() * (n - 1)).long()
         t, s = grid[index + 1].float(), grid[index].float()

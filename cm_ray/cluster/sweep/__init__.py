@@ -1,4 +1,7 @@
-"""Hyperparameter sweeps on a cluster: Ray Tune runs the trials, Optuna chooses the settings."""
+"""Hyperparameter sweeps on a cluster: Ray Tune runs the trials, and Optuna chooses their settings.
+
+A new option of sweeps belongs in `sweep_plan`, a new scheduler beside `asha`.
+"""
 
 from cm_ray.extras import needs
 

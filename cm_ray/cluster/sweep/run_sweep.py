@@ -1,4 +1,4 @@
-"""A sweep on the cluster: trials by Ray Tune, settings by Optuna, a study that survives everything."""
+"""A sweep on the cluster: trials run by Ray Tune, settings chosen by Optuna, a study to continue."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from cm_ray.scoring.reference import Shards, reference_statistics
 from cm_ray.settings.tree import flatten
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.sweeps.space import Sampler, Space
+from cm_ray.sweeps.space_checks import check_space
 from cm_ray.sweeps.space_files import load_space
 from cm_ray.sweeps.study import (
     OVER,
@@ -59,19 +60,19 @@ _FREE = (
     "cluster.",
     "tracking.",
 )
-"""Settings of the base that may change from call to call: of config.OPERATIONAL, what no score hangs on."""
+"""Settings of the base that may change from call to call: operational ones that no score depends on."""
 _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the job at once
-    "RAY_AIR_NEW_OUTPUT": "0",  # the table is ours
+    "RAY_AIR_NEW_OUTPUT": "0",  # SweepTable replaces Ray's output
 }
 
 
 def sweep(settings: Sweep, changes: Mapping[str, Any]) -> RunDirectory:
-    """Try settings until their number is reached; report; register the best model.
+    """Run the trials of a sweep, write its report, and register the best model.
 
-    changes: what `set` and `teacher` change. In the run directory: study.db, trials/, report.md with its
-    pictures, best.json. The same call goes on after a kill: finished trials stay, interrupted ones go on from
-    their checkpoints. Raises UserError on bad input.
+    changes: settings of all trials by dotted path. The run directory gets study.db, trials/, report.md with
+    its pictures, and best.json. The same call continues a killed sweep: finished trials are kept, and
+    interrupted ones continue from their checkpoints. Raises UserError on bad input.
     """
     space = load_space(settings.space, dict(changes))
     named = Path(settings.run_dir).absolute() if settings.run_dir else None
@@ -85,7 +86,7 @@ def sweep(settings: Sweep, changes: Mapping[str, Any]) -> RunDirectory:
 
 
 class _Driver:
-    """A sweep from its settings to its report."""
+    """A sweep from its options to its report."""
 
     def __init__(self, settings: Sweep, space: Space, run: RunDirectory) -> None:
         self.settings, self.space, self.run = settings, space, run
@@ -99,7 +100,7 @@ class _Driver:
 
     def _open_study(self) -> optuna.Study:
         settings = self.settings
-        calls = len(list((self.run.root / "tune").glob("*")))  # each call draws on, and does not repeat
+        calls = len(list((self.run.root / "tune").glob("*")))  # calls draw different settings
         chooser = open_sampler(
             self.sampler,
             seed=settings.seed + calls,
@@ -111,7 +112,7 @@ class _Driver:
         return open_study(name, storage, chooser, self.space.minimize, self.owner)
 
     def finish(self) -> None:
-        """Do what is left to do: trials, report, registration."""
+        """Run the remaining trials, write the report, and register the best model."""
         try:
             self._search()
             self._report()
@@ -127,7 +128,9 @@ class _Driver:
             return
         trials, concurrent = self._trials(left)
         write_json(self.run.sweep_file, {"id": self.owner, **self._wanted()})
-        begin(self.study, self.space, self.sampler, self.owner)  # a mistyped command has left no trace
+        begin(
+            self.study, self.space, self.sampler, self.owner
+        )  # only now: a mistyped command leaves no trace
         say(
             f"{self.run.root}: {self.count} trials of {self.space.question!r}, {over} done, "
             f"{len(interrupted)} go on; {concurrent} at once, {self.seeds} seeds, {self.sampler}"
@@ -150,8 +153,8 @@ class _Driver:
             table.close()
         if untold := len(trials_in(self.study, TrialState.RUNNING)):
             raise UserError(
-                f"{untold} trials could not be ended, or their ends not told to {storage}; the "
-                "same command goes on with them."
+                f"{untold} trials have not ended, or {storage} did not record their ends: repeat the command "
+                "to continue them."
             )
 
     def _tuner(
@@ -191,14 +194,14 @@ class _Driver:
         )
 
     def _trials(self, left: int) -> tuple[Trials, int]:
-        """Return what trials have in common and how many run at once; make what they share beforehand."""
+        """Return the properties of all trials and the number of concurrent ones; prepare shared files."""
         base = self.space.base
         shards, manifest = prepare_shards(base.data)
-        if not self.run.sweep_file.is_file():  # else its trials have begun, with copies of the teacher
-            self.space.check(fits=partial(model_spec, data=manifest))
+        if not self.run.sweep_file.is_file():  # later calls use the copies of the teacher in the trials
+            check_space(self.space, fits=partial(model_spec, data=manifest))
             check_teachers(base, model_spec(base, manifest), self.run)
         if opener := extractor_opener(base.evaluation):
-            say(f"statistics of {base.data.path}, once for all trials")
+            say(f"computing the statistics of {base.data.path}, once for all trials")
             reference_statistics(Shards(shards, manifest), opener("cpu"))
         concurrent, part = share(self.space, self.settings.concurrent, left)
         changes = {
@@ -229,11 +232,11 @@ class _Driver:
             files=files,
         )
         if best is None:
-            raise UserError(f"No trial was finished; their errors stand in {files[0]}.")
+            raise UserError(f"No trial has finished: see the errors in {files[0]}.")
         self._register(trials, best)
 
     def _close_unfinished(self, trials: Trials) -> None:
-        """Tell MLflow of trainings whose processes died: they could not."""
+        """Send the final state of trainings whose processes died to MLflow."""
         if self.settings.tracking_uri == "none":
             return
         for trial in trials_in(self.study, TrialState.FAIL):
@@ -254,7 +257,7 @@ class _Driver:
         train(replace(config, tracking=replace(config.tracking, model_name=name)))
 
     def _wanted(self) -> dict[str, Any]:
-        """Return, as JSON values, what makes two sweeps the same."""
+        """Return the settings, as JSON values, that must be equal when a sweep is continued."""
         base = {
             f"base.{path}": repr(value)
             for path, value in flatten(self.space.base).items()
@@ -271,15 +274,15 @@ class _Driver:
         }
 
     def _check_same(self) -> str:
-        """Return the sweep's id, a new one of a new sweep.
+        """Return the sweep's id, which is new for a new sweep.
 
-        Raises UserError, naming what differs, when the directory holds another sweep.
+        Raises UserError, with the settings that differ, when the directory holds another sweep.
         """
         file, wanted = self.run.sweep_file, self._wanted()
         found = read_json(file) if file.is_file() else wanted
         if others := [name for name in wanted if found.get(name) != wanted[name]]:
             raise UserError(
-                f"{self.run.root} holds a sweep with other settings ({', '.join(others)}); repeat its "
-                "settings to go on with it, or choose another --run-dir."
+                f"{self.run.root} holds a sweep with other settings ({', '.join(others)}): repeat its "
+                "settings to continue it, or choose another --run-dir."
             )
         return str(found.get("id") or secrets.token_hex(8))

@@ -1,8 +1,8 @@
-"""Between Tune and Optuna: which setting is next, and what became of it.
+"""Ray Tune's search algorithm on an Optuna study: the next trial, and the states of ended ones.
 
 Tune's own OptunaSearch tells Optuna that stopped and failed trials are complete, and loses the running
-trials of a process that died. Here the study is the truth: trials go on under their numbers, stopped ones
-are PRUNED with their learning curves, failed ones FAIL with a sentence.
+trials of a process that died. Here the study is the only record: interrupted trials continue under their
+numbers, stopped ones become PRUNED with their learning curves, failed ones FAIL with a sentence.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cm_ray.sweeps.space import NUMBER
 from cm_ray.sweeps.study import COST, FAILED, SCORE, SCORES, STOPPED
 
 STEP, FINAL = "step", "final"
-"""What results have beside the objectives: the step, and whether it is the last."""
+"""Keys of results beside the objectives: the step, and a flag of the last result."""
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]
-    """Suggests the trials of a study that is there, interrupted ones first."""
+    """Search algorithm that suggests the trials of an existing study, interrupted ones first."""
 
     def __init__(
         self,
@@ -35,10 +35,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         interrupted: Sequence[int] = (),
         outcome: Callable[[int], dict[str, Any]] = lambda number: {},
     ) -> None:
-        """Take a study.
+        """Use a study, and a function that asks one of its trials for parameters.
 
-        interrupted: ids of trials in the storage that go on.  outcome: what a trial that is over has left to
-        be known of it, by its number: attributes, and FAILED with a sentence.
+        interrupted: ids in the storage of trials to continue.  outcome: returns the attributes that an ended
+        trial has left, by its number; FAILED has a sentence.
         """
         several = len(objectives) > 1
         super().__init__(
@@ -66,7 +66,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         return self._ot_study.ask()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Remember a point of the learning curve, which is the first seed's."""
+        """Store a point of the learning curve, which is that of the first seed."""
         trial = self._ot_trials[trial_id]
         if len(self._objectives) > 1 or result.get("seed", 0) > 0 or result.get(FINAL):
             return
@@ -81,7 +81,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Tell the study how a trial ended: complete, stopped early or failed."""
         trial, last = self._ot_trials[trial_id], bool((result or {}).get(FINAL))
         if trial_id in self._completed_trials or not (error or last):
-            return  # told before; or interrupted: it is running to the study, and goes on with the next call
+            return  # told before; or interrupted: it stays RUNNING, and the next call continues it
         outcome = self._outcome(trial.number)
         values, stopped = self._values(outcome), STOPPED in outcome
         if not stopped and not all(map(math.isfinite, values)):
@@ -94,13 +94,13 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             self._ot_study.tell(trial, state=TrialState.PRUNED)
         else:
             self._ot_study.tell(trial, values)
-        self._completed_trials.add(trial_id)  # not before: a storage may be out of reach, and Tune asks again
+        self._completed_trials.add(trial_id)  # only now: when the storage is out of reach, Tune calls again
 
     def _values(self, outcome: dict[str, Any]) -> list[float]:
-        """Return the objectives as the trial has left them; not a number where it has not come so far."""
+        """Return the objectives of an ended trial; NaN where it has none."""
         scores = outcome.get(SCORES)
         known = {SCORE: statistics.fmean(scores) if scores else math.nan, COST: outcome.get(COST, math.nan)}
         return [float(known[name]) for name in self._objectives]
 
     def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the study knows it all, and pickles of spaces and storages help nobody."""
+        """Save nothing: the study holds the whole state of the search."""

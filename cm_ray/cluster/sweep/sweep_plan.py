@@ -1,4 +1,4 @@
-"""The scheduler of a sweep, and the share of the cluster that each of its trials takes."""
+"""Options of a sweep, their validation, and the resources of its trials."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from cm_ray.sweeps.space import Space
 
 
 def share(space: Space, wanted: int, left: int) -> tuple[int, Plan]:
-    """Return how many trials run at once, and what a training takes of the cluster then.
+    """Return the number of concurrent trials, and the resources of each of their trainings.
 
-    Raises UserError when not even one, or not the wanted number, has room.
+    wanted: --concurrent; 0: as many as fit. left: trials to run. Raises UserError when the cluster has no
+    room for the wanted number, or for a single trial.
     """
     nodes, free = node_resources(), ray.available_resources()
-    use_gpu = plan(space.base.cluster, nodes).use_gpu  # all trials train on the same
+    use_gpu = plan(space.base.cluster, nodes).use_gpu  # the same device for all trials
     cluster = replace(space.base.cluster, use_gpu="yes" if use_gpu else "no")
     workers = cluster.num_workers
     room = max(1, int(free.get("GPU" if use_gpu else "CPU", 0)) // workers)
@@ -32,17 +33,19 @@ def share(space: Space, wanted: int, left: int) -> tuple[int, Plan]:
 
 
 def check_sweep(settings: Sweep, space: Space, sampler: str) -> Literal["asha", "none"]:
-    """Return the scheduler that stops trials. Raises UserError on settings that exclude each other."""
+    """Return the scheduler of a sweep. Raises UserError on options out of range or in conflict."""
     if space.base.evaluation.extractor == "none":
-        raise UserError("The base of the space has no feature extractor: nothing could be compared.")
+        raise UserError(
+            "The base of the space has no feature extractor, so that nothing could be compared: set "
+            "evaluation.extractor."
+        )
     if sampler == "grid" and settings.trials:
-        raise UserError("--trials is a grid's own: leave it out, or take another --searcher.")
-    whole = (
-        "two objectives compare" if len(space.minimize) > 1 else "gp learns from" if sampler == "gp" else ""
-    )
+        raise UserError("A grid determines --trials itself: leave it out, or use another --searcher.")
+    several = len(space.minimize) > 1
+    whole = "two objectives need" if several else "gp needs" if sampler == "gp" else ""
     if whole and settings.scheduler == "asha":
-        raise UserError(f"--scheduler asha stops trials, and {whole} finished ones alone: leave it out.")
+        raise UserError(f"--scheduler asha stops trials, and {whole} finished ones: leave it out.")
     scheduler = settings.scheduler or ("none" if whole else "asha")
     if scheduler == "none" and (settings.grace or settings.reduction != Sweep.reduction):
-        raise UserError("--grace and --reduction are asha's, and no trial is stopped here: leave them out.")
+        raise UserError("--grace and --reduction belong to asha, which is not used here: leave them out.")
     return scheduler

@@ -1,4 +1,4 @@
-"""A sweep as it goes: a table that is drawn again on a terminal, a line for each event otherwise."""
+"""Progress of a sweep: a table that is redrawn on a terminal, or a line for each event elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cm_ray.sweeps.space import NUMBER
 from cm_ray.sweeps.study import COST, FAILED, SCORE, SCORES, STOPPED
 
 _ROWS = 24
-"""Of the table at most: running trials, then the best."""
+"""Rows of the table, at most: running trials, then the best."""
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class _Row:
 
 
 class SweepTable(Callback):  # type: ignore[misc]
-    """Told by Tune of every event."""
+    """Callback of Ray Tune that shows the trials of a sweep."""
 
     def __init__(self, count: int, trials: Trials) -> None:
         self.count, self.trials = count, trials
@@ -46,7 +46,7 @@ class SweepTable(Callback):  # type: ignore[misc]
         self.on_terminal, self._drawn = sys.stderr.isatty(), 0
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Show what is tried."""
+        """Show a trial and its settings."""
         params = {name: value for name, value in trial.config.items() if name != NUMBER}
         row = _Row(trial.config[NUMBER], shown_params(params))
         if row.number not in self.rows:
@@ -67,11 +67,11 @@ class SweepTable(Callback):  # type: ignore[misc]
             self._show(row)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Show that a trial's process has failed as often as it may."""
+        """Show a trial whose process failed more often than --retries allows."""
         self._end(self.rows[trial.config[NUMBER]])
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Keep the table on the terminal as it is, and draw below it from now on."""
         self._drawn = 0
 
     def _end(self, row: _Row) -> None:
@@ -109,7 +109,7 @@ class SweepTable(Callback):  # type: ignore[misc]
 
 
 def shown_params(params: dict[str, Any]) -> str:
-    """Return parameters as text: their last names, if those tell them apart."""
+    """Return parameters as text, by the last parts of their paths where these are unique."""
     short = {name: name.rpartition(".")[2] for name in params}
     alone = len(set(short.values())) == len(short)
     return "  ".join(

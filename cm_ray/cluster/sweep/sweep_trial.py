@@ -1,4 +1,4 @@
-"""One trial of a sweep: a setting, trained once for each seed, in a process of Tune's."""
+"""A trial of a sweep: one setting, trained once for each seed, in a process of Ray Tune."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from cm_ray.sweeps.study import COST, FAILED, SCORE, SCORES, STOPPED
 from cm_ray.training.starting_models import read_teacher
 
 _STOP, _OUTCOME = "stop", "outcome.json"
-"""In a trial's folder: the scheduler asks it to stop; what has become of it."""
+"""Files in a trial's folder: a request to stop; the attributes of the ended trial."""
 _PATIENCE_S = 60
 Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trials:
-    """What all trials of a sweep have in common; Tune's processes get it."""
+    """The common properties of all trials of a sweep, which are sent to the processes of Ray Tune."""
 
     space: Space
     folder: Path
-    """Of the sweep."""
+    """The sweep's folder."""
     seeds: int
+    """Trainings of each setting."""
     changes: Mapping[str, Any]
-    """Operational settings of all trainings by dotted path: their share of the cluster, where to track."""
-
+    """Operational settings of all trainings by dotted path: resources and tracking."""
     cwd: Path
-    """Of the command: its settings may have paths from there."""
+    """Working directory of the command, to which paths in the settings are relative."""
 
     def place(self, number: int) -> Path:
         """Return the folder of a trial."""
@@ -61,12 +61,12 @@ class Trials:
         (self.place(number) / _STOP).touch()
 
     def outcome(self, number: int) -> dict[str, Any]:
-        """Return what a trial has left to be known of it: attributes of the study's trial."""
+        """Return the attributes that an ended trial has left for the study; empty before its end."""
         file = self.place(number) / _OUTCOME
         return dict(read_json(file)) if file.is_file() else {}
 
     def config(self, number: int, seed: int, params: Mapping[str, Any]) -> Recipe:
-        """Return the settings of a trial's training. Raises UserError when they cannot be trained."""
+        """Return the settings of a trial's training. Raises UserError when they are invalid."""
         config = self.space.config(params)
         return override(
             config,
@@ -80,10 +80,10 @@ class Trials:
 
 
 def run_trial(config: dict[str, Any], *, trials: Trials) -> None:
-    """Train a setting and report its scores to Tune; goes on from the checkpoints that are there.
+    """Train a setting from its last checkpoint, if any, and report its scores to Ray Tune.
 
-    What it says goes to log.txt in the trial's folder. Bad settings, and trainings that cannot go on, end the
-    trial as failed; what else is raised is tried again by Tune.
+    Its output goes to log.txt in the trial's folder. A UserError, such as of a loss that is not finite, ends
+    the trial as failed; after any other exception Ray Tune repeats it.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     params = {name: value for name, value in config.items() if name != NUMBER}
@@ -102,7 +102,7 @@ def run_trial(config: dict[str, Any], *, trials: Trials) -> None:
 
 
 class _Trial:
-    """A trial at work."""
+    """A running trial."""
 
     def __init__(self, trials: Trials, number: int, params: Mapping[str, Any], report: Report) -> None:
         self.trials, self.number, self.params, self._report = trials, number, params, report
@@ -112,8 +112,8 @@ class _Trial:
         self.asked = trials.place(number) / _STOP
 
     def train(self) -> None:
-        """Train all seeds and report the mean of their scores. Raises Stopped when that is asked for."""
-        if STOPPED in self.trials.outcome(self.number):  # a call was killed before the study was told
+        """Train all seeds and report the mean of their scores. Raises Stopped on a request to stop."""
+        if STOPPED in self.trials.outcome(self.number):  # the call was killed before the study was told
             raise Stopped
         for seed in range(self.trials.seeds):
             if seed > 0 and self.asked.exists():
@@ -122,7 +122,7 @@ class _Trial:
             run, watch = self.trials.run(self.number, seed), partial(self._watch, config, seed)
             _wait_until_free(run)
             for row in run.read_metrics():
-                watch(row)  # the study may not know what an earlier call's training has scored
+                watch(row)  # the study may lack scores of an earlier call's training
             train(config, watch=watch)
             self.scores.append(float(read_json(run.result_file)["scores"][0]["value"]))
             if seed == 0 and "cost" in self.trials.space.minimize:
@@ -132,26 +132,26 @@ class _Trial:
         self._tell(self.trials.seeds * config.steps, statistics.fmean(self.scores), final=True)
 
     def forget_failure(self) -> None:
-        """Forget why an earlier attempt failed."""
+        """Remove the record of an earlier attempt's failure."""
         if FAILED in self.trials.outcome(self.number):
             remove(self.trials.place(self.number) / _OUTCOME)
 
     def stopped(self) -> None:
-        """Leave where the trial was stopped, and tell Tune that it is over."""
+        """Record the step at which the trial was stopped, and report its end to Ray Tune."""
         before = self.trials.outcome(self.number)
         self._leave(before or {STOPPED: self.last_step})
         self._tell(before.get(STOPPED, self.last_step), self.last_score, final=True)
 
     def fail(self, sentence: str, *, told: bool = True) -> None:
-        """Leave why the trial failed, and tell Tune that it is over if it is."""
+        """Record the reason of a failure, and report the end to Ray Tune unless it repeats the trial."""
         self._leave({FAILED: sentence.partition("\n")[0]})
         if told:
             self._tell(self.last_step, float("nan"), final=True)
 
     def _watch(self, config: Recipe, seed: int, row: dict[str, Any]) -> bool:
-        """Report a row of the run's log with scores: the first seed's decide whether the trial stops.
+        """Report a row of the run's log that has scores, and return whether the trial is to stop.
 
-        Tune has the scheduler decide before a report returns.
+        Ray Tune calls the scheduler, which judges the first seed, before a report returns.
         """
         if row.get("scores"):
             shown = self.scores or [row["scores"][0]["value"]]
@@ -172,9 +172,9 @@ def _cost(config: Recipe, run: RunDirectory) -> float:
 
 
 def _wait_until_free(run: RunDirectory) -> None:
-    """Wait for the process of a killed call to let go of its run.
+    """Wait until the process of a killed call has released the lock of its run.
 
-    Raises TimeoutError when it does not: the trial's settings are not to blame, and it is tried again.
+    Raises TimeoutError, which makes Ray Tune repeat the trial, when it has not done so in 60 s.
     """
     until = time.monotonic() + _PATIENCE_S
     while run.root.exists():
@@ -187,14 +187,14 @@ def _wait_until_free(run: RunDirectory) -> None:
 
 @contextlib.contextmanager
 def _working_in(folder: Path) -> Iterator[None]:
-    """Work in the folder of the command, where this machine has it: Tune goes into one of its own."""
+    """Work in the folder of the command, where this node has it: Ray Tune changes to another one."""
     with contextlib.chdir(folder) if folder.is_dir() else contextlib.nullcontext():
         yield
 
 
 @contextlib.contextmanager
 def _said_in(file: Path) -> Iterator[None]:
-    """Write what is said to a file, line by line."""
+    """Append standard output and standard error to a file, line by line."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with (
         file.open("a", buffering=1) as log,
