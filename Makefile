@@ -9,17 +9,25 @@ RUN_DIR ?= runs/demo
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-install: $(VENV)/installed  ## Make .venv with pinned versions
+install: $(VENV)/installed-dev  ## Make .venv with all that tests and benchmarks need, in pinned versions
 
-$(VENV)/installed: pyproject.toml constraints.txt
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cm_ray needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+
+$(VENV)/installed: pyproject.toml setup.py constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e '.[train,track]'
 	@touch $@
 
-demo: install  ## Train a model on 8x8 digits, sample, score and register it
+$(VENV)/installed-dev: pyproject.toml setup.py constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $(VENV)/installed $@
+
+demo: $(VENV)/installed  ## Train a model on 8x8 digits, sample, score and register it
 	$(BIN)/python jobs/ict_digits.py --run-dir $(RUN_DIR)
-	$(BIN)/python jobs/sample.py $(RUN_DIR) --samples 100 --steps 2 --out $(RUN_DIR)/samples/demo
+	$(BIN)/python jobs/sample.py $(RUN_DIR) --samples 100 --nfe 2 --out $(RUN_DIR)/samples/demo
 
 test: lint types layers tests  ## Lint, types, layers and the test suite (up to 8 minutes on two cores)
 

@@ -40,7 +40,7 @@ class Benchmark:
 
     model: str
     """A consistency model of digits: its run directory."""
-    steps: int = 0
+    nfe: int = 0
     """Evaluations of inpainting and super-resolution; 0: 39."""
     batch_size: int = 599
     """Images per network evaluation."""
@@ -146,7 +146,7 @@ def draw(digits: Digits) -> None:
 def run(settings: Benchmark) -> None:
     """Measure, print and keep."""
     digits = Digits(settings)
-    scores = measured(digits, settings.steps)
+    scores = measured(digits, settings.nfe)
     for name, row in scores.items():
         print(f"{name:36} FD {row['FD']:7.3f}   l2 {row['l2']:.3f}", flush=True)
     levels = denoised(digits)
@@ -154,7 +154,7 @@ def run(settings: Benchmark) -> None:
         print(f"denoise at {sigma:<5g} l2 {before:8.3f} to {after:.3f}")
     draw(digits)
     row = {"scores": scores, "denoise": {f"{sigma:g}": pair for sigma, pair in levels.items()}}
-    print(write_row("editing", {"steps": settings.steps or 39, **row}))
+    print(write_row("editing", {"steps": settings.nfe or 39, **row}))
 
 
 if __name__ == "__main__":

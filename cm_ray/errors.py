@@ -1,5 +1,8 @@
 """The exceptions that a user is meant to read."""
 
+DEBUG_VARIABLE = "CM_RAY_DEBUG"
+"""Set to 1 by --debug: tracebacks of user errors, and Ray's logs on the terminal."""
+
 
 class UserError(Exception):
     """Bad input or a bad environment, said in one sentence: what, where, and what to do about it.

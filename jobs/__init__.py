@@ -1,1 +1,1 @@
-"""Jobs: what is run from the command line. Each is a docstring, a preset and one call."""
+"""Jobs: scripts for `python jobs/NAME.py`, each a subcommand of `cm-ray`."""

@@ -1,8 +1,6 @@
 """EDM training of a teacher on 8x8 digits, minutes on a laptop.   python jobs/edm_digits.py"""
 
-from cm_ray import recipes
-from cm_ray.cluster.train.run import train
-from cm_ray.command_line.options import run_training
+from cm_ray.command_line.main import job
 
 if __name__ == "__main__":
-    run_training(recipes.edm_digits(), train, __doc__ or "")
+    job("train", "edm_digits")

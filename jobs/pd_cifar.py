@@ -3,9 +3,7 @@
 ray job submit --working-dir . -- python jobs/pd_cifar.py --teacher edm_cifar10
 """
 
-from cm_ray import recipes
-from cm_ray.cluster.train.run import train
-from cm_ray.command_line.options import run_training
+from cm_ray.command_line.main import job
 
 if __name__ == "__main__":
-    run_training(recipes.pd_cifar10(), train, __doc__ or "")
+    job("train", "pd_cifar10")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
-
-import tyro
+from dataclasses import replace
+from typing import Any
 
 from cm_ray.budget.measured_memory import measured_memory
 from cm_ray.budget.memory import most_rows, of_one_image, parts_for, training_memory
+from cm_ray.command_line.settings.memory import MemoryQuestion
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.model import ModelSpec
@@ -18,7 +17,6 @@ from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings
 from cm_ray.settings.tree import override
 
-_PRESETS = ("ct_digits", "ct_cifar10", "ct_imagenet64", "cd_imagenet64", "ct_lsun256", "cd_lsun256")
 _NAMED = {"digits": ((1, 8, 8), 10), "cifar10": ((3, 32, 32), 10)}
 """Images and classes of data that have names; others are ImageNet and LSUN at their sizes."""
 _GIB = 2**30
@@ -26,32 +24,11 @@ MARGIN = 0.2
 """Part of the memory left free: for libraries' buffers and gaps between tensors, which are not counted."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MemoryQuestion:
-    """Which trainings, and what there is."""
-
-    presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESETS")] = _PRESETS
-    """Names of recipes."""
-    gib: float = 80.0
-    """Memory of a worker's device in GiB, of which a fifth is left to PyTorch, libraries and gaps."""
-    num_workers: int = 8
-    """Workers; each takes its share of the batch."""
-    precision: Literal["float32", "bfloat16", "float16", ""] = ""
-    """Precision of the networks; empty: the preset's."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """Autocast keeps more in float32 on GPUs."""
-    measure: int = 0
-    """Take two steps on this machine's device, too, with so many images at a time (minutes), and set what
-    they took beside what was counted; 0: only count."""
-
-
 def memory_table(asked: MemoryQuestion) -> Iterator[str]:
     """Yield the lines of a table, a row for each preset with and without recomputed activations.
 
-    Raises UserError on a question that has no answer.
+    Raises UserError on an unknown preset, or workers that do not share its batch.
     """
-    if asked.gib <= 0 or asked.num_workers < 1 or asked.measure < 0:
-        raise UserError("--gib must be positive, --num-workers at least 1, and --measure not negative.")
     counted = ["held", "of one image", "images at a time", "--accumulate"]
     if asked.measure:
         counted = [f"{asked.measure} at a time: counted", "measured", "measured / counted"]

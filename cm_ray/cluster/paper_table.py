@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import as_workers
 from cm_ray.cluster.runtime.connect import Plan, connected, node_resources, plan
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.cluster.train.run import train
+from cm_ray.command_line.settings.paper_table import DEFAULT, Method
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import SettingError, UserError
 from cm_ray.networks.formats.reading import load_model
@@ -31,10 +32,8 @@ from cm_ray.storage.files import read_json, write_json
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.registry import model_digest
 
-Method = Literal["edm", "cd", "pd", "ect", "ct", "ict"]
 METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ect", "ct", "ict")
 """In the table's order."""
-DEFAULT: tuple[Method, ...] = ("edm", "cd", "pd", "ct", "ict")
 EVALUATIONS = (1, 2, 4, 8)
 _LINES = {
     "edm": ("EDM (DDIM)", "euler"),

@@ -1,52 +1,55 @@
-"""Jobs as commands: options made from dataclasses, one-sentence errors, exit codes."""
+"""Settings as options: parsing by tyro, one-sentence errors, exit codes."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import tyro
 
-from cm_ray.command_line.recipe_options import option, parse_recipe
-from cm_ray.errors import SettingError, UserError
-from cm_ray.recipes import PRESETS, preset
-from cm_ray.recipes.recipe import Recipe
+from cm_ray.errors import DEBUG_VARIABLE, SettingError, UserError
 
 T = TypeVar("T")
 
-DEBUG_VARIABLE = "CM_RAY_DEBUG"
-"""Set to 1 by --debug: tracebacks of user errors, and Ray's logs on the terminal."""
+EPILOGUE = "--debug shows tracebacks and Ray's logs."
 
-_EPILOGUE = "--debug shows tracebacks and Ray's logs."
+with tyro.constructors.ConstructorRegistry():
+    pass  # tyro makes its rules at their first use, and would load a postponed torch for one about devices
 
 
-def run_job(settings: type[T] | T, run: Callable[[T], None], description: str = "") -> None:
-    """Parse the command line into `settings`, run a job on them, and exit with its code.
+def run_job(settings: type[T], run: Callable[[T], None], description: str = "") -> None:
+    """Parse this process's command line into `settings`, run a job on them, and exit with its code.
 
-    settings: a dataclass, or an instance of one whose values are the defaults. Exit codes: 0 done; 2 bad
-    input or environment, said in one sentence on stderr; 130 interrupted. What else is raised is a defect
-    and keeps its traceback.
+    settings: a dataclass. description: text of --help; empty stands for the dataclass's docstring. The exit
+    codes are those of `exit_code`.
     """
-    arguments = _arguments({})
-    sys.exit(_guarded(lambda: run(_parse(settings, arguments, description, _EPILOGUE))))
+    arguments = without_debug(sys.argv[1:])
+    sys.exit(exit_code(lambda: run(parse(settings, arguments, description=description))))
 
 
-def run_training(default: Recipe | None, run: Callable[[Recipe], None], description: str = "") -> None:
-    """As `run_job`, for a training config: ``--config FILE`` replaces the preset, options change it.
+def parse(settings: Any, arguments: Sequence[str], *, prog: str | None = None, description: str = "") -> Any:
+    """Return the settings that a command line gives.
 
-    default: the preset; None takes its name from the command line's first word.
+    settings: a dataclass, or an instance of one whose values are the defaults. prog: name of the command in
+    the help; None stands for the running script's. Exits with code 2 on options that do not parse, and with 0
+    after --help. Raises UserError on values that the settings refuse.
     """
-    arguments = _arguments({})
+    kind: Any = settings if isinstance(settings, type) else type(settings)
+    default: Any = tyro.MISSING_NONPROP if isinstance(settings, type) else settings
+    text = f"{(description or inspect.getdoc(kind) or '').strip()}\n\n{EPILOGUE}"
+    return tyro.cli(kind, default=default, args=arguments, prog=prog, description=text)
 
-    def parse_and_run() -> None:
-        chosen = default or _preset(arguments, description)
-        run(parse_recipe(chosen, arguments, description))
 
-    sys.exit(_guarded(parse_and_run))
+def without_debug(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments without --debug, which goes to the environment, for this job's processes, too."""
+    if "--debug" in arguments:
+        os.environ[DEBUG_VARIABLE] = "1"
+    return [argument for argument in arguments if argument != "--debug"]
 
 
 def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
@@ -66,50 +69,20 @@ def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
-def _parse(settings: type[T] | T, arguments: list[str], description: str, epilogue: str) -> T:
-    text = f"{description.strip()}\n\n{epilogue}"
-    if isinstance(settings, type):
-        return tyro.cli(settings, args=arguments, description=text)
-    kind: Any = type(settings)
-    parsed: T = tyro.cli(kind, default=settings, args=arguments, description=text)
-    return parsed
+def exit_code(action: Callable[[], None]) -> int:
+    """Run `action` and return the exit code.
 
-
-def _arguments(aliases: Mapping[str, str]) -> list[str]:
-    """Return the command line with short options spelt out and --debug taken."""
-    arguments = []
-    for argument in sys.argv[1:]:
-        name, *value = argument.split("=", 1)
-        arguments.append("=".join([aliases.get(name.replace("_", "-"), name), *value]))
-    if "--debug" in arguments:
-        arguments.remove("--debug")
-        os.environ[DEBUG_VARIABLE] = "1"
-    return arguments
-
-
-def _preset(arguments: list[str], description: str) -> Recipe:
-    """Take the preset's name off the arguments."""
-    if arguments[:1] and not arguments[0].startswith("-"):
-        return preset(arguments.pop(0))
-    known = ", ".join(PRESETS)
-    if arguments[:1] in (["--help"], ["-h"]):
-        print(f"{description.strip()}\n\nPresets: {known}. PRESET --help shows all settings.")
-        sys.exit(0)
-    raise UserError(f"Name a preset first: {known}.")
-
-
-def _guarded(action: Callable[[], None]) -> int:
-    """Run `action` and return the exit code; a UserError becomes its sentence."""
+    0: done; 2: bad input or environment, which a UserError says in one sentence on stderr; 130: interrupted.
+    Any other exception is a defect and keeps its traceback.
+    """
     try:
         action()
     except UserError as error:
         if os.environ.get(DEBUG_VARIABLE):
             traceback.print_exc()
-        text = (
-            f"{option(error.path)}{str(error)[len(error.path) :]}"
-            if isinstance(error, SettingError)
-            else error
-        )
+        text = str(error)
+        if isinstance(error, SettingError):  # its sentence begins with the path of the setting
+            text = f"--{error.path.replace('_', '-')}{text[len(error.path) :]}"
         print(f"error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -49,7 +49,9 @@ _EPILOGUE = (
 )
 
 
-def parse_recipe(default: Recipe, arguments: Sequence[str], description: str = "") -> Recipe:
+def parse_recipe(
+    default: Recipe, arguments: Sequence[str], description: str = "", *, prog: str | None = None
+) -> Recipe:
     """Return a recipe with the options of a command line in it.
 
     ``--config FILE`` replaces the default. Prints help and exits on ``--help``. Raises SettingError, by the
@@ -65,7 +67,9 @@ def parse_recipe(default: Recipe, arguments: Sequence[str], description: str = "
     chosen = sketch(default, words)
     kind, values = _parsed_class(chosen)
     text = f"{description.strip()}\n\n{_EPILOGUE}"
-    parsed, unknown = tyro.cli(kind, default=values, args=left, description=text, return_unknown_args=True)
+    parsed, unknown = tyro.cli(
+        kind, prog=prog, default=values, args=left, description=text, return_unknown_args=True
+    )
     _refuse(unknown, chosen)
     before = flatten(chosen)
     after = {path: value for path, value in _leaves(parsed, "") if before[path] != value}

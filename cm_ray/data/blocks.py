@@ -9,8 +9,8 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
+from cm_ray.data.arrow import pa
 from cm_ray.data.order import Unit, read_unit
 from cm_ray.data.shards import Shape
 

@@ -11,6 +11,7 @@ import numpy as np
 from cm_ray.data.images import pixel_batches
 from cm_ray.data.source import Batch, ReadOptions
 from cm_ray.errors import UserError
+from cm_ray.extras import needs
 
 _COUNT = 1797
 
@@ -24,6 +25,7 @@ class DigitsPart:
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
         """Yield (n, 8, 8, 1) images, the grey levels 0..16 scaled to 0..255."""
+        needs("sklearn", extra="train")
         from sklearn.datasets import load_digits
 
         table = load_digits()

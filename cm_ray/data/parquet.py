@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from cm_ray.data.arrow import pa, pq
 from cm_ray.data.images import batches, decode
 from cm_ray.data.source import Batch, ReadOptions, cut_pieces
 from cm_ray.errors import UserError

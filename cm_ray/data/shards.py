@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
+from cm_ray.data.arrow import pa, pq
 from cm_ray.data.fingerprint import ContentHash, fingerprint
 from cm_ray.data.source import Labels, Pixels
 from cm_ray.errors import UserError
@@ -99,7 +98,7 @@ class Manifest:
         Raises UserError when the folder holds no shards, shards of another version, or not all of them.
         """
         if not is_shard_folder(folder):
-            raise UserError(f"{folder} holds no shards ({MANIFEST}); make them with jobs/make_shards.py.")
+            raise UserError(f"{folder} holds no shards ({MANIFEST}); make them with cm-ray shards.")
         content = read_json(folder / MANIFEST)
         version = content.get("format") if isinstance(content, dict) else None
         if version != FORMAT:

@@ -125,9 +125,9 @@ def sampling_of(spec: ModelSpec, sampler: str = "", steps: int = 0, taus: tuple[
     exclude each other or do not fit the model.
     """
     if sum(map(bool, (sampler, steps, taus))) > 1:
-        raise UserError("Give one of --sampler, --steps and --taus.")
+        raise UserError("Give one of --sampler, --nfe and --taus.")
     if steps < 0:
-        raise UserError(f"--steps must be at least 1, not {steps}.")
+        raise UserError(f"--nfe must be at least 1, not {steps}.")
     if taus:
         sampler = "multistep@" + ",".join(map(repr, taus))
     elif steps:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from cm_ray.core.types import Images, Times, check_same_shape
 from cm_ray.errors import UserError
+from cm_ray.extras import needs
 from cm_ray.networks.lpips_distance import LPIPS
 from cm_ray.networks.vision import torchvision
 from cm_ray.storage.files import cache_root, download, sha256_of
@@ -76,6 +77,7 @@ def perceptual_distance(settings: LPIPS, *, random_trunk: bool = False) -> Perce
     Raises UserError when the trunk's weights are not to be had or are others.
     """
     torchvision()
+    needs("lpips", extra="scores")
     import lpips
 
     with warnings.catch_warnings():  # lpips speaks to torchvision as of old

@@ -14,12 +14,15 @@ from typing import Any
 
 import torch
 
+from cm_ray.extras import needs
+
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _declared: list[Any] = []  # a Library undoes its definitions when it is collected
 
 
 def torchvision() -> ModuleType:
     """Import and return torchvision, with the missing operators declared where they are missing."""
+    needs("torchvision", extra="scores")
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from cm_ray.editing.replacement import STROKE_TIMES
 from cm_ray.editing.tasks import Task, factors
 from cm_ray.errors import UserError
+from cm_ray.extras import needs
 from cm_ray.page.playground import CanvasContent, EditForm, Frame, Playground
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -32,10 +33,9 @@ HINTS: dict[str, str] = {
 
 def gradio() -> Any:
     """Return the module Gradio. Raises UserError, with the command to install it, when it is missing."""
-    try:
-        import gradio as module
-    except ImportError as error:
-        raise UserError("The page needs Gradio; run pip install 'cm_ray[app]'.") from error
+    needs("gradio", extra="app")
+    import gradio as module
+
     return module
 
 

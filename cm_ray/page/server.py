@@ -7,13 +7,12 @@ import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
-import tyro
 from PIL import Image
 
+from cm_ray.command_line.settings.app import PageSettings
 from cm_ray.data.uploads import MOST_BYTES, MOST_PIXELS
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
@@ -31,26 +30,8 @@ _POSTED = ("upload", "queue/join", "component_server", "cancel", "reset")
 """Paths that the page sends POST requests to."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PageSettings:
-    """Settings of the page: the model and the address."""
-
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """models:/NAME@champion, models:/NAME/3, a run directory or a model's folder."""
-    host: str = "127.0.0.1"
-    """Address to listen at. The page has no password: on 0.0.0.0 everyone who can reach it may use it."""
-    port: int = 7860
-    """Port to listen at."""
-    device: str = "auto"
-    """auto uses a GPU if there is one; otherwise cpu, cuda, cuda:1."""
-    tracking_uri: str = ""
-    """MLflow server or store of models:/ names; empty: $MLFLOW_TRACKING_URI, else runs/mlflow.db."""
-
-
 def serve(settings: PageSettings) -> None:
     """Serve the page until interrupted. Raises UserError when Gradio, model or port is not available."""
-    if not 0 < settings.port < 65536:
-        raise UserError(f"--port must be 1 to 65535, not {settings.port}.")
     with _bound(settings) as listening:
         app = application(settings)
         import uvicorn

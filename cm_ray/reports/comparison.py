@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cm_ray.extras import needs
 from cm_ray.metrics.score import Score
 from cm_ray.storage.files import written_aside
 
@@ -101,6 +102,7 @@ def _csv(cells: Sequence[Cell]) -> str:
 
 def _plot(cells: Sequence[Cell], file: Path, title: str) -> None:
     """Draw score against NFE with a line per method; a method with a single sampler is a horizontal line."""
+    needs("matplotlib", extra="train")
     import matplotlib
 
     matplotlib.use("Agg")

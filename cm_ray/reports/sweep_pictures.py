@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from cm_ray.extras import needs
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.files import written_aside
 from cm_ray.sweeps.space import Named, Space
@@ -37,6 +38,7 @@ def draw_pictures(
     seeds: int,
 ) -> list[Path]:
     """Draw the plots that there are enough trials for, into the folder; return their paths."""
+    needs("matplotlib", extra="train")
     import matplotlib
     from matplotlib import pyplot
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cm_ray.extras import needs
 from cm_ray.storage.files import written_aside
 
 
@@ -167,7 +168,7 @@ class TimePointsReport:
         lines = [
             f"# Time points of {self.model}",
             "",
-            f"| NFE | time points | `--ts`, `--steps {self.grid}` | {name} | ± | of a Karras grid |",
+            f"| NFE | time points | `--ts`, `--boundaries {self.grid}` | {name} | ± | of a Karras grid |",
             "|---:|---|---|---:|---:|---:|",
         ]
         for chosen in self.chosen:
@@ -201,6 +202,7 @@ def _plot(report: TimePointsReport, file: Path) -> None:
     Lines connect scores on the same samples; only these compare, since fewer samples give a larger distance.
     Fresh samples are those of the confirmation.
     """
+    needs("matplotlib", extra="train")
     import matplotlib
 
     matplotlib.use("Agg")

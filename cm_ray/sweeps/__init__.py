@@ -3,3 +3,7 @@
 A new kind of search space, sampler or study belongs here. The spaces themselves are files in
 `search_spaces/`, and `cm_ray.cluster.sweep` runs the trials.
 """
+
+from cm_ray.extras import needs
+
+needs("optuna", "scipy", extra="train")

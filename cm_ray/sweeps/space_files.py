@@ -13,8 +13,10 @@ from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Space
 from cm_ray.sweeps.space_checks import check_space
 
-FOLDER = Path(__file__).parents[2] / "search_spaces"
 VARIABLE = "SPACE"
+_INSTALLED = Path(__file__).parents[1] / "search_spaces"
+FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "search_spaces"
+"""The search spaces of cm_ray: a part of the package where it is installed, beside it in a checkout."""
 
 
 def load_space(name: str, changes: dict[str, Any]) -> Space:
@@ -41,7 +43,7 @@ def load_space(name: str, changes: dict[str, Any]) -> Space:
 
 def _run(file: Path) -> ModuleType:
     """Import a file as a module. Raises UserError with the message of any exception in the file."""
-    spec = importlib.util.spec_from_file_location(f"search_spaces.{file.stem}", file)
+    spec = importlib.util.spec_from_file_location(f"cm_ray.search_spaces.{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -74,9 +74,9 @@ def open_sampler(name: Sampler, *, seed: int, trials: int, objectives: int) -> B
     """
     startup = max(1, min(10, trials // _STARTUP_SHARE))
     if name == "gp" and objectives > 1:
-        raise UserError("--sampler gp has one objective: use tpe or nsga2 for two.")
+        raise UserError("--searcher gp has one objective: use tpe or nsga2 for two.")
     if name == "nsga2" and objectives == 1:
-        raise UserError("--sampler nsga2 is for two objectives: use tpe, gp, random or grid for one.")
+        raise UserError("--searcher nsga2 is for two objectives: use tpe, gp, random or grid for one.")
     with optuna_experiments():
         match name:
             case "tpe":

@@ -1,4 +1,4 @@
-"""Convert OpenAI's time points, such as ``--ts 0,22,39 --steps 40``, from and to `Points`.
+"""Convert OpenAI's time points, such as ``--ts 0,22,39 --boundaries 40``, from and to `Points`.
 
 OpenAI's indices descend in time and include both ends: index 0 is t_max and steps - 1 is t_min. Indices in
 `Points` ascend, i = steps - 1 - index, and leave the ends out.
@@ -20,7 +20,7 @@ def read_ts(ts: str, steps: int) -> Points:
     """
     where = f"--ts {ts} on a grid of {steps}"
     if steps < 2:
-        raise UserError(f"A grid needs at least 2 steps, not {steps}: say --steps 40.")
+        raise UserError(f"A grid needs at least 2 steps, not {steps}: say --boundaries 40.")
     try:
         indices = [int(index) for index in ts.split(",")]
     except ValueError as error:

@@ -35,7 +35,7 @@ class MlflowTracker:
             parent=config.tracking.parent_run,
             strict=strict,
             meanwhile=f"training goes on, the log is kept in {run.root}, and "
-            f"`python jobs/track.py {run.root}` sends it later",
+            f"`cm-ray track {run.root}` sends it later",
         )
 
     def sync(self) -> None:

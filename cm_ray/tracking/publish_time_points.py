@@ -108,7 +108,7 @@ def _of_content(client: Any, uri: str, name: str, content: str, run_id: str) -> 
     if not found:
         raise UserError(
             f"{uri} has no version of {name!r} with the model before the search; "
-            "register it first with jobs/track.py."
+            "register it first with cm-ray track."
         )
     return min(found, key=lambda version: int(version.version))
 

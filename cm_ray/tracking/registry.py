@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.errors import UserError
+from cm_ray.extras import needs
 from cm_ray.metrics.score import Score, better, comparable, key_differences
 from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
 from cm_ray.runs.directory import default_run_dir
@@ -147,7 +148,7 @@ def existing_store(tracking_uri: str) -> str:
     check_uri(uri)
     file = database_file(uri)
     if file is not None and not file.is_file():  # MLflow would create an empty one
-        raise UserError(f"There is no MLflow store at {file}; give its address as --tracking.uri.")
+        raise UserError(f"There is no MLflow store at {file}; give its address as --tracking-uri.")
     return uri
 
 
@@ -166,6 +167,7 @@ def save_pyfunc(model: Path, folder: Path) -> None:
 
     Loading and serving it needs cm_ray, which its requirements list.
     """
+    needs("mlflow", extra="track")
     import mlflow.pyfunc
 
     example = ({"index": [0, 1]}, PARAMETERS)

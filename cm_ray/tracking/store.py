@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.errors import UserError
+from cm_ray.extras import needs
 
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 _SETTINGS = {
@@ -46,15 +47,16 @@ def database_file(uri: str) -> Path | None:
 
 def check_uri(uri: str) -> None:
     """Raise UserError when MLflow does not support this kind of store."""
+    _needs_mlflow()
     scheme, separator, rest = uri.partition("://")
     if not separator or not rest or scheme.partition("+")[0] not in _SCHEMES:
         raise UserError(
-            f"--tracking.uri {uri!r} is not the address of an MLflow store; give http://HOST:PORT, "
+            f"--tracking-uri {uri!r} is not the address of an MLflow store; give http://HOST:PORT, "
             "sqlite:////ABSOLUTE/PATH.db, or none."
         )
     if scheme.startswith("http") and "@" in rest:
         raise UserError(
-            "--tracking.uri contains a password, which would be logged; put user name and password into "
+            "--tracking-uri contains a password, which would be logged; put user name and password into "
             "$MLFLOW_TRACKING_USERNAME and $MLFLOW_TRACKING_PASSWORD instead."
         )
 
@@ -70,6 +72,7 @@ def check_model_name(name: str) -> None:
 @contextlib.contextmanager
 def calling_mlflow(timeout_s: int) -> Iterator[None]:
     """Call MLflow with this timeout per request, without retries, messages or telemetry."""
+    _needs_mlflow()
     settings = {**_SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s)}
     before = {name: os.environ.get(name) for name in settings}
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
@@ -98,6 +101,10 @@ def open_client(uri: str) -> Any:
     if file := database_file(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _needs_mlflow() -> None:
+    needs("mlflow", extra="track", instead="give --tracking-uri none")
 
 
 def is_missing(error: Exception) -> bool:

@@ -90,7 +90,7 @@ def _check_teacher(teacher: ModelSpec, config: Recipe, spec: ModelSpec) -> None:
     name = f"teacher.model {config.teacher.model if config.teacher else ''}"
     if teacher.diffusion.boundary != "none":
         raise UserError(
-            f"{name} is a consistency model; give a diffusion model, such as jobs/edm_cifar.py trains."
+            f"{name} is a consistency model; give a diffusion model, such as cm-ray train edm_cifar10 trains."
         )
     _check_same_images(teacher, spec, name)
 

@@ -7,7 +7,8 @@ import pytest
 from cm_ray import recipes
 from cm_ray.budget.measured_memory import measured_memory
 from cm_ray.budget.memory import most_rows, parts_for, training_memory
-from cm_ray.budget.memory_table import MARGIN, MemoryQuestion, memory_table
+from cm_ray.budget.memory_table import MARGIN, memory_table
+from cm_ray.command_line.settings.memory import MemoryQuestion
 from cm_ray.networks.model import ModelSpec
 from cm_ray.settings.tree import override
 from cm_ray.training.engine import Engine

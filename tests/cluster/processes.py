@@ -20,7 +20,7 @@ SMALL = [
     *("--network.blocks", "1"),
     *("--evaluation.extractor", "none", "--evaluation.grid", "3"),
     *("--cluster.threads", "1"),
-    *("--tracking.uri", "none"),
+    *("--tracking-uri", "none"),
 ]
 """Options that make training a matter of milliseconds a step."""
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from cm_ray.cluster.edit.edit_files import edit
-from cm_ray.cluster.edit.edit_plan import Editing, plan_request
+from cm_ray.cluster.edit.edit_plan import plan_request
+from cm_ray.command_line.settings.edit import Editing
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.editing.files import edit_unit
@@ -56,7 +57,8 @@ def read(path):
 def run(model_folder, task, tmp_path, **settings):
     defaults = {"out": tmp_path / "out", "samples": 2}
     paths = {name: str(value) for name, value in settings.items() if name in ("image", "mask")}
-    return edit(Editing(task=task, **({"model": str(model_folder)} | defaults | settings | paths)))
+    nfe = {"nfe": settings.pop("steps")} if "steps" in settings else {}
+    return edit(Editing(task=task, **({"model": str(model_folder)} | defaults | settings | paths | nfe)))
 
 
 def expected(model_folder, task, y, *, seed, label=None, mask=None, index=0, **settings):
@@ -252,7 +254,7 @@ class TestBadInput:
             ("denoise", {}, "The noise level sigma must be above 0.002"),
             ("interpolate", {}, "interpolate goes from seed to seed"),
             ("interpolate", {"image": "", "frames": 1}, "--frames must be at least 2"),
-            ("interpolate", {"image": "", "steps": -1, "label": 1}, "--steps must be at least 1"),
+            ("interpolate", {"image": "", "nfe": -1, "label": 1}, "--nfe must be at least 1"),
             ("interpolate", {"image": ""}, "interpolate stays in a class, .*: give its --label"),
             ("interpolate", {"image": "", "resize": True}, "goes from seed to seed: leave --resize out"),
             ("stroke", {"frames": 3}, "--frames goes with interpolate, not with stroke"),

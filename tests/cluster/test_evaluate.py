@@ -17,10 +17,10 @@ from PIL import Image
 from cm_ray import recipes
 from cm_ray.cluster.evaluate import evaluate as module
 from cm_ray.cluster.evaluate.evaluate import GROUPS, evaluate
-from cm_ray.cluster.evaluate.evaluate_plan import Evaluation
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import name_of, run_of, yardstick
 from cm_ray.cluster.pool.sizing import Actors
+from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.shards import Manifest, load_all
@@ -463,7 +463,7 @@ def test_help_is_complete(monkeypatch, capsys):
         assert option in said.out
     text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", said.out).split())
     for sentence in (
-        "python jobs/evaluate.py runs/demo",
+        "cm-ray score runs/demo",
         "models:/NAME@ALIAS",
         "improved precision and recall",
         "0: as many as there are images to compare with",

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from cm_ray.cluster.data.make_shards import make_shards
+from cm_ray.command_line.commands import shards
+from cm_ray.command_line.settings.shards import Shards
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shard_writer import WORK
 from cm_ray.data.shards import Manifest, check_shards, load_all
 from cm_ray.errors import UserError
 from cm_ray.storage.files import locked
-from jobs.make_shards import MakeShards, make
 from tests.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -168,10 +169,10 @@ def test_manifest_tells_people_the_numbers(tmp_path):
 
 
 def test_the_job(tmp_path, capsys):
-    make(MakeShards(source="digits", out=tmp_path / "out", size=16, rows_per_shard=1000))
+    shards.run(Shards(source="digits", out=tmp_path / "out", size=16, rows_per_shard=1000))
     printed = capsys.readouterr()
     assert "1797 images of 16x16, 1 channels, 10 classes, 2 shards; fingerprint" in printed.out
     assert printed.err.splitlines() == ["shard 1 of 2", "shard 2 of 2"]
     with pytest.raises(UserError, match="did you mean 'digits'"):
-        make(MakeShards(source="digts", out=tmp_path / "no"))
+        shards.run(Shards(source="digts", out=tmp_path / "no"))
     assert not (tmp_path / "no").exists()

@@ -11,8 +11,8 @@ from PIL import Image
 
 from cm_ray.cluster.sweep import run_sweep as module
 from cm_ray.cluster.sweep.run_sweep import sweep
-from cm_ray.cluster.sweep.sweep_plan import Sweep
 from cm_ray.command_line.options import parse_changes
+from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.errors import UserError
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
@@ -202,10 +202,10 @@ def test_two_objectives_have_a_front(ray_cluster, tmp_path):
         ({"trials": -1}, "--trials must be at least 0, not -1"),
         ({"reduction": 1}, "--reduction must be at least 2"),
         ({"trials": 5}, "A grid determines --trials itself"),
-        ({"sampler": "gp", "scheduler": "asha"}, "gp needs finished ones: leave it out"),
-        ({"sampler": "gp", "grace": 5}, "--grace and --reduction belong to asha"),
+        ({"searcher": "gp", "scheduler": "asha"}, "gp needs finished ones: leave it out"),
+        ({"searcher": "gp", "grace": 5}, "--grace and --reduction belong to asha"),
         ({"scheduler": "none", "reduction": 2}, "--grace and --reduction belong to asha"),
-        ({"sampler": "nsga2"}, "nsga2 is for two objectives"),
+        ({"searcher": "nsga2"}, "nsga2 is for two objectives"),
         ({"storage": "nonsense"}, "--storage nonsense cannot be opened"),
         ({"tracking_uri": "nonsense"}, "'nonsense' is not the address of an MLflow store"),
         ({"space": "nowhere"}, "no search space 'nowhere'"),

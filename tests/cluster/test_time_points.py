@@ -23,8 +23,8 @@ from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.cluster.time_points import find as module
 from cm_ray.cluster.time_points import point_search
 from cm_ray.cluster.time_points.find import find_time_points
-from cm_ray.cluster.time_points.point_plan import TimePointSearch
 from cm_ray.cluster.time_points.point_scores import WANTED, Kept, resampled_means
+from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Denoising
 from cm_ray.core.times import karras_times
@@ -81,8 +81,8 @@ def make_run(folder, diffusion=None):
 
 def search(run, name="search", **changes):
     settings = {
-        "steps": 3,
-        "grid": 10,
+        "nfe": 3,
+        "boundaries": 10,
         "budget": 320,
         "first": 80,
         "batch_size": 40,
@@ -206,9 +206,9 @@ def test_the_model_samples_by_its_points_from_then_on(warm, run, capsys, monkeyp
 
     monkeypatch.chdir(run.root)
     for out, how in [
-        ("a", ["--steps", "3"]),
+        ("a", ["--nfe", "3"]),
         ("b", ["--taus", *map(str, taus[2])]),
-        ("c", ["--ts", result(found)["chosen"][2]["ts"], "--steps", "10"]),
+        ("c", ["--ts", result(found)["chosen"][2]["ts"], "--boundaries", "10"]),
     ]:
         monkeypatch.setattr(sys, "argv", ["sample.py", str(run.root), "--samples", "4", "--out", out, *how])
         with pytest.raises(SystemExit) as ended:
@@ -311,15 +311,15 @@ def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"steps": 1}, "has no time points to search"),
+        ({"nfe": 1}, "has no time points to search"),
         ({"first": 400}, "must be 1 to its budget"),
         ({"data": "nowhere"}, "no data set and no path"),
         ({"extractor": "nothing"}, "no extractor 'nothing'"),
         ({"extractor": "cifar-resnet20", "weights": "/nowhere"}, "SHA-256"),
         ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
         ({"budget": 1}, "--budget must be at least 2, not 1"),
-        ({"grid": -1}, "--grid must be at least 0, not -1"),
-        ({"grid": 3}, "no room for 2 points between its ends: take --grid 4"),
+        ({"boundaries": -1}, "--boundaries must be at least 0, not -1"),
+        ({"boundaries": 3}, "no room for 2 points between its ends: take --boundaries 4"),
         ({"passes": -1}, "--passes must be at least 0, not -1"),
         ({"seed": -2}, "--seed must be at least 0, not -2"),
         ({"probes": -1}, "--probes must be at least 0, not -1"),
@@ -519,7 +519,19 @@ def test_a_search_that_is_killed_goes_on(run):
     """SIGKILL of the driver, with a Ray of its own, whenever it has remembered more; then to the end."""
     calm = find_time_points(search(run, "calm", update=False))
     folder = run.root.with_name("killed")
-    options = ["--steps", 3, "--grid", 10, "--budget", 320, "--first", 80, "--batch-size", 40, "--no-update"]
+    options = [
+        "--nfe",
+        3,
+        "--boundaries",
+        10,
+        "--budget",
+        320,
+        "--first",
+        80,
+        "--batch-size",
+        40,
+        "--no-update",
+    ]
     options += ["--tracking-uri", "none", "--actors.count", 2, "--actors.cpus-each", 0.5]
     command = processes.job("time_points.py", run.root, *options, "--run-dir", folder)
 

@@ -188,7 +188,8 @@ def test_base_images_are_pinned_and_of_our_ray_and_python():
 
 
 def test_ray_versions_agree():
-    (requirement,) = (r for r in map(Requirement, PYPROJECT["dependencies"]) if r.name == "ray")
+    train = map(Requirement, PYPROJECT["optional-dependencies"]["train"])
+    (requirement,) = (requirement for requirement in train if requirement.name == "ray")
     assert requirement.specifier.contains(pinned("ray"))
     assert rayjob_documents()[1]["spec"]["rayClusterSpec"]["rayVersion"] == pinned("ray")
 
@@ -197,7 +198,9 @@ def test_ray_versions_agree():
 def test_copied_files_exist_and_are_in_the_build_context(name):
     patterns = (REPO / ".dockerignore").read_text().splitlines()
     context = exclude_paths(str(REPO), [p for p in patterns if p and not p.startswith("#")])
-    assert {"pyproject.toml", "constraints.txt", "cm_ray", "jobs", "search_spaces"} <= set(copied(name))
+    assert {"pyproject.toml", "setup.py", "constraints.txt", "cm_ray", "jobs", "search_spaces"} <= set(
+        copied(name)
+    )
     for source in copied(name):
         assert (REPO / source).exists(), f"COPY {source}: there is no such file"
         assert source in context, f"COPY {source}: .dockerignore keeps it out"
@@ -362,7 +365,7 @@ def test_mlflow_server_knows_the_flags_and_lets_the_jobs_in():
     assert run.returncode == 0, run.stderr
     assert set(flags) <= set(re.findall(r"--[a-z][a-z-]*", run.stdout))
     hosts = flags["--allowed-hosts"].split(",")
-    addresses = re.findall(r"--tracking\.uri http://(\S+)", (DOCKER / "README.md").read_text())
+    addresses = re.findall(r"--tracking-uri http://(\S+)", (DOCKER / "README.md").read_text())
     assert set(addresses) == {f"mlflow:{flags['--port']}"}
     assert all(
         is_allowed_host_header(hosts, host) for host in (*addresses, "127.0.0.1:5000", "localhost:5000")

@@ -159,7 +159,7 @@ class TestOnACluster:
         )
         train(config)
         assert (tmp_path / "run" / "result.json").exists()
-        assert "jobs/track.py" in capsys.readouterr().err
+        assert "cm-ray track" in capsys.readouterr().err
         lineage = (tmp_path / "run" / "lineage.json").read_text()
         assert '"data.skipped": "1"' in lineage
 

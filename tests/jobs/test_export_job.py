@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from cm_ray.cluster.evaluate.evaluate_plan import Evaluation, evaluated_model
+from cm_ray.cluster.evaluate.evaluate_plan import evaluated_model
 from cm_ray.cluster.time_points.find import _own
+from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.reading import load_model, network_digest
@@ -46,14 +47,14 @@ def run_directory(tmp_path):
 
 
 def images(job, named, out):
-    done = job("sample.py", named, "--samples", 5, "--out", out, "--steps", 2)
+    done = job("sample.py", named, "--samples", 5, "--out", out, "--nfe", 2)
     assert done.code == 0, done.err
     return np.load(out.with_suffix(".npz"))["arr_0"]
 
 
 @pytest.mark.parametrize("kind", ["diffusers", "safetensors", "model"])
 def test_an_export_is_sampled_as_the_run_is(kind, job, run_directory, tmp_path):
-    done = job("export.py", run_directory, "--format", kind, "--out", tmp_path / "out", "--grid", 30)
+    done = job("export.py", run_directory, "--format", kind, "--out", tmp_path / "out", "--boundaries", 30)
     assert done.code == 0, done.err
     exported = done.out.splitlines()[0]
     if kind == "diffusers":

@@ -245,11 +245,11 @@ def with_network(**changes):
         (spec_of(IMAGENET, 64, 0, boundary="piecewise"), 40, "it is piecewise"),
         (spec_of(IMAGENET, 64, 0, column="vp"), 40, "its column is vp"),
         (spec_of(IMAGENET, 64, 0, time_scale=1.0), 40, "its time scale is 1, and the pipeline's is 1000"),
-        (SPECS["convolutions"], 1, "--grid must be at least 2"),
+        (SPECS["convolutions"], 1, "--boundaries must be at least 2"),
         (
             dataclasses.replace(SPECS["convolutions"], time_points=((1.0, 0.9),)),
             5,
-            r"--grid 5 does not tell the time points \[1.0, 0.9\] apart",
+            r"--boundaries 5 does not tell the time points \[1.0, 0.9\] apart",
         ),
     ],
 )

@@ -99,8 +99,8 @@ def test_what_is_asked_of_a_model():
     assert sampling_of(DENOISER, steps=18).evaluations == 35
     for wrong, sentence in [
         ({"taus": (1.0, 2.0)}, "must descend between 80 and 0.002"),
-        ({"steps": 2, "taus": (1.0,)}, "Give one of --sampler, --steps and --taus"),
-        ({"steps": -1}, "--steps must be at least 1"),
+        ({"steps": 2, "taus": (1.0,)}, "Give one of --sampler, --nfe and --taus"),
+        ({"steps": -1}, "--nfe must be at least 1"),
         ({"sampler": "heun:3"}, "is for diffusion models"),
     ]:
         with pytest.raises(UserError, match=sentence):

@@ -15,11 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
+from cm_ray.command_line.settings.app import PageSettings
 from cm_ray.data.uploads import MOST_BYTES
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import sampling_of, to_uint8
-from cm_ray.page.server import PageSettings, application, serve
+from cm_ray.page.server import application, serve
 from cm_ray.sampling.pictures import grid_picture
 from tests.absent import installed
 from tests.cluster.tiny import NETWORK, make_tiny_run

@@ -150,7 +150,7 @@ def test_a_server_that_is_away_never_hurts_and_is_told_later(
     assert said.out == ""
     assert said.err.count("\n") == 1
     assert f"at {uri} (it does not answer); training goes on" in said.err
-    assert f"python jobs/track.py {run.root}" in said.err
+    assert f"cm-ray track {run.root}" in said.err
     with pytest.raises(UserError, match=f"Could not send .* to {uri}"):
         resend(run)
     with pytest.raises(UserError, match="Could not fetch"):

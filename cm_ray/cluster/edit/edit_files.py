@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cm_ray.cluster.edit.edit_plan import Editing, check_editing, plan_request
+from cm_ray.cluster.edit.edit_plan import check_editing, plan_request
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
+from cm_ray.command_line.settings.edit import Editing
 from cm_ray.editing.files import EditRequest, compared, content_digests, edit_unit, read_inputs
 from cm_ray.editing.model_edits import interpolation_steps
 from cm_ray.editing.results import Origin, ResultFolder
@@ -86,7 +87,7 @@ def _interpolate(settings: Editing, place: Path) -> list[Path]:
     """Make the ways between two seeds: a row of the grid and a file per frame each."""
     model = load_model(place, settings.device)
     check_editing(settings, model.spec)
-    sampling = sampling_of(model.spec, steps=settings.steps, taus=settings.taus)
+    sampling = sampling_of(model.spec, steps=settings.nfe, taus=settings.taus)
     other = settings.seed + 1 if settings.to_seed is None else settings.to_seed
     shape = settings.samples, settings.frames
     made_by = _digest(network_digest(place), sampling.text, settings.seed, other, settings.label)
@@ -101,7 +102,7 @@ def _interpolate(settings: Editing, place: Path) -> list[Path]:
 
 def _ways(settings: Editing, model: Model, other: int) -> Tensor:
     """Return the images of all ways to the seed `other`, uint8 (samples * frames, c, h, w)."""
-    sampling = sampling_of(model.spec, steps=settings.steps, taus=settings.taus)
+    sampling = sampling_of(model.spec, steps=settings.nfe, taus=settings.taus)
     device = next(model.parameters()).device
     ways = torch.arange(settings.samples, device=device).repeat_interleave(settings.frames)
     alpha = torch.linspace(0, 1, settings.frames, device=device).repeat(settings.samples)

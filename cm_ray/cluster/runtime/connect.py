@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import ray
 
-from cm_ray.command_line.options import DEBUG_VARIABLE
-from cm_ray.errors import UserError
+from cm_ray.errors import DEBUG_VARIABLE, UserError
 from cm_ray.recipes.sections import ClusterSettings
 
 DATA_CPUS = 0.25

@@ -2,3 +2,7 @@
 
 A new option of sweeps belongs in `sweep_plan`, a new scheduler beside `asha`.
 """
+
+from cm_ray.extras import needs
+
+needs("optuna", "scipy", extra="train")

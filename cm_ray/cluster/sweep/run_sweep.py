@@ -18,11 +18,12 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.sweep.asha import RememberingASHA
 from cm_ray.cluster.sweep.searcher import StudySearch
-from cm_ray.cluster.sweep.sweep_plan import Sweep, check_sweep, share
+from cm_ray.cluster.sweep.sweep_plan import check_sweep, share
 from cm_ray.cluster.sweep.sweep_table import SweepTable
 from cm_ray.cluster.sweep.sweep_trial import Trials, run_trial
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.cluster.train.run import train
+from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.errors import UserError
 from cm_ray.recipes.recipe import check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
@@ -91,7 +92,7 @@ class _Driver:
 
     def __init__(self, settings: Sweep, space: Space, run: RunDirectory) -> None:
         self.settings, self.space, self.run = settings, space, run
-        self.sampler: Sampler = settings.sampler or space.sampler
+        self.sampler: Sampler = settings.searcher or space.sampler
         self.scheduler = check_sweep(settings, space, self.sampler)
         self.seeds = settings.seeds or space.seeds
         self.count = len(space.grid()) if self.sampler == "grid" else settings.trials or space.trials

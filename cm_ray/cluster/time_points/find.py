@@ -14,8 +14,9 @@ from typing import Any
 
 from cm_ray.cluster.pool.reference import Yardstick, name_of, run_of, tracking_uris, yardstick
 from cm_ray.cluster.runtime.connect import connected
-from cm_ray.cluster.time_points.point_plan import Plan, TimePointSearch
+from cm_ray.cluster.time_points.point_plan import Plan
 from cm_ray.cluster.time_points.point_search import Search
+from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import network_digest, read_model
@@ -142,7 +143,7 @@ def _update(settings: TimePointSearch, folder: Path, run: RunDirectory, before: 
     else:
         write_json(folder / SPEC, spec_to_dict(spec))
         named = run.root if folder == run.model else settings.model
-        say(f"{folder / SPEC} has the time points: python jobs/sample.py {named} --steps 2")
+        say(f"{folder / SPEC} has the time points: cm-ray sample {named} --nfe 2")
         if (told := registered_as(folder)) is None:
             return
         source = told.version["name"]

@@ -78,7 +78,7 @@ class Search:
         settings, actors = self.plan.settings, plan_actors(self.plan.settings.actors, node_resources())
         self.probes = self._settled_probes(actors.count)
         say(
-            f"{self.run.root}: up to {settings.steps} evaluations on a grid of {self.plan.grid}, "
+            f"{self.run.root}: up to {settings.nfe} evaluations on a grid of {self.plan.grid}, "
             f"{settings.spend}, {self.measure.extractor.name}, {actors}"
         )
         with SamplerPool(self.measure.opener, actors) as pool:
@@ -118,7 +118,7 @@ class Search:
         for stage in find_points(
             scores,
             self.plan.grid,
-            settings.steps - 1,
+            settings.nfe - 1,
             strategy=settings.spend,
             method=method_named(settings.method, actors=self.probes),
             budget=self.plan.budget,

@@ -40,6 +40,6 @@ def prepare_shards(data: DataSettings) -> tuple[Path, Manifest]:
     if data.size and manifest.shape[1:] != (data.size, data.size):
         raise UserError(
             f"{folder} holds images of {manifest.shape[2]}x{manifest.shape[1]}, not of --data.size "
-            f"{data.size}; make shards of that size with jobs/make_shards.py, or give --data.size 0."
+            f"{data.size}; make shards of that size with cm-ray shards, or give --data.size 0."
         )
     return folder, manifest

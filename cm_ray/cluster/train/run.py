@@ -93,7 +93,7 @@ class Run:
             tracker.finish("FAILED")
             raise
         tracker.finish("FINISHED")
-        say(f"{summary(self.run)}\n  try: python jobs/sample.py {self.run.root} --samples 25")
+        say(f"{summary(self.run)}\n  try: cm-ray sample {self.run.root} --samples 25")
 
     def _train(self, tracker: Tracker) -> None:
         steps = CheckpointStore(self.run.checkpoints, self.config.checkpoint.keep).steps()

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cm_ray.core.noise import Purpose, uniform
+from cm_ray.extras import needs
 from cm_ray.metrics.extractors.inference import check_images
 from cm_ray.storage.files import cache_root, written_aside
 
@@ -77,6 +78,7 @@ class DigitsExtractor:
 
 def load_digits_images() -> tuple[Tensor, Tensor]:
     """Return scikit-learn's digits: uint8 images (1797, 1, 8, 8), 0..255, and int64 labels (1797,)."""
+    needs("sklearn", extra="train")
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from cm_ray.errors import UserError, closest
+from cm_ray.extras import needs
 from cm_ray.metrics.extractors.custom import open_custom
 from cm_ray.metrics.extractors.extractor import Extractor
 
@@ -52,6 +53,7 @@ def _open_inception(device: torch.device | str, weights: Path | str, resizing: s
 
 
 def _open_clean_fid(device: torch.device | str, weights: Path | str, resizing: str) -> Extractor:
+    needs("cleanfid", "scipy", extra="scores")
     from cm_ray.metrics.extractors.clean_fid import CleanFIDExtractor
 
     return CleanFIDExtractor.open(device, weights=weights, resizing=resizing)

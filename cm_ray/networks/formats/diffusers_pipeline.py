@@ -236,7 +236,7 @@ def _check_fits(spec: ModelSpec, boundaries: int) -> None:
             network.channel_mult[0] == 1,
             f"network.channel_mult begins with {network.channel_mult[0]}, and diffusers' with 1",
         ),
-        (boundaries >= 2, f"--grid must be at least 2, not {boundaries}"),
+        (boundaries >= 2, f"--boundaries must be at least 2, not {boundaries}"),
     ]:
         if not holds:
             raise UserError(f"This model does not go into a ConsistencyModelPipeline: {sentence}.")
@@ -252,7 +252,9 @@ def _timesteps(taus: tuple[float, ...], diffusion: Diffusion, boundaries: int) -
     straight = 1 / diffusion.rho
     nearest = (grid**straight - points[:, None] ** straight).abs().argmin(dim=1).tolist()
     if nearest != sorted({*nearest}):
-        raise UserError(f"--grid {boundaries} does not tell the time points {list(taus)} apart: take more.")
+        raise UserError(
+            f"--boundaries {boundaries} does not tell the time points {list(taus)} apart: take more."
+        )
     return tuple(reversed(nearest))
 
 

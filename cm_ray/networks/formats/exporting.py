@@ -6,7 +6,6 @@ A directory for diffusers is in `diffusers_pipeline`.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import logging
 import warnings
@@ -21,6 +20,7 @@ from torch.export import Dim, ExportedProgram
 
 from cm_ray.core.types import Images, Labels
 from cm_ray.errors import UserError
+from cm_ray.extras import needs
 from cm_ray.networks.formats.reading import SPEC_KEY
 from cm_ray.networks.model import Model, spec_to_dict
 from cm_ray.storage.files import written_aside
@@ -67,8 +67,7 @@ def write_onnx(file: Path, model: Model) -> None:
     Raises UserError for a diffusion model, for one that is too big for the format, and where onnx and
     onnxscript are not installed.
     """
-    if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")):
-        raise UserError("ONNX needs two more packages: pip install 'cm_ray[onnx]'.")
+    needs("onnx", "onnxscript", extra="onnx")
     if (size := sum(weights.nbytes for weights in model.network.parameters())) > _MOST_BYTES:
         raise UserError(f"{size / 1e9:.1f} GB of weights do not go into an ONNX file: export them as torch.")
     program = _program(model)

@@ -1,0 +1,35 @@
+"""The command that draws images from a model."""
+
+from __future__ import annotations
+
+from cm_ray.command_line.settings.sample import Sample
+from cm_ray.networks.formats.reading import load_model
+from cm_ray.networks.model import ModelSpec, sampling_of
+from cm_ray.sampling.pictures import save_samples
+from cm_ray.sampling.requests import Request, sample_all
+from cm_ray.sampling.text import ONE_STEP, Sampling
+from cm_ray.time_points.openai_indices import read_ts, taus
+from cm_ray.tracking.locate import locate_model
+
+
+def run(args: Sample) -> None:
+    """Draw the images and print the files. Raises UserError when there is no such model."""
+    model = load_model(locate_model(args.model, args.tracking_uri), args.device)
+    request = Request(
+        count=args.samples,
+        seed=args.seed,
+        sampling=_sampling(args, model.spec),
+        label=args.label,
+        unit=args.batch_size,
+    )
+    images, labels = sample_all(model, request)
+    for path in save_samples(images, args.out, labels=labels):
+        print(path)
+
+
+def _sampling(args: Sample, spec: ModelSpec) -> Sampling:
+    if not args.ts:
+        return sampling_of(spec, args.sampler, args.nfe, args.taus)
+    ends = {"t_min": spec.diffusion.t_min, "t_max": spec.diffusion.t_max, "rho": spec.diffusion.rho}
+    points = taus(read_ts(args.ts, args.boundaries), args.boundaries, **ends)
+    return sampling_of(spec, taus=points) if points else sampling_of(spec, ONE_STEP)

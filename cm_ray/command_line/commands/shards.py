@@ -1,0 +1,31 @@
+"""The command that makes shards."""
+
+from __future__ import annotations
+
+from cm_ray.cluster.data.make_shards import make_shards
+from cm_ray.cluster.runtime.connect import connected
+from cm_ray.command_line.settings.shards import Shards
+from cm_ray.data.open_source import open_source
+from cm_ray.runs.console import shown
+
+
+def run(args: Shards) -> None:
+    """Make the shards and print their number, shape and fingerprint. Raises UserError on bad images."""
+    with shown("byte") as fetched, shown("shard") as progress:
+        source = open_source(args.source, args.split, fetched)  # its errors need not wait for Ray
+        with connected():
+            manifest = make_shards(
+                source,
+                args.out,
+                rows_per_shard=args.rows_per_shard,
+                size=args.size,
+                on_bad_image=args.on_bad_image,
+                progress=progress,
+            )
+    channels, height, width = manifest.shape
+    skipped = f", {manifest.skipped} bad ones skipped" if manifest.skipped else ""
+    print(
+        f"{args.out}: {manifest.count} images of {width}x{height}, {channels} channels, "
+        f"{manifest.classes} classes, {len(manifest.shards)} shards{skipped}; "
+        f"fingerprint {manifest.fingerprint[:16]}"
+    )

@@ -1,0 +1,142 @@
+"""The console command `cm-ray`: its subcommands, which the files of jobs/ call, too.
+
+Answers to --help, mistyped options and refused settings come before torch and Ray are imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cm_ray.command_line.options import exit_code, parse, without_debug
+from cm_ray.command_line.postponed import load, postpone
+from cm_ray.errors import UserError, closest
+
+_COMMANDS = "cm_ray.command_line.commands"
+_SETTINGS = "cm_ray.command_line.settings"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand, whose modules are imported when it is called."""
+
+    summary: str
+    """What it does, in the list of commands."""
+    parse: str
+    """Dotted name of the dataclass of its settings, or of a function of (arguments, prog=) that parses
+    them."""
+    run: str
+    """Dotted name of the function that is called with the settings."""
+
+
+COMMANDS = {
+    "train": Command(
+        "Train a preset, and go on with an interrupted run.",
+        "cm_ray.command_line.training.parse_training",
+        "cm_ray.cluster.train.run.train",
+    ),
+    "sample": Command("Draw images from a model.", f"{_SETTINGS}.sample.Sample", f"{_COMMANDS}.sample.run"),
+    "score": Command(
+        "Score a model, or any images, against a data set.",
+        f"{_SETTINGS}.score.Evaluation",
+        f"{_COMMANDS}.score.run",
+    ),
+    "sweep": Command(
+        "Search for settings with Ray Tune and Optuna.", f"{_SETTINGS}.sweep.Sweep", f"{_COMMANDS}.sweep.run"
+    ),
+    "time-points": Command(
+        "Find the time points of multistep sampling.",
+        f"{_SETTINGS}.time_points.TimePointSearch",
+        f"{_COMMANDS}.time_points.run",
+    ),
+    "edit": Command("Edit images with a model.", f"{_SETTINGS}.edit.Editing", f"{_COMMANDS}.edit.run"),
+    "export": Command(
+        "Write a model for other tools.", f"{_SETTINGS}.export.Export", f"{_COMMANDS}.export.run"
+    ),
+    "app": Command(
+        "Show a page to try a model in the browser.",
+        f"{_SETTINGS}.app.PageSettings",
+        "cm_ray.page.server.serve",
+    ),
+    "shards": Command("Turn images into shards.", f"{_SETTINGS}.shards.Shards", f"{_COMMANDS}.shards.run"),
+    "memory": Command(
+        "Estimate the memory of a training.",
+        f"{_SETTINGS}.memory.MemoryQuestion",
+        f"{_COMMANDS}.memory.run",
+    ),
+    "paper-table": Command(
+        "Make the paper's table for one data set.",
+        f"{_SETTINGS}.paper_table.PaperTable",
+        f"{_COMMANDS}.paper_table.run",
+    ),
+    "track": Command(
+        "Send a run to MLflow after the server was away.",
+        f"{_SETTINGS}.track.Track",
+        f"{_COMMANDS}.track.run",
+    ),
+}
+"""Every subcommand by name."""
+
+
+def main() -> None:
+    """Run `cm-ray` on this process's arguments and exit with its code."""
+    sys.exit(run(sys.argv[1:], prog="cm-ray"))
+
+
+def job(*words: str) -> None:
+    """Run a subcommand as a script of jobs/ does: `words`, then this process's arguments; exit with its code.
+
+    words: the name of the subcommand, and arguments that come first, such as the name of a preset.
+    """
+    sys.exit(run([*words, *sys.argv[1:]]))
+
+
+def run(arguments: Sequence[str], *, prog: str | None = None) -> int:
+    """Run the subcommand that the first argument names; return the exit code.
+
+    prog: name of the program in help texts; None stands for the running script's. Exit codes are those of
+    `cm_ray.command_line.options.exit_code`. Exits with 2 on options that do not parse, 0 after --help.
+    """
+    postpone()
+    return exit_code(lambda: _parse_and_run(without_debug(arguments), prog))
+
+
+def _parse_and_run(arguments: list[str], prog: str | None) -> None:
+    if arguments[:1] in ([], ["--help"], ["-h"]):
+        print(_list_of_commands())
+        return
+    name = arguments[0]
+    if name not in COMMANDS:
+        raise UserError(f"There is no command {name!r}: {closest(name, list(COMMANDS))}")
+    command = COMMANDS[name]
+    parser, shown = _named(command.parse), f"{prog} {name}" if prog else None
+    if isinstance(parser, type):
+        settings: object = parse(parser, arguments[1:], prog=shown)
+    else:
+        settings = parser(arguments[1:], prog=shown)
+    load()  # what runs from here on may start threads and pickle modules
+    _named(command.run)(settings)
+
+
+def _named(dotted: str) -> Any:
+    """Return a function or class by its dotted name."""
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _list_of_commands() -> str:
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            "usage: cm-ray COMMAND [options]",
+            "",
+            "Train, tune and use consistency models on one machine or a Ray cluster.",
+            "",
+            *(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()),
+            "",
+            "cm-ray COMMAND --help shows the options of a command.",
+        ]
+    )

@@ -1,0 +1,31 @@
+"""Settings of the command that makes shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """Turn images into shards: cm-ray shards /data/photos --out /data/photos-64 --size 64
+
+    SOURCE is the name of a data set (digits, cifar10), a folder of image files (sub-folders are classes), or
+    Parquet files as on the Hugging Face hub. The same command goes on after an interruption.
+    """
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """digits, cifar10, or the path of a folder of images, a Parquet file or a folder of them."""
+    out: Path
+    """Folder for the shards; on a cluster, one that all nodes share."""
+    split: str = "train"
+    """Split of a data set that has several."""
+    size: int = 0
+    """Crop the centre to a square and resize it to this many pixels; 0 takes images as they are."""
+    on_bad_image: Literal["raise", "skip"] = "raise"
+    """What to do with an image that cannot be decoded; skipped ones are counted in the manifest."""
+    rows_per_shard: int = 8192
+    """Images per file."""
