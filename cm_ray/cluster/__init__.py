@@ -1,6 +1,6 @@
-"""Everything that touches Ray, and the only place that does.
+"""All code that uses Ray: training, sampling, scoring, searches and sweeps on a cluster.
 
-The rooms below it are named by what runs on the cluster. Code that works without Ray belongs in another room.
+Each sub-package is named after its job. Code that works without Ray belongs in another package.
 """
 
 from cm_ray.extras import needs
