@@ -31,7 +31,7 @@ from cm_ray.cluster.pool.reference import reference_set, run_of, yardstick
 from cm_ray.cluster.pool.sizing import Actors, plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
 from cm_ray.cluster.time_points.point_scores import WANTED, PointScores, resampled_means
-from cm_ray.cluster.train.prepare import prepare_shards
+from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.options import run_job
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
 from cm_ray.networks.formats.reading import load_model

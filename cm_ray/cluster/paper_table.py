@@ -10,8 +10,8 @@ from typing import Any
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import as_workers
 from cm_ray.cluster.runtime.connect import Plan, connected, node_resources, plan
-from cm_ray.cluster.train.prepare import prepare_shards
-from cm_ray.cluster.train.run import train
+from cm_ray.cluster.training.prepare import prepare_shards
+from cm_ray.cluster.training.run import train
 from cm_ray.command_line.settings.paper_table import DEFAULT, Method
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import SettingError, UserError

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cm_ray.cluster.edit.edit_files import edit
-from cm_ray.cluster.edit.edit_plan import plan_request
+from cm_ray.cluster.editing.edit_files import edit
+from cm_ray.cluster.editing.edit_plan import plan_request
 from cm_ray.command_line.settings.edit import Editing
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal
@@ -181,7 +181,7 @@ def test_what_another_edit_of_the_same_image_left_is_removed_and_no_more(model_f
 def test_a_repeat_goes_on(model_folder, tmp_path, image, monkeypatch):
     made = []
     monkeypatch.setattr(
-        "cm_ray.cluster.edit.edit_files.edit_unit",
+        "cm_ray.cluster.editing.edit_files.edit_unit",
         lambda model, request, first, count: made.append(first) or edit_unit(model, request, first, count),
     )
     settings = {"image": image, "label": 1, "samples": 2}

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from cm_ray import recipes
-from cm_ray.cluster.evaluate import evaluate as module
-from cm_ray.cluster.evaluate.evaluate import GROUPS, evaluate
+from cm_ray.cluster.evaluation import evaluate as module
+from cm_ray.cluster.evaluation.evaluate import GROUPS, evaluate
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import name_of, run_of, yardstick
 from cm_ray.cluster.pool.sizing import Actors
@@ -337,7 +337,7 @@ class TestScores:
 
 
 def digits_shards():
-    from cm_ray.cluster.train.prepare import prepare_shards
+    from cm_ray.cluster.training.prepare import prepare_shards
     from cm_ray.recipes.sections import DataSettings
 
     return prepare_shards(DataSettings(path="digits"))[0]
@@ -669,7 +669,7 @@ def test_names_of_samplers_with_many_time_points_fit_into_file_names():
 @pytest.mark.slow
 def test_a_trained_run_scores_what_its_result_says(warm, tmp_path):
     """The quick form takes the same score from the code of training."""
-    from cm_ray.cluster.train.run import train
+    from cm_ray.cluster.training.run import train
 
     changes = {
         **{"steps": 4, "batch_size": 8, "checkpoint.every": 4, "evaluation.every": 0, "cluster.threads": 1},

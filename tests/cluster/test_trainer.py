@@ -5,8 +5,8 @@ import torch
 
 from cm_ray import recipes
 from cm_ray.cluster.runtime.connect import node_resources, plan
-from cm_ray.cluster.train.prepare import prepare_shards
-from cm_ray.cluster.train.workers import Task, fit
+from cm_ray.cluster.training.prepare import prepare_shards
+from cm_ray.cluster.training.workers import Task, fit
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.runs.checkpoint import CheckpointStore

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cm_ray import recipes
-from cm_ray.cluster.train.run import train
+from cm_ray.cluster.training.run import train
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, ConstantDecay
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import SettingError, UserError
@@ -235,7 +235,7 @@ def test_models_to_begin_with_are_asked_for_by_trainings_alone():
 
 @pytest.mark.parametrize("preset", ["cd_digits", "ect_digits"])
 def test_a_missing_model_is_said_before_anything_is_written(preset, tmp_path, monkeypatch):
-    monkeypatch.setattr("cm_ray.cluster.train.run.connected", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setattr("cm_ray.cluster.training.run.connected", lambda: pytest.fail("Ray was started"))
     config = override(recipes.preset(preset), {"run_dir": str(tmp_path / "run")})
     with pytest.raises(UserError, match="is missing: it takes a run directory"):
         train(config)

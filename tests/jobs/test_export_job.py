@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cm_ray.cluster.evaluate.evaluate_plan import evaluated_model
+from cm_ray.cluster.evaluation.evaluate_plan import evaluated_model
 from cm_ray.cluster.time_points.find import _own
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.errors import UserError

@@ -15,7 +15,7 @@ from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import node_resources
 from cm_ray.cluster.time_points.point_plan import Plan
 from cm_ray.cluster.time_points.point_scores import WANTED, Measurement, PointScores
-from cm_ray.cluster.train.prepare import prepare_shards
+from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.errors import UserError
 from cm_ray.metrics.estimate import Estimate, infinitesimal_jackknife
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cm_ray.cluster.evaluate.evaluate_plan import EvaluatedModel, check_evaluation, evaluated_model
+from cm_ray.cluster.evaluation.evaluate_plan import EvaluatedModel, check_evaluation, evaluated_model
 from cm_ray.cluster.pool.cache import Remembered
 from cm_ray.cluster.pool.pool import PutModel, SamplerPool
 from cm_ray.cluster.pool.reference import (
@@ -26,7 +26,7 @@ from cm_ray.cluster.pool.reference import (
 from cm_ray.cluster.pool.result import Gathered, Wanted, joined
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
-from cm_ray.cluster.train.prepare import prepare_shards
+from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning

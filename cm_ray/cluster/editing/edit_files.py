@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cm_ray.cluster.edit.edit_plan import check_editing, plan_request
+from cm_ray.cluster.editing.edit_plan import check_editing, plan_request
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
