@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.precondition import EDM, VE, VP
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, sampling_of, save_model, to_uint8
@@ -110,7 +111,7 @@ def test_what_is_asked_of_a_model():
 
 
 @pytest.mark.parametrize("boundary", ["skip", "piecewise", "none"])
-@pytest.mark.parametrize("column", ["edm", "vp", "ve"])
+@pytest.mark.parametrize("column", [EDM(), VP(), VE()])
 def test_every_preconditioning_goes_through_the_network(column, boundary):
     spec = dataclasses.replace(SPEC, diffusion=Diffusion(column=column, boundary=boundary))
     made, x = model(spec), torch.randn(3, 1, 8, 8)

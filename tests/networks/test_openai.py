@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from cm_ray import recipes
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import ADM
 from cm_ray.networks.formats.openai import infer_network, placeholders, published_spec
 from cm_ray.networks.formats.reading import SPEC_KEY, is_model, load_model, read_model
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, spec_to_dict
@@ -157,7 +157,7 @@ def test_published_time_points():
         assert found == pytest.approx(tau, abs=6e-3)
 
 
-SMALL = Network(channels=64, channel_mult=(1, 2, 3), blocks=2, attention_resolutions=(8, 4), conditional=True)
+SMALL = ADM(channels=64, channel_mult=(1, 2, 3), blocks=2, attention_resolutions=(8, 4), conditional=True)
 
 
 @pytest.mark.parametrize("resample_blocks", [True, False])

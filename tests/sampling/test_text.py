@@ -6,7 +6,7 @@ from cm_ray import recipes
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
-from cm_ray.sampling.text import own_sampler, parse
+from cm_ray.sampling.text import parse
 
 CONSISTENCY, DENOISER = Diffusion(), Diffusion(boundary="none")
 
@@ -62,7 +62,7 @@ def test_grids_follow_rho():
 def test_the_models_own():
     assert parse("own", DENOISER, own="pd:4").text == "pd:4"
     assert parse("multistep:3", CONSISTENCY, time_points=((2.0,), (9.0, 1.0))).taus == (9.0, 1.0)
-    own = {name: own_sampler(preset()) for name, preset in recipes.PRESETS.items() if "digits" in name}
+    own = {name: preset().own_sampler() for name, preset in recipes.PRESETS.items() if "digits" in name}
     assert own == {
         "edm_digits": "heun:18",
         "cd_digits": "one-step",
@@ -71,7 +71,7 @@ def test_the_models_own():
         "ict_digits": "one-step",
         "ect_digits": "one-step",
     }
-    assert own_sampler(recipes.pd_digits(), 8) == "pd:8"
+    assert recipes.pd_digits().own_sampler(8) == "pd:8"
 
 
 def test_texts_become_parts_of_file_names():

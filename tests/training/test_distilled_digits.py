@@ -13,7 +13,6 @@ from cm_ray.metrics.extractors.registry import open_extractor, statistics_of
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import ModelSpec, sampling_of, to_uint8
-from cm_ray.sampling.text import own_sampler
 from cm_ray.settings.tree import override
 from cm_ray.training.engine import Batch, Engine
 
@@ -32,7 +31,7 @@ def trained(config, data, teacher=None):
         diffusion=config.diffusion,
         shape=(1, 8, 8),
         class_names=tuple("0123456789"),
-        sampler=own_sampler(config),
+        sampler=config.own_sampler(),
     )
     initial = teacher.network.state_dict() if teacher else None
     engine = Engine(config, spec, teacher=teacher, initial=initial)
