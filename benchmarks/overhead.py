@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from cm_ray import recipes
 from cm_ray.cluster.data.stream import stream_batches
 from cm_ray.cluster.runtime.connect import connected, node_resources, plan
-from cm_ray.cluster.train.prepare import model_spec, prepare_shards
+from cm_ray.cluster.train.prepare import prepare_shards
+from cm_ray.training.specification import model_spec
 from cm_ray.cluster.train.workers import Task, fit
 from cm_ray.command_line.options import run_job
 from cm_ray.data.order import memory_indices
@@ -38,7 +39,8 @@ from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import override
-from cm_ray.training.engine import Batch, Engine, Share
+from cm_ray.training.batch import Batch, Share
+from cm_ray.training.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import reference_set, run_of, yardstick
 from cm_ray.cluster.pool.sizing import Actors, plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
-from cm_ray.cluster.runtime.console import shown
+from cm_ray.runs.console import shown
 from cm_ray.cluster.time_points.point_scores import WANTED, PointScores, resampled_means
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.command_line.options import run_job

@@ -32,7 +32,8 @@ from cm_ray.command_line.options import run_job
 from cm_ray.networks.model import Model, ModelSpec, from_uint8
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.settings.tree import override
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 Precision = Literal["float32", "bfloat16"]
 Network = Literal["small", "digits", "cifar10", "imagenet64"]

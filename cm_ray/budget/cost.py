@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.recipes.recipe import Recipe
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 
 def training_flops(config: Recipe, spec: ModelSpec, teacher: Model | None = None) -> float:

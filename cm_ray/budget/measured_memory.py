@@ -17,7 +17,8 @@ from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.settings.tree import override
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 _STATUS, _MARK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _TINY = {

@@ -10,9 +10,8 @@ from typing import Any, Literal
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import as_workers
 from cm_ray.cluster.runtime.connect import Plan, connected, node_resources, plan
-from cm_ray.cluster.runtime.console import say
 from cm_ray.cluster.train.prepare import prepare_shards
-from cm_ray.cluster.train.run import FINAL_SEED, train
+from cm_ray.cluster.train.run import train
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
@@ -21,10 +20,12 @@ from cm_ray.recipes import preset
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.comparison import Cell, write_comparison
+from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.requests import Request
-from cm_ray.scoring.reference import reference_statistics
-from cm_ray.scoring.while_training import extractor_opener, noise_distance, score_samples
+from cm_ray.scoring.conclusion import FINAL_SEED
+from cm_ray.scoring.evaluator import extractor_opener, noise_distance, score_samples
+from cm_ray.scoring.reference import Shards, reference_statistics
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.tracking import Group
@@ -156,16 +157,16 @@ def _scored(table: Table, config: Recipe, entries: Iterator[_Entry]) -> tuple[li
     opener = extractor_opener(config.evaluation)
     assert opener is not None, "_configs has refused a recipe without an extractor"
     extractor = opener("cpu")
-    reference = reference_statistics(shards, extractor)
+    reference = reference_statistics(Shards(shards, manifest), extractor)
     count = config.evaluation.samples or manifest.count
-    noise = noise_distance(extractor, reference, manifest, count)
+    noise = noise_distance(extractor, reference, manifest.shape, count)
     workers = plan(config.cluster, node_resources())
 
     def measured(entry: _Entry) -> Cell:
         request = _request(entry, config, count)
         generated = pool.generate(pool.put(entry.model), request, frozenset(["statistics"]))
         assert generated.statistics is not None
-        score = score_samples(generated.statistics, reference, extractor, request, manifest)
+        score = score_samples(generated.statistics, reference, extractor, request, manifest.fingerprint)
         return Cell(
             method=entry.method,
             score=score.to_row(),

@@ -20,6 +20,12 @@ class Diffusion(NoiseLevels):
     boundary: BoundaryCondition = "skip"
     """f(x, t_min) = x by skip connections or piecewise, for consistency models; none: a denoiser."""
 
+    @classmethod
+    def of(cls, levels: NoiseLevels, column: Column, boundary: BoundaryCondition) -> Diffusion:
+        """Return noise levels together with a preconditioning."""
+        ends = {"t_min": levels.t_min, "t_max": levels.t_max, "rho": levels.rho}
+        return cls(column=column, boundary=boundary, **ends)
+
     @property
     def denoiser(self) -> bool:
         """Whether it is a diffusion model, which has no boundary condition."""

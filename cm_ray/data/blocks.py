@@ -1,4 +1,7 @@
-"""A unit of images as an Arrow block, for Ray Data's read tasks: imports little, so that they start fast."""
+"""Units of images as Arrow blocks, for the read tasks of Ray Data.
+
+The module imports little, so that the processes of read tasks start fast.
+"""
 
 from __future__ import annotations
 

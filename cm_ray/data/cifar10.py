@@ -26,16 +26,16 @@ _RECORD = 1 + 3 * 32 * 32  # a label, then the planes red, green, blue
 
 
 def cifar10_files(split: str, progress: Callable[[int, int], None] | None = None) -> list[Path]:
-    """Return the binary files of a split, in the cache; fetched and unpacked if they are not there.
+    """Return the binary files of a split from the cache, after downloading and unpacking them if needed.
 
     `progress` is called with bytes done and bytes in all. Raises UserError when the archive cannot be
-    had, naming its address and where to put it by hand.
+    downloaded; it names the address and the path for a file downloaded by hand.
     """
     folder = cache_root() / "cifar10" / SHA256[:16]
     files = [folder / name for name in SPLITS[split]]
     if all(file.is_file() for file in files):
         return files
-    with locked(folder / "lock"):  # workers of one machine share the cache
+    with locked(folder / "lock"):  # the workers of a machine share the cache
         if not all(file.is_file() for file in files):
             archive = download(URL, folder / URL.rsplit("/", 1)[-1], sha256=SHA256, progress=progress)
             _unpack(archive, folder)
@@ -44,7 +44,7 @@ def cifar10_files(split: str, progress: Callable[[int, int], None] | None = None
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Write the records of all splits into `folder`; only the known names are taken."""
+    """Write the files of records of all splits into `folder`; other members of the archive are ignored."""
     wanted = {name for names in SPLITS.values() for name in names}
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -66,7 +66,7 @@ class Cifar10Part:
     pieces: tuple[tuple[str, int, int], ...]
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
-        """Yield (n, 32, 32, 3) images; fetches the archive on a machine that has not got it."""
+        """Yield (n, 32, 32, 3) images; downloads the archive on a machine that does not have it."""
         folder = cifar10_files(self.split)[0].parent
         records = np.concatenate(
             [
@@ -92,17 +92,17 @@ class Cifar10Source:
 
     @property
     def name(self) -> str:
-        """The name of the source, with its split."""
+        """Name of the source, with its split."""
         return f"cifar10-{self.split}"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The ten classes."""
+        """Names of the ten classes."""
         return CLASS_NAMES
 
     @property
     def identity(self) -> str:
-        """SHA-256 over the split and the archive's digest."""
+        """SHA-256 of the split and the archive's digest."""
         return hashlib.sha256(f"cifar10 {self.split} {SHA256}".encode()).hexdigest()
 
     def parts(self, rows_per_part: int) -> list[Cifar10Part]:

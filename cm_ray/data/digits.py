@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 grey images of 8x8, always at hand; for tests and first tries."""
+"""The digits of scikit-learn, 1,797 grey images of 8x8: no download, for tests and first experiments."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _COUNT = 1797
 
 @dataclass(frozen=True, slots=True)
 class DigitsPart:
-    """Images start to stop."""
+    """Images `start` to `stop` of the digits."""
 
     start: int
     stop: int
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
-        """Yield (n, 8, 8, 1) images, the grey levels 0..16 spread over 0..255."""
+        """Yield (n, 8, 8, 1) images, the grey levels 0..16 scaled to 0..255."""
         from sklearn.datasets import load_digits
 
         table = load_digits()
@@ -34,7 +34,7 @@ class DigitsPart:
 
 @dataclass(frozen=True, slots=True)
 class DigitsSource:
-    """The whole of the digits. Raises UserError for a split other than train: there is none."""
+    """All digits. Raises UserError for a split other than "train", which is the only one."""
 
     split: str = "train"
 
@@ -44,17 +44,17 @@ class DigitsSource:
 
     @property
     def name(self) -> str:
-        """The name of the source."""
+        """Name of the source."""
         return "digits"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The ten digits."""
+        """Names of the ten classes."""
         return tuple("0123456789")
 
     @property
     def identity(self) -> str:
-        """Constant: the data set never changes."""
+        """Constant digest: the data set never changes."""
         return hashlib.sha256(b"digits 1797").hexdigest()
 
     def parts(self, rows_per_part: int) -> list[DigitsPart]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cm_ray.data.images import batches
+from cm_ray.data.images import batches, decode
 from cm_ray.data.source import Batch, ReadOptions
 from cm_ray.errors import UserError
 
@@ -18,7 +18,7 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def image_files(folder: Path, *, deep: bool) -> list[str]:
-    """Return the image files in `folder` (and below it, if `deep`), relative to it and sorted.
+    """Return the image files in `folder` (and below it, if `deep`), as sorted relative paths.
 
     Hidden files and folders are left out; links are followed.
     """
@@ -44,23 +44,25 @@ class FolderPart:
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
         """Decode the files; see `Part.read`."""
-        yield from batches(self._items(), options)
+        yield from batches(self._items(), options, decode)
 
     def _items(self) -> Iterator[tuple[str, bytes, int]]:
         for file, label in zip(self.files, self.labels, strict=True):
             path = Path(self.root) / file
             try:
                 data = path.read_bytes()
-            except OSError as error:  # not a bad image: a missing disk must not count as skipped images
-                raise UserError(f"Could not read {path} ({error.strerror}); all nodes need it.") from error
+            except OSError as error:  # not a bad image: images on a missing disk must not count as skipped
+                raise UserError(
+                    f"Could not read {path} ({error.strerror}); every machine must be able to read it."
+                ) from error
             yield str(path), data, label
 
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """Image files: all in one folder (no labels), or in one sub-folder per class (sorted by name).
+    """Image files, all in one folder (without labels) or in one sub-folder per class (sorted by name).
 
-    They come in a fixed shuffle.
+    Their order is a fixed permutation.
     """
 
     root: Path
@@ -91,8 +93,8 @@ class FolderSource:
             )
         files = top + [f"{sub}/{file}" for sub, inside in classes.items() for file in inside]
         labels = [-1] * len(top) + [i for i, inside in enumerate(classes.values()) for _ in inside]
-        # Classes would lie one after the other, and a stream that shuffles a few row groups at a time
-        # would give batches of few classes.
+        # Without it, classes would lie one after the other, and a stream that shuffles a few row groups at
+        # a time would give batches of few classes.
         order = np.random.default_rng(0).permutation(len(files)).tolist()
         return cls(
             root, name, tuple(classes), tuple(files[i] for i in order), tuple(labels[i] for i in order)
@@ -100,7 +102,7 @@ class FolderSource:
 
     @property
     def identity(self) -> str:
-        """SHA-256 over the files' relative paths, sizes and times of change."""
+        """SHA-256 of the files' relative paths, sizes and modification times."""
         digest = hashlib.sha256()
         for file in self.files:
             stat = (self.root / file).stat()

@@ -1,4 +1,4 @@
-"""An .npz of images, as OpenAI's tools and `cm_ray.sampling.pictures` write it; nothing is unpickled."""
+"""Images in an .npz file, as OpenAI's tools and `cm_ray.sampling.pictures` write it; without unpickling."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from cm_ray.errors import UserError
 
 IMAGES = "arr_0"
 LABELS = ("arr_1", "labels", "label")
-_NAMES_AT = 26  # of a zip's local header: the lengths of what lies between it and the content
+_NAMES_AT = 26  # offset in a zip's local header of two lengths: of the name and of the extra field
 _LOCAL_HEADER = 30
 
 
 @dataclass(frozen=True, slots=True)
 class _Array:
-    """What the head of one array says."""
+    """Header of one array in the file."""
 
     path: Path
     member: zipfile.ZipInfo
@@ -37,7 +37,7 @@ class _Array:
     dtype: np.dtype[Any]
     fortran: bool
     start: int
-    """Where its values begin in the member, in bytes."""
+    """Offset of its values in the member, in bytes."""
 
     def __str__(self) -> str:
         return f"{self.member.filename.removesuffix('.npy')} of {self.path}"
@@ -50,11 +50,13 @@ class _Array:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what zipfile, zlib and NumPy raise on a damaged or missing file into a UserError."""
+    """Turn the exceptions of zipfile, zlib and NumPy on a damaged or missing file into a UserError."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"Could not read {path} ({error.strerror or error}); all nodes need it.") from error
+        raise UserError(
+            f"Could not read {path} ({error.strerror or error}); every machine must be able to read it."
+        ) from error
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     except RuntimeError as error:  # an odd compression, or a password
@@ -67,7 +69,7 @@ def _damaged(path: Path, reason: str) -> UserError:
 
 
 def _heads(path: Path) -> dict[str, _Array]:
-    """Read the heads of all arrays, by name."""
+    """Read the headers of all arrays, by name."""
     found = {}
     with _reading(path), zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -137,7 +139,7 @@ def _check_plain(array: _Array) -> None:
 
 @contextlib.contextmanager
 def _at_row(array: _Array, row: int) -> Iterator[IO[bytes]]:
-    """Open the values of an array at a row; of a deflated one, all that lies before must be inflated."""
+    """Open the values of an array at a row. In a deflated array, everything before the row is inflated."""
     offset = array.start + row * array.row_bytes
     if array.member.compress_type != zipfile.ZIP_STORED:
         with zipfile.ZipFile(array.path) as archive, archive.open(array.member) as stream:
@@ -164,7 +166,7 @@ def _rows(array: _Array, start: int, stop: int, most: int) -> Iterator[NDArray[A
 
 @dataclass(frozen=True, slots=True)
 class NpzPart:
-    """Images start to stop of a file."""
+    """Images `start` to `stop` of a file."""
 
     file: str
     start: int
@@ -192,29 +194,29 @@ class NpzPart:
 
 @dataclass(frozen=True, slots=True)
 class NpzSource:
-    """An .npz with images as ``arr_0``, uint8 (n, h, w, c), and perhaps labels as ``arr_1``, integers (n,).
+    """An .npz with the images ``arr_0``, uint8 (n, h, w, c), and optional labels ``arr_1``, integers (n,).
 
-    Any other name is taken for the images if it is the only uint8 array with four axes. A file that is
-    not compressed (numpy.savez) is read where it is needed; of a compressed one every part inflates what
-    lies before it.
+    Without ``arr_0``, the only uint8 array with four axes holds the images. A part of a file that is not
+    compressed (numpy.savez) reads only its own rows; a part of a compressed file inflates all rows before
+    its own, too.
     """
 
     file: Path
     name: str
     count: int
-    """Images in the file."""
+    """Number of images in the file."""
     class_names: tuple[str, ...] = ()
-    """Always empty: the file only numbers its classes."""
+    """Always empty: the file holds numbers of classes, no names."""
 
     @classmethod
     def open(cls, path: Path, name: str) -> NpzSource:
-        """Look at the arrays' heads. Raises UserError on a damaged file and on arrays that do not fit."""
+        """Read the arrays' headers. Raises UserError on a damaged file and on arrays that do not fit."""
         images, _ = _contents(path)
         return cls(path.resolve(), name, images.shape[0])
 
     @property
     def identity(self) -> str:
-        """SHA-256 over the file's name, size and time of change."""
+        """SHA-256 of the file's name, size and modification time."""
         stat = self.file.stat()
         content = f"npz {self.file.name}\0{self.count}\0{stat.st_size}\0{stat.st_mtime_ns}"
         return hashlib.sha256(content.encode()).hexdigest()

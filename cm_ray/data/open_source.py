@@ -1,4 +1,4 @@
-"""Where images come from: a data set by its name, a folder of image files, Parquet files, an .npz."""
+"""Sources by name or path: a named data set, a folder of image files, Parquet files, or an .npz file."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _HUB_FILE = re.compile(r"(.+)-\d{5}-of-\d{5}\.parquet")
 def open_source(
     path_or_name: str, split: str = "train", progress: Callable[[int, int], None] | None = None
 ) -> Source:
-    """Open a data set by its name (digits, cifar10), or what lies at a path.
+    """Open a data set by its name (digits, cifar10), or images at a path.
 
     A path is a Parquet file, an .npz file, a folder of Parquet files, a folder of image files, a folder of
     one sub-folder of image files per class, or a folder that holds one of these for each split (train,
-    test, …). A name wins over a folder of the same name: write ./digits for the folder. `progress` is
-    called with bytes done and bytes in all should `parts` have to download something. Raises UserError when
-    nothing usable is there.
+    test, …). A name comes before a folder of the same name: write ./digits for the folder. `progress` is
+    called with bytes done and bytes in all if `parts` has to download something. Raises UserError when there
+    are no such images.
     """
     if path_or_name == "cifar10":
         return Cifar10Source(split, progress)
@@ -41,7 +41,7 @@ def open_source(
     if path.is_file():
         return _open_file(path)
     if (path / "manifest.json").is_file():
-        raise UserError(f"{path} holds shards already; train on it as it is (--data {path}).")
+        raise UserError(f"{path} holds shards already; use it as it is, without making shards of it.")
     return _open_folder(path, split)
 
 
@@ -68,7 +68,7 @@ def _open_folder(path: Path, split: str) -> Source:
     folder = _split_folder(path, split)
     base = path.resolve().name
     name = base if folder == path else f"{base}-{split}"
-    for place in (folder, folder / "data"):  # the hub keeps the files of a data set in data/
+    for place in (folder, folder / "data"):  # the Hugging Face hub keeps the files of a data set in data/
         files = sorted(place.glob("[!.]*.parquet"))
         if files:
             return ParquetSource.open(_of_split(files, split), name)
@@ -89,7 +89,10 @@ def _split_folder(path: Path, split: str) -> Path:
 
 
 def _of_split(files: list[Path], split: str) -> list[Path]:
-    """Choose among files that the hub calls SPLIT-00000-of-00005.parquet; other names belong to any split."""
+    """Return the files of a split, as the hub names them: SPLIT-00000-of-00005.parquet.
+
+    Files of other names belong to every split.
+    """
     splits = [match[1] if (match := _HUB_FILE.fullmatch(file.name)) else None for file in files]
     if None in splits or (split == "train" and len(set(splits)) == 1):  # the default takes the only one
         return files

@@ -1,10 +1,10 @@
-"""In which order training sees the images: a function of (seed, epoch), so nothing of it is saved.
+"""Order in which training reads the images: a function of (seed, epoch), so that none of it is saved.
 
-Two ways. In memory: the stream of samples is one permutation of all images after another, and global batch
-k is the items k*B to (k+1)*B of it, for any number of workers. Streamed: an epoch permutes the row groups
-of all shards, cuts them into one run of whole batches per worker, and each worker shuffles the rows of a
-few row groups at a time; it depends on the number of workers, and the rest of an epoch that does not fill
-a global batch is left out.
+There are two orders. In memory: the stream of samples is one permutation of all images after another, and
+global batch k is the items k*B to (k+1)*B of it, for any number of workers. Streamed: an epoch permutes the
+row groups of all shards and cuts them into one run of whole batches per worker, which shuffles the rows of a
+few row groups at a time. This order depends on the number of workers, and the images at the end of an epoch
+that do not fill a global batch are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cm_ray.data.shards import Manifest, Shape, read_rows, rows_per_group
 from cm_ray.data.source import Labels, Pixels
 from cm_ray.errors import UserError
 
-_SAMPLES, _CHUNKS, _ROWS = 0, 1, 2  # what a permutation is drawn for: streams of their own
+_SAMPLES, _CHUNKS, _ROWS = 0, 1, 2  # purposes of permutations: each has random numbers of its own
 
 
 def _generator(*entropy: int) -> np.random.Generator:
@@ -54,7 +54,7 @@ def memory_indices(seed: int, n: int, start: int, stop: int) -> NDArray[np.int64
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows start to stop of a shard, within one row group."""
+    """Rows `start` to `stop` of a shard, within one row group."""
 
     file: str
     start: int
@@ -63,23 +63,23 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """What a worker reads and shuffles at once."""
+    """Rows that a worker reads and shuffles together."""
 
     chunks: tuple[Chunk, ...]
-    """Where its rows are."""
+    """Places of its rows in the shards."""
     seed: tuple[int, ...]
     """Entropy of the permutation of its rows; empty leaves them in the order of the chunks."""
     skip: int = 0
-    """Rows that were used before a resume: dropped from the front after the permutation."""
+    """Rows that were used before a resume; they are dropped from the front after the permutation."""
 
     @property
     def rows(self) -> int:
-        """Rows that `read_unit` returns."""
+        """Number of rows that `read_unit` returns."""
         return sum(chunk.stop - chunk.start for chunk in self.chunks) - self.skip
 
 
 def steps_per_epoch(count: int, global_batch: int) -> int:
-    """Return how many whole global batches an epoch of streamed images has.
+    """Return the number of whole global batches in an epoch of streamed images.
 
     Raises UserError when there is none.
     """
@@ -101,7 +101,7 @@ def stream_units(
     start_step: int = 0,
     unit_chunks: int = 8,
 ) -> Iterator[Unit]:
-    """Yield, without end, what worker `rank` of `world` reads from global step `start_step` on.
+    """Yield, without end, the units that worker `rank` of `world` reads from global step `start_step` on.
 
     The units' rows, one after the other, are the worker's samples: step k takes the next
     `batch_per_worker` of them (units need not end where a batch ends). `unit_chunks` row groups are
@@ -116,7 +116,7 @@ def stream_units(
 
 
 def whole_units(manifest: Manifest, unit_chunks: int = 8) -> Iterator[Unit]:
-    """Yield units that together hold every image once, in the order of the shards."""
+    """Yield units that together hold each image once, in the order of the shards."""
     chunks = _chunks(manifest)
     for first in range(0, len(chunks), unit_chunks):
         yield Unit(chunks=tuple(chunks[first : first + unit_chunks]), seed=())

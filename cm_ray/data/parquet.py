@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cm_ray.data.images import batches
+from cm_ray.data.images import batches, decode
 from cm_ray.data.source import Batch, ReadOptions, cut_pieces
 from cm_ray.errors import UserError
 
@@ -35,7 +35,7 @@ def _damaged(path: Path, error: Exception) -> UserError:
 
 
 def _columns(path: Path, schema: pa.Schema) -> tuple[str, str | None]:
-    """Return the names of the image and the label column."""
+    """Return the names of the image column and, if there is one, of the label column."""
     image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
     if image is None:
         raise UserError(
@@ -57,8 +57,8 @@ def _columns(path: Path, schema: pa.Schema) -> tuple[str, str | None]:
     return image, label
 
 
-def _names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
-    """Return the class names that the hub's schema metadata tells; none if it does not."""
+def hub_class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
+    """Return the class names in the metadata that the hub writes into a schema; () if there are none."""
     try:
         features: Any = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(str(name) for name in features[label]["names"])
@@ -74,7 +74,7 @@ class ParquetPart:
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
         """Decode the rows; see `Part.read`."""
-        yield from batches(self._items(), options)
+        yield from batches(self._items(), options, decode)
 
     def _items(self) -> Iterator[tuple[str, bytes, int]]:
         for file, start, stop in self.pieces:
@@ -122,7 +122,7 @@ def _items_of(
 
 @dataclass(frozen=True, slots=True)
 class ParquetSource:
-    """Parquet files with a column `img` or `image` (the bytes of image files) and, mostly, `label`."""
+    """Parquet files with a column `img` or `image` (the bytes of image files) and an optional `label`."""
 
     name: str
     class_names: tuple[str, ...]
@@ -131,12 +131,12 @@ class ParquetSource:
 
     @classmethod
     def open(cls, paths: list[Path], name: str) -> ParquetSource:
-        """Look at the files' footers. Raises UserError on a damaged file and on columns that do not fit."""
+        """Read the files' footers. Raises UserError on a damaged file and on columns that do not fit."""
         files, names = [], []
         for path in paths:
             with open_parquet(path) as parquet:
                 _, label = _columns(path, parquet.schema_arrow)
-                names.append(_names(parquet.schema_arrow, label))
+                names.append(hub_class_names(parquet.schema_arrow, label))
                 files.append((str(path.resolve()), parquet.metadata.num_rows))
         odd = next((path for path, other in zip(paths, names, strict=True) if other != names[0]), None)
         if odd:
@@ -145,7 +145,7 @@ class ParquetSource:
 
     @property
     def identity(self) -> str:
-        """SHA-256 over the files' names, sizes and times of change."""
+        """SHA-256 of the files' names, sizes and modification times."""
         digest = hashlib.sha256()
         for file, rows in self.files:
             stat = Path(file).stat()

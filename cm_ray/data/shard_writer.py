@@ -1,4 +1,4 @@
-"""From the parts of a source to shards: the work on one part, and the merge of all."""
+"""Shards made from the parts of a source: the work on one part, and the merge of all results."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cm_ray.data.classes import names_of_classes
 from cm_ray.data.images import check_same_shape
 from cm_ray.data.shards import FORMAT, Manifest, Shape, Shard, ShardWriter, writing_shard
 from cm_ray.data.source import Batch, Labels, MixedChannelsError, Part, Pixels, ReadOptions, Source
@@ -18,23 +19,23 @@ from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, remove, write_json
 
 WORK = ".parts"
-"""The folder, among unfinished shards, of what is known about finished parts."""
+"""Name of the folder, beside unfinished shards, that holds the results of finished parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartResult:
-    """What became of one part; kept as JSON beside the shards until all are done."""
+    """Result of making one part; kept as JSON beside the shards until all parts are made."""
 
     recipe: str
     """See `recipe_of`."""
     shard: Shard | None
-    """The shard written, None when every image was bad."""
+    """The shard that was written; None when every image was bad."""
     shape: Shape | None
     """(c, h, w)."""
     first: str
-    """What its first image is called in messages."""
+    """Name of its first image in messages."""
     skipped: int
-    """Bad images left out."""
+    """Number of bad images that were left out."""
     low: int
     """The least label."""
     high: int
@@ -42,13 +43,13 @@ class PartResult:
 
 
 def recipe_of(source: Source, rows_per_shard: int, size: int) -> str:
-    """Return the digest of all that decides which shards come out of a source."""
+    """Return the digest of a source and of the options that determine its shards."""
     content = [FORMAT, source.identity, source.class_names, rows_per_shard, size]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def shard_name(index: int) -> str:
-    """Return the file name of the shard that part `index` becomes."""
+    """Return the file name of the shard of part `index`."""
     return f"shard-{index:05d}.parquet"
 
 
@@ -57,9 +58,9 @@ def _result_file(out: Path, index: int) -> Path:
 
 
 def make_part(part: Part, out: Path, index: int, recipe: str, options: ReadOptions) -> PartResult:
-    """Write part `index` as a shard in `out`, and then the note that it is done.
+    """Write part `index` as a shard in `out`, and then its result as JSON.
 
-    A part of grey and colour images becomes colour. Raises UserError as `Part.read`.
+    In a part of grey and colour images, all become colour images. Raises UserError as `Part.read`.
     """
     try:
         result = _written(part, out / shard_name(index), recipe, options)
@@ -109,7 +110,7 @@ def _write(writer: ShardWriter, batch: Batch, first: str) -> None:
 
 
 def finished_part(out: Path, index: int, recipe: str, options: ReadOptions) -> PartResult | None:
-    """Return the result of a part that an earlier, ended run has finished; None if it must be made."""
+    """Return the result of a part that an earlier run has made, or None if the part is still to be made."""
     try:
         content: dict[str, Any] = read_json(_result_file(out, index))
         shard = Shard(**content["shard"]) if content["shard"] else None
@@ -127,13 +128,13 @@ def finished_part(out: Path, index: int, recipe: str, options: ReadOptions) -> P
 
 
 def grey_parts(results: Sequence[PartResult]) -> list[int]:
-    """Return the parts to make again in colour: the grey ones, if there are others."""
+    """Return the indices of parts to make again in colour: the grey ones, if there are colour parts."""
     channels = [result.shape[0] if result.shape else 0 for result in results]
     return [i for i, count in enumerate(channels) if count == 1] if 3 in channels else []
 
 
 def merge(source: Source, recipe: str, results: Sequence[PartResult]) -> Manifest:
-    """Put the parts' results together. Raises UserError when they do not fit or nothing is left."""
+    """Return the manifest of all parts. Raises UserError when they do not fit or hold no image."""
     full = [result for result in results if result.shard and result.shape]
     skipped = sum(result.skipped for result in results)
     if not full:
@@ -144,7 +145,12 @@ def merge(source: Source, recipe: str, results: Sequence[PartResult]) -> Manifes
     assert full[0].shape is not None
     return Manifest(
         shape=full[0].shape,
-        class_names=_class_names(source, full),
+        class_names=names_of_classes(
+            source.name,
+            source.class_names,
+            min(result.low for result in full),
+            max(result.high for result in full),
+        ),
         source=source.name,
         recipe=recipe,
         skipped=skipped,
@@ -154,19 +160,3 @@ def merge(source: Source, recipe: str, results: Sequence[PartResult]) -> Manifes
 
 def _hwc(shape: Shape) -> Shape:
     return shape[1], shape[2], shape[0]
-
-
-def _class_names(source: Source, results: Sequence[PartResult]) -> tuple[str, ...]:
-    """Return the names of the classes that the labels need; numbers if the source has no names."""
-    low = min(result.low for result in results)
-    high = max(result.high for result in results)
-    if low == high == -1:
-        return ()
-    if low < 0:
-        raise UserError(
-            f"{source.name} has images without a label (or with {low}) among others with one; label them all."
-        )
-    names = source.class_names or tuple(str(number) for number in range(high + 1))
-    if high >= len(names):
-        raise UserError(f"{source.name} has the label {high} but names only {len(names)} classes; mend them.")
-    return names

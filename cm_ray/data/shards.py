@@ -1,16 +1,15 @@
-"""The form in which images are kept for training: Parquet files of raw pixels, and a manifest.
+"""Shards, the storage of images for training: Parquet files of raw pixels, and a manifest.
 
 A shard has the columns `image`, fixed_size_binary(c*h*w) with the bytes in CHW order, and `label`, int64
-(-1: none). Nothing is compressed: raw pixels barely shrink, and uncompressed pages were the fastest to
-read, before lz4 and zstd. The pages carry checksums: checking them costs more than reading, and still a
-reader is far ahead of any training.
+(-1: none). Nothing is compressed: raw pixels barely shrink, and uncompressed pages are faster to read than
+lz4 and zstd. The pages carry checksums: checking them costs more than reading, but a reader is still much
+faster than training.
 Rows keep the order of the source; readers shuffle (see `order`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cm_ray.data.fingerprint import ContentHash, fingerprint
 from cm_ray.data.source import Labels, Pixels
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, sha256_of, write_json, written_aside
@@ -28,7 +28,6 @@ from cm_ray.storage.files import read_json, sha256_of, write_json, written_aside
 FORMAT = 1
 MANIFEST = "manifest.json"
 _GROUP_ROWS, _GROUP_BYTES = 1024, 1 << 23
-_MODULUS = 1 << 256
 Shape = tuple[int, int, int]
 
 
@@ -39,7 +38,7 @@ class Shard:
     file: str
     """Name inside the folder."""
     rows: int
-    """Images in it."""
+    """Number of images in it."""
     bytes: int
     """Size of the file."""
     sha256: str
@@ -51,7 +50,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a folder of shards holds."""
+    """Contents of a folder of shards."""
 
     shape: Shape
     """(c, h, w) of every image."""
@@ -62,7 +61,7 @@ class Manifest:
     recipe: str
     """Digest of the source's identity and of the options: equal recipes make equal shards."""
     skipped: int
-    """Bad images that were left out."""
+    """Number of bad images that were left out."""
     shards: tuple[Shard, ...]
     """The files, in order."""
     format: int = FORMAT
@@ -70,7 +69,7 @@ class Manifest:
 
     @property
     def count(self) -> int:
-        """Images in all."""
+        """Number of images in all shards."""
         return sum(shard.rows for shard in self.shards)
 
     @property
@@ -80,23 +79,22 @@ class Manifest:
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of all images, raw."""
+        """Size of all images as raw pixels, in bytes."""
         return self.count * math.prod(self.shape)
 
     @property
     def fingerprint(self) -> str:
-        """Names the images and labels, whatever their order, the shards' sizes and the file format."""
-        total = sum(int(shard.content, 16) for shard in self.shards) % _MODULUS
-        return hashlib.sha256(f"{self.shape} {self.count} {total:064x}".encode()).hexdigest()
+        """Hex digest of the images and labels, whatever their order and the sizes and format of the files."""
+        return fingerprint(self.shape, self.count, [shard.content for shard in self.shards])
 
     def save(self, folder: Path) -> None:
-        """Write manifest.json, with the derived numbers for people to read."""
+        """Write manifest.json, with derived numbers for human readers."""
         derived = {"count": self.count, "classes": self.classes, "fingerprint": self.fingerprint}
         write_json(folder / MANIFEST, {**asdict(self), **derived})
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
-        """Read manifest.json and look that its files are there.
+        """Read manifest.json and check that its files exist.
 
         Raises UserError when the folder holds no shards, shards of another version, or not all of them.
         """
@@ -137,12 +135,12 @@ class Manifest:
 
 
 def rows_per_group(shape: Shape) -> int:
-    """Return the rows of a row group, the least read at once: 1,024, or 8 MiB of large images."""
+    """Return the number of rows of a row group, which is read as a whole: 1,024, or 8 MiB of large images."""
     return min(_GROUP_ROWS, max(16, _GROUP_BYTES // math.prod(shape)))
 
 
 def is_shard_folder(folder: Path) -> bool:
-    """Tell whether a folder has a manifest of shards."""
+    """Return True if a folder has a manifest of shards."""
     return (folder / MANIFEST).is_file()
 
 
@@ -151,14 +149,14 @@ def _schema(shape: Shape) -> pa.Schema:
 
 
 class ShardWriter:
-    """Appends images to a shard that `writing_shard` has opened; `shard` describes it afterwards."""
+    """Writer of a shard that `writing_shard` has opened; `shard` describes the finished file."""
 
     shard: Shard
 
     def __init__(self, aside: Path, shape: Shape) -> None:
         self.shape = shape
         self._rows = 0
-        self._content = 0
+        self.hash = ContentHash()
         self._file = pq.ParquetWriter(
             aside,
             _schema(shape),
@@ -178,13 +176,11 @@ class ShardWriter:
         column = pa.FixedSizeBinaryArray.from_buffers(kind, len(labels), [None, pixels])
         table = pa.Table.from_arrays([column, pa.array(numbers)], schema=_schema(self.shape))
         self._file.write_table(table, row_group_size=rows_per_group(self.shape))
-        for image, number in zip(images, numbers, strict=True):
-            digest = hashlib.sha256(image.tobytes() + number.tobytes()).digest()
-            self._content = (self._content + int.from_bytes(digest, "big")) % _MODULUS
+        self.hash.add(images, labels)
         self._rows += len(labels)
 
     def close(self) -> None:
-        """Write the footer."""
+        """Write the footer and close the file."""
         self._file.close()
 
     def describe(self, aside: Path, name: str) -> Shard:
@@ -194,13 +190,13 @@ class ShardWriter:
             rows=self._rows,
             bytes=aside.stat().st_size,
             sha256=sha256_of(aside),
-            content=f"{self._content:064x}",
+            content=self.hash.content,
         )
 
 
 @contextlib.contextmanager
 def writing_shard(path: Path, shape: Shape) -> Iterator[ShardWriter]:
-    """Yield a writer of images of `shape` (c, h, w); the shard gets its name when it is whole."""
+    """Yield a writer of images of `shape` (c, h, w); the file is renamed to `path` when it is complete."""
     with written_aside(path) as aside:
         writer = ShardWriter(aside, shape)
         try:
@@ -211,7 +207,7 @@ def writing_shard(path: Path, shape: Shape) -> Iterator[ShardWriter]:
 
 
 def write_shard(path: Path, images: Pixels, labels: Labels) -> Shard:
-    """Write images (n, c, h, w) and labels (n,) as one shard, aside and renamed."""
+    """Write images (n, c, h, w) and labels (n,) as one shard, atomically."""
     channels, height, width = images.shape[1:]
     with writing_shard(path, (channels, height, width)) as writer:
         writer.write(images, labels)
@@ -239,11 +235,11 @@ def check_shards(folder: Path, manifest: Manifest, *, full: bool = False) -> Non
 def read_rows(
     path: Path, start: int, stop: int, shape: Shape, *, verify: bool = True
 ) -> tuple[Pixels, Labels]:
-    """Read rows start to stop of a shard, touching only the row groups that hold them.
+    """Read rows `start` to `stop` of a shard, and no row groups but those that hold them.
 
     Returns images (n, c, h, w) and labels (n,); the images may be a read-only view. `verify` checks the
-    pages' checksums. Raises UserError naming the shard when it is missing, corrupt or cut off, or has not
-    these rows or this shape.
+    pages' checksums. Raises UserError naming the shard when it is missing, corrupt or cut off, or does
+    not have these rows or this shape.
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=verify) as parquet:
@@ -278,7 +274,7 @@ def _read(path: Path, parquet: pq.ParquetFile, start: int, stop: int, shape: Sha
 
 
 def _pixels(chunk: pa.FixedSizeBinaryArray, shape: Shape) -> Pixels:
-    """View the buffer of a column's chunk as images; a slice shares its parent's buffer."""
+    """Return the buffer of a column's chunk as a view of images; a slice shares its parent's buffer."""
     size = math.prod(shape)
     flat = np.frombuffer(chunk.buffers()[1], np.uint8, len(chunk) * size, offset=chunk.offset * size)
     return flat.reshape(len(chunk), *shape)
@@ -291,7 +287,7 @@ def load_all(folder: Path, manifest: Manifest | None = None) -> tuple[Pixels, La
     labels = np.empty(manifest.count, np.int64)
     place, step = 0, rows_per_group(manifest.shape)
     for shard in manifest.shards:
-        for start in range(0, shard.rows, step):  # a shard at once would double the memory
+        for start in range(0, shard.rows, step):  # reading a whole shard at once would need more memory
             stop = min(shard.rows, start + step)
             here = slice(place + start, place + stop)
             images[here], labels[here] = read_rows(folder / shard.file, start, stop, manifest.shape)

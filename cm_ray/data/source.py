@@ -1,4 +1,4 @@
-"""What a source of images is: independent parts that can be read anywhere, in parallel."""
+"""Interface of a source of images: independent parts, which are read on any machine and in parallel."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """How images are read."""
+    """Options for reading images."""
 
     size: int = 0
     """Crop the centre to a square and resize it to this many pixels; 0 takes images as they are."""
     on_bad_image: OnBadImage = "raise"
-    """What to do with an image that cannot be decoded."""
+    """raise: an image that cannot be decoded is an error. skip: it is left out and counted."""
     channels: Literal[0, 3] = 0
     """3 reads grey images as RGB too; 0 keeps grey images at one channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Some images of a part, in the order of the source."""
+    """Images of a part, in the order of the source."""
 
     images: Pixels
     """(n, h, w, c), c is 1 or 3; n may be 0 in the last batch of a part."""
     labels: Labels
     """(n,), -1 where there is no label."""
     skipped: int = 0
-    """Bad images left out since the batch before."""
+    """Number of bad images left out since the previous batch."""
     first: str = ""
-    """What the first image is called in messages."""
+    """Name of the first image in messages."""
 
 
 class MixedChannelsError(Exception):
-    """A part holds grey and colour images: it must be read again with `channels=3`."""
+    """Raised for a part of grey and colour images, which is then read again with `channels=3`."""
 
 
 class Part(Protocol):
@@ -60,7 +60,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in messages and manifests."""
+        """Name in messages and manifests."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ class Source(Protocol):
 
     @property
     def identity(self) -> str:
-        """Hex digest that changes when the content does (by names, sizes and times of files)."""
+        """Hex digest that changes with the names, sizes or modification times of the files."""
 
     def parts(self, rows_per_part: int) -> Sequence[Part]:
         """Split into parts of `rows_per_part` images each; the last may be shorter."""
@@ -77,9 +77,9 @@ class Source(Protocol):
 def cut_pieces(
     files: Sequence[tuple[str, int]], rows_per_piece: int
 ) -> list[tuple[tuple[str, int, int], ...]]:
-    """Cut the concatenation of files, given as (name, rows), into equal runs of rows.
+    """Cut the rows of files, given as (name, rows) and taken one after the other, into runs of equal length.
 
-    Returns for every run its pieces (name, first row, row after the last).
+    Returns the pieces (name, first row, row after the last) of each run; the last run may be shorter.
     """
     runs: list[tuple[tuple[str, int, int], ...]] = []
     run: list[tuple[str, int, int]] = []

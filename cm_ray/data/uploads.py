@@ -1,4 +1,4 @@
-"""Single images from people: limited, of the kinds that people have, in the shape that a model takes."""
+"""Images that users upload: checked for format and size, and fitted to the shape that a model takes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from cm_ray.errors import UserError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MOST_BYTES = 32 << 20
 MOST_PIXELS = 64_000_000
-"""A small file can hold a picture that fills the memory."""
+"""Limit of pixels, since a small file can hold a picture that fills the memory."""
 KEPT = 128
-"""Level from which a mask's pixel is white."""
+"""Lowest level at which a pixel of a mask counts as white."""
 
 
 def open_upload(data: bytes, name: str) -> Image.Image:
-    """Decode an image file's bytes to an upright picture of mode L or RGB, on white where it is transparent.
+    """Decode an image file's bytes to an upright picture of mode L or RGB, over a white background.
 
-    name: what it is called in messages. Raises UserError when it is not a PNG, JPEG, WebP or BMP image, is
+    name: name of the image in messages. Raises UserError when it is not a PNG, JPEG, WebP or BMP image, is
     broken, or is larger than 32 MiB or 64 million pixels.
     """
     return _flat(_decoded(data, name), "white")
 
 
 def open_mask(data: bytes, name: str) -> Image.Image:
-    """Decode a mask, of mode L; where it is transparent, it is black. Raises UserError as `open_upload`.
+    """Decode an image file's bytes to a mask of mode L, black where it is transparent.
 
-    And when nothing of it is white though it shows something, as one of zeros and ones does.
+    Raises UserError as `open_upload`, and when no pixel is white although they are not all black, as in a
+    mask of zeros and ones.
     """
     decoded = _decoded(data, name)
     mask = _flat(decoded, "black").convert("L")
@@ -58,9 +59,9 @@ def _decoded(data: bytes, name: str) -> Image.Image:
             return _convertible(ImageOps.exif_transpose(image))
     except MemoryError:
         raise
-    except Image.DecompressionBombError as error:  # Pillow's own, of even more pixels
+    except Image.DecompressionBombError as error:  # also raised by Pillow, for even more pixels
         raise UserError(f"{name} has more than {MOST_PIXELS:,} pixels: make it smaller.") from error
-    except Exception as error:  # on damaged bytes Pillow's readers raise whatever they stumble over
+    except Exception as error:  # on damaged bytes, Pillow raises exceptions of any class
         reason = "broken" if not isinstance(error, UnidentifiedImageError) else "of another kind"
         raise UserError(
             f"{name} is not a readable image ({reason}): give a whole PNG, JPEG, WebP or BMP file."
@@ -68,7 +69,10 @@ def _decoded(data: bytes, name: str) -> Image.Image:
 
 
 def read_file(path: Path) -> bytes:
-    """Return a file's bytes, as many as an upload may have and one more. Raises UserError without a file."""
+    """Return a file's bytes, at most one more than an upload may have.
+
+    Raises UserError when the file cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return file.read(MOST_BYTES + 1)
@@ -79,11 +83,11 @@ def read_file(path: Path) -> bytes:
 def fitted_pixels(
     image: Image.Image, name: str, shape: tuple[int, int, int], *, resize: bool = False, factor: int = 1
 ) -> Pixels:
-    """Return the pixels of a picture as a model takes them, uint8 (h, w, c).
+    """Return the pixels of a picture in the shape that a model takes, uint8 (h, w, c).
 
-    Colours become grey for a model of grey images, and the other way round. resize: crop the centre to the
-    shape's proportions and resize it. factor: a picture smaller by so much is taken too, each pixel
-    becoming a patch. Raises UserError when the size is another one.
+    shape: (c, h, w) of the model's images; colours become grey for c=1, and grey becomes RGB for c=3.
+    resize: crop the centre to the shape's proportions and resize it. factor: a picture that is smaller by
+    this factor is enlarged, each pixel to a patch. Raises UserError when the size is another one.
     """
     c, h, w = shape
     picture = image.convert("L" if c == 1 else "RGB")
@@ -95,7 +99,7 @@ def fitted_pixels(
         small = f", or {w // factor}x{h // factor}," if factor > 1 else ""
         raise UserError(
             f"{name} is {picture.width}x{picture.height}, and the model's images are {w}x{h}{small}: "
-            "--resize crops and resizes it."
+            "set resize to crop and resize it."
         )
     return np.asarray(picture).reshape(h, w, c)
 
@@ -103,7 +107,7 @@ def fitted_pixels(
 def fitted_mask(
     mask: Image.Image, name: str, image: Image.Image, shape: tuple[int, int, int]
 ) -> NDArray[np.bool_]:
-    """Return a mask (h, w), true where it is white, fitted like the picture that it belongs to.
+    """Return a mask (h, w), true where it is white, cropped and resized like the image that it belongs to.
 
     Raises UserError when the mask has another size than the picture.
     """
@@ -118,14 +122,14 @@ def fitted_mask(
 
 
 def _convertible(image: Image.Image) -> Image.Image:
-    """Return an image of eight bits a channel, transparent or not."""
+    """Return an image with eight bits per channel, of mode RGBA if it has transparent pixels."""
     if image.has_transparency_data and not image.mode.startswith("I;16"):
         return image.convert("RGBA")
     return eight_bit(image)
 
 
 def _flat(image: Image.Image, ground: str) -> Image.Image:
-    """Return an image as one sees it on a ground: what transparent pixels hide is nobody's picture."""
+    """Return an image of mode RGBA over a background of one colour, and any other image as it is."""
     if image.mode != "RGBA":
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
@@ -134,7 +138,7 @@ def _flat(image: Image.Image, ground: str) -> Image.Image:
 def _fit(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
     """Crop the centre to the proportions of `size` and resize it.
 
-    Cropped first, as the filter would otherwise reach over the edge of what is left.
+    The crop comes first, since the filter would otherwise reach over the edge of what is left.
     """
     scale = min(picture.width / size[0], picture.height / size[1])
     width, height = (max(1, round(side * scale)) for side in size)

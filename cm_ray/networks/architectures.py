@@ -9,9 +9,28 @@ from cm_ray.errors import require
 from cm_ray.settings.choices import choice, word_of
 
 
+class Network:
+    """A network F_theta: the kind of setting that its classes are choices of."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def conditional(self) -> bool:
+            """Whether the network takes class labels."""
+
+        @property
+        def dropout(self) -> float:
+            """Probability of dropout, 0 if there is none."""
+
+    @property
+    def family(self) -> str:
+        """The word of the network."""
+        return word_of(self)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Architecture:
-    """The settings that all U-Nets have."""
+class Architecture(Network):
+    """A U-Net: the settings that all of them have."""
 
     channels: int = 128
     """Channels of the first level; a multiple of `norm_groups`."""
@@ -37,15 +56,6 @@ class Architecture:
         require(bool(self.channel_mult), "channel_mult", "needs at least one level")
         require(0 <= self.dropout < 1, "dropout", f"must be in [0, 1), not {self.dropout}")
 
-    @property
-    def family(self) -> str:
-        """The word of the architecture."""
-        return word_of(self)
-
-
-class Network(Architecture):
-    """A U-Net: the kind of setting that the architectures are choices of."""
-
     if TYPE_CHECKING:
 
         @property
@@ -67,7 +77,7 @@ class Network(Architecture):
 
 @choice(Network, "adm")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ADM(Network):
+class ADM(Architecture):
     """OpenAI's U-Net.  Dhariwal & Nichol 2021."""
 
     fourier_scale: ClassVar[float] = 1.0
@@ -88,7 +98,7 @@ class ADM(Network):
 
 @choice(Network, "ddpm++")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DDPMpp(Network):
+class DDPMpp(Architecture):
     """DDPM++ of Song et al. 2021, as in EDM: one attention head, and the time is added to the features."""
 
     head_channels: ClassVar[int] = 0
@@ -99,7 +109,7 @@ class DDPMpp(Network):
 
 @choice(Network, "ncsn++")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NCSNpp(Network):
+class NCSNpp(Architecture):
     """NCSN++ of Song et al. 2021, as in EDM: one attention head, and the time is added to the features."""
 
     head_channels: ClassVar[int] = 0

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import Architecture
 from cm_ray.networks.families import Family
 from cm_ray.networks.normalisation import GroupNorm
 
@@ -163,7 +163,7 @@ class ResidualBlock(nn.Module):
         self,
         channels: int,
         out_channels: int,
-        config: Network,
+        config: Architecture,
         family: Family,
         direction: str = "keep",
     ) -> None:
@@ -216,7 +216,7 @@ class AttentionBlock(nn.Module):
     for consistency models.
     """
 
-    def __init__(self, channels: int, config: Network, family: Family) -> None:
+    def __init__(self, channels: int, config: Architecture, family: Family) -> None:
         super().__init__()
         self.heads = channels // (config.head_channels or channels)
         self.skip_scale = family.skip_scale

@@ -6,21 +6,21 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import Architecture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """The traits of an architecture. One U-Net is built of these and of a `Network`."""
+    """The traits of an architecture. One U-Net is built of these and of a `Architecture`."""
 
     time: Literal["cos-sin", "sin-cos", "fourier"]
     """Features of the time: geometric frequencies (sin-cos: the last is 1/10,000 itself), or random ones."""
     time_width: int
-    """Channels of these features over `Network.channels`."""
+    """Channels of these features over `Architecture.channels`."""
     labels_first: bool
     """Whether labels join the time before the layers that embed it, or after them."""
     first_mult: bool
-    """Whether the first convolution has the channels of the first level, or `Network.channels`."""
+    """Whether the first convolution has the channels of the first level, or `Architecture.channels`."""
     attention_last: bool
     """Whether, on the way up, only the last block of a level has attention."""
     filter: tuple[float, ...]
@@ -85,6 +85,6 @@ NCSNPP = Family(
 FAMILIES = {"adm": ADM, "ddpm++": DDPMPP, "ncsn++": NCSNPP}
 
 
-def family_of(config: Network) -> Family:
+def family_of(config: Architecture) -> Family:
     """Return the traits that a config names."""
     return FAMILIES[config.family]

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal, uniform
-from cm_ray.core.precondition import precondition
 from cm_ray.core.samplers import Step
-from cm_ray.core.types import Images, Labels, Times
+from cm_ray.core.types import Images, Labels
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import Architecture, Network
+from cm_ray.networks.custom import Custom
+from cm_ray.networks.preconditioned import Preconditioned
 from cm_ray.networks.unet import UNet
 from cm_ray.sampling.text import ONE_STEP, Sampling, TimePoints, parse
 from cm_ray.settings.tree import choice_from_dict, from_dict, to_dict
@@ -43,24 +44,35 @@ class ModelSpec:
     """The sampler that the model is made for, as text; see `cm_ray.sampling.text`."""
 
     @property
+    def unet(self) -> Architecture:
+        """The settings of the U-Net. Raises UserError when the network is another one."""
+        if not isinstance(self.network, Architecture):
+            raise UserError("The model's network is one of your own; this format is for U-Nets.")
+        return self.network
+
+    @property
     def classes(self) -> int:
         """Classes that the network is conditioned on; 0 if it is unconditional."""
         return len(self.class_names) if self.network.conditional else 0
 
 
-class Model(nn.Module):
+def build_network(spec: ModelSpec) -> nn.Module:
+    """Return the network of a specification, with new weights.
+
+    Raises UserError when its settings do not fit the images, or a network of one's own cannot be imported.
+    """
+    if isinstance(spec.network, Custom):
+        return spec.network.build(spec.shape, spec.classes)
+    return UNet(spec.unet, spec.shape, spec.classes)
+
+
+class Model(Preconditioned):
     """Noisy images and their times to clean images: a consistency function f_theta, or a denoiser D."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
+        super().__init__(build_network(spec), spec.diffusion)
         self.spec = spec
-        self.network = UNet(spec.network, spec.shape, spec.classes)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.scalings = spec.diffusion.scalings
-
-    def forward(self, x_t: Images, t: Times, labels: Labels | None = None) -> Images:
-        """Return the clean images (b, c, h, w), float32, not clipped."""
-        return precondition(self.scalings, lambda x, time: self.network(x, time, labels), x_t, t)
 
     @torch.no_grad()
     def sampling_steps(

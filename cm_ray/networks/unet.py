@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import Architecture
 from cm_ray.networks.blocks import (
     AttentionBlock,
     Downsample,
@@ -46,7 +46,7 @@ class UNet(nn.Module):
     Dhariwal & Nichol 2021; Song et al. 2021, appendix H; Karras et al. 2022, appendix F.4.
     """
 
-    def __init__(self, config: Network, shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, config: Architecture, shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         check_fits(config, shape)
         self.classes = classes
@@ -178,7 +178,7 @@ def _initialise_as_song(network: UNet) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def check_fits(config: Network, shape: tuple[int, int, int]) -> None:
+def check_fits(config: Architecture, shape: tuple[int, int, int]) -> None:
     """Raise UserError, naming the setting, when a U-Net of these settings cannot take these images."""
     _, height, width = shape
     halvings = 2 ** (len(config.channel_mult) - 1)

@@ -18,6 +18,14 @@ from cm_ray.recipes.sections import (
     TrackingSettings,
 )
 
+_NETWORK = ADM(
+    channels=192,
+    channel_mult=(1, 2, 3, 4),
+    blocks=3,
+    attention_resolutions=(32, 16, 8),
+    conditional=True,
+)
+
 
 def edm_imagenet64() -> Recipe:
     """A diffusion model of ImageNet 64x64, a teacher.
@@ -30,7 +38,7 @@ def edm_imagenet64() -> Recipe:
         name="edm_imagenet64",
         method=Denoising(),
         steps=600_000,
-        network=replace(base.network, dropout=0.1),
+        network=replace(_NETWORK, dropout=0.1),
         optimizer=RAdam(learning_rate=1e-4),
         evaluation=replace(base.evaluation, samplers=("heun:40",)),
         tracking=TrackingSettings(model_name="cm_ray-imagenet64-edm"),
@@ -65,13 +73,7 @@ def ct_imagenet64() -> Recipe:
         precision="float16",
         ema_decays=(0.999943,),
         data=DataSettings(size=64),
-        network=ADM(
-            channels=192,
-            channel_mult=(1, 2, 3, 4),
-            blocks=3,
-            attention_resolutions=(32, 16, 8),
-            conditional=True,
-        ),
+        network=_NETWORK,
         optimizer=RAdam(learning_rate=8e-6),
         checkpoint=CheckpointSettings(every=10_000),
         evaluation=EvaluationSettings(every=10_000, samplers=("one-step", "multistep@1.91")),

@@ -18,6 +18,15 @@ from cm_ray.recipes.sections import (
     TrackingSettings,
 )
 
+_NETWORK = ADM(
+    channels=256,
+    channel_mult=(1, 1, 2, 2, 4, 4),
+    blocks=2,
+    attention_resolutions=(32, 16, 8),
+    scale_shift=False,
+    gradient_checkpointing=True,
+)
+
 
 def edm_lsun256() -> Recipe:
     """A diffusion model of LSUN Bedroom or Cat 256x256, a teacher.  OpenAI's settings."""
@@ -28,7 +37,7 @@ def edm_lsun256() -> Recipe:
         method=Denoising(),
         steps=300_000,
         batch_size=256,
-        network=replace(base.network, dropout=0.1),
+        network=replace(_NETWORK, dropout=0.1),
         optimizer=RAdam(learning_rate=1e-4),
         evaluation=replace(base.evaluation, samplers=("heun:40",)),
         tracking=TrackingSettings(model_name="cm_ray-lsun256-edm"),
@@ -63,14 +72,7 @@ def ct_lsun256() -> Recipe:
         precision="float16",
         ema_decays=(0.999943,),
         data=DataSettings(size=256),
-        network=ADM(
-            channels=256,
-            channel_mult=(1, 1, 2, 2, 4, 4),
-            blocks=2,
-            attention_resolutions=(32, 16, 8),
-            scale_shift=False,
-            gradient_checkpointing=True,
-        ),
+        network=_NETWORK,
         optimizer=RAdam(learning_rate=1e-5),
         checkpoint=CheckpointSettings(every=10_000),
         evaluation=EvaluationSettings(every=10_000, samplers=("one-step", "multistep@3.99")),

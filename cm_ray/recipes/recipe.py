@@ -17,6 +17,7 @@ from cm_ray.core.precondition import EDM, Column
 from cm_ray.core.times import NoiseLevels
 from cm_ray.core.weights import KarrasWeight
 from cm_ray.errors import SettingError, UserError, require
+from cm_ray.networks import custom as custom  # a choice of network
 from cm_ray.networks import lpips_distance as lpips_distance  # a choice of distance
 from cm_ray.networks.architectures import ADM, Network
 from cm_ray.recipes.sections import (
@@ -98,8 +99,7 @@ class Recipe:
     @property
     def diffusion(self) -> Diffusion:
         """The noise levels and the preconditioning of the trained model."""
-        levels = {"t_min": self.noise.t_min, "t_max": self.noise.t_max, "rho": self.noise.rho}
-        return Diffusion(column=self.column, boundary=self.method.boundary, **levels)
+        return Diffusion.of(self.noise, self.column, self.method.boundary)
 
     def own_sampler(self, steps: int = 0) -> str:
         """Return the text of the sampler that the trained model is made for.

@@ -1,4 +1,4 @@
-"""Reading and writing files safely: every write goes aside and is renamed, every download is checked.
+"""Safe reading and writing of files: atomic writes, locks, checked downloads, and places to store data.
 
-Places to store data belong here. What the files of a run mean is `cm_ray.runs`.
+The meaning of a run's files belongs to `cm_ray.runs`, the format of images to `cm_ray.data`.
 """

@@ -1,4 +1,4 @@
-"""Files written aside and renamed, hashed, downloaded: nothing is ever half there."""
+"""File operations that are safe against interruption: atomic writes, locks, hashes and downloads."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def cache_root() -> Path:
 def written_aside(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is synced and renamed to `path`.
 
-    Whatever happens, `path` holds the old content or the new, never a part. On failure the part is
-    removed, and a full disk becomes one sentence.
+    At any time, `path` holds the old content or the new, never a part of it. On failure the path beside it
+    is removed. Raises UserError when the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
@@ -73,7 +73,7 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -82,7 +82,10 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, waiting for whoever holds it; a killed holder lets go of it."""
+    """Hold a lock on the file `path`, waiting while another process holds it.
+
+    The lock of a process that is killed is released.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -90,13 +93,13 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, aside and renamed."""
+    """Write `value` as indented JSON, atomically."""
     with written_aside(path) as aside:
         aside.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises UserError when it is not JSON, FileNotFoundError when it is not there."""
+    """Read a JSON file. Raises UserError when it is not JSON, FileNotFoundError when there is no file."""
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -112,13 +115,13 @@ def sha256_of(path: Path) -> str:
 def download(
     url: str, path: Path, *, sha256: str, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Fetch `url` to `path`, resuming an interrupted download, and check its SHA-256.
+    """Download `url` to `path`, resuming an interrupted download, and check its SHA-256.
 
-    Returns `path`; one that is there already is only checked. `progress` is called with bytes done and
+    Returns `path`; a file that is there already is only checked. `progress` is called with bytes done and
     bytes in all (0 if the server does not say). Raises UserError when the address cannot be reached or
-    the content is another one, naming the address, the digest and where to put the file by hand.
+    the content is another one; it names the address, the digest and the path for a file downloaded by hand.
     """
-    with locked(path.with_name(path.name + ".lock")):  # of several workers, one fetches
+    with locked(path.with_name(path.name + ".lock")):  # of several workers, only one downloads
         return _download(url, path, sha256, progress)
 
 
@@ -147,7 +150,7 @@ def _fetch(url: str, part: Path, progress: Callable[[int, int], None] | None) ->
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and done:  # nothing is left to send: the part is whole
+        if error.code == 416 and done:  # nothing is left to send: the download is complete
             return
         raise
     with response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,44 +23,15 @@ from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import Checkpoint
 from cm_ray.settings.choices import word_of
 from cm_ray.training.arithmetic import autocast, compile_networks, sent
-from cm_ray.training.building import (
-    build_optimizer,
-    build_student,
-    contiguous_copy,
-    frozen_copy,
-    learning_rate,
-)
+from cm_ray.training.batch import Batch, Share, StepStats
 from cm_ray.training.loss_watch import REMEDY, LossWatch
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A worker's share of a global batch."""
-
-    images: Tensor
-    """uint8 (b, c, h, w)."""
-    labels: Tensor
-    """int64 (b,), -1 where there is none; used by conditional networks only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Which part of every global batch this worker takes."""
-
-    rank: int = 0
-    world: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class StepStats:
-    """What a step reports."""
-
-    step: int
-    """Steps done."""
-    loss: Tensor
-    """Mean loss of this worker's share, a scalar on the device: reading it waits for the device."""
-    gauges: Mapping[str, float]
-    """What the schedules were: num_scales N(k), target_decay mu(k), learning_rate ..., as the method has."""
+from cm_ray.training.optimizer import (
+    build_optimizer,
+    learning_rate,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from cm_ray.training.students import build_student, contiguous_copy, frozen_copy
 
 
 class Engine:
@@ -178,7 +148,7 @@ class Engine:
 
     def averaged_spec(self) -> ModelSpec:
         """Return the specification of the averaged model: with the sampler of the round, if there are any."""
-        return dataclasses.replace(self.spec, sampler=self.config.own_sampler(self._sampling_steps()))
+        return dataclasses.replace(self.spec, sampler=self.config.own_sampler(self.sampling_steps()))
 
     def averaged_model(self, index: int = 0) -> Model:
         """Return a copy of the model with the weights of average `index`, in eval mode."""
@@ -198,8 +168,8 @@ class Engine:
         tensors: dict[str, Tensor] = {}
         for group, weights in self._weight_groups().items():
             tensors.update({f"{group}/{name}": tensor for name, tensor in weights.items()})
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors.update({f"optimizer/{index}/{name}": value for name, value in state.items()})
+        state = optimizer_tensors(self.optimizer)
+        tensors.update({f"optimizer/{name}": tensor for name, tensor in state.items()})
         copies = {name: contiguous_copy(tensor) for name, tensor in tensors.items()}
         return Checkpoint(self.step, copies, {"scaler": self.scaler.state_dict()})
 
@@ -217,21 +187,8 @@ class Engine:
             else:
                 for name, tensor in weights.items():
                     tensor.copy_(saved[name])
-        self._restore_optimizer(checkpoint.group("optimizer"))
+        restore_optimizer(self.optimizer, list(self.student.parameters()), checkpoint.group("optimizer"))
         self.scaler.load_state_dict(checkpoint.extra["scaler"])
-
-    def _restore_optimizer(self, saved: dict[str, Tensor]) -> None:
-        """Fill the optimizer's state, each moment laid out in memory as its parameter is."""
-        parameters = list(self.student.parameters())
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in saved.items():
-            number, key = name.split("/")
-            index = int(number)
-            moment = tensor.shape == parameters[index].shape
-            value = torch.empty_like(parameters[index]).copy_(tensor) if moment else tensor
-            state.setdefault(index, {})[key] = value.detach()
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def _loss(self, batch: Batch, part: int, rows: int) -> Tensor:
         """Return the mean loss of one part of this worker's share."""
@@ -247,9 +204,9 @@ class Engine:
         aim = self._aim(draw, labels, first)
         self._seed_dropout(first)
         with self._autocast():
-            answer = self.replica(draw.x_t, t, labels)
+            prediction = self.replica(draw.x_t, t, labels)
         weight = self.method.weight(t, s, config.column)
-        return regression_loss(answer, aim, weight, self.distance).mean()
+        return regression_loss(prediction, aim, weight, self.distance).mean()
 
     @torch.no_grad()
     def _aim(self, draw: Draw, labels: Labels | None, first: int) -> Images:
@@ -317,7 +274,7 @@ class Engine:
         """Tell whether the teacher of the last step was a student before."""
         return self.round_starts != [] and self.step > self.round_starts[1]
 
-    def _sampling_steps(self) -> int:
+    def sampling_steps(self) -> int:
         """Return the sampling steps of the round of the last step; 0 without rounds."""
         halving = self.method.halving
         return halving(max(0, self.step - 1), self.config.steps) - 1 if halving else 0

@@ -265,7 +265,7 @@ class TestBadInput:
 
     def test_files(self, model_folder, tmp_path, image, mask):
         wrong = save(tmp_path / "wrong.png", size=(9, 9))
-        with pytest.raises(UserError, match=r"wrong.png is 9x9, and the model's images are 8x8: --resize"):
+        with pytest.raises(UserError, match=r"wrong.png is 9x9, and the model's images are 8x8: set resize"):
             run(model_folder, "stroke", tmp_path, image=wrong)
         with pytest.raises(
             UserError, match=r"wrong.png is 9x9 and its image 8x8: give a mask of the image's"

@@ -34,7 +34,7 @@ from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.kept_samples import file_name
 from cm_ray.sampling.text import parse
-from cm_ray.scoring.while_training import Evaluator
+from cm_ray.scoring.evaluator import Evaluator
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
 from tests.cluster.tiny import NETWORK, make_tiny_run, save_tiny

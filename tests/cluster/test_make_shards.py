@@ -106,7 +106,7 @@ def test_a_resume_keeps_what_was_done(tmp_path):
 
 def test_other_options_start_anew(tmp_path):
     source, out = save_images(tmp_path / "in", 6, odd=[5]), tmp_path / "out"
-    with pytest.raises(UserError, match=r"is (6x6|9x9) and .* is (6x6|9x9); pass --size") as raised:
+    with pytest.raises(UserError, match=r"is (6x6|9x9) and .* is (6x6|9x9); set size") as raised:
         make_shards(source, out, rows_per_shard=1)
     assert "\n" not in str(raised.value)
     assert not (out / "manifest.json").exists()

@@ -2,7 +2,7 @@
 
 import sys
 
-from cm_ray.cluster.runtime.console import Progress, followed
+from cm_ray.runs.console import Progress, followed
 from cm_ray.runs.directory import RunDirectory
 
 SCORE = {"name": "FD-digits-9", "value": 1.5, "key": {"sampler": "heun:18"}}

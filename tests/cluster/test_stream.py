@@ -8,7 +8,7 @@ import torch
 
 from cm_ray.cluster.data.stream import batches, load_images, memory_batches, rebatched, stream_batches
 from cm_ray.data.shards import Manifest, load_all
-from cm_ray.training.engine import Batch, Share
+from cm_ray.training.batch import Batch, Share
 
 pytestmark = pytest.mark.ray
 

@@ -5,7 +5,8 @@ import torch
 
 from cm_ray import recipes
 from cm_ray.cluster.runtime.connect import node_resources, plan
-from cm_ray.cluster.train.prepare import model_spec, prepare_shards
+from cm_ray.cluster.train.prepare import prepare_shards
+from cm_ray.training.specification import model_spec
 from cm_ray.cluster.train.workers import Task, fit
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model

@@ -228,7 +228,7 @@ def test_a_file_that_is_gone_or_another_one(save, tmp_path):
     with pytest.raises(UserError, match=r"x.npz has become shorter .* repeat the command"):
         list(part.read(ReadOptions()))
     (tmp_path / "x.npz").unlink()
-    with pytest.raises(UserError, match=r"Could not read .*x.npz \(No such file .*\); all nodes need it"):
+    with pytest.raises(UserError, match=r"Could not read .*x.npz \(No such file .*\); every machine must"):
         list(part.read(ReadOptions()))
 
 

@@ -233,7 +233,7 @@ def test_sizes_that_differ_between_parts(tmp_path):
     save_images(tmp_path / "in", ["RGB"] * 2)
     Image.new("RGB", (9, 9)).save(tmp_path / "in" / "9.png")
     source = open_source(str(tmp_path / "in"))
-    with pytest.raises(UserError, match=r"is (5x4|9x9) and .* is (5x4|9x9); pass --size"):
+    with pytest.raises(UserError, match=r"is (5x4|9x9) and .* is (5x4|9x9); set size"):
         make(source, tmp_path / "out", rows=2)
     assert make(source, tmp_path / "out", rows=2, size=4).shape == (3, 4, 4)
 
@@ -243,7 +243,7 @@ def test_labels_that_do_not_fit(tmp_path):
     data = (tmp_path / "x.png").read_bytes()
     for name, labels, message in [
         ("a", [0, -1], "images without a label"),
-        ("b", [0, -5], "or with -5"),
+        ("b", [0, -5], "or with the label -5"),
     ]:
         pq.write_table(pa.table({"img": [data] * 2, "label": labels}), tmp_path / f"{name}.parquet")
         with pytest.raises(UserError, match=message):

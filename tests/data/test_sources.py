@@ -1,14 +1,7 @@
 """Sources: what is recognised, what comes out, and what bad input says."""
 
-import contextlib
-import functools
-import hashlib
-import http.server
 import io
 import pickle
-import tarfile
-import threading
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cm_ray.data import cifar10
 from cm_ray.data.images import decode
 from cm_ray.data.open_source import open_source
 from cm_ray.data.source import ReadOptions, cut_pieces
@@ -174,7 +166,7 @@ def test_mixed_sizes_name_both(classes):
     (classes / "b" / "9.png").write_bytes(encoded(picture(0, size=(7, 7))))
     source = open_source(str(classes))
     with pytest.raises(
-        UserError, match=r"(is 6x5 and .*b/9.png is 7x7|b/9.png is 7x7 and .* is 6x5); pass --size"
+        UserError, match=r"(is 6x5 and .*b/9.png is 7x7|b/9.png is 7x7 and .* is 6x5); set size"
     ):
         read(source)
     assert read(source, size=4)[0].shape == (6, 4, 4, 3)
@@ -184,7 +176,7 @@ def test_corrupt_image_is_named_or_skipped(classes):
     bad = classes / "b" / "2.PNG"
     bad.write_bytes(bad.read_bytes()[:60])
     source = open_source(str(classes))
-    with pytest.raises(UserError, match=r"b/2.PNG is not a readable image .*--on-bad-image skip"):
+    with pytest.raises(UserError, match=r"b/2.PNG is not a readable image .*set on_bad_image to skip"):
         read(source)
     images, labels, skipped = read(source, on_bad_image="skip")
     assert (len(images), sorted(labels.tolist()), skipped) == (4, [0, 0, 1, 1], 1)
@@ -296,83 +288,3 @@ def test_cut_pieces():
         (("c", 1, 4),),
     ]
     assert cut_pieces([], 3) == []
-
-
-class RangeHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files and honours Range."""
-
-    def do_GET(self):
-        data = Path(self.translate_path(self.path)).read_bytes()
-        start = int(self.headers.get("Range", "bytes=0-")[6:-1])
-        self.server.starts.append(start)
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        self.wfile.write(data[start:])
-
-    def log_message(self, *_):
-        pass
-
-
-@contextlib.contextmanager
-def served(folder):
-    handler = functools.partial(RangeHandler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.starts = []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
-
-
-@pytest.fixture
-def small_cifar10(tmp_path, monkeypatch):
-    """A server of an archive like CIFAR-10's with 4 images a file; yields (server, records, archive)."""
-    records = np.random.default_rng(0).integers(0, 256, (6, 4, 3073), np.uint8)
-    records[..., 0] %= 10
-    archive = tmp_path / "served" / "cifar-10-binary.tar.gz"
-    archive.parent.mkdir()
-    names = [*cifar10.SPLITS["train"], *cifar10.SPLITS["test"]]
-    with tarfile.open(archive, "w:gz") as tar:
-        for name, content in zip(names, records, strict=True):
-            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
-            member.size = content.size
-            tar.addfile(member, io.BytesIO(content.tobytes()))
-        tar.addfile(tarfile.TarInfo("../../outside.txt"), io.BytesIO())
-    monkeypatch.setenv("CM_RAY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(cifar10, "SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
-    with served(archive.parent) as server:
-        monkeypatch.setattr(cifar10, "URL", f"http://127.0.0.1:{server.server_port}/{archive.name}")
-        yield server, records, archive
-
-
-def test_cifar10_is_fetched_once(small_cifar10, tmp_path):
-    server, records, _ = small_cifar10
-    images, labels, _ = read(open_source("cifar10"), rows=6)
-    assert labels.tolist() == records[:5, :, 0].ravel().tolist()
-    np.testing.assert_array_equal(
-        images.transpose(0, 3, 1, 2).reshape(20, -1), records[:5, :, 1:].reshape(20, -1)
-    )
-    assert read(open_source("cifar10", "test"))[1].tolist() == records[5, :, 0].tolist()
-    assert server.starts == [0]
-    assert not list(tmp_path.rglob("outside.txt"))
-
-
-def test_cifar10_download_goes_on(small_cifar10, tmp_path):
-    server, _, archive = small_cifar10
-    folder = tmp_path / "cache" / "cifar10" / cifar10.SHA256[:16]
-    folder.mkdir(parents=True)
-    (folder / f"{archive.name}.download").write_bytes(archive.read_bytes()[:1000])
-    assert len(read(open_source("cifar10"))[0]) == 20
-    assert server.starts == [1000]
-
-
-def test_cifar10_of_another_content(small_cifar10, monkeypatch):
-    monkeypatch.setattr(cifar10, "SHA256", "0" * 64)
-    with pytest.raises(UserError, match=r"http://127.0.0.1.*another SHA-256; fetch .* by hand"):
-        open_source("cifar10").parts(10)
-
-
-def test_cifar10_out_of_reach(small_cifar10, monkeypatch):
-    monkeypatch.setattr(cifar10, "URL", "http://127.0.0.1:9/cifar-10-binary.tar.gz")
-    with pytest.raises(UserError, match=r"Could not download .*put it at"):
-        open_source("cifar10").parts(10)

@@ -125,7 +125,7 @@ def test_pictures_of_the_models_size_are_taken_as_they_are():
 
 
 def test_other_sizes_are_refused_or_fitted():
-    with pytest.raises(UserError, match="x is 8x6, and the model's images are 4x4: --resize crops"):
+    with pytest.raises(UserError, match="x is 8x6, and the model's images are 4x4: set resize to crop"):
         fitted_pixels(picture(), "x", (3, 4, 4))
     half = fitted_pixels(picture(16, 12), "x", (3, 6, 8), resize=True)
     assert half.shape == (6, 8, 3)

@@ -23,7 +23,8 @@ from cm_ray.networks.formats.unet_parts import network_of
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import UNet
 from cm_ray.settings.tree import override
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 
 class Theirs:

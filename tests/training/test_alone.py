@@ -14,7 +14,8 @@ import cm_ray.core.samplers, cm_ray.networks.unet
 from cm_ray import recipes as presets
 from cm_ray.settings.tree import override
 from cm_ray.networks.model import ModelSpec
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 config = override(recipes.ict_digits(), {{"steps": 1, "batch_size": 2, "network.conditional": False}})
 spec = ModelSpec(network=config.network, diffusion=config.diffusion, shape=(1, 8, 8))

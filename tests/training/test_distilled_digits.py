@@ -14,7 +14,8 @@ from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import ModelSpec, sampling_of, to_uint8
 from cm_ray.settings.tree import override
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 
 def batches(images, labels, size):

@@ -16,7 +16,8 @@ from cm_ray.networks.perceptual import lpips_distance
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.sampling.text import own_sampler
 from cm_ray.settings.tree import override
-from cm_ray.training.engine import Batch, Engine, Share
+from cm_ray.training.batch import Batch, Share
+from cm_ray.training.engine import Engine
 
 SMALL = {
     "steps": 6,

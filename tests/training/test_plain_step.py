@@ -11,7 +11,8 @@ from cm_ray import recipes
 from cm_ray.core.noise import Purpose, normal, uniform
 from cm_ray.networks.model import ModelSpec, from_uint8
 from cm_ray.settings.tree import override
-from cm_ray.training.engine import Batch, Engine
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SHAPE, ROWS = (3, 16, 16), 4

@@ -9,7 +9,6 @@ execution costs about half a second, so executions run on over the ends of epoch
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -25,10 +24,11 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
 from cm_ray.cluster.runtime.connect import DATA_CPUS
+from cm_ray.data import image_set
 from cm_ray.data.blocks import read_block
-from cm_ray.data.order import Unit, memory_indices, stream_units, whole_units
+from cm_ray.data.order import Unit, stream_units, whole_units
 from cm_ray.data.shards import Manifest
-from cm_ray.training.engine import Batch, Share
+from cm_ray.training.batch import Batch, Share
 
 READ_AHEAD_BYTES = 256 << 20
 """Images that one Ray Data execution reads. An execution that has more to read than it may buffer polls
@@ -91,11 +91,17 @@ def memory_batches(
 ) -> Iterator[Batch]:
     """Stream the shards once, keep them, and yield batches of the permuted epochs, none dropping a row."""
     images, labels = load_images(folder, manifest)
-    rows = batch_size // share.world
-    for step in itertools.count(start_step):
-        first = step * batch_size + share.rank * rows
-        index = torch.from_numpy(memory_indices(seed, manifest.count, first, first + rows))
-        yield Batch(images[index], labels[index])
+    stream = image_set.memory_batches(
+        images,
+        labels,
+        seed=seed,
+        batch_size=batch_size,
+        rank=share.rank,
+        world=share.world,
+        start_step=start_step,
+    )
+    for some in stream:
+        yield Batch(*some)
 
 
 def stream_batches(

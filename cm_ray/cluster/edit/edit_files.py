@@ -16,13 +16,13 @@ from cm_ray.cluster.edit.edit_plan import Editing, check_editing, plan_request
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
-from cm_ray.cluster.runtime.console import shown
 from cm_ray.editing.files import EditRequest, compared, content_digests, edit_unit, read_inputs
 from cm_ray.editing.model_edits import interpolation_steps
 from cm_ray.editing.results import Origin, ResultFolder
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.networks.model import Model, sampling_of, to_uint8
+from cm_ray.runs.console import shown
 from cm_ray.tracking.locate import locate_model
 
 _ROWS = 10

@@ -31,7 +31,6 @@ from cm_ray.cluster.pool.reference import (
 from cm_ray.cluster.pool.result import Gathered, Wanted, joined
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
-from cm_ray.cluster.runtime.console import say, shown
 from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
@@ -39,6 +38,7 @@ from cm_ray.metrics.measures import NEEDS, Needs, SampleSet, check_kinds, measur
 from cm_ray.metrics.score import Score, measured_score, score_key
 from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.recipes.sections import EXPERIMENT, DataSettings
+from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.sampling.kept_samples import file_name, keep_samples
 from cm_ray.sampling.pictures import save_grid

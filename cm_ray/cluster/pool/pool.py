@@ -21,7 +21,6 @@ from torch import Tensor
 from cm_ray.cluster.pool.result import Assembly, Gathered, Unit, Wanted
 from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.cluster.runtime.connect import user_error
-from cm_ray.cluster.runtime.console import say
 from cm_ray.data.shards import Manifest, read_rows, rows_per_group
 from cm_ray.data.source import cut_pieces
 from cm_ray.editing.files import EditRequest, edit_unit
@@ -30,6 +29,7 @@ from cm_ray.metrics.extractors.registry import Extractor
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.networks.model import ModelSpec, build_model
+from cm_ray.runs.console import say
 from cm_ray.sampling.requests import Request, sample_unit
 
 Opener: TypeAlias = Callable[[str], Extractor]

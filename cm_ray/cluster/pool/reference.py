@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 
 from cm_ray.cluster.pool.pool import Opener, SamplerPool
-from cm_ray.cluster.runtime.console import say, shown
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.registry import EXTRACTORS, Extractor
@@ -20,9 +19,10 @@ from cm_ray.networks.model import SPEC
 from cm_ray.recipes.measuring import MeasuringSettings
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings
+from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.scoring.evaluator import extractor_opener
 from cm_ray.scoring.reference import keep_features, keep_statistics, kept_features, kept_statistics
-from cm_ray.scoring.while_training import extractor_opener
 from cm_ray.tracking.store import check_uri
 
 

@@ -16,20 +16,20 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from cm_ray.cluster.runtime.connect import connected
-from cm_ray.cluster.runtime.console import say
 from cm_ray.cluster.sweep.asha import RememberingASHA
 from cm_ray.cluster.sweep.searcher import StudySearch
 from cm_ray.cluster.sweep.sweep_plan import Sweep, check_sweep, share
 from cm_ray.cluster.sweep.sweep_table import SweepTable
 from cm_ray.cluster.sweep.sweep_trial import Trials, run_trial
-from cm_ray.cluster.train.prepare import model_spec, prepare_shards
+from cm_ray.cluster.train.prepare import prepare_shards
 from cm_ray.cluster.train.run import train
 from cm_ray.errors import UserError
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report
+from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory, default_run_dir
-from cm_ray.scoring.reference import reference_statistics
-from cm_ray.scoring.while_training import extractor_opener
+from cm_ray.scoring.evaluator import extractor_opener
+from cm_ray.scoring.reference import Shards, reference_statistics
 from cm_ray.settings.tree import flatten
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.sweeps.space import Sampler, Space
@@ -45,6 +45,7 @@ from cm_ray.sweeps.study import (
     trials_in,
 )
 from cm_ray.tracking import Group, resend
+from cm_ray.training.specification import model_spec
 from cm_ray.training.starting_models import check_teachers
 
 _FREE = (
@@ -193,11 +194,11 @@ class _Driver:
         base = self.space.base
         shards, manifest = prepare_shards(base.data)
         if not self.run.sweep_file.is_file():  # else its trials have begun, with copies of the teacher
-            self.space.check(fits=partial(model_spec, manifest=manifest))
+            self.space.check(fits=partial(model_spec, data=manifest))
             check_teachers(base, model_spec(base, manifest), self.run)
         if opener := extractor_opener(base.evaluation):
             say(f"statistics of {base.data.path}, once for all trials")
-            reference_statistics(shards, opener("cpu"))
+            reference_statistics(Shards(shards, manifest), opener("cpu"))
         concurrent, part = share(self.space, self.settings.concurrent, left)
         changes = {
             "cluster.use_gpu": "yes" if part.use_gpu else "no",

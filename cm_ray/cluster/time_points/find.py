@@ -14,7 +14,6 @@ from typing import Any
 
 from cm_ray.cluster.pool.reference import Yardstick, name_of, run_of, tracking_uris, yardstick
 from cm_ray.cluster.runtime.connect import connected
-from cm_ray.cluster.runtime.console import say
 from cm_ray.cluster.time_points.point_plan import Plan, TimePointSearch
 from cm_ray.cluster.time_points.point_search import Search
 from cm_ray.data.shards import Manifest
@@ -22,6 +21,7 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.networks.model import SPEC, WEIGHTS, build_model, save_model, spec_to_dict
 from cm_ray.recipes.sections import EXPERIMENT
+from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.storage.files import folder_written_aside, read_json, write_json
 from cm_ray.tracking import Group

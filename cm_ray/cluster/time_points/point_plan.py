@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from cm_ray.cluster.pool.reference import Yardstick
-from cm_ray.cluster.runtime.console import say
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.networks.formats.reading import read_model
 from cm_ray.networks.model import ModelSpec, sampling_of
 from cm_ray.recipes.measuring import MeasuringSettings
 from cm_ray.recipes.recipe import Recipe
+from cm_ray.runs.console import say
 from cm_ray.sampling.text import Sampling
 from cm_ray.time_points.greedy import Points
 from cm_ray.time_points.openai_indices import taus

@@ -13,7 +13,6 @@ from cm_ray.cluster.pool.reference import Yardstick, reference_set
 from cm_ray.cluster.pool.result import Gathered
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import node_resources
-from cm_ray.cluster.runtime.console import say, shown
 from cm_ray.cluster.time_points.point_plan import Plan
 from cm_ray.cluster.time_points.point_scores import WANTED, Measurement, PointScores
 from cm_ray.cluster.train.prepare import prepare_shards
@@ -24,6 +23,7 @@ from cm_ray.metrics.score import Score, measured_score, score_key
 from cm_ray.metrics.statistics import Array
 from cm_ray.networks.model import sampling_of
 from cm_ray.reports.time_points_report import Chosen, Evaluated, Gap, Placed, Report
+from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.pictures import save_grid
 from cm_ray.sampling.requests import Request

@@ -1,26 +1,16 @@
-"""What a run needs before its first step: shards, the model's specification, the lineage."""
+"""The shards of a run's data."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import subprocess
-import sys
 from pathlib import Path
 
 from cm_ray.cluster.data.make_shards import make_shards
-from cm_ray.cluster.runtime.console import shown
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shards import Manifest, check_shards, is_shard_folder
 from cm_ray.errors import UserError
-from cm_ray.networks.model import ModelSpec
-from cm_ray.networks.unet import check_fits
-from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings
-from cm_ray.sampling.text import TimePoints, parse
+from cm_ray.runs.console import shown
 from cm_ray.storage.files import cache_root
-
-_PACKAGES = ("cm_ray", "torch", "ray", "mlflow", "numpy", "pyarrow", "safetensors")
 
 
 def prepare_shards(data: DataSettings) -> tuple[Path, Manifest]:
@@ -53,72 +43,3 @@ def prepare_shards(data: DataSettings) -> tuple[Path, Manifest]:
             f"{data.size}; make shards of that size with jobs/make_shards.py, or give --data.size 0."
         )
     return folder, manifest
-
-
-def model_spec(config: Recipe, manifest: Manifest) -> ModelSpec:
-    """Return the specification of the model for these images.
-
-    Raises UserError when the network does not fit them or labels are wanted and there are none.
-    """
-    check_fits(config.network, manifest.shape)
-    if config.network.conditional and not manifest.classes:
-        raise UserError(
-            "The images have no labels, and network.conditional needs some: give labels, or turn it off."
-        )
-    return ModelSpec(
-        network=config.network,
-        diffusion=config.diffusion,
-        shape=manifest.shape,
-        class_names=manifest.class_names,
-        time_points=_time_points(config),
-        sampler=config.own_sampler(),
-    )
-
-
-def _time_points(config: Recipe) -> TimePoints:
-    """Return the time points of the multistep samplers that are scored: the model's own, till a search."""
-    if config.diffusion.boundary == "none":
-        return ()
-    samplings = [
-        parse(text, config.diffusion, own=config.own_sampler()) for text in config.evaluation.samplers
-    ]
-    first = {len(sampling.taus): sampling.taus for sampling in reversed(samplings) if sampling.taus}
-    return tuple(first[count] for count in sorted(first))
-
-
-def lineage(manifest: Manifest) -> dict[str, str]:
-    """Return where a run comes from: data, code, packages, machine and command, as flat text."""
-    found = {
-        "data.source": manifest.source,
-        "data.fingerprint": manifest.fingerprint,
-        "data.count": str(manifest.count),
-        "data.skipped": str(manifest.skipped),
-        "command": " ".join(sys.argv),
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()} {platform.system()}",
-    }
-    found.update({f"package.{name}": _version(name) for name in _PACKAGES})
-    revision = _git("rev-parse", "HEAD")
-    if revision:
-        dirty = "-dirty" if _git("status", "--porcelain") else ""
-        found["git.revision"] = revision + dirty
-    return found
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _git(*arguments: str) -> str:
-    """Return what git says of the code's checkout, empty if it is none."""
-    code = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(code), *arguments], capture_output=True, text=True, timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

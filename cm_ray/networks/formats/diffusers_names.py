@@ -37,14 +37,14 @@ def _names(spec: ModelSpec) -> dict[str, str]:
     for part in parts(network):
         inner = {"attention": _ATTENTION, "residual": _RESIDUAL}.get(part.kind)
         if inner is None:
-            inner = _RESIDUAL if spec.network.resample_blocks else {"op": "conv", "conv": "conv"}
+            inner = _RESIDUAL if spec.unet.resample_blocks else {"op": "conv", "conv": "conv"}
         prefix = _prefix(part, spec)
         table |= {f"{part.name}.{ours}": f"{prefix}.{theirs}" for ours, theirs in inner.items()}
     return table
 
 
 def _prefix(part: Part, spec: ModelSpec) -> str:
-    levels = len(spec.network.channel_mult)
+    levels = len(spec.unet.channel_mult)
     if part.side == "middle":
         return f"mid_block.{'attentions' if part.kind == 'attention' else 'resnets'}.{part.block}"
     side = f"down_blocks.{part.level}" if part.side == "down" else f"up_blocks.{levels - 1 - part.level}"

@@ -165,7 +165,7 @@ def _check_groups(unet: Mapping[str, Any]) -> None:
 
 
 def _unet_config(spec: ModelSpec) -> dict[str, Any]:
-    config = spec.network
+    config = spec.unet
     down, up, kind = _block_types(config.resample_blocks)
     attention = [
         spec.shape[1] >> level in config.attention_resolutions for level in range(len(config.channel_mult))
@@ -216,7 +216,7 @@ def _index() -> dict[str, Any]:
 
 def _check_fits(spec: ModelSpec, boundaries: int) -> None:
     """Raise UserError, saying why, when the pipeline would compute something else."""
-    network, diffusion = spec.network, spec.diffusion
+    network, diffusion = spec.unet, spec.diffusion
     for holds, sentence in [
         (network.family == "adm", f"the network is {network.family}, and diffusers has only adm's"),
         (diffusion.boundary != "none", "it is a diffusion model, and the pipeline is for consistency models"),

@@ -18,7 +18,7 @@ from torch import Tensor
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM, VE, VP, Column
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import ADM, DDPMpp, NCSNpp, Network
+from cm_ray.networks.architectures import ADM, Architecture, DDPMpp, NCSNpp
 from cm_ray.networks.families import family_of
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.unet_parts import Part, network_of, parts
@@ -110,7 +110,7 @@ def _check_groups(file: Path, weights: Weights) -> None:
             )
 
 
-def _check_filters(file: Path, network: Network, filters: Weights) -> None:
+def _check_filters(file: Path, network: Architecture, filters: Weights) -> None:
     """Refuse another resampling than the family's: it does not show in the weights."""
     taps = torch.tensor(family_of(network).filter)
     wanted = torch.outer(taps, taps) / taps.sum() ** 2
@@ -122,7 +122,7 @@ def _check_filters(file: Path, network: Network, filters: Weights) -> None:
             )
 
 
-def _infer(weights: Weights) -> tuple[Network, tuple[int, int, int], int]:
+def _infer(weights: Weights) -> tuple[Architecture, tuple[int, int, int], int]:
     """Return network, shape of the images and classes. Raises KeyError, IndexError … when there are none."""
     places = {name.split(".")[1] for name in weights if name.startswith("enc.")}
     sizes = sorted({int(place.split("x")[0]) for place in places}, reverse=True)
@@ -188,7 +188,7 @@ def _renamed(spec: ModelSpec, weights: Weights, source: Path) -> Weights:
             raise UserError(f"{source} lacks {theirs}.")
         tensor = left.pop(theirs)
         if layer.endswith(".qkv"):
-            tensor = _reordered(tensor, spec.network.head_channels)
+            tensor = _reordered(tensor, spec.unet.head_channels)
         renamed[ours] = tensor.t() if ours == "label_emb.weight" and spec.network.family == "adm" else tensor
     if left:
         raise UserError(f"{source} has {next(iter(left))}, which belongs to no network of EDM's.")

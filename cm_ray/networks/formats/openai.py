@@ -13,7 +13,7 @@ from pathlib import Path
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import ADM, Network
+from cm_ray.networks.architectures import ADM, Architecture
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import check_fits
@@ -75,7 +75,7 @@ def placeholders(classes: int) -> tuple[str, ...]:
     return tuple(map(str, range(classes)))
 
 
-def infer_network(weights: Weights, size: int) -> tuple[Network, int, int]:
+def infer_network(weights: Weights, size: int) -> tuple[Architecture, int, int]:
     """Return the network that tensors of these shapes are of, its image channels and its classes.
 
     size: of the images. Raises KeyError, IndexError, ZeroDivisionError or ValueError when they are of none;
@@ -107,7 +107,7 @@ def infer_network(weights: Weights, size: int) -> tuple[Network, int, int]:
     return config, weights["input_blocks.0.0.weight"].shape[1], classes
 
 
-def as_images(network: Network, weights: Weights, source: Path) -> Weights:
+def as_images(network: Architecture, weights: Weights, source: Path) -> Weights:
     """Return weights whose attention is of convolutions of images, where it was of flattened pixels.
 
     Their older code, whose tensors have three dimensions, orders several heads before queries, keys and

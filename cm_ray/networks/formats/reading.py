@@ -85,7 +85,7 @@ def _read_file(file: Path, assumed: ModelSpec | None) -> tuple[ModelSpec, Weight
     if is_openais(weights):
         spec = published_spec(file.stem, weights) or assumed
         if spec is not None:
-            return spec, as_images(spec.network, weights, file)
+            return spec, as_images(spec.unet, weights, file)
     elif assumed is not None:
         return assumed, weights
     raise UserError(

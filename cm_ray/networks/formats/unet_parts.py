@@ -38,7 +38,7 @@ class Part:
 def network_of(spec: ModelSpec) -> UNet:
     """Build a specification's network without memory for its weights. Raises UserError as `UNet`."""
     with torch.device("meta"):
-        return UNet(spec.network, spec.shape, spec.classes)
+        return UNet(spec.unet, spec.shape, spec.classes)
 
 
 def parts(network: UNet) -> Iterator[Part]:

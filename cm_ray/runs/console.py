@@ -1,4 +1,4 @@
-"""What a person sees of a run: the run directory's log, followed as it grows."""
+"""Progress of a run on the terminal: its log, followed as it grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is worth while it trains: a sample grid, and scores against the training data."""
+"""Scores and sample grids of a model while it trains, against the training data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.data.shards import Manifest
 from cm_ray.metrics.extractors.registry import Extractor, open_extractor, statistics_of
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.score import Score, frechet_score
@@ -20,11 +19,11 @@ from cm_ray.recipes.sections import EvaluationSettings
 from cm_ray.sampling.pictures import save_grid
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.sampling.text import Sampling
-from cm_ray.scoring.reference import reference_statistics
+from cm_ray.scoring.reference import ScoredAgainst, reference_statistics
 
 
 def extractor_opener(evaluation: EvaluationSettings) -> Callable[[torch.device | str], Extractor] | None:
-    """Return what opens the extractor that a config names on a device; None when it names none."""
+    """Return a function that opens the extractor of the settings on a device; None without an extractor."""
     if evaluation.extractor == "none":
         return None
     return partial(
@@ -35,13 +34,13 @@ def extractor_opener(evaluation: EvaluationSettings) -> Callable[[torch.device |
 class Evaluator:
     """Samples and scores a model on one device, against the training data."""
 
-    def __init__(self, config: Recipe, shards: Path, device: torch.device) -> None:
+    def __init__(self, config: Recipe, data: ScoredAgainst, device: torch.device) -> None:
         self.evaluation, self.seed = config.evaluation, config.seed
-        self.manifest = Manifest.load(shards)
+        self.data = data
         opener = extractor_opener(self.evaluation)
         self.extractor = opener(device) if opener else None
         if self.extractor:
-            self.reference = reference_statistics(shards, self.extractor)
+            self.reference = reference_statistics(data, self.extractor)
 
     def evaluate(self, model: Model, step: int, folder: Path) -> list[Score]:
         """Write a grid by the first sampler to `folder`; return the scores of all samplers in order."""
@@ -62,7 +61,7 @@ class Evaluator:
 
     def _score(self, model: Model, extractor: Extractor, sampling: Sampling) -> Score:
         request = Request(
-            count=self.evaluation.samples or self.manifest.count,
+            count=self.evaluation.samples or self.data.count,
             seed=self.seed,
             sampling=sampling,
             unit=self.evaluation.batch_size,
@@ -70,7 +69,7 @@ class Evaluator:
         statistics = FeatureStatistics.zero(extractor.dim)
         for images in sample_units(model, request):
             statistics = statistics + FeatureStatistics.of(extractor.features(images))
-        return score_samples(statistics, self.reference, extractor, request, self.manifest)
+        return score_samples(statistics, self.reference, extractor, request, self.data.fingerprint)
 
 
 def score_samples(
@@ -78,24 +77,23 @@ def score_samples(
     reference: FeatureStatistics,
     extractor: Extractor,
     request: Request,
-    manifest: Manifest,
+    fingerprint: str,
 ) -> Score:
-    """Return the Fréchet distance of the requested samples to the images of a manifest, with its key."""
+    """Return the Fréchet distance of the requested samples to the images of a fingerprint, with its key."""
     return frechet_score(
         frechet_distance(samples, reference),
         extractor,
         n=samples.n,
         seed=request.seed,
-        reference=manifest.fingerprint,
+        reference=fingerprint,
         sampler=request.sampling.text,
         evaluations=request.sampling.evaluations,
     )
 
 
-def noise_distance(extractor: Extractor, reference: FeatureStatistics, manifest: Manifest, n: int) -> float:
-    """Return the Fréchet distance of `n` images of clipped Gaussian noise: what no model should reach.
-
-    It gives a score its scale.
-    """
-    noise = normal(0, 0, torch.arange(n), Purpose.SAMPLE, manifest.shape).clamp(-1, 1)
+def noise_distance(
+    extractor: Extractor, reference: FeatureStatistics, shape: tuple[int, int, int], n: int
+) -> float:
+    """Return the Fréchet distance of `n` images (c, h, w) of clipped Gaussian noise, the scale of scores."""
+    noise = normal(0, 0, torch.arange(n), Purpose.SAMPLE, shape).clamp(-1, 1)
     return frechet_distance(statistics_of(extractor, to_uint8(noise)), reference)

@@ -1,0 +1,180 @@
+"""Images in memory as a folder of shards in the cache, where the workers of a cluster read them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cm_ray.data.classes import names_of_classes
+from cm_ray.data.fingerprint import ContentHash
+from cm_ray.data.image_set import ImageSet
+from cm_ray.data.load_images import checked_batches, in_colour_if_mixed, load_images, read_options
+from cm_ray.data.open_images import ArrayImages, OpenedImages, open_images
+from cm_ray.data.shard_writer import shard_name
+from cm_ray.data.shards import (
+    FORMAT,
+    Manifest,
+    Shard,
+    ShardWriter,
+    check_shards,
+    is_shard_folder,
+    writing_shard,
+)
+from cm_ray.data.source import Labels, OnBadImage, Pixels, ReadOptions
+from cm_ray.errors import UserError
+from cm_ray.storage.files import cache_root, remove, sync
+
+ROWS_PER_SHARD = 8192
+_Piece = tuple[int, Pixels, Labels]
+
+
+def as_shards(
+    data: object, *, size: int = 0, on_bad_image: OnBadImage = "raise", cache: Path | None = None
+) -> str:
+    """Return what the settings take as the path of the data; images in memory are written as shards first.
+
+    Paths and names of data sets are returned as they are (a `Path` as an absolute one, since it is never a
+    name). Anything else that `load_images` takes is written to a folder of shards in `cache` (default: the
+    folder ``shards`` of the program's cache). The folder's name tells the images, their order and the names
+    of their classes: a folder that is there already is used again. Data sets of PyTorch and Ray are read some
+    rows at a time. size, on_bad_image: as in `load_images`; they do not apply to paths and names. Raises
+    UserError as `load_images`, and when the disk is full.
+    """
+    options = read_options(size, on_bad_image)
+    if isinstance(data, Path):
+        return str(data.expanduser().absolute())
+    if isinstance(data, str):
+        return data
+    root = cache or cache_root() / "shards"
+    opened = open_images(data)
+    skipped = data.skipped if isinstance(data, ImageSet) else 0
+    if isinstance(opened, ArrayImages):
+        images = load_images(data, size=size)
+        folder = root / _folder_name(images, _order(images.class_names, _hashes(images)))
+        if _is_whole(folder):
+            return str(folder)
+        opened, options = open_images(images), ReadOptions()
+    return str(in_colour_if_mixed(lambda options: _written(opened, root, options, skipped), options))
+
+
+def _hashes(images: ImageSet) -> list[ContentHash]:
+    """Return the hash of each shard that the images become."""
+    hashes = []
+    for start in range(0, len(images), ROWS_PER_SHARD):
+        rows = slice(start, start + ROWS_PER_SHARD)
+        hashes.append(ContentHash())
+        hashes[-1].add(images.images[rows].numpy(), images.labels[rows].numpy())
+    return hashes
+
+
+def _order(class_names: tuple[str, ...], hashes: list[ContentHash]) -> str:
+    """Return a digest of what the fingerprint leaves out: the order of the images, the names of classes."""
+    content = json.dumps([FORMAT, class_names, [one.order for one in hashes]])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _folder_name(described: ImageSet | Manifest, order: str) -> str:
+    name = re.sub(r"[^\w.-]+", "-", described.source)
+    return f"{name}-{described.fingerprint[:12]}-{order[:12]}"
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return True if a folder holds all of its shards; a damaged folder is removed."""
+    try:
+        check_shards(folder, Manifest.load(folder))
+    except UserError:
+        remove(folder)
+        return False
+    return True
+
+
+@dataclass
+class _Seen:
+    """Skipped images, and least and greatest label, of the images written so far."""
+
+    skipped: int
+    low: int = 0
+    high: int = -1
+
+
+def _pieces(opened: OpenedImages, options: ReadOptions, seen: _Seen) -> Iterator[_Piece]:
+    """Yield (shard, images (n, c, h, w), labels (n,)), cut where a shard is full."""
+    row = 0
+    labelled = False
+    for batch in checked_batches(opened, options):
+        seen.skipped += batch.skipped
+        images, labels = batch.images.transpose(0, 3, 1, 2), batch.labels
+        if len(labels):
+            low, high = int(labels.min()), int(labels.max())
+            seen.low, seen.high = (min(seen.low, low), max(seen.high, high)) if labelled else (low, high)
+            labelled = True
+        while len(images):
+            shard, inside = divmod(row, ROWS_PER_SHARD)
+            room = ROWS_PER_SHARD - inside
+            yield shard, images[:room], labels[:room]
+            row += len(images[:room])
+            images, labels = images[room:], labels[room:]
+
+
+def _write_shard(path: Path, pieces: Iterator[_Piece]) -> ShardWriter:
+    """Write pieces, of which there is at least one, as a shard."""
+    first = next(pieces)
+    channels, height, width = first[1].shape[1:]
+    with writing_shard(path, (channels, height, width)) as writer:
+        for _, images, labels in itertools.chain([first], pieces):
+            writer.write(images, labels)
+    return writer
+
+
+def _written(opened: OpenedImages, root: Path, options: ReadOptions, skipped: int) -> Path:
+    """Write the images as shards to a new folder of `root`, which gets its name when all is known."""
+    seen = _Seen(skipped)
+    shards: list[Shard] = []
+    hashes: list[ContentHash] = []
+    with _aside(root) as aside:
+        for index, pieces in itertools.groupby(_pieces(opened, options, seen), key=lambda piece: piece[0]):
+            writer = _write_shard(aside / shard_name(index), pieces)
+            shards.append(writer.shard)
+            hashes.append(writer.hash)
+        names = names_of_classes(opened.name, opened.class_names, seen.low, seen.high)
+        order = _order(names, hashes)
+        manifest = Manifest(
+            shape=writer.shape,
+            class_names=names,
+            source=opened.name,
+            recipe=order,
+            skipped=seen.skipped,
+            shards=tuple(shards),
+        )
+        manifest.save(aside)
+        return _named(aside, root / _folder_name(manifest, order))
+
+
+def _named(aside: Path, folder: Path) -> Path:
+    """Rename a finished folder, unless one of the same content is there; return the one that is kept."""
+    if not _is_whole(folder):
+        try:
+            aside.rename(folder)
+        except OSError:  # another process was first
+            if not is_shard_folder(folder):
+                raise
+        sync(folder.parent)
+    return folder
+
+
+@contextlib.contextmanager
+def _aside(root: Path) -> Iterator[Path]:
+    """Yield an empty folder in `root`, which is removed if it has not been renamed."""
+    folder = root / f".{uuid.uuid4().hex[:12]}.part"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        remove(folder)

@@ -1,0 +1,147 @@
+"""Images in any form, read into memory without Ray."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar, get_args
+
+import numpy as np
+import torch
+
+from cm_ray.data.classes import names_of_classes
+from cm_ray.data.fingerprint import ContentHash, fingerprint
+from cm_ray.data.image_set import ImageSet
+from cm_ray.data.images import check_same_shape
+from cm_ray.data.open_images import OpenedImages, open_images
+from cm_ray.data.shards import Manifest, Shape, check_shards, is_shard_folder, load_all
+from cm_ray.data.source import Batch, Labels, MixedChannelsError, OnBadImage, Pixels, ReadOptions
+from cm_ray.errors import UserError
+
+_T = TypeVar("_T")
+
+
+def load_images(
+    data: object,
+    *,
+    size: int = 0,
+    split: str = "train",
+    on_bad_image: OnBadImage = "raise",
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageSet:
+    """Read images in any form into memory, without Ray but for a `ray.data.Dataset`.
+
+    data: the path of a folder of images (sub-folders are classes), of shards or of Parquet files, of a
+    Parquet file or of an .npz; the name of a data set ("digits", "cifar10"); a tensor or array, uint8 or
+    floating-point in [-1, 1] or [0, 1], (n, c, h, w), (n, h, w, c) or (n, h, w); a tuple (images, labels); a
+    map-style torch `Dataset` of images or (image, label), whose attribute `classes` names the classes; a
+    `ray.data.Dataset` with the columns image and label; or an `ImageSet`.
+    size: crop the centre to a square and resize it to this many pixels; 0 takes images as they are.
+    split: of a named data set, or of a folder that has several. on_bad_image: "skip" leaves out files that
+    cannot be decoded. progress: called with bytes done and bytes in all if something is downloaded.
+    Raises UserError when the data is missing, damaged, empty, of several sizes, or could be read in two ways.
+    """
+    options = read_options(size, on_bad_image)
+    if isinstance(data, ImageSet) and size in (0, *_square(data.shape)):
+        return data
+    if (folder := _shard_folder(data)) is not None:
+        if split != "train":
+            raise UserError(f"{folder} holds shards, which have no split {split!r}; leave split out.")
+        return _from_shards(folder, size)
+    opened = open_images(data, split, progress)
+    images, labels, skipped = in_colour_if_mixed(lambda options: _collected(opened, options), options)
+    names = names_of_classes(opened.name, opened.class_names, int(labels.min()), int(labels.max()))
+    found = ContentHash()
+    found.add(images, labels)
+    return ImageSet(
+        torch.from_numpy(images),
+        torch.from_numpy(labels),
+        names,
+        fingerprint(images.shape[1:], len(images), [found.content]),
+        opened.name,
+        skipped=skipped,
+    )
+
+
+def read_options(size: int, on_bad_image: OnBadImage) -> ReadOptions:
+    """Return the options for reading images. Raises UserError on values that are not allowed."""
+    if size < 0:
+        raise UserError(f"size is {size}; give the width of the images in pixels, or 0.")
+    if on_bad_image not in get_args(OnBadImage):
+        raise UserError(f"on_bad_image is {on_bad_image!r}; give 'raise' or 'skip'.")
+    return ReadOptions(size=size, on_bad_image=on_bad_image)
+
+
+def _square(shape: Shape) -> tuple[int, ...]:
+    """Return the size of square images, nothing for others."""
+    return shape[1:2] if shape[1] == shape[2] else ()
+
+
+def _shard_folder(data: object) -> Path | None:
+    """Return the folder of shards that `data` is the path of, if it is one."""
+    if not isinstance(data, str | Path):
+        return None
+    folder = Path(data).expanduser()
+    return folder if str(data) and is_shard_folder(folder) else None
+
+
+def _from_shards(folder: Path, size: int) -> ImageSet:
+    manifest = Manifest.load(folder)
+    check_shards(folder, manifest)
+    if size not in (0, *_square(manifest.shape)):
+        raise UserError(
+            f"{folder} holds shards of {manifest.shape[2]}x{manifest.shape[1]} images, not of size {size}; "
+            "make shards of that size, or set size to 0."
+        )
+    images, labels = load_all(folder, manifest)
+    return ImageSet(
+        torch.from_numpy(images),
+        torch.from_numpy(labels),
+        manifest.class_names,
+        manifest.fingerprint,
+        manifest.source,
+        skipped=manifest.skipped,
+    )
+
+
+def in_colour_if_mixed(read: Callable[[ReadOptions], _T], options: ReadOptions) -> _T:
+    """Call `read`, and once more with grey images as RGB when it meets grey and RGB images."""
+    try:
+        return read(options)
+    except MixedChannelsError:
+        return read(replace(options, channels=3))
+
+
+def checked_batches(opened: OpenedImages, options: ReadOptions) -> Iterator[Batch]:
+    """Yield the batches, all images of one shape. Raises UserError when there is no image at all."""
+    first: Batch | None = None
+    skipped = 0
+    for batch in opened.read(options):
+        skipped += batch.skipped
+        if len(batch.images):
+            first = first or batch
+            check_same_shape(first.first, first.images.shape[1:], batch.first, batch.images.shape[1:])
+        yield batch
+    if first is None:
+        why = f"no readable image ({skipped} were skipped)" if skipped else "no image"
+        raise UserError(f"{opened.name} holds {why}; give other data.")
+
+
+def _collected(opened: OpenedImages, options: ReadOptions) -> tuple[Pixels, Labels, int]:
+    """Return all images (n, c, h, w), all labels (n,) and the number of images skipped."""
+    batches, skipped = deque[Batch](), 0
+    for batch in checked_batches(opened, options):
+        skipped += batch.skipped
+        if len(batch.images):
+            batches.append(batch)
+    height, width, channels = batches[0].images.shape[1:]
+    labels: Labels = np.concatenate([batch.labels for batch in batches])
+    images = np.empty((len(labels), channels, height, width), np.uint8)
+    place = 0
+    while batches:  # each batch is freed once it is copied: memory holds the images once
+        batch = batches.popleft()
+        images[place : place + len(batch.images)] = batch.images.transpose(0, 3, 1, 2)
+        place += len(batch.images)
+    return images, labels, skipped

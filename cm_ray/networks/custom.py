@@ -1,0 +1,65 @@
+"""A network of one's own as a setting: a class of an importable module."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from cm_ray.errors import SettingError, UserError, require
+from cm_ray.networks.architectures import Network
+from cm_ray.settings.choices import choice
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@choice(Network, "custom")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Custom(Network):
+    """A network of your own: a subclass of torch.nn.Module, by its import path.
+
+    It is made as Class(shape, classes), with shape (c, h, w) of the images and the number of classes, 0
+    without labels, and called as network(x, time) or network(x, time, labels).
+    """
+
+    path: str = ""
+    """Import path of the class: package.module:Class."""
+    conditional: bool = False
+    """Condition on the class labels of the data."""
+    dropout: float = 0.0
+    """Probability of dropout in the network; where it has any, student and target see the same mask."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError on a path that cannot be one."""
+        module, _, name = self.path.partition(":")
+        problem = f"must be package.module:Class, not {self.path!r}"
+        require(bool(module) and bool(name), "path", problem)
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Return the network. Raises UserError when there is no such class, or it is no nn.Module."""
+        from torch import nn
+
+        found = self._found()
+        if not (isinstance(found, type) and issubclass(found, nn.Module)):
+            raise UserError(f"network.path {self.path} is not a subclass of torch.nn.Module; name one.")
+        made: nn.Module = found(shape, classes)
+        return made
+
+    def _found(self) -> Any:
+        module, _, name = self.path.partition(":")
+        try:
+            return reduce(getattr, name.split("."), importlib.import_module(module))
+        except (ImportError, AttributeError) as error:
+            raise SettingError(
+                "network.path", f"{self.path} cannot be imported ({error}): install it on every node"
+            ) from error
+
+
+def custom_network(cls: type, *, conditional: bool = False, dropout: float = 0.0) -> Custom:
+    """Return the setting of a network class; dropout says whether it has any, so that masks are seeded."""
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    if "<locals>" in path:
+        raise UserError(f"{path} is defined in a function: define the network at the top of a module.")
+    return Custom(path=path, conditional=conditional, dropout=dropout)

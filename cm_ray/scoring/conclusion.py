@@ -1,0 +1,160 @@
+"""The end of a training run: the best model is exported, sampled and scored, and result.json is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cm_ray.metrics.extractors.registry import Extractor
+from cm_ray.metrics.frechet import bias_warning
+from cm_ray.metrics.score import Score
+from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.networks.model import Model, ModelSpec, sampling_of, save_model
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.runs.checkpoint import CheckpointStore
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.pictures import save_samples
+from cm_ray.sampling.requests import Request, sample_units
+from cm_ray.scoring.evaluator import noise_distance, score_samples
+from cm_ray.scoring.reference import ScoredAgainst, reference_statistics
+from cm_ray.storage.files import read_json, write_json
+
+FINAL_SEED = 1
+"""Added to the run's seed for the final scores: the best checkpoint was chosen on other noise."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The samples of a request."""
+
+    images: Tensor
+    """uint8 (n, c, h, w)."""
+    statistics: FeatureStatistics | None
+    """Of their features; none without an extractor."""
+
+
+Generate = Callable[[Request], Generated]
+"""Draws the samples of a request from the run's model, on a cluster or here."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The samples of one sampler, and their scores."""
+
+    grid: Path
+    score: Score | None = None
+    class_shares: list[float] | None = None
+    noise_distance: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conclusion:
+    """The end of a run whose training is done."""
+
+    recipe: Recipe
+    run: RunDirectory
+    spec: ModelSpec
+    data: ScoredAgainst
+    """The training data, which scores compare with."""
+    extractor: Extractor | None
+    say: Say
+
+    def export(self) -> int:
+        """Write the averaged weights of the best checkpoint, or of the last; return its step."""
+        store = CheckpointStore(self.run.checkpoints, self.recipe.checkpoint.keep)
+        step = store.best_step() or store.steps()[-1]
+        save_model(self.run.model, self.spec, store.load(step).group("ema0"))
+        return step
+
+    def score(self, model_step: int, generate: Generate) -> None:
+        """Sample and score the exported model by every sampler; write result.json last."""
+        started = time.perf_counter()
+        texts = self.recipe.evaluation.samplers
+        samples = [self._sample(generate, self._request(text)) for text in texts]
+        rows = [row for row in self.run.read_metrics() if "seconds" in row]
+        result = {
+            "name": self.recipe.name,
+            "steps": self.recipe.steps,
+            "model_step": model_step,
+            "scores": [sampled.score.to_row() for sampled in samples if sampled.score],
+            "class_shares": samples[0].class_shares,
+            "clipped_noise": samples[0].noise_distance,
+            "timings": {
+                "training_s": rows[-1]["seconds"] if rows else None,
+                "images_per_s": rows[-1]["images_per_s"] if rows else None,
+                "sampling_and_scoring_s": round(time.perf_counter() - started, 3),
+            },
+            "paths": {"model": str(self.run.model), "samples": [str(s.grid) for s in samples]},
+        }
+        write_json(self.run.result_file, result)
+
+    def _request(self, text: str) -> Request:
+        evaluation = self.recipe.evaluation
+        return Request(
+            count=evaluation.samples or (self.data.count if self.extractor else evaluation.grid**2),
+            seed=self.recipe.seed + FINAL_SEED,
+            sampling=sampling_of(self.spec, text),
+            unit=evaluation.batch_size,
+        )
+
+    def _sample(self, generate: Generate, request: Request) -> Sampled:
+        columns = self.recipe.evaluation.grid
+        generated = generate(request)
+        stem = self.run.samples / f"final-{request.sampling.file_name}"
+        grid, _ = save_samples(generated.images, stem, most=columns**2, columns=columns)
+        if self.extractor is None:
+            return Sampled(grid)
+        assert generated.statistics is not None
+        for count, what in ((request.count, "samples"), (self.data.count, "images of the reference")):
+            if warning := bias_warning(count, self.extractor.dim, what):
+                self.say(f"warning: {warning}")
+        reference = reference_statistics(self.data, self.extractor)
+        return Sampled(
+            grid,
+            score_samples(generated.statistics, reference, self.extractor, request, self.data.fingerprint),
+            class_shares(self.extractor, generated.images),
+            noise_distance(self.extractor, reference, self.data.shape, request.count),
+        )
+
+
+def generate_here(model: Model, extractor: Extractor | None, request: Request) -> Generated:
+    """Draw the samples of a request in this process."""
+    images = list(sample_units(model, request))
+    if extractor is None:
+        return Generated(torch.cat(images), None)
+    zero = FeatureStatistics.zero(extractor.dim)
+    return Generated(
+        torch.cat(images),
+        sum((FeatureStatistics.of(extractor.features(each)) for each in images), start=zero),
+    )
+
+
+def class_shares(extractor: Any, images: Tensor) -> list[float] | None:
+    """Return the share of each class among the samples, if the extractor is a classifier."""
+    if not hasattr(extractor, "predict"):
+        return None
+    counts = torch.bincount(extractor.predict(images), minlength=10).double()
+    return [round(share, 4) for share in (counts / len(images)).tolist()]
+
+
+def summary(run: RunDirectory) -> str:
+    """Return the scores and the paths of a finished run, for the terminal."""
+    result = read_json(run.result_file)
+    lines = [f"finished: {run.result_file}"]
+    for row in result["scores"]:
+        share = row["value"] / result["clipped_noise"]
+        lines.append(
+            f"  {row['name']}, {row['key']['sampler']}: {row['value']:.4g}  "
+            f"({share:.1%} of clipped Gaussian noise)"
+        )
+    if result["class_shares"]:
+        lines.append(f"  share of the rarest class: {min(result['class_shares']):.1%}")
+    lines += [f"  samples: {path}" for path in result["paths"]["samples"]]
+    return "\n".join(lines)

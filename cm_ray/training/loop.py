@@ -1,0 +1,134 @@
+"""The training loop of a worker: steps, log, checkpoints and scores, on Ray as without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from cm_ray.networks.model import save_model
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.runs.checkpoint import CheckpointStore
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.scoring.evaluator import Evaluator
+from cm_ray.scoring.reference import ScoredAgainst
+from cm_ray.storage.files import remove
+from cm_ray.training.batch import Batch, StepStats
+from cm_ray.training.communication import Communication
+from cm_ray.training.engine import Engine
+from cm_ray.training.log import TrainingLog
+
+Batches = Callable[[int], Iterable[Batch]]
+"""The worker's batches from a step on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingLoop:
+    """One of the workers; rank 0 also writes the log, the checkpoints and the scores."""
+
+    recipe: Recipe
+    run: RunDirectory
+    engine: Engine
+    batches: Batches
+    data: ScoredAgainst
+    """The training data, which scores compare with."""
+    communication: Communication
+    stoppable: bool = False
+    """Whether the run's stop file ends the training."""
+
+    def steps(self) -> Iterator[StepStats]:
+        """Train from the last checkpoint to the last step, yielding after each one's log and checkpoint.
+
+        Raises UserError when the loss or a weight is not finite, or a checkpoint cannot be written.
+        """
+        store = CheckpointStore(self.run.checkpoints, self.recipe.checkpoint.keep)
+        scores = _Scores(self, store)
+        self._resume(store, scores)
+        log = TrainingLog(self.run, self.recipe, self.communication, self._first)
+        try:
+            for stats in self.engine.train(self.batches(self.engine.step)):
+                log.add(stats)
+                if self.engine.round_ended() and self._first:
+                    self._save_round()
+                due = self._checkpoint_due(stats.step)
+                stop = False
+                if due or self._due(stats.step, self.recipe.log_every):
+                    log.write(stats)
+                    stop = self._asked_to_stop()
+                if due and not stop:
+                    self._checkpoint(stats.step, store, scores)
+                    log.go_on()
+                yield stats
+                if stop:
+                    break
+        finally:
+            store.close()
+
+    @property
+    def _first(self) -> bool:
+        return self.engine.share.rank == 0
+
+    def _asked_to_stop(self) -> bool:
+        """Broadcast whether rank 0 sees the stop file: all workers stop at the same step."""
+        return self.stoppable and self.communication.broadcast(self.run.stop_file.exists())
+
+    def _resume(self, store: CheckpointStore, scores: _Scores) -> None:
+        """Load the checkpoint that rank 0 sees as the last one."""
+        steps = store.steps()
+        step = self.communication.broadcast(steps[-1] if steps else 0)
+        if step:
+            self.engine.restore(store.load(step))
+        if self._first:
+            store.clean()
+            self.run.forget_metrics_after(step)
+            store.forget_after(step)
+            scored = {row["step"] for row in self.run.read_metrics() if "scores" in row}
+            if step and self._due(step, self.recipe.evaluation.every) and step not in scored:
+                scores.evaluate(step)  # killed between the checkpoint and its score
+        self.communication.barrier()
+
+    def _due(self, step: int, every: int) -> bool:
+        return step == self.recipe.steps or (every > 0 and step % every == 0)
+
+    def _checkpoint_due(self, step: int) -> bool:
+        return self._due(step, self.recipe.checkpoint.every)
+
+    def _checkpoint(self, step: int, store: CheckpointStore, scores: _Scores) -> None:
+        """Save on rank 0, and report, which is a barrier: every rank reports."""
+        if self._first:
+            store.save(self.engine.checkpoint())
+            if self._due(step, self.recipe.evaluation.every):
+                scores.evaluate(step)
+            if step == self.recipe.steps:
+                store.wait()
+        else:
+            self.engine.check_finite()
+            self.engine.check_weights()
+        self.communication.report(step)
+
+    def _save_round(self) -> None:
+        """Keep the model of a round of progressive distillation: it has its own number of steps."""
+        self.engine.check_finite()
+        self.engine.check_weights()
+        folder = self.run.rounds / str(self.engine.sampling_steps())
+        remove(folder)  # a run that was killed here does the round's end again
+        weights = {name: tensor.cpu() for name, tensor in self.engine.averaged_weights().items()}
+        save_model(folder, self.engine.averaged_spec(), weights)
+
+
+class _Scores:
+    """Scores of rank 0 while training; the best checkpoint is chosen by the first of them."""
+
+    def __init__(self, loop: TrainingLoop, store: CheckpointStore) -> None:
+        self.loop, self.store = loop, store
+        first, device = loop.engine.share.rank == 0, loop.engine.device
+        self.evaluator = Evaluator(loop.recipe, loop.data, device) if first else None
+
+    def evaluate(self, step: int) -> None:
+        """Write a sample grid and a row of scores for a step."""
+        assert self.evaluator is not None
+        engine, run = self.loop.engine, self.loop.run
+        scores = self.evaluator.evaluate(engine.averaged_model(), step, run.samples)
+        self.store.wait()  # the best checkpoint is named only when it is there
+        if scores and engine.in_last_round():  # another round's model takes another number of steps
+            self.store.offer_best(step, scores[0])
+        run.append_metrics({"step": step, "scores": [score.to_row() for score in scores]})

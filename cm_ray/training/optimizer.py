@@ -1,0 +1,59 @@
+"""The optimizer of a training: how it is made, its learning rate, and its state as named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cm_ray.core.schedules import LearningRate
+from cm_ray.networks.model import Model
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import RAdam
+
+
+def build_optimizer(recipe: Recipe, student: Model) -> torch.optim.Optimizer:
+    """Return the optimizer of the student's weights; weight decay is decoupled.
+
+    It passes over all tensors at once: Adam on a GPU in one kernel, else operation by operation.
+    """
+    settings = recipe.optimizer
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": (0.9, settings.beta2),
+        "weight_decay": settings.weight_decay,
+    }
+    if isinstance(settings, RAdam):
+        return torch.optim.RAdam(student.parameters(), decoupled_weight_decay=True, foreach=True, **options)
+    cuda = next(student.parameters()).device.type == "cuda"
+    return torch.optim.AdamW(student.parameters(), fused=cuda, foreach=not cuda, **options)
+
+
+def learning_rate(recipe: Recipe) -> LearningRate:
+    """Return the learning rate as a function of the step."""
+    optimizer, halving = recipe.optimizer, recipe.method.halving
+    starts = tuple(halving.starts(recipe.steps)) if halving else (0, recipe.steps)
+    return LearningRate(optimizer.learning_rate, optimizer.warmup_steps, optimizer.decay == "linear", starts)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return the optimizer's state by ``index/name``, live tensors."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}/{name}": value for index, values in state.items() for name, value in values.items()}
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, parameters: list[Tensor], saved: Mapping[str, Tensor]
+) -> None:
+    """Fill the optimizer's state, each moment laid out in memory as its parameter is."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in saved.items():
+        number, key = name.split("/")
+        index = int(number)
+        moment = tensor.shape == parameters[index].shape
+        value = torch.empty_like(parameters[index]).copy_(tensor) if moment else tensor
+        state.setdefault(index, {})[key] = value.detach()
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

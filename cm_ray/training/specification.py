@@ -1,0 +1,56 @@
+"""The specification of the model that a recipe trains on given images."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cm_ray.errors import UserError
+from cm_ray.networks.architectures import Architecture
+from cm_ray.networks.model import ModelSpec
+from cm_ray.networks.unet import check_fits
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.sampling.text import TimePoints, parse
+
+
+class ShapedImages(Protocol):
+    """What a model's specification takes of the data: a manifest, or images in memory."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of every image."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class; empty without labels."""
+
+
+def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
+    """Return the specification of the model for these images.
+
+    Raises UserError when the network does not fit them or labels are wanted and there are none.
+    """
+    if isinstance(config.network, Architecture):
+        check_fits(config.network, data.shape)
+    if config.network.conditional and not data.class_names:
+        raise UserError(
+            "The images have no labels, and network.conditional needs some: give labels, or turn it off."
+        )
+    return ModelSpec(
+        network=config.network,
+        diffusion=config.diffusion,
+        shape=data.shape,
+        class_names=data.class_names,
+        time_points=_time_points(config),
+        sampler=config.own_sampler(),
+    )
+
+
+def _time_points(config: Recipe) -> TimePoints:
+    """Return the time points of the multistep samplers that are scored: the model's own, till a search."""
+    if config.diffusion.boundary == "none":
+        return ()
+    samplings = [
+        parse(text, config.diffusion, own=config.own_sampler()) for text in config.evaluation.samplers
+    ]
+    first = {len(sampling.taus): sampling.taus for sampling in reversed(samplings) if sampling.taus}
+    return tuple(first[count] for count in sorted(first))

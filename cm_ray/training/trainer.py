@@ -1,0 +1,215 @@
+"""Training without Ray: a loop over steps that resumes, evaluates, logs and tracks as a job does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cm_ray.data.image_set import ImageSet
+from cm_ray.data.load_images import load_images
+from cm_ray.errors import UserError
+from cm_ray.metrics.score import Score
+from cm_ray.networks.custom import custom_network
+from cm_ray.networks.formats.reading import load_model
+from cm_ray.networks.model import Model
+from cm_ray.recipes.recipe import Recipe, check_models_named
+from cm_ray.runs.checkpoint import CheckpointStore
+from cm_ray.runs.console import Progress, followed, say
+from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.runs.lineage import remember_lineage
+from cm_ray.scoring.conclusion import Conclusion, generate_here, summary
+from cm_ray.scoring.evaluator import extractor_opener
+from cm_ray.storage.files import read_json
+from cm_ray.tracking import open_tracker
+from cm_ray.training.batch import Batch
+from cm_ray.training.communication import SingleWorker
+from cm_ray.training.engine import Engine
+from cm_ray.training.loop import TrainingLoop
+from cm_ray.training.specification import model_spec
+from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
+
+
+@dataclass(frozen=True)
+class TrainedStep:
+    """A training step that was taken."""
+
+    engine: Engine
+    number: int
+    """Steps done."""
+    loss_tensor: torch.Tensor
+    gauges: Mapping[str, float]
+    """The values of the curricula: num_scales N(k), target_decay mu(k), learning_rate ..."""
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of the batch. Reading it waits for the device."""
+        return float(self.loss_tensor)
+
+    def model(self, average: int = 0) -> Model:
+        """Return a copy of the model with the weights of an average, by its place in `ema_decays`."""
+        return self.engine.averaged_model(average)
+
+
+Callback = Callable[[TrainedStep], object]
+"""Called after every step; training stops when it returns False."""
+
+
+class Trainer:
+    """Training of a recipe in this process, as a loop over its steps.
+
+    ``for step in Trainer(recipe, data, out="runs/x"): ...`` trains to the last step, goes on from the last
+    checkpoint of the same directory, and at the end exports the best model, scores it, tracks and registers
+    it. Leaving the loop early closes the run; another Trainer on the directory goes on.
+
+    data: images in any form that `load_images` takes; by default the recipe's data.path. out: the run
+    directory; by default the recipe's. network: a class of your own, a subclass of torch.nn.Module that is
+    made as Class(shape, classes). device: a GPU if there is one, unless named. callbacks: called after every
+    step. quiet: say nothing on the terminal. Raises UserError on bad input, before the first step.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Any = None,
+        *,
+        out: str | Path = "",
+        network: type[nn.Module] | None = None,
+        device: str = "auto",
+        callbacks: Sequence[Callback] = (),
+        quiet: bool = False,
+    ) -> None:
+        if network is not None:
+            custom = custom_network(network, conditional=recipe.network.conditional)
+            recipe = replace(recipe, network=custom)
+        check_models_named(recipe)
+        place = Path(out or recipe.run_dir or default_run_dir(recipe.name)).expanduser().absolute()
+        self.run, self.recipe = RunDirectory(place), replace(recipe, run_dir=str(place))
+        self.callbacks, self.quiet = callbacks, quiet
+        self.device = torch.device(_chosen(device))
+        self.data = self._load(data)
+
+    def __iter__(self) -> Iterator[TrainedStep]:
+        """Train, yielding after every step."""
+        with self.run.locked():
+            self.run.check_same(self.recipe)
+            tracker = open_tracker(self.recipe, self.run)
+            status: Any = "KILLED"
+            try:
+                yield from self._steps()
+                if not self.run.result_file.exists() and self._finished():
+                    self._conclude()
+                if self.run.result_file.exists():
+                    tracker.sync()
+                    registered = tracker.register(self.scores[0] if self.scores else None)
+                    if registered is not None:
+                        self._say(f"{registered.uri}: {registered.reason}")
+                    self._say(summary(self.run))
+                    status = "FINISHED"
+            except GeneratorExit:
+                raise
+            except BaseException:
+                status = "FAILED"
+                raise
+            finally:
+                tracker.finish(status)
+
+    def train(self) -> Trainer:
+        """Train to the last step; return the trainer."""
+        for _ in self:
+            pass
+        return self
+
+    @property
+    def scores(self) -> list[Score]:
+        """The scores of the finished run, in the order of the recipe's samplers."""
+        if not self.run.result_file.is_file():
+            return []
+        return [Score.from_row(row) for row in read_json(self.run.result_file)["scores"]]
+
+    def _load(self, data: Any) -> ImageSet:
+        settings = self.recipe.data
+        if data is None and not settings.path:
+            raise UserError("No data is given: pass images, a folder, or the name of a data set.")
+        given = settings.path if data is None else data
+        images = load_images(given, size=settings.size, on_bad_image=settings.on_bad_image)
+        self._say(images.describe())
+        return images
+
+    def _steps(self) -> Iterator[TrainedStep]:
+        recipe, run = self.recipe, self.run
+        spec = model_spec(recipe, self.data)
+        opener = extractor_opener(recipe.evaluation)
+        extractor = opener(self.device) if opener else None  # missing weights are told at once
+        prepare_teachers(recipe, spec, run)
+        run.clean()
+        run.claim(recipe)
+        remember_lineage(run, self.data)
+        self.conclusion = Conclusion(
+            recipe=recipe, run=run, spec=spec, data=self.data, extractor=extractor, say=self._say
+        )
+        if self._finished():
+            return
+        engine = Engine(
+            recipe,
+            spec,
+            device=self.device,
+            teacher=read_teacher(recipe, run),
+            initial=read_initial(recipe, run),
+        )
+        loop = TrainingLoop(
+            recipe=recipe,
+            run=run,
+            engine=engine,
+            batches=self._batches,
+            data=self.data,
+            communication=SingleWorker(),
+        )
+        yield from self._watched(loop)
+
+    def _watched(self, loop: TrainingLoop) -> Iterator[TrainedStep]:
+        progress = Progress(self.recipe.steps)
+        consumers = () if self.quiet else (progress.show,)
+        try:
+            with followed(self.run, *consumers):
+                for stats in loop.steps():
+                    step = TrainedStep(loop.engine, stats.step, stats.loss, stats.gauges)
+                    answers = [callback(step) for callback in self.callbacks]
+                    yield step
+                    if False in answers:
+                        return
+        finally:
+            progress.close()
+
+    def _batches(self, start_step: int) -> Iterable[Batch]:
+        recipe = self.recipe
+        batches = self.data.batches(seed=recipe.seed, batch_size=recipe.batch_size, start_step=start_step)
+        return (Batch(images, labels) for images, labels in batches)
+
+    def _finished(self) -> bool:
+        """Tell whether the last step was taken, and scored."""
+        store = CheckpointStore(self.run.checkpoints, self.recipe.checkpoint.keep)
+        steps = store.steps()
+        rows = self.run.read_metrics()
+        scored = any(row["step"] == self.recipe.steps and "scores" in row for row in rows)
+        return bool(steps) and steps[-1] >= self.recipe.steps and scored
+
+    def _conclude(self) -> None:
+        step = self.conclusion.export()
+        model = load_model(self.run.model, self.device)
+        self.conclusion.score(step, partial(generate_here, model, self.conclusion.extractor))
+
+    def _say(self, text: str) -> None:
+        if not self.quiet:
+            say(text)
+
+
+def _chosen(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
