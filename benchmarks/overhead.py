@@ -30,7 +30,6 @@ from cm_ray import recipes
 from cm_ray.cluster.data.stream import stream_batches
 from cm_ray.cluster.runtime.connect import connected, node_resources, plan
 from cm_ray.cluster.train.prepare import prepare_shards
-from cm_ray.training.specification import model_spec
 from cm_ray.cluster.train.workers import Task, fit
 from cm_ray.command_line.options import run_job
 from cm_ray.data.order import memory_indices
@@ -41,6 +40,7 @@ from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import override
 from cm_ray.training.batch import Batch, Share
 from cm_ray.training.engine import Engine
+from cm_ray.training.specification import model_spec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ import tyro
 
 from cm_ray.cluster.data.make_shards import make_shards
 from cm_ray.cluster.runtime.connect import connected
-from cm_ray.runs.console import shown
 from cm_ray.command_line.options import run_job
 from cm_ray.data.open_source import open_source
+from cm_ray.runs.console import shown
 
 
 @dataclass(frozen=True, kw_only=True)

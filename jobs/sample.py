@@ -11,12 +11,14 @@ from typing import Annotated
 import tyro
 
 from cm_ray.command_line.options import run_job
+from cm_ray.core.samplers import Sampler
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import ModelSpec, sampling_of
+from cm_ray.networks.model import ModelSpec
+from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.multistep import multistep_of
 from cm_ray.sampling.pictures import save_samples
 from cm_ray.sampling.requests import Request, sample_all
-from cm_ray.sampling.text import ONE_STEP, Sampling
 from cm_ray.time_points.openai_indices import read_ts, taus
 from cm_ray.tracking.locate import locate_model
 
@@ -59,7 +61,7 @@ def draw(args: Sample) -> None:
     request = Request(
         count=args.samples,
         seed=args.seed,
-        sampling=_sampling(args, model.spec),
+        sampler=_sampler(args, model.spec),
         label=args.label,
         unit=args.batch_size,
     )
@@ -68,14 +70,14 @@ def draw(args: Sample) -> None:
         print(path)
 
 
-def _sampling(args: Sample, spec: ModelSpec) -> Sampling:
+def _sampler(args: Sample, spec: ModelSpec) -> Sampler:
     if not args.ts:
-        return sampling_of(spec, args.sampler, args.steps, args.taus)
+        return sampler_of(spec, args.sampler, args.steps, args.taus)
     if args.sampler or args.taus:
         raise UserError("Give one of --ts, --sampler and --taus.")
     ends = {"t_min": spec.diffusion.t_min, "t_max": spec.diffusion.t_max, "rho": spec.diffusion.rho}
     points = taus(read_ts(args.ts, args.steps), args.steps, **ends)
-    return sampling_of(spec, taus=points) if points else sampling_of(spec, ONE_STEP)
+    return multistep_of(points, spec.diffusion)
 
 
 if __name__ == "__main__":

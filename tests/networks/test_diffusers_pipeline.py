@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from cm_ray import recipes
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM, VP
-from cm_ray.core.samplers import clipped, multistep
+from cm_ray.core.sampling_steps import clipped, multistep
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import ADM, DDPMpp
@@ -96,10 +96,10 @@ def pipeline_images(diffusers, folder, latents, labels, timesteps):
     return 2 * images - 1
 
 
-def our_images(made, latents, labels, sampling):
+def our_images(made, latents, labels, sampler):
     generator = torch.Generator().manual_seed(5)
     noise = lambda step: torch.randn(latents.shape, generator=generator) if step else latents  # noqa: E731
-    *_, last = multistep(clipped(lambda x, t: made(x, t, labels)), noise, sampling.times)
+    *_, last = multistep(clipped(lambda x, t: made(x, t, labels)), noise, sampler.times(made.spec.diffusion))
     return last.x
 
 
@@ -115,8 +115,8 @@ def test_the_pipelines_images_are_ours(name, diffusers, tmp_path):
     labels = torch.tensor([3, 7]) if spec.classes else None
     with torch.no_grad():
         for text, steps in [("one-step", None), ("multistep:2", [11, 0]), ("multistep:3", [13, 4, 0])]:
-            sampling = parse(text, spec.diffusion, time_points=spec.time_points)
-            ours = our_images(made, latents, labels, sampling)
+            sampler = parse(text, spec.diffusion, time_points=spec.time_points)
+            ours = our_images(made, latents, labels, sampler)
             theirs = pipeline_images(diffusers, tmp_path / "p", latents, labels, steps)
             assert 0.02 < ours.abs().mean() < 0.98, text
             assert (ours - theirs).abs().max() <= 1e-4, text

@@ -26,12 +26,9 @@ def inputs(spec, count):
 
 
 def test_one_step_is_the_models_own_sample():
-    from cm_ray.networks.model import sampling_of
-
     made = model(PLAIN)
     noise = torch.randn(1, *PLAIN.shape)
-    sampling = sampling_of(PLAIN)
-    *_, last = sampling.steps(lambda x, t: made(x, t), lambda draw: noise)
+    *_, last = PLAIN.sampler.trajectory(lambda x, t: made(x, t), lambda draw: noise, PLAIN.diffusion)
     with torch.no_grad():
         assert torch.equal(OneStep(made)(noise), last.x)
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from cm_ray import recipes
+from cm_ray.core.samplers import Heun, OneStep
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import ADM
 from cm_ray.networks.formats.openai import infer_network, placeholders, published_spec
@@ -132,7 +133,7 @@ def test_published_files_tell_what_they_are(stem):
     assert spec.network == dataclasses.replace(recipe.network, gradient_checkpointing=False)
     assert (spec.shape, spec.class_names) == ((3, size, size), placeholders(classes))
     assert spec.diffusion.boundary == ("none" if stem.startswith("edm") else "skip")
-    assert spec.sampler == ("heun:40" if stem.startswith("edm") else "one-step")
+    assert spec.sampler == (Heun(steps=40) if stem.startswith("edm") else OneStep())
 
 
 def test_images_that_cannot_be_halved_so_often_are_said():
