@@ -1,115 +1,112 @@
-"""How to sample, as a short text: ``one-step``, ``multistep@2.0,0.8``, ``heun:18``, ``pd:4``.
+"""Samplers as short texts: ``one-step``, ``multistep@2.0,0.8``, ``heun:18``, ``pd:4``.
 
-The texts stand on the command line, in configs and in the keys of scores. `parse` makes a `Sampling` of one.
+The texts stand on the command line, in settings, in model.json, in the keys of scores and in the names of
+files. No other module knows them: `parse` makes a `Sampler` of a text, and `text_of` a text of a `Sampler`.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
+import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, field, fields, replace
-from functools import partial
-from typing import TypeAlias
+from dataclasses import fields
 
-from cm_ray.core import samplers
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.samplers import Churn, Step
-from cm_ray.core.times import karras_times
-from cm_ray.core.types import Denoise, Noise
-from cm_ray.errors import UserError, closest
+from cm_ray.core.samplers import Heun, Multistep, OneStep, Sampler
+from cm_ray.errors import SettingError, UserError, closest
+from cm_ray.sampling.multistep import TimePoints, multistep_for, multistep_of
+from cm_ray.settings.choices import classes_of, word_of
 
 ONE_STEP, OWN = "one-step", "own"
-TimePoints: TypeAlias = tuple[tuple[float, ...], ...]
-"""Descending time points of multistep sampling, for one number of evaluations or more: k - 1 points for k."""
-_ODE_SAMPLERS = {
-    "heun": samplers.heun,
-    "euler": samplers.euler,
-    "dpm2": samplers.dpm_solver_2,
-    "ancestral": samplers.euler_ancestral,
-    "pd": samplers.euler,
-}
-_TWICE = ("heun", "dpm2")
-"""Samplers that evaluate the network twice a step, but for a step to 0."""
+_MULTISTEP, _HEUN = word_of(Multistep), word_of(Heun)
+_LONGEST = 100
+"""Characters of a file's name: file systems take 255, and files are written aside under longer names."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """A sampler with its times."""
-
-    text: str
-    """As `parse` understands it."""
-    name: str
-    """multistep, heun, euler, dpm2, ancestral or pd."""
-    times: tuple[float, ...]
-    """Ascending, t_max last."""
-    churn: Churn = field(default_factory=Churn)
-    """Heun's stochasticity."""
-
-    @property
-    def evaluations(self) -> int:
-        """Network evaluations for a sample."""
-        steps = len(self.times) - 1
-        return 2 * steps - (self.times[0] == 0) if self.name in _TWICE else steps
-
-    @property
-    def taus(self) -> tuple[float, ...]:
-        """Descending time points between t_max and the end."""
-        return self.times[-2:0:-1]
-
-    @property
-    def file_name(self) -> str:
-        """The text as a part of a file's name."""
-        return re.sub(r"[^\w.=-]", "-", self.text)
-
-    def steps(self, denoise: Denoise, noise: Noise) -> Iterator[Step]:
-        """Yield the sampler's steps with estimates clipped to [-1, 1]; see `cm_ray.core.samplers`."""
-        denoise = samplers.clipped(denoise)
-        if self.name == "multistep":
-            return samplers.multistep(denoise, noise, self.times)
-        sampler = _ODE_SAMPLERS[self.name]
-        if self.name == "heun":
-            sampler = partial(samplers.heun, churn=self.churn)
-        return sampler(denoise, noise, self.times)
+def text_of(sampler: Sampler) -> str:
+    """Return the text of a sampler, of which `parse` makes the same sampler."""
+    if isinstance(sampler, Multistep):
+        return f"{_MULTISTEP}@" + ",".join(map(repr, sampler.taus))
+    word = word_of(sampler)
+    steps = getattr(sampler, "steps", None)
+    return ",".join([word if steps is None else f"{word}:{steps}", *_options_of(sampler)])
 
 
-def parse(text: str, diffusion: Diffusion, *, own: str = "", time_points: TimePoints = ()) -> Sampling:
-    """Return the sampling that a text means for models with these times.
+def _options_of(sampler: Sampler) -> list[str]:
+    """Return the options of Heun's text: those that are not the defaults."""
+    if not isinstance(sampler, Heun):
+        return []
+    default = Heun(steps=sampler.steps)
+    values = {name: getattr(sampler, name) for name in _OPTIONS}
+    return [f"{name}={_digits(value)}" for name, value in values.items() if value != getattr(default, name)]
 
-    own: the text that ``own`` stands for. time_points: the model's own, of which ``multistep:k`` takes those
-    for k evaluations; if there are none, it takes a Karras grid's. Raises UserError when the text means
+
+_OPTIONS = tuple(item.name for item in fields(Heun) if item.name != "steps")
+
+
+def _digits(value: float) -> str:
+    return repr(value).removesuffix(".0")
+
+
+def file_name(sampler: Sampler) -> str:
+    """Return the text as a part of a file's name; of many time points, the first ones and a digest of all."""
+    name = re.sub(r"[^\w.=-]", "-", text_of(sampler))
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST - 20]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def parse(
+    text: str, diffusion: Diffusion, *, own: Sampler | None = None, time_points: TimePoints = ()
+) -> Sampler:
+    """Return the sampler that a text means for models with these times.
+
+    own: the sampler that ``own`` stands for. time_points: the model's own, of which ``multistep:k`` takes
+    those for k evaluations; if there are none, it takes a Karras grid's. Raises UserError when the text means
     nothing, or not for this kind of model.
     """
-    if text == OWN and own:
-        return parse(own, diffusion, time_points=time_points)
-    name, number, points, options = _split(text)
-    multistep = name == "multistep"
-    if multistep and diffusion.boundary == "none":
+    sampler = own if text == OWN and own is not None else _parsed(text, diffusion, time_points)
+    return checked_kind(sampler, diffusion, text)
+
+
+def checked_kind(sampler: Sampler, diffusion: Diffusion, text: str = "") -> Sampler:
+    """Return the sampler. Raises UserError, naming its text, when it is not for this kind of model."""
+    text = text or text_of(sampler)
+    if diffusion.denoiser and not sampler.for_denoisers:
         raise UserError(f"{text} is for consistency models, and this is a diffusion model: try heun:18.")
-    if not multistep and diffusion.boundary != "none":
+    if sampler.for_denoisers and not diffusion.denoiser:
         raise UserError(f"{text} is for diffusion models, and this is a consistency model: try multistep:2.")
-    if multistep:
-        known = {len(taus) + 1: taus for taus in ((), *time_points)}
-        return _multistep(points or known.get(number) or _karras_taus(number, diffusion), diffusion)
-    times = _ode_times(name, number, diffusion)
-    return Sampling(text=text, name=name, times=times, churn=_churn(text, options))
+    return sampler
+
+
+def _parsed(text: str, diffusion: Diffusion, time_points: TimePoints) -> Sampler:
+    if text == ONE_STEP:
+        return OneStep()
+    name, number, points, options = _split(text)
+    try:
+        if name == _MULTISTEP:
+            if points:
+                return multistep_of(points, diffusion)
+            return multistep_for(number, diffusion, time_points)
+        if name == _HEUN:
+            return Heun(number, **_options(text, options))
+        made: Sampler = classes_of(Sampler)[name](number)
+        return made
+    except SettingError as error:
+        raise UserError(f"The sampler {text!r} cannot be: {error}") from error
 
 
 def _split(text: str) -> tuple[str, int, tuple[float, ...], str]:
-    """Return name, number, points and options of NAME:NUMBER[,OPTIONS], multistep@T,T ... or one-step."""
-    if text == ONE_STEP:
-        return "multistep", 1, (), ""
+    """Return name, number, points and options of NAME:NUMBER[,OPTIONS] or multistep@T,T ..."""
     match = re.fullmatch(r"([a-z0-9]+)(?::(\d+))?(?:@([\d.,e+-]+))?(?:,([a-z_]+=.*))?", text)
-    known = ["multistep", *_ODE_SAMPLERS]
+    known = list(classes_of(Sampler))
     if match is None or match[1] not in known:
-        raise UserError(f"There is no sampler {text!r}: {closest(text.split(':')[0], [ONE_STEP, *known])}")
+        raise UserError(f"There is no sampler {text!r}: {closest(text.split(':')[0], known)}")
     name, number, points, options = match.groups(default="")
     if not number and not points:
         raise UserError(f"The sampler {text!r} lacks its steps: write {name}:4, say.")
     if number and (points or int(number) < 1):
         raise UserError(f"The sampler {text!r} must have at least one step, or time points instead.")
-    if (points and name != "multistep") or (options and name != "heun"):
+    if (points and name != _MULTISTEP) or (options and name != _HEUN):
         raise UserError(f"The sampler {text!r} takes a number of steps alone: write {name}:4, say.")
     try:
         return name, int(number or 0), tuple(float(t) for t in points.split(",")) if points else (), options
@@ -117,49 +114,14 @@ def _split(text: str) -> tuple[str, int, tuple[float, ...], str]:
         raise UserError(f"The time points of the sampler {text!r} are not numbers.") from error
 
 
-def _multistep(taus: tuple[float, ...], diffusion: Diffusion) -> Sampling:
-    ladder = (diffusion.t_max, *taus, diffusion.t_min)
-    if any(high <= low for high, low in itertools.pairwise(ladder)):
-        raise UserError(
-            f"Time points must descend between {ladder[0]:g} and {ladder[-1]:g}, not {list(taus)}."
-        )
-    text = "multistep@" + ",".join(repr(tau) for tau in taus) if taus else ONE_STEP
-    return Sampling(text=text, name="multistep", times=ladder[::-1])
-
-
-def _karras_taus(evaluations: int, diffusion: Diffusion) -> tuple[float, ...]:
-    """Return the inner points of a grid, in as few digits as tell them apart: they stand in texts."""
-    times = _grid(evaluations + 1, diffusion)[-2:0:-1]
-    for digits in (3, 6):
-        rounded = [float(f"{tau:.{digits}g}") for tau in times]
-        if len({*rounded, diffusion.t_min, diffusion.t_max}) == evaluations + 1:
-            return tuple(rounded)
-    return tuple(times)
-
-
-def _grid(boundaries: int, diffusion: Diffusion) -> list[float]:
-    ends = {"t_min": diffusion.t_min, "t_max": diffusion.t_max}
-    grid: list[float] = karras_times(boundaries, rho=diffusion.rho, **ends).tolist()
-    return grid
-
-
-def _ode_times(name: str, steps: int, diffusion: Diffusion) -> tuple[float, ...]:
-    """Return the grid of `steps` steps: to t_min in progressive distillation, else past it to 0 as in EDM."""
-    if name == "pd":
-        return tuple(_grid(steps + 1, diffusion))
-    return (0.0, *(_grid(steps, diffusion) if steps > 1 else [diffusion.t_max]))
-
-
-def _churn(text: str, options: str) -> Churn:
-    churn, known = Churn(), [option.name for option in fields(Churn)]
+def _options(text: str, options: str) -> dict[str, float]:
+    found = {}
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
-        if key not in known:
-            raise UserError(f"The sampler {text!r} has an unknown option: {closest(key, known)}")
+        if key not in _OPTIONS:
+            raise UserError(f"The sampler {text!r} has an unknown option: {closest(key, list(_OPTIONS))}")
         try:
-            churn = replace(churn, **{key: float(value)})
+            found[key] = float(value)
         except ValueError as error:
             raise UserError(f"{key} of the sampler {text!r} must be a number.") from error
-    if not all(math.isfinite(value) and value >= 0 for value in astuple(churn)):
-        raise UserError(f"The options of the sampler {text!r} must be finite and not negative.")
-    return churn
+    return found

@@ -1,68 +1,85 @@
 """Samplers as texts: what they mean, and what means nothing."""
 
+import dataclasses
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cm_ray import recipes
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.times import karras_times
+from cm_ray.core.samplers import DPM2, Ancestral, Euler, Heun, Multistep, OneStep, Progressive
 from cm_ray.errors import UserError
-from cm_ray.sampling.text import own_sampler, parse
+from cm_ray.sampling.text import file_name, parse, text_of
 
 CONSISTENCY, DENOISER = Diffusion(), Diffusion(boundary="none")
+SAMPLERS = [
+    ("one-step", OneStep()),
+    ("multistep@2.0,0.8", Multistep((2.0, 0.8))),
+    ("multistep@0.0352", Multistep((0.0352,))),
+    ("heun:18", Heun()),
+    ("heun:1", Heun(1)),
+    ("heun:32,s_churn=40", Heun(32, s_churn=40.0)),
+    ("heun:9,s_churn=0.5,s_min=0.1,s_max=20,s_noise=1", Heun(9, 0.5, 0.1, 20.0, 1.0)),
+    ("heun:4,s_churn=1e-07", Heun(4, s_churn=1e-7)),
+    ("euler:40", Euler(40)),
+    ("dpm2:10", DPM2(10)),
+    ("ancestral:7", Ancestral(7)),
+    ("pd:4", Progressive(4)),
+]
+
+
+@pytest.mark.parametrize(("text", "sampler"), SAMPLERS)
+def test_a_text_and_its_sampler_are_one(text, sampler):
+    assert parse(text, DENOISER if sampler.for_denoisers else CONSISTENCY) == sampler
+    assert text_of(sampler) == text
 
 
 @pytest.mark.parametrize(
-    ("text", "evaluations", "taus"),
+    ("text", "sampler"),
     [
-        ("one-step", 1, ()),
-        ("multistep:1", 1, ()),
-        ("multistep@2.0,0.8", 3, (2.0, 0.8)),
-        ("multistep:2", 2, (2.52,)),
-        ("multistep@1e1", 2, (10.0,)),
+        ("multistep:1", OneStep()),
+        ("multistep:2", Multistep((2.52,))),
+        ("multistep:7", Multistep((35.0, 13.7, 4.64, 1.29, 0.267, 0.0352))),
+        ("multistep@1e1", Multistep((10.0,))),
+        ("heun:018,s_noise=1.0,s_churn=40.00", Heun(18, s_churn=40.0, s_noise=1.0)),
+        ("heun:18,s_churn=0", Heun()),
     ],
 )
-def test_multistep(text, evaluations, taus):
-    sampling = parse(text, CONSISTENCY)
-    assert sampling.evaluations == evaluations
-    assert sampling.taus == taus
-    assert sampling.times == (0.002, *taus[::-1], 80.0)
-    assert parse(sampling.text, CONSISTENCY) == sampling, "the text says it all"
+def test_other_ways_to_write_a_sampler(text, sampler):
+    assert parse(text, DENOISER if sampler.for_denoisers else CONSISTENCY) == sampler
 
 
-@pytest.mark.parametrize(
-    ("text", "evaluations", "lowest"),
-    [
-        ("heun:18", 35, 0),
-        ("heun:1", 1, 0),
-        ("euler:40", 40, 0),
-        ("dpm2:10", 19, 0),
-        ("ancestral:7", 7, 0),
-        ("pd:4", 4, 0.002),
-        ("heun:32,s_churn=40,s_noise=1.0", 63, 0),
-    ],
-)
-def test_samplers_of_diffusion_models(text, evaluations, lowest):
-    sampling = parse(text, DENOISER)
-    assert (sampling.evaluations, sampling.times[0], sampling.times[-1]) == (evaluations, lowest, 80.0)
-    assert sampling.text == text
+@given(st.lists(st.floats(0.0021, 79.9), min_size=1, max_size=5, unique=True))
+@settings(max_examples=40, deadline=None)
+def test_no_digit_of_a_time_point_is_lost(taus):
+    sampler = Multistep(tuple(sorted(taus, reverse=True)))
+    assert parse(text_of(sampler), CONSISTENCY) == sampler
 
 
-def test_grids():
-    assert parse("heun:18", DENOISER).times == (0.0, *karras_times(18).tolist())
-    assert parse("pd:4", DENOISER).times == tuple(karras_times(5).tolist())
-    churn = parse("heun:32,s_churn=40,s_noise=1.0", DENOISER).churn
-    assert (churn.s_churn, churn.s_noise, churn.s_min) == (40.0, 1.0, 0.05)
+@given(st.integers(1, 999), *[st.floats(0, 1e6)] * 4)
+@settings(max_examples=40, deadline=None)
+def test_no_digit_of_an_option_is_lost(steps, s_churn, s_min, s_max, s_noise):
+    sampler = Heun(steps, s_churn, s_min, s_max, s_noise)
+    assert parse(text_of(sampler), DENOISER) == sampler
 
 
-def test_grids_follow_rho():
-    assert parse("pd:2", Diffusion(boundary="none", rho=3.0)).times[1] == float(karras_times(3, rho=3.0)[1])
-    assert parse("multistep:1000", CONSISTENCY).evaluations == 1000
+def test_many_points_of_a_grid_stay_apart():
+    sampler = parse("multistep:1000", CONSISTENCY)
+    assert sampler.nfe == 1000
+    assert len(set(sampler.taus)) == 999
+    assert sampler.taus[0] < 80
+    assert sampler.taus[-1] > 0.002
 
 
 def test_the_models_own():
-    assert parse("own", DENOISER, own="pd:4").text == "pd:4"
-    assert parse("multistep:3", CONSISTENCY, time_points=((2.0,), (9.0, 1.0))).taus == (9.0, 1.0)
-    own = {name: own_sampler(preset()) for name, preset in recipes.PRESETS.items() if "digits" in name}
+    assert parse("own", DENOISER, own=Progressive(4)) == Progressive(4)
+    assert parse("multistep:3", CONSISTENCY, time_points=((2.0,), (9.0, 1.0))) == Multistep((9.0, 1.0))
+    with pytest.raises(UserError, match="own is for consistency models, and this is a diffusion model"):
+        parse("own", DENOISER, own=OneStep())
+    own = {
+        name: text_of(preset().own_sampler()) for name, preset in recipes.PRESETS.items() if "digits" in name
+    }
     assert own == {
         "edm_digits": "heun:18",
         "cd_digits": "one-step",
@@ -71,12 +88,16 @@ def test_the_models_own():
         "ict_digits": "one-step",
         "ect_digits": "one-step",
     }
-    assert own_sampler(recipes.pd_digits(), 8) == "pd:8"
+    assert recipes.pd_digits().own_sampler(8) == Progressive(8)
 
 
 def test_texts_become_parts_of_file_names():
-    assert parse("multistep@2.0,0.8", CONSISTENCY).file_name == "multistep-2.0-0.8"
-    assert parse("heun:4,s_churn=2", DENOISER).file_name == "heun-4-s_churn=2"
+    assert file_name(Multistep((2.0, 0.8))) == "multistep-2.0-0.8"
+    assert file_name(Heun(4, s_churn=2.0)) == "heun-4-s_churn=2"
+    many = [file_name(parse(f"multistep:{n}", CONSISTENCY)) for n in (100, 101)]
+    assert all(len(name) <= 100 for name in many)
+    assert many[0] != many[1]
+    assert many[0].startswith("multistep-75.7-71.7-67.8-")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +112,8 @@ def test_texts_become_parts_of_file_names():
         ("euler@1.0", "takes a number of steps alone"),
         ("euler:4,s_churn=1", "takes a number of steps alone"),
         ("heun:4,s_burn=1", "unknown option: did you mean 's_churn'"),
-        ("heun:4,s_churn=-3", "must be finite and not negative"),
+        ("heun:4,steps=1", "unknown option"),
+        ("heun:4,s_churn=-3", "'heun:4,s_churn=-3' cannot be: s_churn must be finite and not negative"),
         ("heun:4,s_churn=nan", "must be finite and not negative"),
         ("heun:4,s_churn=much", "s_churn of the sampler 'heun:4,s_churn=much' must be a number"),
     ],
@@ -111,8 +133,23 @@ def test_texts_that_mean_nothing(text, sentence):
         ("multistep@0.5,0.8", "must descend between 80 and 0.002"),
         ("multistep@100", "must descend"),
         ("multistep:2@1.0", "or time points instead"),
+        ("one-step:2", "There is no sampler 'one-step:2': did you mean 'one-step'"),
     ],
 )
 def test_multistep_texts_that_mean_nothing(text, sentence):
     with pytest.raises(UserError, match=sentence):
         parse(text, CONSISTENCY)
+
+
+@pytest.mark.parametrize(("text", "sampler"), SAMPLERS)
+def test_samplers_of_the_other_kind_of_model_are_refused(text, sampler):
+    diffusion = CONSISTENCY if sampler.for_denoisers else DENOISER
+    with pytest.raises(UserError, match=r"is for (consistency|diffusion) models, and this is a"):
+        parse(text, diffusion)
+
+
+def test_time_points_are_those_of_the_models_noise_levels():
+    levels = dataclasses.replace(CONSISTENCY, t_max=9.0)
+    assert parse("multistep:2", levels).taus < (9.0,)
+    with pytest.raises(UserError, match=r"must descend between 9 and 0\.002"):
+        parse("multistep@10", levels)
