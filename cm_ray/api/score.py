@@ -8,6 +8,7 @@ from typing import Any
 
 from cm_ray.api.run import Run
 from cm_ray.api.trained_model import TrainedModel
+from cm_ray.core.sampler_texts import text_of
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
 from cm_ray.errors import UserError
@@ -19,7 +20,6 @@ from cm_ray.recipes.sections import Resizing
 from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.sampling.samples import Samples
-from cm_ray.sampling.text import text_of
 from cm_ray.scoring.score_here import score_images
 
 

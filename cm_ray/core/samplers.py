@@ -1,7 +1,7 @@
 """The samplers, from noise to images, as settings: each has a word, checks itself and makes its own steps.
 
 A new sampler is a dataclass here, with a loop in `cm_ray.core.sampling_steps`. Their short texts, such as
-``multistep@2.0,0.8`` and ``heun:18``, are known by `cm_ray.sampling.text` alone.
+``multistep@2.0,0.8`` and ``heun:18``, are known by `cm_ray.core.sampler_texts` alone.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
+from cm_ray.core.sampler_texts import text_of
 from cm_ray.core.sampling_steps import Step
 from cm_ray.core.types import Images
 from cm_ray.data.source import Pixels
@@ -25,7 +26,6 @@ from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, from_uint8, to_uint8
 from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.pictures import grid_picture, to_nhwc
-from cm_ray.sampling.text import text_of
 
 MOST_SAMPLES = 64
 """Maximal number of images in a picture; they are one batch."""

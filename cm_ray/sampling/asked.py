@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+from cm_ray.core.multistep import multistep_for, multistep_of
+from cm_ray.core.sampler_texts import checked_kind, parse
 from cm_ray.core.samplers import Sampler
 from cm_ray.errors import UserError
 from cm_ray.networks.model import ModelSpec
-from cm_ray.sampling.multistep import multistep_for, multistep_of
-from cm_ray.sampling.text import checked_kind, parse
 
 
 def sampler_of(spec: ModelSpec, text: str = "", steps: int = 0, taus: tuple[float, ...] = ()) -> Sampler:
     """Return the sampler that is asked of a model; by default the model's own.
 
-    text: see `cm_ray.sampling.text`. steps: of the model's own sampler; a consistency model takes its own
+    text: see `sampler_texts`. steps: of the model's own sampler; a consistency model takes its own
     time points if it knows any for as many evaluations, else those of a Karras grid. taus: time points of a
     consistency model below t_max, descending. Raises UserError when two of them are given, or when they do
     not fit the model.

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cm_ray.core.sampler_texts import file_name
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score
@@ -22,7 +23,6 @@ from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.pictures import save_samples
 from cm_ray.sampling.requests import Request, sample_units
-from cm_ray.sampling.text import file_name
 from cm_ray.scoring.evaluator import noise_distance, score_samples
 from cm_ray.scoring.reference import ScoredAgainst, reference_statistics
 from cm_ray.storage.files import read_json, write_json

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cm_ray.core.noise import Purpose, normal
+from cm_ray.core.sampler_texts import text_of
 from cm_ray.core.samplers import Sampler
 from cm_ray.metrics.extractors.extractor import Extractor, statistics_of
 from cm_ray.metrics.extractors.registry import open_extractor
@@ -21,7 +22,6 @@ from cm_ray.recipes.sections import EvaluationSettings
 from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.pictures import save_grid
 from cm_ray.sampling.requests import Request, sample_units
-from cm_ray.sampling.text import text_of
 from cm_ray.scoring.reference import ScoredAgainst, reference_statistics
 
 

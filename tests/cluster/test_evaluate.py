@@ -22,6 +22,7 @@ from cm_ray.cluster.pool.reference import name_of, run_of, yardstick
 from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.sampler_texts import file_name, parse, text_of
 from cm_ray.core.samplers import Heun
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.shards import Manifest, load_all
@@ -33,8 +34,6 @@ from cm_ray.metrics.score import KINDS, Score
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.text import file_name
-from cm_ray.sampling.text import parse, text_of
 from cm_ray.scoring.evaluator import Evaluator
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json

@@ -28,6 +28,7 @@ from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.score import Evaluation
+from cm_ray.core.sampler_texts import file_name, text_of
 from cm_ray.core.samplers import Sampler
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
@@ -40,7 +41,6 @@ from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.sampling.kept_samples import keep_samples
 from cm_ray.sampling.pictures import save_grid
 from cm_ray.sampling.requests import Request
-from cm_ray.sampling.text import file_name, text_of
 from cm_ray.scoring.score_folder import Scored
 from cm_ray.storage.files import remove
 from cm_ray.tracking import RunGroup

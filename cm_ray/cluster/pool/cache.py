@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cm_ray.cluster.pool.pool import Progress, PutModel, SamplerPool
 from cm_ray.cluster.pool.result import Gathered, Wanted
+from cm_ray.core.sampler_texts import file_name, text_of
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.sampling.requests import Request
-from cm_ray.sampling.text import file_name, text_of
 
 
 @dataclass(frozen=True)
