@@ -118,7 +118,8 @@ def _configs(table: Table) -> dict[str, Recipe]:
     configs: dict[str, Recipe] = {method: _config(table, method) for method in chosen}
     for path in table.changes:
         if not any(path in flatten(config) for config in configs.values()):
-            raise SettingError(path, why_unknown(configs["edm"], path))
+            problems = [why_unknown(config, path) for config in configs.values()]
+            raise SettingError(path, next((each for each in problems if "did you" in each), problems[-1]))
     for config in configs.values():
         check_models_named(config)
         if config.evaluation.extractor == "none":
