@@ -19,7 +19,7 @@ from cm_ray.networks.model import from_uint8, to_uint8
 from cm_ray.page.model_card import model_facts
 from cm_ray.page.playground import Painted, Playground, Wish
 from cm_ray.page.server import Limited, Page, serve
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.pictures import grid_picture
 from tests.cluster.tiny import NETWORK, make_tiny_run
 

@@ -15,7 +15,8 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.measuring import MeasuringSettings
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
+from cm_ray.sampling.multistep import multistep_of
 from cm_ray.tracking.locate import find_model
 
 
@@ -60,9 +61,9 @@ def evaluated_model(settings: Evaluation, tracking_uri: str) -> EvaluatedModel |
     if folder is None:
         return None
     spec = load_model(folder).spec
-    own = ("own", *(f"multistep:{len(taus) + 1}" for taus in spec.time_points))
-    samplers = dict.fromkeys(sampler_of(spec, text) for text in settings.samplers or own)
-    return EvaluatedModel(folder, spec, list(samplers))
+    own = [spec.sampler, *(multistep_of(taus, spec.diffusion) for taus in spec.time_points)]
+    samplers = [sampler_of(spec, text) for text in settings.samplers] or own
+    return EvaluatedModel(folder, spec, list(dict.fromkeys(samplers)))
 
 
 def check_evaluation(settings: Evaluation, *, is_model: bool) -> None:
