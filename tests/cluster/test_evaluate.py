@@ -33,8 +33,7 @@ from cm_ray.metrics.score import KINDS, Score
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.kept_samples import file_name
-from cm_ray.sampling.text import parse, text_of
+from cm_ray.sampling.text import file_name, parse, text_of
 from cm_ray.scoring.evaluator import Evaluator
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
