@@ -10,7 +10,7 @@ score                                 scores of a model or of images against a d
 load_images, ImageSet                 images in any form
 Consistency, Denoiser, sample         a network of your own as f or D, and sampling from it
 methods, times, distances ...         the dataclasses that are both the mathematics and the settings
-cluster                               the same on Ray: cluster.train, cluster.sweep
+cluster                               the same on Ray: cluster.training, cluster.sweeps
 ====================================  ====================================================================
 """
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from cm_ray.api.run import Run
 from cm_ray.api.trained_model import TrainedModel
+from cm_ray.core.sampler_texts import text_of
+from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.score import Score
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import Resizing
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.sampling.samples import Samples
 from cm_ray.scoring.score_here import score_images
@@ -45,24 +49,27 @@ def score(
     extractor. Raises UserError when a kind cannot be had of these images, or weights are missing.
     """
     recipe = scored.recipe if isinstance(scored, Run) else None
-    if data is None:
-        if recipe is None or not recipe.data.path:
-            raise UserError("Scores compare with images: pass data.")
-        data, size = recipe.data.path, size or recipe.data.size
-    reference = load_images(data, size=size)
+    reference = _reference(data, recipe, size)
     if isinstance(extractor, str):
         name = extractor or (recipe.evaluation.extractor if recipe else "") or "inception-2015"
         extractor = open_extractor(name, weights=weights, resizing=resizing)
-    if isinstance(scored, TrainedModel):
-        request = Request(
-            count=n or reference.count,
-            seed=seed,
-            sampler=sampler_of(scored.spec, sampler, steps),
-            unit=batch_size,
+    if not isinstance(scored, TrainedModel):
+        images = load_images(scored.tensor() if isinstance(scored, Samples) else scored, size=size)
+        return score_images(
+            images.blocks, images.count, reference, extractor, kinds, seed=seed, sampler="images", nfe=0
         )
-        options = {"seed": seed, "sampler": request.sampler.text, "nfe": request.sampler.nfe}
-        blocks = lambda: sample_units(scored.torch_model, request)  # noqa: E731
-        return score_images(blocks, request.count, reference, extractor, kinds, **options)
-    images = load_images(scored.tensor() if isinstance(scored, Samples) else scored, size=size)
-    options = {"seed": seed, "sampler": "images", "nfe": 0}
-    return score_images(images.blocks, images.count, reference, extractor, kinds, **options)
+    asked = sampler_of(scored.spec, sampler, steps)
+    request = Request(count=n or reference.count, seed=seed, sampler=asked, unit=batch_size)
+    blocks, text = partial(sample_units, scored.torch_model, request), text_of(asked)
+    return score_images(
+        blocks, request.count, reference, extractor, kinds, seed=seed, sampler=text, nfe=asked.nfe
+    )
+
+
+def _reference(data: Any, recipe: Recipe | None, size: int) -> ImageSet:
+    """Return the images to compare with: those given, or the training data of a run."""
+    if data is not None:
+        return load_images(data, size=size)
+    if recipe is None or not recipe.data.path:
+        raise UserError("Scores compare with images: pass data.")
+    return load_images(recipe.data.path, size=size or recipe.data.size)

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
 from cm_ray.api.run import Run
-from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.model import from_uint8
 from cm_ray.recipes import PRESETS
 from cm_ray.recipes.own_images import METHODS, recipe_for_images
 from cm_ray.recipes.recipe import Recipe
+from cm_ray.scoring.reference import ScoredAgainst
 from cm_ray.settings.tree import override
 from cm_ray.training.trainer import Callback, Trainer
 
-_MEASURED = 5000
-"""Images whose standard deviation is taken for that of all."""
+
+class TrainingImages(ScoredAgainst, Protocol):
+    """Images that a recipe is made for: in memory, or in shards."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class; empty without labels."""
 
 
 def train(
@@ -48,7 +53,7 @@ def train(
     images = None
     if data is not None:
         images = load_images(data, size=size or (recipe.data.size if isinstance(recipe, Recipe) else 0))
-    chosen = recipe if isinstance(recipe, Recipe) else named_recipe(recipe, images)
+    chosen = recipe if isinstance(recipe, Recipe) else recipe_for(recipe, lambda: images)
     more = {"steps": steps} if steps else {}
     if size:
         more["data.size"] = size
@@ -63,18 +68,17 @@ def train(
     return Run(trainer.run.root, device)
 
 
-def named_recipe(name: str, images: ImageSet | None = None) -> Recipe:
-    """Return a recipe by its name, or by the word of a method for the given images.
+def recipe_for(name: str, images: Callable[[], TrainingImages | None]) -> Recipe:
+    """Return a recipe by its name, or by the word of a method for given images.
 
-    Raises UserError when there is none, or a method's word comes without images.
+    images: opens the images, where a method's word needs them. Raises UserError when there is no such recipe,
+    or a method's word comes without images.
     """
     if name in PRESETS:
         return PRESETS[name]()
     if name not in METHODS:
         raise UserError(f"There is no recipe {name!r}: {closest(name, [*PRESETS, *METHODS])}")
-    if images is None:
-        raise UserError(
-            f"The recipe {name!r} is made for given images: pass data, or name one such as {name}_cifar10."
-        )
-    deviation = float(from_uint8(images.images[:_MEASURED]).std())
-    return recipe_for_images(name, images.shape, classes=images.classes, sigma_data=deviation)
+    if (found := images()) is None:
+        raise UserError(f"The recipe {name!r} is made for given images: pass data, or name {name}_cifar10.")
+    deviation = float(from_uint8(next(iter(found.blocks()))).std())
+    return recipe_for_images(name, found.shape, classes=len(found.class_names), sigma_data=deviation)

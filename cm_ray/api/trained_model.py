@@ -18,7 +18,7 @@ from cm_ray.editing.tasks import Task, plan_edit
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.formats.export import export_model
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, save_model, to_uint8
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.requests import Request, sample_all
 from cm_ray.sampling.samples import Samples
 
@@ -136,15 +136,8 @@ class TrainedModel:
         of each. factor: of upscale. sigma: of denoise. label: a class by its name or number, else drawn.
         Returns uint8 (n, h, w, c). Raises UserError when these do not fit the task or the model.
         """
-        edit = plan_edit(
-            task,
-            self.spec.diffusion,
-            self.spec.shape,
-            steps=steps,
-            taus=tuple(taus),
-            factor=factor,
-            sigma=sigma,
-        )
+        settings: dict[str, Any] = {"steps": steps, "taus": tuple(taus), "factor": factor, "sigma": sigma}
+        edit = plan_edit(task, self.spec.diffusion, self.spec.shape, **settings)
         pictures, pixels = self._pixels(images)
         indices = torch.arange(len(pixels), device=self.device)
         labels = self._labels(label, len(pixels))

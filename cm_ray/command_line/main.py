@@ -36,7 +36,7 @@ COMMANDS = {
     "train": Command(
         "Train a preset, and go on with an interrupted run.",
         "cm_ray.command_line.training.parse_training",
-        "cm_ray.cluster.train.run.train",
+        "cm_ray.cluster.training.run.train",
     ),
     "sample": Command("Draw images from a model.", f"{_SETTINGS}.sample.Sample", f"{_COMMANDS}.sample.run"),
     "score": Command(

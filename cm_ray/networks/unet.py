@@ -186,7 +186,6 @@ def check_fits(config: Architecture, shape: tuple[int, int, int]) -> None:
     if not family_of(config).first_mult:
         widths.insert(0, config.channels)
     rules: list[tuple[Any, str]] = [
-        (config.channel_mult, "network.channel_mult needs at least one level"),
         (height == width, f"the images are {height}x{width} and must be square; set data.size"),
         (
             height % halvings == 0,

@@ -79,6 +79,11 @@ class Shards:
         """(c, h, w) of every image."""
         return self.manifest.shape
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class; empty without labels."""
+        return self.manifest.class_names
+
     def blocks(self) -> Iterator[Tensor]:
         """Yield all images in order, a few at a time: a data set need not fit into memory."""
         step = rows_per_group(self.shape)

@@ -1,7 +1,7 @@
 """Hyperparameter sweeps without a cluster: search spaces as data, and Optuna's studies.
 
 A new kind of search space, sampler or study belongs here. The spaces themselves are files in
-`search_spaces/`, and `cm_ray.cluster.sweep` runs the trials.
+`search_spaces/`, and `cm_ray.cluster.sweeps` runs the trials.
 """
 
 from cm_ray.extras import needs

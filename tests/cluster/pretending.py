@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from cm_ray.cluster.sweep import run_sweep as module
-from cm_ray.cluster.train.run import Stopped
+from cm_ray.cluster.sweeps import run_sweep as module
+from cm_ray.cluster.training.run import Stopped
 from cm_ray.errors import UserError
 from cm_ray.networks.unet import check_fits
 from cm_ray.runs.directory import RunDirectory
@@ -46,7 +46,7 @@ def score(config, step):
 
 def pretended_trial(config, *, trials):
     """Run the real trial with the pretended training."""
-    from cm_ray.cluster.sweep import sweep_trial
+    from cm_ray.cluster.sweeps import sweep_trial
 
     sweep_trial.train = pretended_train
     sweep_trial.run_trial(config, trials=trials)

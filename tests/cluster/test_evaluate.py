@@ -15,13 +15,15 @@ import torch
 from PIL import Image
 
 from cm_ray import recipes
-from cm_ray.cluster.evaluate import evaluate as module
-from cm_ray.cluster.evaluate.evaluate import GROUPS, evaluate
+from cm_ray.cluster.evaluation import evaluate as module
+from cm_ray.cluster.evaluation.evaluate import GROUPS, evaluate
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import name_of, run_of, scoring_setup
 from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.sampler_texts import file_name, parse, text_of
+from cm_ray.core.samplers import Heun
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.data.source import ReadOptions
@@ -32,8 +34,6 @@ from cm_ray.metrics.score import KINDS, Score
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.kept_samples import file_name
-from cm_ray.sampling.text import parse
 from cm_ray.scoring.evaluator import Evaluator
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
@@ -132,7 +132,7 @@ def requests(monkeypatch):
         for place, result in generate_all(self, model, requests, wanted, progress):
             if not grid and len(made) >= made.most:
                 raise Killed
-            made.extend([] if grid else [(requests[place].sampling.text, requests[place].first)])
+            made.extend([] if grid else [(text_of(requests[place].sampler), requests[place].first)])
             yield place, result
 
     monkeypatch.setattr(SamplerPool, "generate_all", watched)
@@ -337,7 +337,7 @@ class TestScores:
 
 
 def digits_shards():
-    from cm_ray.cluster.train.prepare import prepare_shards
+    from cm_ray.cluster.training.prepare import prepare_shards
     from cm_ray.recipes.sections import DataSettings
 
     return prepare_shards(DataSettings(path="digits"))[0]
@@ -527,7 +527,7 @@ class TestBadSettings:
 
     def test_a_diffusion_model_is_not_sampled_as_a_consistency_model(self, tmp_path):
         diffusion = Diffusion(boundary="none")
-        model = save_tiny(tmp_path / "edm", diffusion=diffusion, sampler="heun:18")
+        model = save_tiny(tmp_path / "edm", diffusion=diffusion, sampler=Heun(steps=18))
         refused("one-step is for consistency models", model, tmp_path, samplers=("one-step",))
 
     def test_a_source_that_is_nothing(self, tmp_path, monkeypatch):
@@ -669,7 +669,7 @@ def test_names_of_samplers_with_many_time_points_fit_into_file_names():
 @pytest.mark.slow
 def test_a_trained_run_scores_what_its_result_says(warm, tmp_path):
     """The quick form takes the same score from the code of training."""
-    from cm_ray.cluster.train.run import train
+    from cm_ray.cluster.training.run import train
 
     changes = {
         **{"steps": 4, "batch_size": 8, "checkpoint.every": 4, "evaluation.every": 0, "cluster.threads": 1},

@@ -10,8 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 from cm_ray import recipes
-from cm_ray.cluster.sweep.asha import RememberingASHA
-from cm_ray.cluster.sweep.searcher import FINAL, STEP, StudySearch
+from cm_ray.cluster.sweeps.asha import RememberingASHA
+from cm_ray.cluster.sweeps.searcher import FINAL, STEP, StudySearch
 from cm_ray.errors import UserError
 from cm_ray.sweeps.space import NUMBER, Categorical, Float, Space
 from cm_ray.sweeps.study import (

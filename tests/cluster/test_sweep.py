@@ -9,8 +9,8 @@ import optuna
 import pytest
 from PIL import Image
 
-from cm_ray.cluster.sweep import run_sweep as module
-from cm_ray.cluster.sweep.run_sweep import sweep
+from cm_ray.cluster.sweeps import run_sweep as module
+from cm_ray.cluster.sweeps.run_sweep import sweep
 from cm_ray.command_line.options import parse_changes
 from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.errors import UserError

@@ -7,12 +7,12 @@ import torch
 
 from cm_ray import recipes
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import Network
+from cm_ray.networks import families
+from cm_ray.networks.architectures import ADM
 from cm_ray.networks.blocks import AttentionBlock, sinusoidal_embedding
-from cm_ray.networks.families import ADM
 from cm_ray.networks.unet import UNet
 
-TINY = Network(
+TINY = ADM(
     channels=16, channel_mult=(1, 2), blocks=1, attention_resolutions=(4,), head_channels=8, norm_groups=4
 )
 
@@ -110,7 +110,7 @@ def test_gradient_checkpointing_changes_nothing():
 def test_attention_is_ordered_three_heads_dim():
     """Against attention written out: channel 3hd's order decides whether published weights work."""
     torch.manual_seed(0)
-    block = trained_like(AttentionBlock(16, dataclasses.replace(TINY, head_channels=4), ADM))
+    block = trained_like(AttentionBlock(16, dataclasses.replace(TINY, head_channels=4), families.ADM))
     x = torch.randn(2, 16, 3, 3)
     flat = block.norm(x).flatten(2)
     qkv = torch.einsum("oc,bcp->bop", block.qkv.weight[:, :, 0, 0], flat) + block.qkv.bias[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cm_ray.cluster.edit.edit_files import edit
+from cm_ray.cluster.editing.edit_files import edit
 from cm_ray.command_line.settings.edit import Editing
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from ray.tune import Callback
 
-from cm_ray.cluster.sweep.searcher import FINAL, STEP
-from cm_ray.cluster.sweep.sweep_trial import Trials
+from cm_ray.cluster.sweeps.searcher import FINAL, STEP
+from cm_ray.cluster.sweeps.sweep_trial import Trials
 from cm_ray.runs.console import say
 from cm_ray.sweeps.space import NUMBER
 from cm_ray.sweeps.study import COST, FAILED, SCORE, SCORES, STOPPED

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from ray.tune.schedulers import ASHAScheduler
 
-from cm_ray.cluster.sweep.searcher import FINAL, STEP
+from cm_ray.cluster.sweeps.searcher import FINAL, STEP
 from cm_ray.sweeps.space import NUMBER
 from cm_ray.sweeps.study import SCORE
 

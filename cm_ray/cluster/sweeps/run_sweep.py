@@ -16,13 +16,13 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from cm_ray.cluster.runtime.connect import connected
-from cm_ray.cluster.sweep.asha import RememberingASHA
-from cm_ray.cluster.sweep.searcher import StudySearch
-from cm_ray.cluster.sweep.sweep_plan import check_sweep, share
-from cm_ray.cluster.sweep.sweep_table import SweepTable
-from cm_ray.cluster.sweep.sweep_trial import Trials, run_trial
-from cm_ray.cluster.train.prepare import prepare_shards
-from cm_ray.cluster.train.run import train
+from cm_ray.cluster.sweeps.asha import RememberingASHA
+from cm_ray.cluster.sweeps.searcher import StudySearch
+from cm_ray.cluster.sweeps.sweep_plan import check_sweep, share
+from cm_ray.cluster.sweeps.sweep_table import SweepTable
+from cm_ray.cluster.sweeps.sweep_trial import Trials, run_trial
+from cm_ray.cluster.training.prepare import prepare_shards
+from cm_ray.cluster.training.run import train
 from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.errors import UserError
 from cm_ray.recipes.recipe import check_models_named
@@ -32,7 +32,7 @@ from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.scoring.evaluator import extractor_opener
 from cm_ray.scoring.reference import Shards, reference_statistics
-from cm_ray.settings.tree import flatten
+from cm_ray.settings.tree import flatten, override
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.sweeps.space import Sampler, Space
 from cm_ray.sweeps.space_checks import check_space
@@ -68,14 +68,19 @@ _ENVIRONMENT = {
 }
 
 
-def sweep(settings: Sweep, changes: Mapping[str, Any]) -> RunDirectory:
+def sweep(settings: Sweep, changes: Mapping[str, Any], space: Space | None = None) -> RunDirectory:
     """Run the trials of a sweep, write its report, and register the best model.
 
-    changes: settings of all trials by dotted path. The run directory gets study.db, trials/, report.md with
+    changes: settings of all trials by dotted path. space: the search space; by default the one that the
+    settings name. The run directory gets study.db, trials/, report.md with
     its pictures, and best.json. The same call continues a killed sweep: finished trials are kept, and
     interrupted ones continue from their checkpoints. Raises UserError on bad input.
     """
-    space = load_space(settings.space, dict(changes))
+    if space is None:
+        space = load_space(settings.space, dict(changes))
+    else:
+        space = replace(space, base=override(space.base, changes))
+        check_space(space)
     check_models_named(space.base)
     named = Path(settings.run_dir).absolute() if settings.run_dir else None
     run = RunDirectory(named or default_run_dir(f"sweep-{Path(settings.space).stem}"))

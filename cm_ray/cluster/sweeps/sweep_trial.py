@@ -16,8 +16,8 @@ from ray import tune
 
 from cm_ray.budget.cost import training_flops
 from cm_ray.cluster.runtime.connect import ENVIRONMENT
-from cm_ray.cluster.sweep.searcher import FINAL, STEP
-from cm_ray.cluster.train.run import Stopped, train
+from cm_ray.cluster.sweeps.searcher import FINAL, STEP
+from cm_ray.cluster.training.run import Stopped, train
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import read_model
 from cm_ray.recipes.recipe import Recipe

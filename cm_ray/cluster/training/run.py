@@ -10,8 +10,8 @@ from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.result import Outputs
 from cm_ray.cluster.pool.sizing import actors_like
 from cm_ray.cluster.runtime.connect import connected, node_resources, plan_workers
-from cm_ray.cluster.train.prepare import prepare_shards
-from cm_ray.cluster.train.workers import TrainingTask, fit
+from cm_ray.cluster.training.prepare import prepare_shards
+from cm_ray.cluster.training.workers import TrainingTask, fit
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore

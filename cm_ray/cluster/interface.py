@@ -1,0 +1,85 @@
+"""The cluster's interface for Python: training and sweeps, from a notebook or a script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cm_ray.api.run import Run
+from cm_ray.api.train import recipe_for
+from cm_ray.cluster.runtime.connect import connected
+from cm_ray.cluster.sweeps import run_sweep
+from cm_ray.cluster.training.prepare import prepare_shards
+from cm_ray.cluster.training.run import train as train_recipe
+from cm_ray.command_line.settings.sweep import Sweep
+from cm_ray.data.cached_shards import as_shards
+from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import DataSettings
+from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.scoring.reference import Shards
+from cm_ray.settings.tree import override
+from cm_ray.sweeps.space import Space
+
+
+def train(
+    recipe: str | Recipe,
+    data: Any = None,
+    *,
+    num_workers: int = 0,
+    out: str | Path = "",
+    size: int = 0,
+    steps: int = 0,
+    changes: Mapping[str, Any] | None = None,
+) -> Run:
+    """Train to the last step by Ray Train, and return the finished run.
+
+    The same call goes on after a kill. recipe, data, out, size, steps, changes: as in `cm_ray.train`; images
+    in memory are written to shards in the cache first. num_workers: training workers, else the recipe's. A
+    cluster that this process is connected to is used, else that of RAY_ADDRESS, else one on this machine.
+    Raises UserError on bad input, before the first step.
+    """
+    with connected():
+        given: dict[str, Any] = {} if data is None else {"data.path": as_shards(data, size=size)}
+        if size:
+            given["data.size"] = size if isinstance(data, str | Path) else 0
+        chosen = recipe if isinstance(recipe, Recipe) else _named(recipe, given)
+        more: dict[str, Any] = {"steps": steps} if steps else {}
+        if num_workers:
+            more["cluster.num_workers"] = num_workers
+        chosen = override(chosen, {**given, **(changes or {}), **more})
+        place = Path(out or chosen.run_dir or default_run_dir(chosen.name)).expanduser().absolute()
+        train_recipe(replace(chosen, run_dir=str(place)))
+    return Run(place)
+
+
+def _named(name: str, given: Mapping[str, Any]) -> Recipe:
+    """Return a recipe by its name, or by the word of a method for the images that are given."""
+
+    def images() -> Shards | None:
+        if "data.path" not in given:
+            return None
+        settings = DataSettings(path=given["data.path"], size=given.get("data.size", 0))
+        return Shards(*prepare_shards(settings))
+
+    return recipe_for(name, images)
+
+
+def sweep(
+    space: str | Path | Space,
+    *,
+    out: str | Path = "",
+    changes: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> RunDirectory:
+    """Search for settings by Ray Tune and Optuna, and return the sweep's directory with report.md.
+
+    space: the name of a search space of cm_ray, the path of a Python file with a SPACE, or a `Space`. out:
+    the directory; the same call goes on with the sweep in it. changes: settings of all trials by dotted path.
+    options: those of the command, such as trials=20, seeds=2, searcher="random". Raises UserError on bad
+    input.
+    """
+    name = "space" if isinstance(space, Space) else str(space)
+    settings = Sweep(space=name, run_dir=str(out), **options)
+    return run_sweep.sweep(settings, changes or {}, space if isinstance(space, Space) else None)
