@@ -1,4 +1,4 @@
-"""Cost of a training before it starts: memory, network evaluations and time of a step.
+"""Cost of a training before it starts: memory and floating-point operations.
 
-Estimates and measurements of what a recipe needs belong here. What a run writes is `cm_ray.runs`.
+Estimates and measurements of a recipe's needs belong here. The files that a run writes are in `cm_ray.runs`.
 """

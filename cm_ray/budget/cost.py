@@ -1,4 +1,4 @@
-"""What a training costs, counted and not timed: machines are shared, and no two are alike."""
+"""The floating-point operations of a training: a cost that does not depend on the machine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cm_ray.training.engine import Engine
 
 
 def training_flops(config: Recipe, spec: ModelSpec, teacher: Model | None = None) -> float:
-    """Return the floating-point operations of a training: student, target, teacher, distance, both ways.
+    """Return the floating-point operations of a training: student, target, teacher, distance and gradients.
 
-    Counted on one step of one image on the CPU, times images and steps; optimizer and averages, which do not
-    grow with the batch, are left out. Raises UserError as `Engine`.
+    They are counted in one step with one image on the CPU, and multiplied by the batch size and the
+    steps. The optimizer and the averages are not counted. Raises UserError as `Engine` does.
     """
     alone = dataclasses.replace(config, batch_size=1, accumulate=1, precision="float32")
     engine = Engine(alone, spec, teacher=teacher)

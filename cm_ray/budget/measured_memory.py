@@ -1,4 +1,4 @@
-"""What a training really takes of memory: steps of it, in a process of their own."""
+"""Peak memory of a training, measured in steps that are taken in a separate process."""
 
 from __future__ import annotations
 
@@ -33,22 +33,24 @@ _TINY = {
 
 
 def measured_memory(config: Recipe, spec: ModelSpec, rows: int, device: str = "cpu") -> int:
-    """Return the most bytes that two steps of a worker take, `rows` images at a time.
+    """Return the peak memory, in bytes, of two steps of a worker with `rows` images at a time.
 
-    Beyond what PyTorch and the libraries take by themselves; on CPUs, of resident memory, which Linux
-    tells. Weights are random. Raises UserError when there is not so much, or no telling.
+    The memory of PyTorch and of the libraries themselves is not included. On CPUs, the peak of resident
+    memory is measured, which needs Linux. Weights are random. Raises UserError when the memory is too
+    small or cannot be measured.
     """
     if device == "cpu" and not _MARK.exists():
-        raise UserError("Only Linux tells the peak of a process's memory.")
-    parts = 2 if config.accumulate > 1 else 1
+        raise UserError("Memory can be measured on Linux only; leave --measure out.")
+    micro_batches = 2 if config.accumulate > 1 else 1
     alone = dataclasses.replace(config.cluster, num_workers=1)
-    config = dataclasses.replace(config, batch_size=parts * rows, accumulate=parts, cluster=alone)
+    size = micro_batches * rows
+    config = dataclasses.replace(config, batch_size=size, accumulate=micro_batches, cluster=alone)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(_peak, config, spec, device, torch.get_num_threads()).result()
         except (BrokenProcessPool, torch.OutOfMemoryError) as error:
             raise UserError(
-                f"There is not the memory here for two steps of {rows} images at a time."
+                f"This machine's memory is too small for two steps of {rows} images at a time; measure fewer."
             ) from error
 
 
@@ -56,27 +58,27 @@ def _peak(config: Recipe, spec: ModelSpec, device: str, threads: int) -> int:
     torch.set_num_threads(threads)
     one_head = {"network.head_channels": 0} if isinstance(config.network, ADM) else {}
     tiny = override(config, _TINY | one_head)
-    _take_steps(tiny, dataclasses.replace(spec, network=tiny.network))  # libraries come when they are used
+    _take_steps(tiny, dataclasses.replace(spec, network=tiny.network))  # loads the libraries
     before = _begin(device)
     _take_steps(config, spec, device)
     return (torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM")) - before
 
 
 def _begin(device: str) -> int:
-    """Have the peak begin anew, and return what there is."""
+    """Reset the peak, and return the memory that is in use, in bytes."""
     gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed would hide as much of what comes
+    ctypes.CDLL(None).malloc_trim(0)  # else freed memory is reused, and does not count
     _MARK.write_text("5")
     return _resident("VmRSS")
 
 
-def _resident(what: str) -> int:
-    """Return a line of the process's status, in bytes. (getrusage's peak begins with the parent's.)"""
+def _resident(field: str) -> int:
+    """Return a field of the process's status, in bytes. (The peak of getrusage includes the parent's.)"""
     lines = _STATUS.read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(what + ":"))
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
 def _take_steps(config: Recipe, spec: ModelSpec, device: str = "cpu") -> None:

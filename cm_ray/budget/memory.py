@@ -1,4 +1,4 @@
-"""What a training needs of memory, counted and not allocated: the step runs on tensors without storage."""
+"""Memory that a training needs, counted in a step that runs on tensors without storage."""
 
 from __future__ import annotations
 
@@ -26,39 +26,39 @@ from cm_ray.training.arithmetic import autocast
 
 _MOMENTS = 2
 _OPTIMIZER_SCRATCH = 2
-"""Copies of all weights that an optimizer step over all tensors at once makes and frees."""
+"""Copies of all weights that an optimizer step makes and frees when it updates all tensors at once."""
 _MANY = 32
-"""Images at a time whose activations take more than the gradients."""
+"""Images at a time, of which the activations are larger than the gradients."""
 _HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMemory:
-    """Bytes that a worker needs; without those of PyTorch itself and of the libraries' own buffers."""
+    """Memory of a worker in bytes, without PyTorch itself and the buffers of libraries."""
 
     parameters: int
-    """Weights of the network, a count."""
+    """Number of weights of the network."""
     state: int
-    """Student, target, teacher, distance, averages, the optimizer's moments."""
+    """Bytes of student, target, teacher, distance, averages and the optimizer's moments."""
     batch: int
-    """The most that the passes forward and backward take beyond: activations and gradients."""
+    """Peak of the forward and backward passes beyond the state: activations and gradients."""
     optimizing: int
-    """The most that the optimizer takes beyond, when the activations are gone: gradients and its own."""
+    """Peak of the optimizer's step beyond the state: gradients and temporary tensors."""
 
     @property
     def total(self) -> int:
-        """The most of all at once."""
+        """Peak of a step, in bytes."""
         return self.state + max(self.batch, self.optimizing)
 
 
 @lru_cache(maxsize=64)
 def training_memory(config: Recipe, spec: ModelSpec, rows: int, device: str = "cpu") -> TrainingMemory:
-    """Count the memory of a worker that takes `rows` images at a time.
+    """Return the memory of a worker that processes `rows` images at a time.
 
-    Aim, loss and backward pass run on fake tensors, each counted from when it is made until it is freed; with
-    `accumulate`, beside the gradients of earlier parts. device: cpu or cuda, where autocast normalises in
-    float32. The teacher is taken to be like the student. Raises UserError when the network does not fit the
-    images.
+    Aim, loss and backward pass run on fake tensors; each is counted until it is freed. With `accumulate`, the
+    gradients of earlier micro-batches are included. device: "cpu" or "cuda", where autocast normalises in
+    float32. The teacher is assumed to have the student's size. Raises UserError when the network does not fit
+    the images.
     """
     with torch.device("meta"):
         student, distance = Model(spec), untrained_distance(config)
@@ -69,21 +69,21 @@ def training_memory(config: Recipe, spec: ModelSpec, rows: int, device: str = "c
     one_kernel = isinstance(config.optimizer, Adam) and device == "cuda"
     optimizing = trained * (1 if one_kernel else 1 + _OPTIMIZER_SCRATCH)
     count = sum(p.numel() for p in student.parameters())
-    before = trained if config.accumulate > 1 else 0  # gradients of earlier parts
+    before = trained if config.accumulate > 1 else 0  # gradients of earlier micro-batches
     batch = before + _batch(config, spec, rows, student, distance, device)
     return TrainingMemory(parameters=count, state=state, batch=batch, optimizing=optimizing)
 
 
 def of_one_image(config: Recipe, spec: ModelSpec, device: str = "cpu") -> float:
-    """Return the bytes that another image at a time takes, where there are so many that they decide."""
+    """Return the bytes of each further image at a time, when activations decide the peak."""
     few, many = (training_memory(config, spec, rows, device).batch for rows in (_MANY, 2 * _MANY))
     return (many - few) / _MANY
 
 
 def most_rows(config: Recipe, spec: ModelSpec, budget: float, device: str = "cpu") -> int:
-    """Return how many images at a time fit into `budget` bytes, 0 if not even one does.
+    """Return the number of images at a time that fit into `budget` bytes; 0 if not even one does.
 
-    Of few images the gradients decide the peak, of many the activations: the first guess is made for many.
+    Activations decide the peak for many images, gradients for few: the first guess is made for many.
     """
     each = of_one_image(config, spec, device)
     many = training_memory(config, spec, _MANY, device).total
@@ -93,16 +93,16 @@ def most_rows(config: Recipe, spec: ModelSpec, budget: float, device: str = "cpu
     return rows
 
 
-def parts_for(config: Recipe, rows: int) -> int:
-    """Return the least `accumulate` that splits a worker's share into equal parts of at most `rows` >= 1."""
+def accumulate_for(config: Recipe, rows: int) -> int:
+    """Return the smallest `accumulate` whose micro-batches are equal and have at most `rows` >= 1 images."""
     share = config.batch_size // config.cluster.num_workers
-    return next(parts for parts in range(-(-share // rows), share + 1) if share % parts == 0)
+    return next(count for count in range(-(-share // rows), share + 1) if share % count == 0)
 
 
 def _batch(
     config: Recipe, spec: ModelSpec, rows: int, student: Model, distance: Distance, device: str
 ) -> int:
-    """Return the most bytes that activations and what is made of them take at once, gradients included."""
+    """Return the peak, in bytes, of activations, their gradients and the gradients of weights."""
     if device == "cuda":
         _normalise_in_float32(student)
     with FakeTensorMode(), _Counted() as counted:
@@ -132,24 +132,24 @@ def _bytes_of(module: object) -> int:
 
 
 def _without_storage(module: nn.Module) -> None:
-    """Replace all parameters and buffers by fake ones on the CPU, where autocast knows them."""
-    for part in module.modules():
-        for name, p in part.named_parameters(recurse=False):
+    """Replace all parameters and buffers by fake tensors on the CPU, a device that autocast supports."""
+    for layer in module.modules():
+        for name, p in layer.named_parameters(recurse=False):
             fake = torch.empty_strided(p.shape, p.stride(), dtype=p.dtype)
-            setattr(part, name, nn.Parameter(fake, requires_grad=p.requires_grad))
-        for name, buffer in part.named_buffers(recurse=False):
-            setattr(part, name, torch.empty_strided(buffer.shape, buffer.stride(), dtype=buffer.dtype))
+            setattr(layer, name, nn.Parameter(fake, requires_grad=p.requires_grad))
+        for name, buffer in layer.named_buffers(recurse=False):
+            setattr(layer, name, torch.empty_strided(buffer.shape, buffer.stride(), dtype=buffer.dtype))
 
 
 def _normalise_in_float32(student: Model) -> None:
-    """Do what autocast does on CUDA and not on the CPU."""
-    for part in student.modules():
-        if isinstance(part, GroupNorm):
-            part.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
+    """Make group norms cast their inputs to float32, as autocast does on CUDA but not on the CPU."""
+    for layer in student.modules():
+        if isinstance(layer, GroupNorm):
+            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))
 
 
 def untrained_distance(config: Recipe) -> Distance:
-    """Return the distance; LPIPS with a trunk of the right size, whose weights do not matter here."""
+    """Return the distance of the recipe; LPIPS gets random weights, which have the same size."""
     distance = config.method.distance
     if not isinstance(distance, LPIPS):
         return distance
@@ -159,7 +159,7 @@ def untrained_distance(config: Recipe) -> Distance:
 
 
 class _Counted(TorchDispatchMode):
-    """Counts the bytes of all tensors made while it is on, until they are freed."""
+    """Counts the bytes of the tensors that are made while the mode is active, until they are freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,9 +168,9 @@ class _Counted(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        for made in tree_leaves(result):
-            if isinstance(made, Tensor):
-                self._count(made.untyped_storage())
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
         return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:

@@ -1,4 +1,4 @@
-"""A table of the memory that presets need: counted for any device, and measured on this machine if wanted."""
+"""A table of the memory that presets need, counted for a device or measured on this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cm_ray.budget.measured_memory import measured_memory
-from cm_ray.budget.memory import most_rows, of_one_image, parts_for, training_memory
+from cm_ray.budget.memory import accumulate_for, most_rows, of_one_image, training_memory
 from cm_ray.command_line.settings.memory import MemoryQuestion
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.openai import placeholders
@@ -17,16 +17,17 @@ from cm_ray.recipes.sections import DataSettings
 from cm_ray.settings.tree import override
 
 _NAMED = {"digits": ((1, 8, 8), 10), "cifar10": ((3, 32, 32), 10)}
-"""Images and classes of data that have names; others are ImageNet and LSUN at their sizes."""
+"""Shape of the images and number of classes of named data sets; the others have three channels and 1,000
+classes."""
 _GIB = 2**30
 MARGIN = 0.2
-"""Part of the memory left free: for libraries' buffers and gaps between tensors, which are not counted."""
+"""Fraction of the memory that is left free for buffers of libraries and for gaps between tensors."""
 
 
 def memory_table(asked: MemoryQuestion) -> Iterator[str]:
-    """Yield the lines of a table, a row for each preset with and without recomputed activations.
+    """Yield the lines of a table with two rows for each preset: without and with recomputed activations.
 
-    Raises UserError on an unknown preset, or workers that do not share its batch.
+    Raises UserError on an unknown preset, and when the workers do not divide its batch size.
     """
     counted = ["held", "of one image", "images at a time", "--accumulate"]
     if asked.measure:
@@ -54,8 +55,8 @@ def _fitting(config: Recipe, spec: ModelSpec, asked: MemoryQuestion) -> list[str
     share = config.batch_size // asked.num_workers
     rows = min(share, most_rows(config, spec, (1 - MARGIN) * _GIB * asked.gib, asked.device))
     each = of_one_image(config, spec, asked.device)
-    parts = str(parts_for(config, rows)) if rows else "does not fit"
-    return [_gib(one.state + one.optimizing), _gib(each), str(rows), parts]
+    accumulate = str(accumulate_for(config, rows)) if rows else "does not fit"
+    return [_gib(one.state + one.optimizing), _gib(each), str(rows), accumulate]
 
 
 def _measured(config: Recipe, spec: ModelSpec, asked: MemoryQuestion) -> list[str]:
@@ -65,14 +66,17 @@ def _measured(config: Recipe, spec: ModelSpec, asked: MemoryQuestion) -> list[st
 
 
 def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> Recipe:
-    """Return the preset's settings on these workers; gradients of earlier parts are there, too."""
+    """Return the preset's settings for these workers, with accumulation of gradients where possible."""
     config = preset(name)
     if config.batch_size % asked.num_workers:
-        raise UserError(f"--num-workers {asked.num_workers} do not share the batch of {name} evenly.")
+        raise UserError(
+            f"--num-workers {asked.num_workers} does not divide the batch size of {name}, which is "
+            f"{config.batch_size}; give another number."
+        )
     share = config.batch_size // asked.num_workers
     changes: dict[str, Any] = {
         "network.gradient_checkpointing": recompute,
-        "accumulate": next((parts for parts in range(2, share + 1) if share % parts == 0), 1),
+        "accumulate": next((count for count in range(2, share + 1) if share % count == 0), 1),
         "cluster.num_workers": asked.num_workers,
     }
     if asked.precision:
@@ -81,7 +85,7 @@ def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> Recipe:
 
 
 def _images(data: DataSettings) -> tuple[tuple[int, int, int], int]:
-    """Return the shape and the classes of a preset's images."""
+    """Return the shape (c, h, w) of a preset's images, and the number of their classes."""
     return _NAMED.get(data.path, ((3, data.size, data.size), 1000))
 
 

@@ -1,4 +1,4 @@
-"""Image files edited, in units of some files: the same results from one process or from many."""
+"""Editing of image files in units of some files; the results do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -18,59 +18,62 @@ from cm_ray.editing.tasks import Edit
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, to_uint8
 
 _MOST_PIXELS = 1 << 24
-"""Of the results of a unit of work: some tens of megabytes."""
+"""The largest number of pixel values in the results of a unit: 16 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditRequest:
-    """What is done to which files."""
+    """An edit, its files and its options."""
 
     edit: Edit
     files: tuple[Path, ...]
     masks: tuple[Path, ...] = ()
-    """Of inpaint: one for each file."""
+    """For inpaint: the mask of each file."""
     samples: int = 1
-    """Results of every file: sample k is made with seed + k."""
+    """Number of results for each file; sample k has the seed `seed` + k."""
     seed: int = 0
     labels: tuple[int, ...] = ()
-    """A class for each file; none draws them with the seed of every sample."""
+    """Class of each file; if empty, classes are drawn with the seed of each sample."""
     resize: bool = False
-    """Whether images of other sizes are cropped and resized."""
+    """Crop and resize images of other sizes; otherwise they are an error."""
     add_noise: bool = False
-    """Of denoise: add noise of the level to the files first."""
+    """For denoise: add noise of the given level to the images first."""
     batch: int = 256
     """Images per network evaluation."""
 
     def units(self, spec: ModelSpec) -> list[tuple[int, int]]:
-        """Return (first file, count) of every unit of work: a batch, or fewer where results are large."""
+        """Return (first file, count) of every unit: a batch, or less when the results are large."""
         c, h, w = spec.shape
         size = max(1, min(self.batch, _MOST_PIXELS // (c * h * w * self.samples)))
         return [(i, min(size, len(self.files) - i)) for i in range(0, len(self.files), size)]
 
 
 class Inputs(NamedTuple):
-    """Files as a model takes them."""
+    """Images and masks as inputs of a model."""
 
     given: Images
-    """What the files show (b, c, h, w), in [-1, 1]."""
+    """Images of the files (b, c, h, w), in [-1, 1]."""
     noisy: Images
-    """The same but for noise that was added."""
+    """The images after noise was added (b, c, h, w); equal to `given` without added noise."""
     mask: Tensor | None
-    """(b, 1, h, w), true where the image is kept."""
+    """Masks (b, 1, h, w), True where the image is kept; None without masks."""
 
 
 def read_inputs(request: EditRequest, spec: ModelSpec, first: int, count: int) -> Inputs:
-    """Read files `first` to first + count. Raises UserError on one that is no image or does not fit."""
+    """Read `count` files from file `first` on.
+
+    Raises UserError on a file that is not an image, or whose size does not fit.
+    """
     images, masks = [], []
-    for place in range(first, first + count):
-        name = str(request.files[place])
-        picture = open_upload(read_file(request.files[place]), name)
+    for index in range(first, first + count):
+        name = str(request.files[index])
+        picture = open_upload(read_file(request.files[index]), name)
         factor = request.edit.factor
         pixels = fitted_pixels(picture, name, spec.shape, resize=request.resize, factor=factor)
         images.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
         if request.masks:
-            mask = open_mask(read_file(request.masks[place]), str(request.masks[place]))
-            masks.append(torch.from_numpy(fitted_mask(mask, str(request.masks[place]), picture, spec.shape)))
+            mask = open_mask(read_file(request.masks[index]), str(request.masks[index]))
+            masks.append(torch.from_numpy(fitted_mask(mask, str(request.masks[index]), picture, spec.shape)))
     given = noisy = from_uint8(torch.stack(images))
     if request.add_noise:
         indices = torch.arange(first, first + count)
@@ -80,10 +83,10 @@ def read_inputs(request: EditRequest, spec: ModelSpec, first: int, count: int) -
 
 
 def content_digests(request: EditRequest, spec: ModelSpec) -> list[str]:
-    """Read all files; return a digest of each as the model takes it. Raises UserError as `read_inputs`."""
+    """Return a digest of the model's input for each file. Raises UserError as `read_inputs` does."""
     digests = []
-    for place in range(len(request.files)):
-        inputs = read_inputs(request, spec, place, 1)
+    for index in range(len(request.files)):
+        inputs = read_inputs(request, spec, index, 1)
         digest = hashlib.sha256(inputs.noisy.numpy().tobytes())
         digest.update(b"" if inputs.mask is None else inputs.mask.numpy().tobytes())
         digests.append(digest.hexdigest())
@@ -91,9 +94,9 @@ def content_digests(request: EditRequest, spec: ModelSpec) -> list[str]:
 
 
 def edit_unit(model: Model, request: EditRequest, first: int, count: int) -> Tensor:
-    """Return the results of some files, uint8 (count, samples, c, h, w), on the CPU.
+    """Return the results of `count` files from file `first` on, uint8 (count, samples, c, h, w), on the CPU.
 
-    Raises UserError as `read_inputs`.
+    Raises UserError as `read_inputs` does.
     """
     device = next(model.parameters()).device
     inputs = read_inputs(request, model.spec, first, count)
@@ -102,15 +105,19 @@ def edit_unit(model: Model, request: EditRequest, first: int, count: int) -> Ten
     indices = torch.arange(first, first + count, device=device)
     given = request.labels[first : first + count]
     labels = torch.tensor(given, device=device) if given else None
-    made = [
+    results = [
         edited(model, request.edit, images, indices=indices, seed=request.seed + k, mask=mask, labels=labels)
         for k in range(request.samples)
     ]
-    return torch.stack([to_uint8(one).cpu() for one in made], 1)
+    return torch.stack([to_uint8(result).cpu() for result in results], 1)
 
 
 def compared(request: EditRequest, inputs: Inputs, results: Tensor) -> Tensor:
-    """Return rows of before, results and, where it is another one, the image given: uint8 (b, k, c, h, w)."""
+    """Return rows of images for comparison, uint8 (b, k, c, h, w).
+
+    Each row has the known part of the image, the results, and the given image if it differs from the
+    known part.
+    """
     before = to_uint8(shown_before(request.edit, inputs.noisy, inputs.mask))
     given = to_uint8(inputs.given)
     columns = [before[:, None], results]

@@ -1,4 +1,4 @@
-"""Zero-shot editing with a model: its tasks as settings of `core.editing.replacement`."""
+"""Zero-shot editing with a model: each task as a call of `replacement`.  Song et al. 2023, Algorithm 4."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ def edit_steps(
     mask: Tensor | None = None,
     labels: Labels | None = None,
 ) -> Iterator[Step]:
-    """Yield the steps of editing images (b, c, h, w) in [-1, 1]; the last one's are the result.
+    """Yield the steps of editing images (b, c, h, w) in [-1, 1]; the last step has the result.
 
-    indices: int64 (b,), which noise is whose: image i of a seed is edited in the same way in whatever batch.
-    mask: of inpaint, (b, 1, h, w), true where the image is kept. labels: by default drawn with the seed, for
-    a conditional model; a class that contradicts the image spoils the result. What is kept is kept as
-    `core.editing` says; the rest is in [-1, 1] up to the noise of t_min. Puts the model in eval mode.
+    indices: int64 (b,), indices of the noise: an index and a seed give the same noise in any batch. mask:
+    for inpaint, (b, 1, h, w), True where the image is kept. labels: classes (b,) for a conditional model;
+    by default drawn with the seed. A wrong class spoils the result. Known values are kept as in
+    `replacement`; the others are in [-1, 1], up to noise of t_min. The model is put in eval mode. Raises
+    ValueError without a mask for inpaint.
     """
     model.eval()
     if labels is None:
@@ -66,7 +67,7 @@ def edited(
 
 
 def shown_before(edit: Edit, images: Images, mask: Tensor | None = None) -> Images:
-    """Return what a task is told of images (b, c, h, w), as a person would see it; grey is not known."""
+    """Return the known part of images (b, c, h, w) as an image; unknown pixels are grey."""
     if edit.task == "colorize":
         return editing.luminance(images).expand_as(images)
     known = _known(edit, images, mask)
@@ -83,14 +84,15 @@ def interpolation_steps(
     seeds: tuple[int, int],
     labels: Labels | None = None,
 ) -> Iterator[Step]:
-    """Yield the steps of sampling between two seeds: at alpha (b,) 0 the samples `indices` of the first.
+    """Yield the steps of sampling with noise between that of two seeds.
 
-    The noise of every step is mixed on the sphere, so the ends are those samples to the bit, whatever the
-    sampler. labels: of a conditional model, on the whole way: those that are drawn are other ones for every
-    seed, so that no way would end in the second one's samples. Raises UserError when they are missing.
+    alpha: (b,), 0 for the samples `indices` of the first seed, 1 for those of the second. The noise of every
+    step is interpolated on the sphere, so that both ends are these samples bit for bit, with any sampler.
+    labels: classes (b,), which a conditional model needs, because each seed draws other classes. Raises
+    UserError when they are missing.
     """
     if labels is None and model.spec.classes:
-        raise UserError("Interpolation between samples of a model with classes takes a class: say a label.")
+        raise UserError("Interpolation with a conditional model needs a class; give a label.")
     model.eval()
 
     def draw_of(seed: int) -> Noise:
@@ -101,16 +103,16 @@ def interpolation_steps(
 
 
 def check_label(spec: ModelSpec, label: int | None) -> None:
-    """Raise UserError when a model has no such class."""
+    """Raise UserError when the model does not have the class."""
     if label is not None and not 0 <= label < spec.classes:
         known = (
             f"it has classes 0 to {spec.classes - 1}" if spec.classes else "it was trained without classes"
         )
-        raise UserError(f"The label {label} does not fit the model: {known}.")
+        raise UserError(f"The label {label} does not fit the model: {known}; give another label.")
 
 
 def _known(edit: Edit, images: Images, mask: Tensor | None) -> Known | None:
-    """Return what is known of images in a task; None where it is all or nothing."""
+    """Return the known part of images for a task; None for tasks that change the whole image."""
     if edit.task == "inpaint":
         if mask is None:
             raise ValueError("inpaint needs a mask")

@@ -1,4 +1,7 @@
-"""Results of editing in a folder that remembers what made them: a repeat goes on, and harms nothing else."""
+"""A folder of editing results with a record of their origins, so that a repeated edit resumes.
+
+No file that is not a result of an edit is replaced.
+"""
 
 from __future__ import annotations
 
@@ -20,27 +23,27 @@ RECORD, GRID = "edits.json", "grid.png"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a result comes from."""
+    """The origin of a result."""
 
     of: str
-    """Results of one thing that a new edit of it does not make again are stale."""
+    """Name of the input. A new edit of the same input removes results that it does not replace."""
     made_by: str
-    """A digest of all that the result depends on."""
+    """Digest of everything that the result depends on."""
 
 
 class ResultFolder:
-    """A folder for the results of an edit, by their names in it."""
+    """A folder with the results of an edit, by name."""
 
     def __init__(self, folder: Path, planned: Mapping[str, Origin]) -> None:
         self.folder, self.planned = folder, {**planned, GRID: Origin(GRID, "")}
         self.record = folder / RECORD
 
     def begin(self, inputs: Collection[Path], root: Path | None = None) -> None:
-        """Remove what the new results replace, and note them down before the first is written.
+        """Remove outdated results, and write the record of the new ones before the first is saved.
 
-        inputs: files that are read. root: the folder of images that they were found in. Raises UserError
-        when a result would replace an input or a file that no edit has made, or would itself be an image of
-        the next edit of `root`.
+        inputs: the files that are read. root: the folder of images in which they were found. Raises UserError
+        when a result would replace an input or a file that is not a result of an edit, or when it would be an
+        input of the next edit of `root`.
         """
         found = read_json(self.record) if self.record.is_file() else {}
         known = {name: Origin(*origin) for name, origin in found.items() if self._is_inside(name)}
@@ -57,39 +60,39 @@ class ResultFolder:
         write_json(self.record, {name: [origin.of, origin.made_by] for name, origin in record.items()})
 
     def has(self, names: Collection[str]) -> bool:
-        """Return whether results are there, made by an earlier run of the same edit; once it has begun."""
+        """Return True if results of the same edit exist. Call it after `begin`."""
         return all((self.folder / name).is_file() for name in names)
 
     def save(self, name: str, image: Tensor) -> None:
-        """Write an image, uint8 (c, h, w)."""
+        """Save an image, uint8 (c, h, w), as PNG."""
         (pixels,) = to_nhwc(image[None])
         picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
         with written_aside(self.folder / name) as aside:
             picture.save(aside, format="PNG")
 
     def load(self, name: str) -> Tensor:
-        """Read an image that was saved, uint8 (c, h, w)."""
+        """Return a saved image, uint8 (c, h, w)."""
         with Image.open(self.folder / name) as picture:
             pixels = torch.from_numpy(np.array(picture))
         return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
     def save_grid(self, rows: Tensor) -> Path:
-        """Write grid.png of images, uint8 (rows, columns, c, h, w)."""
+        """Save grid.png with images, uint8 (rows, columns, c, h, w); return its path."""
         save_grid(rows.flatten(0, 1), self.folder / GRID, columns=rows.shape[1])
         return self.folder / GRID
 
     def _check(self, names: set[str], known: Collection[str], inputs: set[Path], root: Path | None) -> None:
         for name in sorted(names):
-            path, place = self.folder / name, (self.folder / name).resolve()
-            if place in inputs:
-                raise UserError(f"{path} is to be edited and would be replaced: give another --out.")
-            if root is not None and place.is_relative_to(root.resolve()):
+            path, resolved = self.folder / name, (self.folder / name).resolve()
+            if resolved in inputs:
+                raise UserError(f"{path} is an input and would be replaced; give another --out.")
+            if root is not None and resolved.is_relative_to(root.resolve()):
                 raise UserError(
-                    f"{path} would lie among the images of {root}, and be edited by the next run: "
-                    "give an --out elsewhere."
+                    f"{path} would be among the images of {root}, and the next run would edit it; give an "
+                    "--out outside of that folder."
                 )
             if path.exists() and name not in known:
-                raise UserError(f"{path} is there, and no edit has made it: give another --out.")
+                raise UserError(f"{path} exists and is not a result of an edit; give another --out.")
 
     def _is_inside(self, name: str) -> bool:
         return (self.folder / name).resolve().is_relative_to(self.folder.resolve())

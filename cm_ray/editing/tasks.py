@@ -1,4 +1,4 @@
-"""What can be done to images with a trained model: tasks, and the settings that make one possible."""
+"""The editing tasks, and the checks of their settings for a model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MOST_STEPS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """A task with its times; `plan_edit` makes one that fits a model."""
+    """A task with its times; `plan_edit` returns one that fits a model."""
 
     task: Task
     times: tuple[float, ...]
-    """Ascending: t_min, then the time of every evaluation, the first one last."""
+    """Ascending times: t_min, then the times of the evaluations, the first evaluation last."""
     factor: int = 1
-    """Of upscale: how many times wider and higher the result is than what is known of it."""
+    """For upscale: the factor by which width and height grow."""
 
 
 def plan_edit(
@@ -39,18 +39,20 @@ def plan_edit(
     factor: int = 0,
     sigma: float = 0.0,
 ) -> Edit:
-    """Return a task for models with these times and images of `shape` (c, h, w).
+    """Return an edit for models with this diffusion and images of `shape` (c, h, w).
 
-    steps: evaluations, on a Karras grid; 0 for the default, 39. taus: descending times of the evaluations
-    instead; by default a stroke's are the paper's. factor: of upscale, 0 for 2. sigma: the noise level
-    (standard deviation, of images in [-1, 1]) that denoise finds in its input. Raises UserError when they
-    exclude each other or do not fit the task or the model.
+    steps: number of evaluations on a Karras grid; 0 for the default, 39. taus: descending times of the
+    evaluations, instead of steps; the default of stroke is the paper's. factor: for upscale; 0 for 2.
+    sigma: for denoise, the noise level of the input (standard deviation, for images in [-1, 1]). Raises
+    UserError when settings exclude each other, or do not fit the task or the model.
     """
     _check_belonging(task, steps, taus, factor, sigma)
     if task != "denoise" and diffusion.boundary == "none":
-        raise UserError(f"{task} is for consistency models, and this is a diffusion model: it can denoise.")
+        raise UserError(f"{task} is for consistency models, and this is a diffusion model; it can denoise.")
     if task == "colorize" and shape[0] != 3:
-        raise UserError("colorize is for models of colour images, and this one makes grey ones.")
+        raise UserError(
+            "colorize is for models of colour images, and this one makes grey ones; give another."
+        )
     if task == "upscale":
         factor = factor or 2
         _check_factor(factor, shape)
@@ -72,31 +74,33 @@ def factors(shape: tuple[int, int, int]) -> list[int]:
 
 def _check_belonging(task: Task, steps: int, taus: tuple[float, ...], factor: int, sigma: float) -> None:
     if factor and task != "upscale":
-        raise UserError(f"A factor goes with upscale, not with {task}: leave it out.")
+        raise UserError(f"A factor is for upscale, not for {task}; leave it out.")
     if sigma and task != "denoise":
-        raise UserError(f"A noise level sigma goes with denoise, not with {task}: leave it out.")
+        raise UserError(f"A noise level sigma is for denoise, not for {task}; leave it out.")
     if task == "denoise" and (steps or taus):
-        raise UserError("denoise is one evaluation at sigma: leave steps and taus out.")
+        raise UserError("denoise is one evaluation at sigma; leave steps and taus out.")
     if task == "stroke" and steps:
-        raise UserError("stroke takes time points, taus, and no steps: the first one says how far it may go.")
+        raise UserError("stroke takes taus instead of steps; the first of them decides how much may change.")
     if steps and taus:
-        raise UserError("Give one of steps and taus.")
+        raise UserError("steps and taus exclude each other; give one of them.")
     if not 0 <= steps <= MOST_STEPS or len(taus) > MOST_STEPS:
-        raise UserError(f"Take 1 to {MOST_STEPS} steps or taus, not {steps or len(taus)}.")
+        raise UserError(f"Give 1 to {MOST_STEPS} steps or taus, not {steps or len(taus)}.")
 
 
 def _check_factor(factor: int, shape: tuple[int, int, int]) -> None:
     known, (_, h, w) = factors(shape), shape
     if factor not in known:
-        give = f"take {', '.join(map(str, known))}" if known else "it has none"
-        raise UserError(f"A factor of {factor} does not divide images of {w}x{h} pixels: {give}.")
+        advice = (
+            f"give one of {', '.join(map(str, known))}" if known else "no factor does; choose another task"
+        )
+        raise UserError(f"A factor of {factor} does not divide images of {w}x{h} pixels; {advice}.")
 
 
 def _checked(task: Task, taus: tuple[float, ...], diffusion: Diffusion) -> tuple[float, ...]:
-    what = "The noise level sigma" if task == "denoise" else "The first of taus"
+    name = "The noise level sigma" if task == "denoise" else "The first of taus"
     if not diffusion.t_min < taus[0] <= diffusion.t_max:
         raise UserError(
-            f"{what} must be above {diffusion.t_min:g} and at most {diffusion.t_max:g}, not {taus[0]:g}."
+            f"{name} must be above {diffusion.t_min:g} and at most {diffusion.t_max:g}, not {taus[0]:g}."
         )
     ladder = (*taus, diffusion.t_min)
     if any(not high > low for high, low in itertools.pairwise(ladder)):

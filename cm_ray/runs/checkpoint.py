@@ -1,4 +1,7 @@
-"""Checkpoints: safetensors and JSON, written aside and renamed, in the background; nothing is unpickled."""
+"""Checkpoints in safetensors and JSON files, written atomically by a background thread.
+
+No code is unpickled from them.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +28,23 @@ class Checkpoint:
 
     step: int
     tensors: dict[str, Tensor]
-    """By ``group/name``: student, target, ema0 …, optimizer."""
+    """Tensors by ``group/name``; the groups are student, target, ema0 …, optimizer."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """JSON values."""
+    """Further state as JSON values."""
     source: Path = Path("memory")
-    """Where it was read from, for messages."""
+    """Folder that the checkpoint was read from, for messages."""
 
     def group(self, name: str) -> dict[str, Tensor]:
-        """Return the tensors of one group, without the group's name."""
+        """Return the tensors of a group by their names without the group's."""
         start = name + "/"
         return {key[len(start) :]: value for key, value in self.tensors.items() if key.startswith(start)}
 
 
 class CheckpointStore:
-    """The folder of a run's checkpoints: the last `keep` ones and the best.
+    """The folder of a run's checkpoints; it keeps the last `keep` ones and the best one.
 
-    `save` copies nothing and returns at once; a single thread writes. An error while writing (a full
-    disk, say) is raised by the next call, and the older checkpoints are as they were.
+    `save` copies nothing and returns at once; one thread writes. An error while writing, such as a full
+    disk, is raised by the next call of `save` or `wait`, and older checkpoints do not change.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -50,36 +53,36 @@ class CheckpointStore:
         self._pending: concurrent.futures.Future[None] | None = None
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint in the background, after the one before it."""
+        """Write a checkpoint in the background, after the previous one. Raises the previous one's error."""
         self.wait()
         self._pending = self._writer.submit(self._write, checkpoint)
 
     def wait(self) -> None:
-        """Wait until all is written. Raises what the writing raised."""
+        """Wait until the checkpoint is written. Raises the error of the writing thread."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
 
     def close(self) -> None:
-        """Wait, and end the thread."""
+        """Wait until the checkpoint is written, and end the thread."""
         try:
             self.wait()
         finally:
             self._writer.shutdown()
 
     def steps(self) -> list[int]:
-        """Return the steps of the whole checkpoints, ascending."""
+        """Return the steps of the complete checkpoints, ascending."""
         return sorted(int(path.name[5:]) for path in self.folder.glob("step-*") if (path / _META).is_file())
 
     def best_step(self) -> int | None:
-        """Return the step of the best checkpoint, None if none was scored."""
+        """Return the step of the best checkpoint; None if no checkpoint was scored."""
         file = self.folder / "best.json"
         return int(read_json(file)["step"]) if file.is_file() else None
 
     def offer_best(self, step: int, score: Score) -> None:
-        """Make the checkpoint of `step` the best if its score is better than the best one's.
+        """Make the checkpoint of `step` the best one if its score is better than the best score.
 
-        A score of another key than the best one's does not compare: the newer way of measuring wins.
+        Scores with different keys cannot be compared; then the new score replaces the best one.
         """
         file = self.folder / "best.json"
         best = Score.from_row(read_json(file)["score"]) if file.is_file() else None
@@ -87,25 +90,25 @@ class CheckpointStore:
             write_json(file, {"step": step, "score": score.to_row()})
 
     def clean(self) -> None:
-        """Remove what killed writers left half-written."""
+        """Remove unfinished checkpoints of killed processes."""
         for part in self.folder.glob(".*.part"):
             remove(part)
 
     def forget_after(self, step: int) -> None:
-        """Forget a best checkpoint of a later step: the steps after `step` are done again."""
+        """Remove the record of the best checkpoint if it is later than `step`; these steps are repeated."""
         best = self.best_step()
         if best is not None and best > step:
             remove(self.folder / "best.json")
 
     def load(self, step: int) -> Checkpoint:
-        """Read a checkpoint. Raises UserError when it is broken."""
+        """Read the checkpoint of a step. Raises UserError when it is damaged."""
         folder = self._path(step)
         try:
             meta = read_json(folder / _META)
             return Checkpoint(meta["step"], load_file(folder / _STATE), meta["extra"], folder)
         except (SafetensorError, FileNotFoundError, KeyError) as error:
             raise UserError(
-                f"The checkpoint {folder} is broken ({error}); remove it to go on from an earlier one."
+                f"The checkpoint {folder} is damaged ({error}); remove it to resume from an earlier one."
             ) from error
 
     def _write(self, checkpoint: Checkpoint) -> None:

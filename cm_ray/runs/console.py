@@ -1,4 +1,4 @@
-"""Progress of a run on the terminal: its log, followed as it grows."""
+"""Progress of a run on the terminal, from the rows of its log."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from tqdm import tqdm
 from cm_ray.runs.directory import RunDirectory
 
 POLL_S = 0.5
+"""Seconds between two reads of the log."""
 _GAUGES = {"num_scales": "N", "target_decay": "mu", "stage": "stage"}
 
 
 class Progress:
-    """A bar on a terminal, a line per row otherwise."""
+    """Shows training progress: a progress bar on a terminal, otherwise a line for each row of the log."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -38,7 +39,7 @@ class Progress:
             self.bar.update(row["step"] - self.bar.n)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Close the progress bar."""
         if self.bar is not None:
             self.bar.close()
 
@@ -49,7 +50,7 @@ class Progress:
 
 @contextlib.contextmanager
 def followed(run: RunDirectory, *consumers: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """Give every new row of the run's log to the consumers, from a thread, until the block ends."""
+    """Call the consumers with every new row of the run's log, from a thread, until the block ends."""
     done = threading.Event()
     seen = {_key(row) for row in run.read_metrics()}
     thread = threading.Thread(target=_follow, args=(run, consumers, seen, done), name="progress", daemon=True)
@@ -71,7 +72,7 @@ def _follow(
     while True:
         last, now = done.is_set(), _version(run)
         for row in run.read_metrics() if now != version else []:
-            if _key(row) not in seen:  # a resumed run says some rows again
+            if _key(row) not in seen:  # a resumed run writes some rows a second time
                 seen.add(_key(row))
                 for consume in consumers:
                     consume(row)
@@ -86,7 +87,7 @@ def _key(row: dict[str, Any]) -> tuple[int, bool]:
 
 
 def _version(run: RunDirectory) -> tuple[int, int] | None:
-    """Return what changes when the log does."""
+    """Return inode and size of the log file, which change when the log changes; None without a file."""
     if not run.metrics_file.exists():
         return None
     status = run.metrics_file.stat()
@@ -103,13 +104,13 @@ def _scores(rows: list[dict[str, Any]]) -> str:
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal."""
+    """Print a message to the terminal (standard error)."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def shown(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback that shows progress: a bar on a terminal, else a line per tenth."""
+    """Yield a callback (done, total) that shows progress: a bar on a terminal, else a line for each tenth."""
     if not sys.stderr.isatty():
         tenths = set()
 

@@ -17,15 +17,15 @@ _PACKAGES = ("cm_ray", "torch", "ray", "mlflow", "numpy", "pyarrow", "safetensor
 
 
 class DescribedImages(Protocol):
-    """What a lineage tells of the data: a manifest, or images in memory."""
+    """The properties of the data that a lineage contains; a manifest and an ImageSet have them."""
 
     @property
     def source(self) -> str:
-        """Short name of where the images come from."""
+        """Short name of the source of the images."""
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the images, whatever their order."""
+        """Digest of the images that does not depend on their order."""
 
     @property
     def count(self) -> int:
@@ -33,13 +33,13 @@ class DescribedImages(Protocol):
 
     @property
     def skipped(self) -> int:
-        """Bad images that were left out."""
+        """Number of bad images that were left out."""
 
 
-def remember_lineage(run: RunDirectory, data: DescribedImages) -> None:
-    """Write lineage.json, or the differences of a continuation; refuse to go on with other images.
+def write_lineage(run: RunDirectory, data: DescribedImages) -> None:
+    """Write lineage.json; for a resumed run, add the values that have changed.
 
-    Raises UserError when the run was begun on other images.
+    Raises UserError when the run was started with other images.
     """
     found = lineage(data)
     if not run.lineage_file.exists():
@@ -48,15 +48,15 @@ def remember_lineage(run: RunDirectory, data: DescribedImages) -> None:
     before = read_json(run.lineage_file)
     if before["data.fingerprint"] != data.fingerprint:
         raise UserError(
-            f"{run.root} was begun on other images than those of {data.source}; give the same data, or "
-            "choose another --run-dir."
+            f"{run.root} was started with other images than those of {data.source}; give the same data, or "
+            "choose another run_dir."
         )
     later = {f"continued.{name}": value for name, value in found.items() if before.get(name) != value}
     write_json(run.lineage_file, before | later)
 
 
 def lineage(data: DescribedImages) -> dict[str, str]:
-    """Return data, code, packages, machine and command, as flat text."""
+    """Return the values of data, code, packages, machine and command, as text by name."""
     found = {
         "data.source": data.source,
         "data.fingerprint": data.fingerprint,
@@ -82,7 +82,7 @@ def _version(package: str) -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Return the output of git in the code's checkout; empty if it is none."""
+    """Return the output of git in the checkout of this code; empty if there is no checkout."""
     code = Path(__file__).parent
     try:
         done = subprocess.run(

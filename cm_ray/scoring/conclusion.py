@@ -1,4 +1,4 @@
-"""The end of a training run: the best model is exported, sampled and scored, and result.json is written."""
+"""The end of a training run: exports the best model, samples from it, scores it and writes result.json."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cm_ray.scoring.reference import ScoredAgainst, reference_statistics
 from cm_ray.storage.files import read_json, write_json
 
 FINAL_SEED = 1
-"""Added to the run's seed for the final scores: the best checkpoint was chosen on other noise."""
+"""Offset of the seed of the final scores: the best checkpoint is chosen on other noise."""
 Say = Callable[[str], None]
 
 
@@ -37,13 +37,13 @@ class Generated:
     """The samples of a request."""
 
     images: Tensor
-    """uint8 (n, c, h, w)."""
+    """Images, uint8 (n, c, h, w)."""
     statistics: FeatureStatistics | None
-    """Of their features; none without an extractor."""
+    """Statistics of the features of the images; None without an extractor."""
 
 
 Generate = Callable[[Request], Generated]
-"""Draws the samples of a request from the run's model, on a cluster or here."""
+"""A function that samples a request from the run's model, in this process or on a cluster."""
 
 
 @dataclass(frozen=True)
@@ -58,25 +58,25 @@ class Sampled:
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
-    """The end of a run whose training is done."""
+    """The end of a run whose training is finished."""
 
     recipe: Recipe
     run: RunDirectory
     spec: ModelSpec
     data: ScoredAgainst
-    """The training data, which scores compare with."""
+    """The training data, which is the reference of the scores."""
     extractor: Extractor | None
     say: Say
 
     def export(self) -> int:
-        """Write the averaged weights of the best checkpoint, or of the last; return its step."""
+        """Save the first average of the best checkpoint (the last one without scores); return its step."""
         store = CheckpointStore(self.run.checkpoints, self.recipe.checkpoint.keep)
         step = store.best_step() or store.steps()[-1]
         save_model(self.run.model, self.spec, store.load(step).group("ema0"))
         return step
 
     def score(self, model_step: int, generate: Generate) -> None:
-        """Sample and score the exported model by every sampler; write result.json last."""
+        """Sample and score the exported model with every sampler of the recipe; write result.json last."""
         started = time.perf_counter()
         texts = self.recipe.evaluation.samplers
         samples = [self._sample(generate, self._request(text)) for text in texts]
@@ -114,8 +114,8 @@ class Conclusion:
         if self.extractor is None:
             return Sampled(grid)
         assert generated.statistics is not None
-        for count, what in ((request.count, "samples"), (self.data.count, "images of the reference")):
-            if warning := bias_warning(count, self.extractor.dim, what):
+        for count, images in ((request.count, "samples"), (self.data.count, "images of the reference")):
+            if warning := bias_warning(count, self.extractor.dim, images):
                 self.say(f"warning: {warning}")
         reference = reference_statistics(self.data, self.extractor)
         return Sampled(
@@ -127,19 +127,17 @@ class Conclusion:
 
 
 def generate_here(model: Model, extractor: Extractor | None, request: Request) -> Generated:
-    """Draw the samples of a request in this process."""
-    images = list(sample_units(model, request))
+    """Sample a request in this process."""
+    batches = list(sample_units(model, request))
     if extractor is None:
-        return Generated(torch.cat(images), None)
+        return Generated(torch.cat(batches), None)
     zero = FeatureStatistics.zero(extractor.dim)
-    return Generated(
-        torch.cat(images),
-        sum((FeatureStatistics.of(extractor.features(each)) for each in images), start=zero),
-    )
+    statistics = sum((FeatureStatistics.of(extractor.features(batch)) for batch in batches), start=zero)
+    return Generated(torch.cat(batches), statistics)
 
 
 def class_shares(extractor: Any, images: Tensor) -> list[float] | None:
-    """Return the share of each class among the samples, if the extractor is a classifier."""
+    """Return the share of samples of each class; None if the extractor is not a classifier."""
     if not hasattr(extractor, "predict"):
         return None
     counts = torch.bincount(extractor.predict(images), minlength=10).double()
@@ -147,7 +145,7 @@ def class_shares(extractor: Any, images: Tensor) -> list[float] | None:
 
 
 def summary(run: RunDirectory) -> str:
-    """Return the scores and the paths of a finished run, for the terminal."""
+    """Return the scores and the paths of a finished run as text for the terminal."""
     result = read_json(run.result_file)
     lines = [f"finished: {run.result_file}"]
     for row in result["scores"]:

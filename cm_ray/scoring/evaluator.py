@@ -1,4 +1,4 @@
-"""Scores and sample grids of a model while it trains, against the training data."""
+"""Scores and sample grids of a model during training; the training data is the reference."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def extractor_opener(evaluation: EvaluationSettings) -> Callable[[torch.device |
 
 
 class Evaluator:
-    """Samples and scores a model on one device, against the training data."""
+    """Samples from a model on one device and scores it against the training data."""
 
     def __init__(self, config: Recipe, data: ScoredAgainst, device: torch.device) -> None:
         self.evaluation, self.seed = config.evaluation, config.seed
@@ -46,7 +46,7 @@ class Evaluator:
             self.reference = reference_statistics(data, self.extractor)
 
     def evaluate(self, model: Model, step: int, folder: Path) -> list[Score]:
-        """Write a grid by the first sampler to `folder`; return the scores of all samplers in order."""
+        """Save a grid of the first sampler in `folder`; return the scores of all samplers, in order."""
         samplers = [sampler_of(model.spec, text) for text in self.evaluation.samplers]
         self._grid(model, samplers[0], folder / f"step-{step:08d}.png")
         if self.extractor is None:
@@ -82,7 +82,10 @@ def score_samples(
     request: Request,
     fingerprint: str,
 ) -> Score:
-    """Return the Fréchet distance of the requested samples to the images of a fingerprint, with its key."""
+    """Return the Fréchet distance between samples and reference, with its key.
+
+    request: the request of the samples. fingerprint: that of the reference images.
+    """
     return frechet_score(
         frechet_distance(samples, reference),
         extractor,
@@ -97,6 +100,6 @@ def score_samples(
 def noise_distance(
     extractor: Extractor, reference: FeatureStatistics, shape: tuple[int, int, int], n: int
 ) -> float:
-    """Return the Fréchet distance of `n` images (c, h, w) of clipped Gaussian noise, the scale of scores."""
+    """Return the Fréchet distance of `n` images (c, h, w) of clipped Gaussian noise, to compare with."""
     noise = normal(0, 0, torch.arange(n), Purpose.SAMPLE, shape).clamp(-1, 1)
     return frechet_distance(statistics_of(extractor, to_uint8(noise)), reference)

@@ -1,6 +1,7 @@
-"""Features of a data set and their statistics, computed once and kept in the cache by content.
+"""On-disk cache of the features of reference images, and of their statistics.
 
-The name of a file tells the images (fingerprint), the extractor (name, SHA-256) and the preprocessing.
+The key of a file consists of the fingerprint of the images, the name and SHA-256 of the extractor, and the
+preprocessing.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from cm_ray.storage.files import cache_root, remove, written_aside
 
 
 class ScoredAgainst(Protocol):
-    """A data set that samples are compared with: in shards, or in memory."""
+    """Reference images that samples are compared with, in shards or in memory."""
 
     @property
     def source(self) -> str:
-        """Short name of where the images come from."""
+        """Short name of the source of the images."""
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the images, whatever their order."""
+        """Digest of the images that does not depend on their order."""
 
     @property
     def count(self) -> int:
@@ -41,7 +42,7 @@ class ScoredAgainst(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(c, h, w) of every image."""
+        """Shape (c, h, w) of every image."""
 
     def blocks(self) -> Iterator[Tensor]:
         """Yield all images in order, uint8 (b, c, h, w)."""
@@ -49,24 +50,24 @@ class ScoredAgainst(Protocol):
 
 @dataclass(frozen=True)
 class Shards:
-    """A data set in a folder of shards."""
+    """Images in a folder of shards."""
 
     folder: Path
     manifest: Manifest
 
     @classmethod
     def open(cls, folder: Path) -> Shards:
-        """Read the manifest of a folder."""
+        """Return the images of a folder; only its manifest is read."""
         return cls(folder, Manifest.load(folder))
 
     @property
     def source(self) -> str:
-        """Short name of where the images come from."""
+        """Short name of the source of the images."""
         return self.manifest.source
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the images, whatever their order."""
+        """Digest of the images that does not depend on their order."""
         return self.manifest.fingerprint
 
     @property
@@ -76,26 +77,26 @@ class Shards:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(c, h, w) of every image."""
+        """Shape (c, h, w) of every image."""
         return self.manifest.shape
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name of each class; empty without labels."""
+        """Names of the classes; empty without labels."""
         return self.manifest.class_names
 
     def blocks(self) -> Iterator[Tensor]:
-        """Yield all images in order, a few at a time: a data set need not fit into memory."""
+        """Yield all images in order, uint8 (b, c, h, w), one row group at a time."""
         step = rows_per_group(self.shape)
         for shard in self.manifest.shards:
             for start in range(0, shard.rows, step):
                 stop = min(shard.rows, start + step)
                 images, _ = read_rows(self.folder / shard.file, start, stop, self.shape)
-                yield torch.from_numpy(images.copy())  # PyTorch warns of read-only arrays
+                yield torch.from_numpy(images.copy())  # a copy, because PyTorch warns of read-only arrays
 
 
 def reference_statistics(data: ScoredAgainst, extractor: Extractor) -> FeatureStatistics:
-    """Return the statistics of the features of all images of a data set, from the cache if there."""
+    """Return the statistics of the features of all images, from the cache or computed and then cached."""
     found = kept_statistics(data, extractor)
     if found is None:
         blocks = (FeatureStatistics.of(extractor.features(block)) for block in data.blocks())
@@ -105,7 +106,7 @@ def reference_statistics(data: ScoredAgainst, extractor: Extractor) -> FeatureSt
 
 
 def kept_statistics(manifest: ScoredAgainst | Manifest, extractor: Extractor) -> FeatureStatistics | None:
-    """Return the statistics of these images from the cache; None when they are not there."""
+    """Return the statistics of the images from the cache; None when they are not cached."""
     arrays = _read(_file(manifest, extractor, "statistics"), {"total", "outer"})
     if arrays is None:
         return None
@@ -115,38 +116,39 @@ def kept_statistics(manifest: ScoredAgainst | Manifest, extractor: Extractor) ->
 def keep_statistics(
     manifest: ScoredAgainst | Manifest, extractor: Extractor, statistics: FeatureStatistics
 ) -> None:
-    """Put the statistics of these images into the cache."""
+    """Write the statistics of the images to the cache."""
     arrays = {"total": statistics.total, "outer": statistics.outer}
     _write(_file(manifest, extractor, "statistics"), arrays)
 
 
 def kept_features(manifest: Manifest, extractor: Extractor) -> Tensor | None:
-    """Return the features (n, dim) of these images from the cache; None when they are not there."""
+    """Return the features of the images (n, dim) from the cache; None when they are not cached."""
     arrays = _read(_file(manifest, extractor, "features"), {"features"})
     return None if arrays is None else torch.from_numpy(arrays["features"])
 
 
 def keep_features(manifest: Manifest, extractor: Extractor, features: Tensor) -> None:
-    """Put the features of these images, in the order of the shards, into the cache."""
+    """Write the features of the images (n, dim), in the order of the shards, to the cache."""
     _write(_file(manifest, extractor, "features"), {"features": features.numpy()})
 
 
-def _file(manifest: ScoredAgainst | Manifest, extractor: Extractor, what: str) -> Path:
-    """Return the place of what is known.
+def _file(manifest: ScoredAgainst | Manifest, extractor: Extractor, content: str) -> Path:
+    """Return the file in the cache of "statistics" or "features".
 
-    Features follow the order of the images, which the fingerprint does not tell and the files' SHA-256 do.
+    Features are in the order of the images. The fingerprint does not depend on the order, so the SHA-256
+    of the shards are part of their key.
     """
     key = [extractor.name, extractor.weights_sha256, extractor.preprocess, manifest.fingerprint]
     order: list[str] = []
-    if what == "features" and isinstance(manifest, Manifest):
+    if content == "features" and isinstance(manifest, Manifest):
         order = [shard.sha256 for shard in manifest.shards]
     digest = hashlib.sha256(repr([*key, *order]).encode()).hexdigest()
     name = re.sub(r"[^\w.-]", "-", f"{manifest.source}-{extractor.name}")
-    return cache_root() / "references" / f"{name}-{what}-{digest[:16]}.safetensors"
+    return cache_root() / "references" / f"{name}-{content}-{digest[:16]}.safetensors"
 
 
 def _read(path: Path, names: set[str]) -> dict[str, np.ndarray] | None:
-    """Return the arrays of a file; None, and the file removed, when it is not whole."""
+    """Return the arrays of a file; None when there is no file, or when it is damaged and was removed."""
     if not path.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""The scores in a folder: scores.json, a row a score with its whole key, and scores.md, a table."""
+"""Scores in a folder: scores.json has a row with the whole key for each score, scores.md a table."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from cm_ray.storage.files import read_json, write_json, written_aside
 
 
 class Scored:
-    """The scores of one source, of this call and of earlier ones."""
+    """The scores of one source, from this call and from earlier ones."""
 
     def __init__(self, run: RunDirectory, source: str, content: str) -> None:
-        """Take up what earlier calls measured; write source.json, which gives the folder to this source.
+        """Load the scores of earlier calls, and write source.json, which reserves the folder for the source.
 
-        source: as it was named.  content: digest of the model or the images.  Raises UserError when the
-        folder is another job's, or holds the scores of other content: a score's key does not tell what was
-        scored, and one would replace the other.
+        source: the name that the user gave.  content: digest of the model or of the images.  Raises UserError
+        when the folder belongs to another job or to another source or content: keys of scores do not contain
+        the source, so scores of two sources would replace each other.
         """
         self._folder, claim = run.root, run.source_file
         run.check_owner(claim)
         if claim.is_file() and (found := read_json(claim))["content"] != content:
             raise UserError(
                 f"{run.root} holds scores of {found['source']} with other content than {source} has now; "
-                "choose another --run-dir, or remove it."
+                "choose another --run-dir, or remove the folder."
             )
         self._scores = self._earlier()
         write_json(claim, {"source": source, "content": content})
 
     def add(self, scores: Sequence[Score]) -> None:
-        """Write scores, in the place of those that were measured alike of the same samples."""
-        self._scores |= {_what(score): score for score in scores}
+        """Write scores; they replace earlier ones with the same key and metric."""
+        self._scores |= {_identity(score): score for score in scores}
         write_json(self._folder / "scores.json", [score.to_row() for score in self._scores.values()])
         with written_aside(self._folder / "scores.md") as aside:
             aside.write_text(table(list(self._scores.values())))
@@ -42,11 +42,11 @@ class Scored:
         try:
             scores = [Score.from_row(row) for row in (read_json(file) if file.is_file() else [])]
         except ValueError as error:
-            raise UserError(f"{file} is not what was written ({error}); restore it or remove it.") from error
-        return {_what(score): score for score in scores}
+            raise UserError(f"{file} is damaged ({error}); restore it or remove it.") from error
+        return {_identity(score): score for score in scores}
 
 
-def _what(score: Score) -> str:
+def _identity(score: Score) -> str:
     return f"{score.compared} {score.metric}"
 
 

@@ -1,4 +1,4 @@
-"""Scores of a model or of images against a data set, in this process."""
+"""Scores of a model or of images against a data set, computed in this process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.scoring.reference import ScoredAgainst
 
 GROUPS = 20
-"""Groups of samples whose statistics tell the error of a Fréchet distance."""
+"""Number of groups of samples, from whose statistics the error of a Fréchet distance is computed."""
 Blocks = Callable[[], Iterable[Tensor]]
-"""Yields uint8 images (b, c, h, w)."""
+"""A function that yields uint8 images (b, c, h, w)."""
 
 
 def score_images(
@@ -30,10 +30,11 @@ def score_images(
     sampler: str,
     nfe: int,
 ) -> dict[str, Score]:
-    """Return the scores of n images, by kind, each with its error and its key.
+    """Return the scores of n images by kind, each with its standard error and its key.
 
-    blocks: yields the images, uint8. reference: what they are compared with. seed, sampler, nfe: of the
-    samples, for the key. Raises UserError on an unknown kind, or too few images for one.
+    blocks: yields the images. reference: the images to compare with. seed, sampler, nfe: those of the
+    samples, for the key. Raises UserError on an unknown kind, and when there are too few images for a
+    kind.
     """
     check_kinds(kinds, extractor, n, reference.count)
     samples = _sample_set(blocks(), n, extractor, kinds)
@@ -44,7 +45,7 @@ def score_images(
 
 
 def _sample_set(images: Iterable[Tensor], n: int, extractor: Extractor, kinds: Sequence[str]) -> SampleSet:
-    """Return what the kinds need of images: statistics of groups, features, or the images."""
+    """Return the set that the kinds of scores need: statistics of groups, features, or images."""
     needs = {NEEDS[kind] for kind in kinds}
     groups, features, kept = [], [], []
     for block in _cut(images, max(1, n // GROUPS)):

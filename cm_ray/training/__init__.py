@@ -1,1 +1,5 @@
-"""Training without Ray: one step, many steps, checkpoints, scores. Usable in a notebook or on a lone GPU."""
+"""Training without Ray: the step, the loop of steps, and `Trainer` for a notebook or a single machine.
+
+A new part of a training step belongs here. Training on a cluster is in `cm_ray.cluster.training`; the
+methods are in `cm_ray.core`.
+"""

@@ -1,4 +1,4 @@
-"""How the networks' arithmetic is done: its precision, compiled or not, and on which device."""
+"""Precision, compilation and device of the networks' computations."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from cm_ray.errors import UserError
 _PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 BACKEND = "inductor"
-"""What torch.compile compiles with."""
+"""Backend of torch.compile."""
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Return the context in which the networks run at a config's precision.
+    """Return the context in which the networks run at the recipe's precision.
 
-    Convolutions, matrix products and attention alone are affected: weights, their averages, the optimizer's
+    Only convolutions, matrix products and attention are affected: weights, their averages, the optimizer's
     state, the preconditioning, the solvers and the loss stay float32.
     """
     dtype = _PRECISIONS[precision]
@@ -28,10 +28,9 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 
 
 def compile_networks(networks: Iterable[nn.Module], device: torch.device) -> None:
-    """Have the networks compiled when they are first called; names of weights stay what they are.
+    """Compile the networks at their first call; the names of their weights do not change.
 
-    Random operations stay PyTorch's own, so that student and target see one dropout mask. Raises UserError
-    when the compiler lacks what it needs.
+    Random operations use PyTorch's generator, so that student and target get the same dropout mask.
     """
     check_compiler(device)
     options = {"fallback_random": True} if BACKEND == "inductor" else None
@@ -40,28 +39,28 @@ def compile_networks(networks: Iterable[nn.Module], device: torch.device) -> Non
 
 
 def check_compiler(device: torch.device) -> None:
-    """Raise UserError when torch.compile cannot work here: C++ for the CPU, Triton for a GPU."""
+    """Raise UserError when torch.compile does not work here: it needs C++ for CPUs and Triton for GPUs."""
     from torch._inductor import cpp_builder, exc
     from torch.utils._triton import has_triton
 
     if device.type == "cuda":
         if not has_triton():
             raise UserError(
-                f"--compile needs Triton, which PyTorch lacks here for {torch.cuda.get_device_name(device)}; "
-                "install it, or leave --compile out: results are the same to rounding."
+                f"compile needs Triton, which is not available for {torch.cuda.get_device_name(device)}; "
+                "install it, or turn compile off: results are the same to rounding."
             )
         return
     try:
         cpp_builder.get_cpp_compiler()
     except exc.InvalidCxxCompiler as error:
         raise UserError(
-            "--compile needs a C++ compiler on every node, and there is none here; install g++ (or name one "
-            "in CXX), or leave --compile out: results are the same to rounding."
+            "compile needs a C++ compiler on every node, and there is none here; install g++ (or set CXX), "
+            "or turn compile off: results are the same to rounding."
         ) from error
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on the device. A GPU is not waited for: copies of the host's are from pinned memory."""
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on the device. Copies to a GPU use pinned memory and are asynchronous."""
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -13,26 +13,28 @@ class Batch:
     """A worker's share of a global batch."""
 
     images: Tensor
-    """uint8 (b, c, h, w)."""
+    """Images, uint8 (b, c, h, w)."""
     labels: Tensor
-    """int64 (b,), -1 where there is none; used by conditional networks only."""
+    """Labels, int64 (b,), -1 for images without one; only conditional networks use them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which part of every global batch this worker takes."""
+    """The share of this worker in every global batch."""
 
     rank: int = 0
+    """Number of the worker."""
     world: int = 1
+    """Number of workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What a step reports."""
+    """The loss and the schedules of a training step."""
 
     step: int
-    """Steps done."""
+    """Number of finished steps."""
     loss: Tensor
     """Mean loss of this worker's share, a scalar on the device: reading it waits for the device."""
     gauges: Mapping[str, float]
-    """What the schedules were: num_scales N(k), target_decay mu(k), learning_rate ..., as the method has."""
+    """Values of the schedules of the method: num_scales N(k), target_decay mu(k), learning_rate ..."""

@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 
 class Communication(Protocol):
-    """Collective operations: every worker calls them equally often."""
+    """Collective operations: all workers must call them in the same order."""
 
     def broadcast(self, value: T) -> T:
         """Return rank 0's value on every worker."""
         ...
 
     def barrier(self) -> None:
-        """Wait until every worker has come here."""
+        """Wait until every worker has reached this call."""
         ...
 
     def mean(self, value: Tensor) -> Tensor:
@@ -25,23 +25,23 @@ class Communication(Protocol):
         ...
 
     def report(self, step: int) -> None:
-        """Report that a checkpoint was taken after a step."""
+        """Report the step of a new checkpoint."""
         ...
 
 
 class SingleWorker:
-    """The communication of a worker that is alone."""
+    """Communication of a single worker."""
 
     def broadcast(self, value: T) -> T:
         """Return the value."""
         return value
 
     def barrier(self) -> None:
-        """Do not wait."""
+        """Return at once."""
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the value."""
         return value
 
     def report(self, step: int) -> None:
-        """Report to nobody."""
+        """Ignore the report."""

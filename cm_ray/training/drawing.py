@@ -1,4 +1,4 @@
-"""The random draw of a training step: a function of seed, step and position in the global batch."""
+"""Random numbers of a training step, as a function of seed, step and position in the global batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cm_ray.recipes.recipe import Recipe
 
 
 def draw_step(recipe: Recipe, step: int, images: Tensor, positions: Tensor) -> Draw:
-    """Draw times and noise for uint8 images (b, c, h, w), at positions (b,) of the global batch."""
+    """Return times and noise for uint8 images (b, c, h, w) at positions (b,) of the global batch."""
     x = _mirrored(recipe, step, from_uint8(images), positions)
     uniforms = uniform(recipe.seed, step, positions, Purpose.TIMES, (1,))[:, 0]
     t, s = recipe.method.times(uniforms, step, recipe.steps, recipe.noise)
@@ -23,7 +23,7 @@ def draw_step(recipe: Recipe, step: int, images: Tensor, positions: Tensor) -> D
 
 
 def _mirrored(recipe: Recipe, step: int, x: Images, positions: Tensor) -> Images:
-    """Return the images, every second one mirrored at random, if the recipe says so."""
+    """Return the images, each mirrored with probability 1/2 if the recipe has horizontal flips."""
     if not recipe.data.horizontal_flip:
         return x
     flip = uniform(recipe.seed, step, positions, Purpose.FLIP, (1,))[:, 0] < 0.5

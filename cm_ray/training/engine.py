@@ -1,4 +1,4 @@
-"""The training step: runs the networks, the loss, the optimizer and the averages, on one worker of many."""
+"""The training step of one worker: the networks, the loss, the optimizer and the averages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cm_ray.networks.model import Model, ModelSpec, load_weights
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import Checkpoint
 from cm_ray.settings.choices import word_of
-from cm_ray.training.arithmetic import autocast, compile_networks, sent
+from cm_ray.training.arithmetic import autocast, compile_networks, to_device
 from cm_ray.training.batch import Batch, Share, StepStats
 from cm_ray.training.drawing import draw_step
 from cm_ray.training.loss_watch import REMEDY, LossWatch
@@ -35,14 +35,14 @@ from cm_ray.training.students import build_student, contiguous_copy, frozen_copy
 
 
 class Engine:
-    """The step of every method: the student learns to return its objective's aim.
+    """The training step of every method: the student learns to predict the aim of the method.
 
-    Song et al. 2023, Algorithms 2 and 3; Karras et al. 2022; Salimans & Ho 2022, Algorithm 2.
-    wrap: makes a data-parallel module of the student, e.g. DistributedDataParallel; the loss is averaged
-    over the worker's share, so averaging gradients over workers gives the global batch's gradient.
-    teacher: the model to distil; it is put in eval mode and never clipped. initial: weights to start from.
-    All randomness is a function of (seed, step, position in the global batch, purpose): an engine that
-    goes on from a checkpoint does what an uninterrupted one would have done, on CPU to the bit.
+    Song et al. 2023, Algorithms 2 and 3; Karras et al. 2022; Salimans & Ho 2022, Algorithm 2. wrap:
+    returns a data-parallel module of the student, such as DistributedDataParallel. The loss is the mean
+    over the worker's share, so that the mean gradient of the workers is the gradient of the global batch.
+    teacher: the model to distil; it is put in eval mode and is not clipped. initial: initial weights. All
+    random numbers are a function of (seed, step, position in the global batch, purpose): an engine that
+    is restored from a checkpoint trains the same weights as an uninterrupted one, on CPUs bit for bit.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class Engine:
         self.losses = LossWatch()
 
     def train(self, batches: Iterable[Batch]) -> Iterator[StepStats]:
-        """Take steps until `config.steps` are done, yielding after each optimizer step.
+        """Take steps until `config.steps` are done; yield after each of them.
 
-        Raises UserError when the loss is not finite, one step late or more (so that a GPU is not waited for)
-        but never after a checkpoint was taken.
+        Raises UserError when a loss is not finite. This may be some steps later, because it does not wait for
+        a GPU, but is always before the next checkpoint.
         """
         batches = iter(batches)
         while self.step < self.config.steps:
@@ -101,7 +101,7 @@ class Engine:
     def add_gradients(self, batch: Batch) -> Tensor:
         """Add the gradient of the mean loss over this worker's share to the student's; return that loss.
 
-        The share goes through the networks in `accumulate` parts, one after the other.
+        The share is divided into `accumulate` micro-batches. Raises ValueError on another number of images.
         """
         config = self.config
         rows = config.batch_size // self.share.world // config.accumulate
@@ -109,16 +109,16 @@ class Engine:
             raise ValueError(f"expected {rows * config.accumulate} images, got {len(batch.images)}")
         self.student.train()
         losses = []
-        for part in range(config.accumulate):
-            last = part == config.accumulate - 1
+        for index in range(config.accumulate):
+            last = index == config.accumulate - 1
             with contextlib.nullcontext() if last else self._no_sync():
-                loss = self._loss(_part(batch, part, rows), part, rows)
+                loss = self._loss(_micro_batch(batch, index, rows), index, rows)
                 self.scaler.scale(loss / config.accumulate).backward()
             losses.append(loss.detach())
         return torch.stack(losses).mean()
 
     def update_averages(self, decay: float) -> None:
-        """Move the target, by `decay`, and all averages towards the student."""
+        """Update the target with `decay`, and all averages of the weights."""
         current = self._parameters()
         if self.target is not None:
             update_average(list(self.target.network.parameters()), current, decay)
@@ -126,29 +126,29 @@ class Engine:
             update_average(average, current, ema_decay)
 
     def in_last_round(self) -> bool:
-        """Tell whether the last step's model is of the kind that the run ends with: true without rounds."""
+        """Return True if the last step belongs to the last round, or if the method has no rounds."""
         return not self.round_starts or self.step > self.round_starts[-2]
 
     def round_ended(self) -> bool:
-        """Tell whether the last step was the last of a round of progressive distillation."""
+        """Return True if the last step ended a round of progressive distillation."""
         return self.step in self.round_starts[1:]
 
     def check_finite(self) -> None:
-        """Raise UserError when a loss so far was not finite. Waits for the device."""
+        """Raise UserError when the loss of a finished step is not finite. Waits for the device."""
         self.losses.check(wait=True)
 
     def check_weights(self) -> None:
-        """Raise UserError when a weight is not finite; after averaged gradients, on all workers alike."""
+        """Raise UserError when a weight is not finite; all workers have the same weights."""
         if not all(bool(torch.isfinite(weights).all()) for weights in self._parameters()):
             raise UserError(f"The weights are not finite after step {self.step}. {REMEDY}")
 
     def averaged_weights(self, index: int = 0) -> dict[str, Tensor]:
-        """Return the weights of average `index` by name, views of the live tensors."""
+        """Return the weights of average `index` by name; the tensors are not copied."""
         names = [name for name, _ in self.student.network.named_parameters()]
         return dict(zip(names, self.averages[index], strict=True))
 
     def averaged_spec(self) -> ModelSpec:
-        """Return the specification of the averaged model: with the sampler of the round, if there are any."""
+        """Return the specification of the averaged model, with the sampler of the current round."""
         return dataclasses.replace(self.spec, sampler=self.config.own_sampler(self.sampling_steps()))
 
     def averaged_model(self, index: int = 0) -> Model:
@@ -158,11 +158,10 @@ class Engine:
         return model
 
     def checkpoint(self) -> Checkpoint:
-        """Return a copy, on the CPU, of all state: weights, target, averages, optimizer, step.
+        """Return a copy of all state on the CPU: weights, target, averages, optimizer, step.
 
-        A teacher is part of it only when it was trained here, in an earlier round.
-
-        Raises UserError when the loss or a weight is not finite.
+        A teacher is included only if it was the student of an earlier round. Raises UserError when a loss
+        or a weight is not finite.
         """
         self.check_finite()
         self.check_weights()
@@ -175,7 +174,7 @@ class Engine:
         return Checkpoint(self.step, copies, {"scaler": self.scaler.state_dict()})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint. Raises UserError when it belongs to another network."""
+        """Load all state from a checkpoint. Raises UserError when it belongs to another network or method."""
         self.step = checkpoint.step
         if self._teacher_was_student():
             self._make_teacher_of_student()
@@ -184,20 +183,20 @@ class Engine:
             if group == "student":
                 load_weights(self.student.network, saved, checkpoint.source)
             elif set(saved) != set(weights):
-                raise UserError(f"{checkpoint.source} has no {group}: it was trained with other settings.")
+                raise UserError(f"{checkpoint.source} has no {group}; give the settings of its training.")
             else:
                 for name, tensor in weights.items():
                     tensor.copy_(saved[name])
         restore_optimizer(self.optimizer, list(self.student.parameters()), checkpoint.group("optimizer"))
         self.scaler.load_state_dict(checkpoint.extra["scaler"])
 
-    def _loss(self, batch: Batch, part: int, rows: int) -> Tensor:
-        """Return the mean loss of one part of this worker's share."""
+    def _loss(self, batch: Batch, index: int, rows: int) -> Tensor:
+        """Return the mean loss of the micro-batch `index` of this worker's share."""
         config = self.config
-        first = self.share.rank * rows * config.accumulate + part * rows
+        first = self.share.rank * rows * config.accumulate + index * rows
         positions = torch.arange(first, first + rows, device=self.device)
-        labels = sent(batch.labels, self.device) if self.spec.classes else None
-        draw = draw_step(config, self.step, sent(batch.images, self.device), positions)
+        labels = to_device(batch.labels, self.device) if self.spec.classes else None
+        draw = draw_step(config, self.step, to_device(batch.images, self.device), positions)
         aim = self._aim(draw, labels, first)
         self._seed_dropout(first)
         with self._autocast():
@@ -207,13 +206,13 @@ class Engine:
 
     @torch.no_grad()
     def _aim(self, draw: Draw, labels: Labels | None, first: int) -> Images:
-        """Return the objective's aim; the target sees the student's dropout mask, the teacher sees none."""
+        """Return the aim of the method; the target has the student's dropout mask, the teacher no dropout."""
 
         def target(x_s: Images, s: Times) -> Images:
             self._seed_dropout(first)
             return (self.target or self.student)(x_s, s, labels)
 
-        with self._autocast():  # not the student's: autocast caches casts without gradient
+        with self._autocast():  # a context of its own, because autocast caches casts without gradient
             return self.method.aim(draw, target, self._teaching(labels))
 
     def _teaching(self, labels: Labels | None) -> Denoise:
@@ -225,10 +224,10 @@ class Engine:
         return teach
 
     def _seed_dropout(self, first: int) -> None:
-        """Give student and target the same dropout mask, whatever device draws it.
+        """Seed the dropout masks, so that student and target get the same mask on any device.
 
-        first: position in the global batch of the part's first sample. Masks depend on how the batch is
-        split: with dropout, 1 and N workers train alike but not the same.
+        first: position in the global batch of the micro-batch's first sample. Masks depend on the division of
+        the batch: with dropout, 1 and N workers do not train the same weights.
         """
         if self.config.network.dropout:
             torch.manual_seed(derived_seed(self.config.seed, self.step, first, "dropout"))
@@ -241,13 +240,14 @@ class Engine:
             compile_networks([model.network for model in models if model], self.device)
 
     def _no_sync(self) -> contextlib.AbstractContextManager[Any]:
-        """Leave gradients on the worker until the last part of the batch."""
+        """Return a context without averaging of gradients over workers, for all but the last micro-batch."""
         no_sync = getattr(self.replica, "no_sync", contextlib.nullcontext)
         context: contextlib.AbstractContextManager[Any] = no_sync()
         return context
 
     def _begin_round(self) -> None:
-        """At the start of a round after the first, let the student become the teacher, and begin anew.
+        """Start a round after the first one: the student becomes the teacher; averages and optimizer are
+        reset.
 
         Salimans & Ho 2022, Algorithm 2.
         """
@@ -261,7 +261,7 @@ class Engine:
         self._compile(self.teacher)
 
     def _teacher_was_student(self) -> bool:
-        """Tell whether the teacher of the last step was a student before."""
+        """Return True if the teacher of the last step was the student of an earlier round."""
         return self.round_starts != [] and self.step > self.round_starts[1]
 
     def sampling_steps(self) -> int:
@@ -295,6 +295,6 @@ class Engine:
         return groups
 
 
-def _part(batch: Batch, part: int, rows: int) -> Batch:
-    span = slice(part * rows, (part + 1) * rows)
+def _micro_batch(batch: Batch, index: int, rows: int) -> Batch:
+    span = slice(index * rows, (index + 1) * rows)
     return Batch(batch.images[span], batch.labels[span])

@@ -1,4 +1,4 @@
-"""The log of a training: rows of metrics.jsonl with the loss, the curricula and the speed."""
+"""The log of a training: rows of metrics.jsonl with the loss, the schedules and the speed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cm_ray.training.communication import Communication
 
 
 class TrainingLog:
-    """Rows with the mean loss since the last row, over all workers, and the speed in images per second.
+    """Writes the mean loss since the last row, over all workers, and the speed in images per second.
 
-    writes: whether this worker appends the rows; all workers compute them.
+    writes: True for the worker that appends the rows; all workers compute them.
     """
 
     def __init__(self, run: RunDirectory, recipe: Recipe, communication: Communication, writes: bool) -> None:
@@ -23,11 +23,11 @@ class TrainingLog:
         self.losses: list[torch.Tensor] = []
         rows = [row for row in run.read_metrics() if "seconds" in row]
         self.seconds = rows[-1]["seconds"] if rows else 0.0
-        self.since = self.went_on = time.perf_counter()
+        self.since = self.resumed = time.perf_counter()
 
-    def go_on(self) -> None:
-        """Begin to measure the speed again: checkpoints and scores are no steps."""
-        self.went_on = time.perf_counter()
+    def resume(self) -> None:
+        """Restart the measurement of the speed after a checkpoint, whose time does not count."""
+        self.resumed = time.perf_counter()
 
     def add(self, stats: StepStats) -> None:
         """Add the loss of a step."""
@@ -37,9 +37,9 @@ class TrainingLog:
         """Append a row for the steps since the last one."""
         loss = float(self.communication.mean(torch.stack(self.losses).mean()))
         now = time.perf_counter()
-        speed = len(self.losses) * self.recipe.batch_size / (now - self.went_on)
+        speed = len(self.losses) * self.recipe.batch_size / (now - self.resumed)
         self.seconds += now - self.since
-        self.losses, self.since, self.went_on = [], now, now
+        self.losses, self.since, self.resumed = [], now, now
         if self.writes:
             row = {"step": stats.step, "loss": loss, **stats.gauges}
             speeds = {"images_per_s": round(speed, 1), "seconds": round(self.seconds, 3)}

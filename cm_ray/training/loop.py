@@ -1,4 +1,4 @@
-"""The training loop of a worker: steps, log, checkpoints and scores, on Ray as without it."""
+"""The training loop of a worker, with or without Ray: steps, log, checkpoints and scores."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from cm_ray.training.engine import Engine
 from cm_ray.training.log import TrainingLog
 
 Batches = Callable[[int], Iterable[Batch]]
-"""The worker's batches from a step on."""
+"""A function that returns the worker's batches from a given step on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingLoop:
-    """One of the workers; rank 0 also writes the log, the checkpoints and the scores."""
+    """The loop of one worker; rank 0 also writes the log, the checkpoints and the scores."""
 
     recipe: Recipe
     run: RunDirectory
     engine: Engine
     batches: Batches
     data: ScoredAgainst
-    """The training data, which scores compare with."""
+    """The training data, which is the reference of the scores."""
     communication: Communication
     stoppable: bool = False
-    """Whether the run's stop file ends the training."""
+    """If True, the training stops when the run's stop file exists."""
 
     def steps(self) -> Iterator[StepStats]:
-        """Train from the last checkpoint to the last step, yielding after each one's log and checkpoint.
+        """Train from the last checkpoint to the last step; yield each step after its log and checkpoint.
 
         Raises UserError when the loss or a weight is not finite, or a checkpoint cannot be written.
         """
@@ -53,10 +53,10 @@ class TrainingLoop:
                 stop = False
                 if due or self._due(stats.step, self.recipe.log_every):
                     log.write(stats)
-                    stop = self._asked_to_stop()
+                    stop = self._stop_requested()
                 if due and not stop:
                     self._checkpoint(stats.step, store, scores)
-                    log.go_on()
+                    log.resume()
                 yield stats
                 if stop:
                     break
@@ -67,12 +67,12 @@ class TrainingLoop:
     def _first(self) -> bool:
         return self.engine.share.rank == 0
 
-    def _asked_to_stop(self) -> bool:
-        """Broadcast whether rank 0 sees the stop file: all workers stop at the same step."""
+    def _stop_requested(self) -> bool:
+        """Return True on all workers if the stop file exists on rank 0, so that all stop at the same step."""
         return self.stoppable and self.communication.broadcast(self.run.stop_file.exists())
 
     def _resume(self, store: CheckpointStore, scores: _Scores) -> None:
-        """Load the checkpoint that rank 0 sees as the last one."""
+        """Load the last checkpoint of rank 0's list on all workers."""
         steps = store.steps()
         step = self.communication.broadcast(steps[-1] if steps else 0)
         if step:
@@ -83,7 +83,7 @@ class TrainingLoop:
             store.forget_after(step)
             scored = {row["step"] for row in self.run.read_metrics() if "scores" in row}
             if step and self._due(step, self.recipe.evaluation.every) and step not in scored:
-                scores.evaluate(step)  # killed between the checkpoint and its score
+                scores.evaluate(step)  # the run was killed between the checkpoint and its score
         self.communication.barrier()
 
     def _due(self, step: int, every: int) -> bool:
@@ -93,7 +93,7 @@ class TrainingLoop:
         return self._due(step, self.recipe.checkpoint.every)
 
     def _checkpoint(self, step: int, store: CheckpointStore, scores: _Scores) -> None:
-        """Save on rank 0, and report, which is a barrier: every rank reports."""
+        """Save and score the state on rank 0, and report on every rank, because the report is a barrier."""
         if self._first:
             store.save(self.engine.checkpoint())
             if self._due(step, self.recipe.evaluation.every):
@@ -106,17 +106,17 @@ class TrainingLoop:
         self.communication.report(step)
 
     def _save_round(self) -> None:
-        """Keep the model of a round of progressive distillation: it has its own number of steps."""
+        """Save the model of a finished round of progressive distillation, by its number of sampling steps."""
         self.engine.check_finite()
         self.engine.check_weights()
         folder = self.run.rounds / str(self.engine.sampling_steps())
-        remove(folder)  # a run that was killed here does the round's end again
+        remove(folder)  # a resumed run may end the round a second time
         weights = {name: tensor.cpu() for name, tensor in self.engine.averaged_weights().items()}
         save_model(folder, self.engine.averaged_spec(), weights)
 
 
 class _Scores:
-    """Scores of rank 0 while training; the best checkpoint is chosen by the first of them."""
+    """Computes the scores of rank 0 during training; the first score decides the best checkpoint."""
 
     def __init__(self, loop: TrainingLoop, store: CheckpointStore) -> None:
         self.loop, self.store = loop, store
@@ -124,11 +124,11 @@ class _Scores:
         self.evaluator = Evaluator(loop.recipe, loop.data, device) if first else None
 
     def evaluate(self, step: int) -> None:
-        """Write a sample grid and a row of scores for a step."""
+        """Write a sample grid, and a row of scores to the log, for a step."""
         assert self.evaluator is not None
         engine, run = self.loop.engine, self.loop.run
         scores = self.evaluator.evaluate(engine.averaged_model(), step, run.samples)
-        self.store.wait()  # the best checkpoint is named only when it is there
-        if scores and engine.in_last_round():  # another round's model takes another number of steps
+        self.store.wait()  # best.json must not name a checkpoint that is not yet written
+        if scores and engine.in_last_round():  # models of other rounds have other numbers of sampling steps
             self.store.offer_best(step, scores[0])
         run.append_metrics({"step": step, "scores": [score.to_row() for score in scores]})

@@ -1,4 +1,4 @@
-"""Losses that are not finite are found without waiting for the device."""
+"""Detection of losses that are not finite, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor
 from cm_ray.errors import UserError
 
 REMEDY = (
-    "Begin again in another --run-dir with a lower --optimizer.learning-rate or with "
-    "--optimizer.gradient-clip; the last good checkpoint is kept."
+    "Start again in another run_dir with a lower optimizer.learning_rate, or set optimizer.gradient_clip; "
+    "the last good checkpoint is kept."
 )
 
 
 class LossWatch:
-    """Remembers the losses of steps until they are known.
+    """Queue of losses that are checked when their values are available.
 
-    A GPU's loss is copied to pinned memory behind the work of its step, and looked at when it has arrived.
+    The loss of a GPU is copied to pinned memory asynchronously, and is checked after the copy has finished.
     """
 
     def __init__(self) -> None:
         self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
 
     def add(self, step: int, loss: Tensor) -> None:
-        """Remember the loss of a step, a scalar."""
+        """Add the loss of a step, a scalar, to the queue."""
         if loss.device.type != "cuda":
             self._pending.append((step, loss, None))
             return
@@ -35,7 +35,7 @@ class LossWatch:
         self._pending.append((step, host, arrived))
 
     def check(self, *, wait: bool) -> None:
-        """Raise UserError when a loss is not finite: of those that are known, or, with wait, of all."""
+        """Raise UserError when an available loss is not finite. wait: wait for all losses of the queue."""
         while self._pending:
             step, loss, arrived = self._pending[0]
             if arrived is not None and not arrived.query():

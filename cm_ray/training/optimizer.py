@@ -1,4 +1,4 @@
-"""The optimizer of a training: how it is made, its learning rate, and its state as named tensors."""
+"""The optimizer of a training, its learning rate, and its state as named tensors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cm_ray.recipes.sections import RAdam
 
 
 def build_optimizer(recipe: Recipe, student: Model) -> torch.optim.Optimizer:
-    """Return the optimizer of the student's weights; weight decay is decoupled.
+    """Return the optimizer of the student's weights, with decoupled weight decay.
 
-    It passes over all tensors at once: Adam on a GPU in one kernel, else operation by operation.
+    All tensors are updated together: by Adam on a GPU in one fused kernel, else by foreach operations.
     """
     settings = recipe.optimizer
     options: dict[str, Any] = {
@@ -39,7 +39,7 @@ def learning_rate(recipe: Recipe) -> LearningRate:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimizer's state by ``index/name``, live tensors."""
+    """Return the optimizer's state by the names ``index/name``; the tensors are not copied."""
     state = optimizer.state_dict()["state"]
     return {f"{index}/{name}": value for index, values in state.items() for name, value in values.items()}
 
@@ -47,7 +47,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, parameters: list[Tensor], saved: Mapping[str, Tensor]
 ) -> None:
-    """Fill the optimizer's state, each moment laid out in memory as its parameter is."""
+    """Load the optimizer's state; each moment gets the memory layout of its parameter."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in saved.items():
         number, key = name.split("/")

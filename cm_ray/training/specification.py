@@ -15,27 +15,27 @@ from cm_ray.recipes.recipe import Recipe
 
 
 class ShapedImages(Protocol):
-    """What a model's specification takes of the data: a manifest, or images in memory."""
+    """The properties of the data that a model's specification needs; a manifest and an ImageSet have them."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(c, h, w) of every image."""
+        """Shape (c, h, w) of every image."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Name of each class; empty without labels."""
+        """Names of the classes; empty without labels."""
 
 
 def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
     """Return the specification of the model for these images.
 
-    Raises UserError when the network does not fit them or labels are wanted and there are none.
+    Raises UserError when the network does not fit the images, or when it needs labels and there are none.
     """
     if isinstance(config.network, Architecture):
         check_fits(config.network, data.shape)
     if config.network.conditional and not data.class_names:
         raise UserError(
-            "The images have no labels, and network.conditional needs some: give labels, or turn it off."
+            "The images have no labels, but network.conditional needs them; give labels, or turn it off."
         )
     return ModelSpec(
         network=config.network,
@@ -48,7 +48,7 @@ def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
 
 
 def _time_points(config: Recipe) -> TimePoints:
-    """Return the time points of the multistep samplers that are scored: the model's own, till a search."""
+    """Return the time points of the multistep samplers that are scored; a search replaces them later."""
     if config.diffusion.boundary == "none":
         return ()
     own = config.own_sampler()

@@ -1,4 +1,4 @@
-"""The models that a run begins with, copied into its directory: the teacher, and the initial weights."""
+"""The teacher and the initial model of a run, which are copied into its directory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from cm_ray.tracking.locate import locate_model
 
 
 def prepare_teachers(config: Recipe, spec: ModelSpec, run: RunDirectory) -> None:
-    """Copy the teacher and the initial model into the run directory, unless the run has begun with some.
+    """Copy the teacher and the initial model into the run directory, unless a started run has copies already.
 
-    What happens to the originals later does not change the run. Raises UserError, before anything is
-    written, when one is not to be found, broken, or not a model that this run can start with.
+    Later changes of the originals do not affect the run. Raises UserError, before anything is written, when a
+    model is missing, is damaged, or does not fit the run.
     """
     models = check_teachers(config, spec, run)
     for model, folder in zip(models, (run.teacher, run.initial), strict=True):
@@ -34,21 +34,21 @@ def prepare_teachers(config: Recipe, spec: ModelSpec, run: RunDirectory) -> None
 
 
 def read_teacher(config: Recipe, run: RunDirectory) -> Model | None:
-    """Return the teacher of a prepared run, None if its method has none."""
+    """Return the teacher of a prepared run; None if its method has none."""
     return load_model(run.teacher) if config.method.needs_teacher else None
 
 
 def read_initial(config: Recipe, run: RunDirectory) -> dict[str, Tensor] | None:
-    """Return the weights that a prepared run starts from, None for random ones."""
+    """Return the initial weights of a prepared run; None for random ones."""
     if not config.init_from.model:
         return None
     return load_file((run.teacher if config.init_from.model == TEACHER else run.initial) / WEIGHTS)
 
 
 def check_teachers(config: Recipe, spec: ModelSpec, run: RunDirectory) -> tuple[Model | None, Model | None]:
-    """Return the teacher and the initial model, those that the run has begun with if it has.
+    """Return the teacher and the initial model; the copies of a started run, else the originals.
 
-    Raises UserError when a run could not start with them there.
+    Raises UserError when a model does not fit the run.
     """
     from_teacher = config.init_from.model == TEACHER
     teacher = _open(config.teacher or ModelSource(), run.teacher, run, config, spec)
@@ -67,20 +67,20 @@ def _begun_with(folder: Path, run: RunDirectory) -> bool:
 def _open(
     source: ModelSource, folder: Path, run: RunDirectory, config: Recipe, spec: ModelSpec
 ) -> Model | None:
-    """Return the model of a source, or the copy of it in `folder` that the run has begun with."""
+    """Return the model of a source, or its copy in `folder` if the run has started; None without a source."""
     name = source.model
     if not name:
         return None
     if _begun_with(folder, run):
         return load_model(folder)
     if folder.is_dir() and {file.name for file in folder.iterdir()} - {SPEC, WEIGHTS}:
-        raise UserError(f"{folder} is in the way of the copy of {name}; choose another --run-dir.")
+        raise UserError(f"{folder} exists, where {name} is to be copied; choose another run_dir.")
     tracking_uri = "" if config.tracking.uri == "none" else config.tracking.uri
     return load_model(locate_model(name, tracking_uri), assumed=_denoiser(source, config, spec))
 
 
 def _denoiser(source: ModelSource, config: Recipe, spec: ModelSpec) -> ModelSpec:
-    """Return the specification of a file without one: a diffusion model with this run's network."""
+    """Return the specification for files without one: a diffusion model with this run's network."""
     own = source.column in ("own", word_of(config.column))
     column = config.column if own else classes_of(Column)[source.column]()
     diffusion = dataclasses.replace(config.diffusion, column=column, boundary="none")
@@ -97,42 +97,44 @@ def _check_teacher(teacher: ModelSpec, config: Recipe, spec: ModelSpec) -> None:
 
 
 def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> None:
-    """Refuse weights that mean something else in this run's network."""
+    """Raise UserError on initial weights that compute something else in this run's network."""
     name = f"init_from.model {config.init_from.model}"
     if model is None:
-        raise UserError(f"{name}: there is no teacher.")
+        raise UserError(f"{name} needs a teacher, and there is none; set teacher.model.")
     _check_same_images(model.spec, spec, name)
     before, now = model.spec.diffusion, spec.diffusion
     if others := differences(before, now, ("t_min", "t_max", "rho", "boundary")):
         raise UserError(
-            f"{name} was trained with another column: {', '.join(others)}. Set it to the model's."
+            f"{name} was trained with another column: {', '.join(others)}; set it to the model's."
         )
     if (before.boundary == "piecewise") != (now.boundary == "piecewise"):
         raise UserError(
-            f"{name} has boundary {before.boundary}, and this run {now.boundary}: what a "
-            "piecewise network returns means something else."
+            f"{name} has boundary {before.boundary}, and this run has {now.boundary}; set the boundary to "
+            "the model's, because a piecewise network returns something else."
         )
     _check_same_network(model.spec, spec, name)
     load_weights(Model(spec).network, model.network.state_dict(), name)
 
 
 def _check_same_network(before: ModelSpec, now: ModelSpec, name: str) -> None:
-    """Refuse settings that decide what weights compute and do not show in their shapes."""
+    """Raise UserError when settings differ that change what weights compute, but not their shapes."""
     for setting in ("family", "head_channels", "norm_groups"):
         there, here = getattr(before.network, setting), getattr(now.network, setting)
         if there != here:
             raise UserError(
-                f"{name} has the network's {setting} {there}, and this run has {here}: set network"
+                f"{name} has the network's {setting} {there}, and this run has {here}; set network"
                 + ("" if setting == "family" else f".{setting}")
-                + " to it."
+                + f" to {there}."
             )
 
 
 def _check_same_images(model: ModelSpec, spec: ModelSpec, name: str) -> None:
     if model.shape != spec.shape:
-        raise UserError(f"{name} makes images {model.shape}, and the data's are {spec.shape}.")
+        raise UserError(
+            f"{name} makes images {model.shape}, and the data's are {spec.shape}; give data of that shape."
+        )
     if model.classes != spec.classes:
         raise UserError(
-            f"{name} knows {model.classes} classes, and this run {spec.classes}: give the same data, and the "
-            "same network.conditional."
+            f"{name} has {model.classes} classes, and this run has {spec.classes}; give the same data, and "
+            "the same network.conditional."
         )

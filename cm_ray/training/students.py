@@ -1,4 +1,4 @@
-"""The student of a training, and its frozen copies."""
+"""The student of a training and its frozen copies."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from cm_ray.networks.model import Model, ModelSpec, load_weights
 
 
 def build_student(spec: ModelSpec, seed: int, initial: Mapping[str, Tensor] | None = None) -> Model:
-    """Build a model with the initial weights given, or with some that are a function of the seed.
+    """Return a model with the given initial weights, or with random ones that are a function of the seed.
 
-    Leaves the global RNG alone. Raises UserError when the weights are another network's.
+    The global random state does not change. Raises UserError when the weights belong to another network.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
         student = Model(spec)
     if initial is not None:
-        load_weights(student.network, dict(initial), "--init-from")
+        load_weights(student.network, dict(initial), "init_from")
     return student
 
 
 def contiguous_copy(tensor: Tensor) -> Tensor:
-    """Copy to the CPU, in the plain layout that files have (weights live with their channels last)."""
+    """Return a copy on the CPU in contiguous layout, for files (weights are in channels-last layout)."""
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 

@@ -1,4 +1,4 @@
-"""Training without Ray: a loop over steps that resumes, evaluates, logs and tracks as a job does."""
+"""Training without Ray: a loop over steps that resumes, scores, logs and tracks as a job does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, followed, say
 from cm_ray.runs.directory import RunDirectory, default_run_dir
-from cm_ray.runs.lineage import remember_lineage
+from cm_ray.runs.lineage import write_lineage
 from cm_ray.scoring.conclusion import Conclusion, generate_here, summary
 from cm_ray.scoring.evaluator import extractor_opener
 from cm_ray.storage.files import read_json
@@ -37,14 +37,14 @@ from cm_ray.training.starting_models import prepare_teachers, read_initial, read
 
 @dataclass(frozen=True)
 class TrainedStep:
-    """A training step that was taken."""
+    """A finished training step."""
 
     engine: Engine
     number: int
-    """Steps done."""
+    """Number of finished steps."""
     loss_tensor: torch.Tensor
     gauges: Mapping[str, float]
-    """The values of the curricula: num_scales N(k), target_decay mu(k), learning_rate ..."""
+    """Values of the schedules: num_scales N(k), target_decay mu(k), learning_rate ..."""
 
     @property
     def loss(self) -> float:
@@ -52,25 +52,26 @@ class TrainedStep:
         return float(self.loss_tensor)
 
     def model(self, average: int = 0) -> Model:
-        """Return a copy of the model with the weights of an average, by its place in `ema_decays`."""
+        """Return a copy of the model with the weights of an average, given by its index in `ema_decays`."""
         return self.engine.averaged_model(average)
 
 
 Callback = Callable[[TrainedStep], object]
-"""Called after every step; training stops when it returns False."""
+"""A function that is called after every step; training stops when it returns False."""
 
 
 class Trainer:
     """Training of a recipe in this process, as a loop over its steps.
 
-    ``for step in Trainer(recipe, data, out="runs/x"): ...`` trains to the last step, goes on from the last
-    checkpoint of the same directory, and at the end exports the best model, scores it, tracks and registers
-    it. Leaving the loop early closes the run; another Trainer on the directory goes on.
+    ``for step in Trainer(recipe, data, out="runs/x"): ...`` trains to the last step, from the last
+    checkpoint in the directory if there is one. At the end it exports the best model, scores it, tracks
+    and registers it. If the loop is left early, the run is closed, and another Trainer on the directory
+    resumes it.
 
-    data: images in any form that `load_images` takes; by default the recipe's data.path. out: the run
-    directory; by default the recipe's. network: a class of your own, a subclass of torch.nn.Module that is
-    made as Class(shape, classes). device: a GPU if there is one, unless named. callbacks: called after every
-    step. quiet: say nothing on the terminal. Raises UserError on bad input, before the first step.
+    data: images in any form that `load_images` takes; default: the recipe's data.path. out: the run
+    directory; default: the recipe's. network: a custom subclass of torch.nn.Module, which is constructed
+    as Class(shape, classes). device: default: a GPU if there is one. callbacks: are called after every
+    step. quiet: print nothing. Raises UserError on bad input, before the first step.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Trainer:
         self.data = self._load(data)
 
     def __iter__(self) -> Iterator[TrainedStep]:
-        """Train, yielding after every step."""
+        """Train, and yield every step."""
         with self.run.locked():
             self.run.check_same(self.recipe)
             tracker = open_tracker(self.recipe, self.run)
@@ -135,7 +136,7 @@ class Trainer:
     def _load(self, data: Any) -> ImageSet:
         settings = self.recipe.data
         if data is None and not settings.path:
-            raise UserError("No data is given: pass images, a folder, or the name of a data set.")
+            raise UserError("No data is given; pass images, a folder, or the name of a data set.")
         given = settings.path if data is None else data
         images = load_images(given, size=settings.size, on_bad_image=settings.on_bad_image)
         self._say(images.describe())
@@ -145,11 +146,11 @@ class Trainer:
         recipe, run = self.recipe, self.run
         spec = model_spec(recipe, self.data)
         opener = extractor_opener(recipe.evaluation)
-        extractor = opener(self.device) if opener else None  # missing weights are told at once
+        extractor = opener(self.device) if opener else None  # missing weights are an error at once
         prepare_teachers(recipe, spec, run)
         run.clean()
         run.claim(recipe)
-        remember_lineage(run, self.data)
+        write_lineage(run, self.data)
         self.conclusion = Conclusion(
             recipe=recipe, run=run, spec=spec, data=self.data, extractor=extractor, say=self._say
         )
@@ -192,7 +193,7 @@ class Trainer:
         return (Batch(images, labels) for images, labels in batches)
 
     def _finished(self) -> bool:
-        """Tell whether the last step was taken, and scored."""
+        """Return True if the last step is done and scored."""
         store = CheckpointStore(self.run.checkpoints, self.recipe.checkpoint.keep)
         steps = store.steps()
         rows = self.run.read_metrics()

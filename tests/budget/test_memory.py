@@ -6,7 +6,7 @@ import pytest
 
 from cm_ray import recipes
 from cm_ray.budget.measured_memory import measured_memory
-from cm_ray.budget.memory import most_rows, parts_for, training_memory
+from cm_ray.budget.memory import accumulate_for, most_rows, training_memory
 from cm_ray.budget.memory_table import MARGIN, memory_table
 from cm_ray.command_line.settings.memory import MemoryQuestion
 from cm_ray.networks.model import ModelSpec
@@ -89,8 +89,8 @@ def test_what_fits_fits():
     assert rows in (11, 12)
     assert training_memory(config, spec, rows).total <= budget
     assert most_rows(config, spec, 2**20) == 0
-    assert parts_for(config, 12) == 2
-    assert parts_for(override(config, {"batch_size": 48, "cluster.num_workers": 2}), 5) == 6
+    assert accumulate_for(config, 12) == 2
+    assert accumulate_for(override(config, {"batch_size": 48, "cluster.num_workers": 2}), 5) == 6
 
 
 @pytest.mark.parametrize("method", ["edm", "cd", "pd"])

@@ -251,7 +251,11 @@ class TestBadInput:
             ("stroke", {"label": 10}, "The label 10 does not fit the model: it has classes 0 to 9"),
             ("stroke", {"taus": (90.0,)}, "at most 80, not 90"),
             ("stroke", {"model": "nowhere"}, "nowhere is not a model; give a run directory"),
-            ("upscale", {"factor": 3}, "A factor of 3 does not divide images of 8x8 pixels: take 2, 4, 8"),
+            (
+                "upscale",
+                {"factor": 3},
+                "A factor of 3 does not divide images of 8x8 pixels; give one of 2, 4, 8",
+            ),
             ("colorize", {}, "this one makes grey ones"),
             ("denoise", {}, "The noise level sigma must be above 0.002"),
             ("interpolate", {}, "interpolate goes from seed to seed"),
@@ -306,17 +310,17 @@ class TestBadInput:
 
         folder = image.parent
         save(folder / "one-0.png")
-        among = r"grid.png would lie among the images of .*in, and be edited by the next run"
+        among = r"grid.png would be among the images of .*in, and the next run would edit it"
         refused(among, image=folder, out=folder)
         refused(among, image=folder, out=folder / "deeper")
-        refused(r"one-0.png is there, and no edit has made it", image=image, out=folder)
-        refused("is to be edited and would be replaced", image=save(folder / "grid.png"), out=folder)
+        refused(r"one-0.png exists and is not a result of an edit", image=image, out=folder)
+        refused("is an input and would be replaced", image=save(folder / "grid.png"), out=folder)
         white = Image.new("L", (8, 8), 255)
         white.save(tmp_path / "one-1.png")
         out = {"image": image, "mask": tmp_path / "one-1.png", "out": tmp_path}
-        refused(r"one-1.png is to be edited and would be replaced", "inpaint", **out)
+        refused(r"one-1.png is an input and would be replaced", "inpaint", **out)
         (tmp_path / "link").symlink_to(folder)
-        refused("would lie among the images of .*link, and be", image=tmp_path / "link", out=folder)
+        refused("would be among the images of .*link, and the", image=tmp_path / "link", out=folder)
 
     def test_folders(self, model_folder, tmp_path, image, mask):
         with pytest.raises(UserError, match="is a folder; give a file as the mask of a single image"):
@@ -333,7 +337,7 @@ class TestBadInput:
 
     def test_models(self, tmp_path, image, mask):
         denoiser = save_tiny(tmp_path / "d", diffusion=Diffusion(boundary="none"), sampler=Heun(steps=2))
-        with pytest.raises(UserError, match="this is a diffusion model: it can denoise"):
+        with pytest.raises(UserError, match="this is a diffusion model; it can denoise"):
             run(denoiser, "inpaint", tmp_path, image=image, mask=mask)
         plain = save_tiny(tmp_path / "u")
         with pytest.raises(UserError, match="label 1 does not fit the model: it was trained without classes"):

@@ -391,7 +391,7 @@ class TestInterruptions:
         assert (tmp_path / "run" / "scores.json").read_text() == rows
         (tmp_path / "run" / "scores.json").write_text('[{"value": 1}]')
         save_npz(npz, noise(70))
-        with pytest.raises(UserError, match=r"scores.json is not what was written"):
+        with pytest.raises(UserError, match=r"scores.json is damaged"):
             evaluate(settings(npz, tmp_path / "run"))
 
 

@@ -128,7 +128,7 @@ def test_interpolation_ends_in_the_samples_of_both_seeds(text):
         ends = made.sample(indices, seed=seed, sampler=sampler, labels=labels)[rows]
         assert torch.equal(last.x[rows], ends)
     assert not torch.allclose(last.x[2], last.x[0], atol=0.01)
-    with pytest.raises(UserError, match="takes a class: say a label"):
+    with pytest.raises(UserError, match="needs a class; give a label"):
         next(interpolation_steps(made, sampler, alpha, indices=indices, seeds=(3, 8)))
 
 

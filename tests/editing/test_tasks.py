@@ -39,19 +39,23 @@ def test_factors_divide_height_and_width():
 @pytest.mark.parametrize(
     ("task", "settings", "sentence"),
     [
-        ("upscale", {"factor": 3}, "A factor of 3 does not divide images of 48x32 pixels: take 2, 4, 8, 16"),
+        (
+            "upscale",
+            {"factor": 3},
+            "A factor of 3 does not divide images of 48x32 pixels; give one of 2, 4, 8, 16",
+        ),
         ("upscale", {"factor": -2}, "A factor of -2 does not divide"),
-        ("inpaint", {"factor": 2}, "goes with upscale, not with inpaint"),
-        ("inpaint", {"sigma": 2.0}, "goes with denoise, not with inpaint"),
-        ("inpaint", {"steps": -1}, "Take 1 to 1000 steps"),
-        ("inpaint", {"steps": 1001}, "Take 1 to 1000 steps"),
-        ("inpaint", {"steps": 2, "taus": (1.0,)}, "Give one of steps and taus"),
+        ("inpaint", {"factor": 2}, "is for upscale, not for inpaint"),
+        ("inpaint", {"sigma": 2.0}, "is for denoise, not for inpaint"),
+        ("inpaint", {"steps": -1}, "Give 1 to 1000 steps"),
+        ("inpaint", {"steps": 1001}, "Give 1 to 1000 steps"),
+        ("inpaint", {"steps": 2, "taus": (1.0,)}, "steps and taus exclude each other"),
         ("inpaint", {"taus": (80.1,)}, "must be above 0.002 and at most 80, not 80.1"),
         ("inpaint", {"taus": (1.0, 2.0)}, "taus must descend"),
         ("inpaint", {"taus": (1.0, 0.002)}, "taus must descend and stay above 0.002"),
         ("inpaint", {"taus": (float("nan"),)}, "must be above 0.002"),
         ("inpaint", {"taus": (1.0, float("nan"))}, "taus must descend"),
-        ("stroke", {"steps": 3}, "stroke takes time points"),
+        ("stroke", {"steps": 3}, "stroke takes taus instead of steps"),
         ("denoise", {}, "The noise level sigma must be above 0.002 and at most 80, not 0"),
         ("denoise", {"sigma": 81.0}, "at most 80, not 81"),
         ("denoise", {"sigma": 1.0, "steps": 2}, "denoise is one evaluation"),
@@ -67,5 +71,5 @@ def test_models_that_cannot():
         plan_edit("colorize", CONSISTENCY, GREY)
     with pytest.raises(UserError, match="this is a diffusion model"):
         plan_edit("inpaint", DENOISER, GREY)
-    with pytest.raises(UserError, match="8x7 pixels: it has none"):
+    with pytest.raises(UserError, match="8x7 pixels; no factor does"):
         plan_edit("upscale", CONSISTENCY, (1, 7, 8))

@@ -48,7 +48,7 @@ def test_what_cannot_fit_is_said(job):
     [
         (["ct_digit"], "There is no preset 'ct_digit': did you mean 'ct_digits'?"),
         (["ct_digits", "--gib", "0"], "--gib must be positive"),
-        (["ct_digits", "--num-workers", "7"], "--num-workers 7 do not share the batch of ct_digits evenly"),
+        (["ct_digits", "--num-workers", "7"], "--num-workers 7 does not divide the batch size of ct_digits"),
     ],
 )
 def test_bad_input_is_a_sentence(job, options, sentence):

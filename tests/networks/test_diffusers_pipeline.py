@@ -185,13 +185,16 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
     [
         (
             lambda p: changed(p, "model_index.json", _class_name="DDPMPipeline"),
-            "is of a DDPMPipeline, and only",
+            "is the config of a DDPMPipeline",
         ),
-        (lambda p: changed(p, UNET, _class_name="UNet2DConditionModel"), "is of a UNet2DConditionModel"),
-        (lambda p: changed(p, STEPS, _class_name="DDIMScheduler"), "is of a DDIMScheduler, and only"),
+        (
+            lambda p: changed(p, UNET, _class_name="UNet2DConditionModel"),
+            "is the config of a UNet2DConditionModel",
+        ),
+        (lambda p: changed(p, STEPS, _class_name="DDIMScheduler"), "is the config of a DDIMScheduler"),
         (
             lambda p: changed(p, UNET, time_embedding_type="fourier"),
-            "time_embedding_type 'fourier', and only",
+            "time_embedding_type 'fourier'; give a pipeline with",
         ),
         (lambda p: changed(p, UNET, block_out_channels=[16, 24]), "is not the config of an ADM U-Net"),
         (

@@ -249,7 +249,7 @@ def cut(value, file):
             "cd_faces64.pt",
             dict,
             torch.save,
-            r"cd_faces64.pt does not tell .*_\{imagenet64,bedroom256,cat256\}",
+            r"cd_faces64.pt has no specification.*_\{imagenet64,bedroom256,cat256\}",
         ),
         ("cd_imagenet256.pt", dict, torch.save, "has no specification"),
         ("model.pt", dict, torch.save, r"model.pt has no specification; .* cd_imagenet64_l2"),

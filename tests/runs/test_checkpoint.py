@@ -104,7 +104,7 @@ def test_a_broken_checkpoint_is_named(tmp_path):
     store = saved(tmp_path, [1])
     state = tmp_path / "step-00000001" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-4])
-    with pytest.raises(UserError, match=r"The checkpoint .*step-00000001 is broken .* remove it"):
+    with pytest.raises(UserError, match=r"The checkpoint .*step-00000001 is damaged .* remove it"):
         store.load(1)
 
 

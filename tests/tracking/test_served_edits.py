@@ -129,7 +129,7 @@ def test_time_points_are_taken(columns, served):
 def test_a_way_needs_a_class(served):
     table, params = pd.DataFrame({"index": [4], "alpha": [0.5]}), {"task": "interpolate"}
     assert served[True].predict(table, params=params | {"label": 1}).shape == (1, 8, 8, 1)
-    with pytest.raises(UserError, match="takes a class: say a label"):
+    with pytest.raises(UserError, match="needs a class; give a label"):
         served[True].predict(table, params=params)
 
 

@@ -50,7 +50,7 @@ def test_without_a_compiler_it_says_so(monkeypatch):
         raise exc.InvalidCxxCompiler
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
-    with pytest.raises(UserError, match=r"--compile needs a C\+\+ compiler on every node"):
+    with pytest.raises(UserError, match=r"compile needs a C\+\+ compiler on every node"):
         engine(small(compile=True))
 
 

@@ -50,15 +50,13 @@ def test_training_starts_from_given_weights():
         assert torch.equal(value, given[name])
     for name, value in made.averaged_weights().items():
         assert torch.equal(value, given[name])
-    with pytest.raises(UserError, match="--init-from belongs to another network"):
+    with pytest.raises(UserError, match="init_from belongs to another network"):
         engine(small("wider"), initial=given)
 
 
 def test_a_loss_that_is_not_finite_stops_before_a_checkpoint():
     made = engine(small("diverging"))
-    with pytest.raises(
-        UserError, match=r"The loss is (nan|inf) at step \d. Begin again in another --run-dir"
-    ):
+    with pytest.raises(UserError, match=r"The loss is (nan|inf) at step \d. Start again in another run_dir"):
         run(made)
     made = engine(small())
     run(made, 1)

@@ -17,7 +17,7 @@ from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, followed, say
 from cm_ray.runs.directory import RunDirectory, default_run_dir
-from cm_ray.runs.lineage import remember_lineage
+from cm_ray.runs.lineage import write_lineage
 from cm_ray.sampling.requests import Request
 from cm_ray.scoring.conclusion import Conclusion, Generated, summary
 from cm_ray.scoring.evaluator import extractor_opener
@@ -65,7 +65,7 @@ class Run:
         prepare_teachers(config, spec, run)
         run.clean()
         run.claim(config)  # after all checks, so that a mistyped command writes nothing
-        remember_lineage(run, self.manifest)
+        write_lineage(run, self.manifest)
         self.task = TrainingTask(
             config=config, spec=spec, plan=workers, run=run, shards=self.shards, stoppable=watch is not None
         )
