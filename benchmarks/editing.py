@@ -26,7 +26,7 @@ from cm_ray.metrics.extractors.extractor import statistics_of
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
+from cm_ray.networks.model import from_uint8, to_uint8
 from cm_ray.sampling.pictures import save_grid
 from cm_ray.tracking.locate import locate_model
 
@@ -85,9 +85,7 @@ class Digits:
 def measured(digits: Digits, steps: int) -> dict[str, dict[str, float]]:
     """Return the scores of edits and of doing without."""
     y, labels, mask = digits.true, digits.labels, digits.mask
-    free = digits.model.sample(
-        torch.arange(len(y)), seed=0, sampling=sampling_of(digits.model.spec), labels=labels
-    )
+    free = digits.model.sample(torch.arange(len(y)), seed=0, sampler=digits.model.spec.sampler, labels=labels)
     found = {
         "samples of the same classes": digits.scores(free),
         "right half: the mean digit": digits.scores(torch.where(mask, y, y.mean(0))),
@@ -138,8 +136,8 @@ def draw(digits: Digits) -> None:
         save_grid(to_uint8(torch.cat(rows)), RESULTS / f"edit-{task}.png", columns=COLUMNS)
     ways = torch.tensor([3, 7, 8]).repeat_interleave(COLUMNS)
     alpha = torch.linspace(0, 1, COLUMNS).repeat(3)
-    sampling = sampling_of(digits.model.spec)
-    *_, last = interpolation_steps(digits.model, sampling, alpha, indices=ways, seeds=(0, 1), labels=ways)
+    sampler = digits.model.spec.sampler
+    *_, last = interpolation_steps(digits.model, sampler, alpha, indices=ways, seeds=(0, 1), labels=ways)
     save_grid(to_uint8(last.x), RESULTS / "edit-interpolate.png", columns=COLUMNS)
 
 

@@ -33,12 +33,12 @@ from cm_ray.cluster.runtime.connect import connected, node_resources
 from cm_ray.cluster.time_points.point_scores import WANTED, PointScores, resampled_means
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.options import run_job
+from cm_ray.core.multistep import multistep_of
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import sampling_of
 from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.runs.console import shown
-from cm_ray.sampling import requests as sampling
+from cm_ray.sampling import requests
 from cm_ray.time_points.noisy_search import PointSampleRange
 from cm_ray.time_points.openai_indices import taus
 from cm_ray.time_points.sample_budget import Array, SampleBudget, SampleRange
@@ -85,11 +85,11 @@ class Real:
         """Return the model with its history in a folder."""
         return Remembered(self.pool, self.model, self.measure.extractor, WANTED, folder)
 
-    def request(self, size: int, index: int, first: int, count: int, seed: int) -> sampling.Request:
+    def request(self, size: int, index: int, first: int, count: int, seed: int) -> requests.Request:
         """Return a request for samples of a candidate."""
         ends = {"t_min": self.spec.diffusion.t_min, "t_max": self.spec.diffusion.t_max}
-        sampler = sampling_of(self.spec, taus=taus((index,), size, rho=self.spec.diffusion.rho, **ends))
-        return sampling.Request(first=first, count=count, seed=seed, sampling=sampler, unit=BATCH)
+        sampler = multistep_of(taus((index,), size, rho=self.spec.diffusion.rho, **ends), self.spec.diffusion)
+        return requests.Request(first=first, count=count, seed=seed, sampler=sampler, unit=BATCH)
 
     def features(self, size: int, seed: int) -> dict[int, Tensor]:
         """Return the features of all candidates (SAMPLES, dim)."""

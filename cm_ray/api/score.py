@@ -8,6 +8,7 @@ from typing import Any
 
 from cm_ray.api.run import Run
 from cm_ray.api.trained_model import TrainedModel
+from cm_ray.core.sampler_texts import text_of
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
 from cm_ray.errors import UserError
@@ -54,13 +55,15 @@ def score(
         extractor = open_extractor(name, weights=weights, resizing=resizing)
     if not isinstance(scored, TrainedModel):
         images = load_images(scored.tensor() if isinstance(scored, Samples) else scored, size=size)
-        key = {"seed": seed, "sampler": "images", "nfe": 0}
-        return score_images(images.blocks, images.count, reference, extractor, kinds, **key)
+        return score_images(
+            images.blocks, images.count, reference, extractor, kinds, seed=seed, sampler="images", nfe=0
+        )
     asked = sampler_of(scored.spec, sampler, steps)
     request = Request(count=n or reference.count, seed=seed, sampler=asked, unit=batch_size)
-    key = {"seed": seed, "sampler": text_of(asked), "nfe": asked.nfe}
-    blocks = partial(sample_units, scored.torch_model, request)
-    return score_images(blocks, request.count, reference, extractor, kinds, **key)
+    blocks, text = partial(sample_units, scored.torch_model, request), text_of(asked)
+    return score_images(
+        blocks, request.count, reference, extractor, kinds, seed=seed, sampler=text, nfe=asked.nfe
+    )
 
 
 def _reference(data: Any, recipe: Recipe | None, size: int) -> ImageSet:

@@ -136,7 +136,7 @@ class TrainedModel:
         of each. factor: of upscale. sigma: of denoise. label: a class by its name or number, else drawn.
         Returns uint8 (n, h, w, c). Raises UserError when these do not fit the task or the model.
         """
-        settings = {"steps": steps, "taus": tuple(taus), "factor": factor, "sigma": sigma}
+        settings: dict[str, Any] = {"steps": steps, "taus": tuple(taus), "factor": factor, "sigma": sigma}
         edit = plan_edit(task, self.spec.diffusion, self.spec.shape, **settings)
         pictures, pixels = self._pixels(images)
         indices = torch.arange(len(pixels), device=self.device)

@@ -1,8 +1,8 @@
 """Everything that touches Ray, and the only place that does.
 
-The rooms below it are named by what runs on the cluster. Code that works without Ray belongs in another room.
-`train` and `sweep` are the interface for Python; each connects to the cluster of this process, of RAY_ADDRESS,
-or starts one on this machine.
+The rooms below it are named by what runs on the cluster. Code that works without Ray belongs elsewhere.
+`train` and `sweep` are the interface for Python; each connects to the cluster of this process or of
+RAY_ADDRESS, or starts one on this machine.
 """
 
 from __future__ import annotations

@@ -35,17 +35,17 @@ def train(
 ) -> Run:
     """Train to the last step by Ray Train, and return the finished run.
 
-    The same call goes on after a kill. recipe, data, out, size, steps, changes: as in `cm_ray.train`; images in
-    memory are written to shards in the cache first. num_workers: training workers, else the recipe's. A
+    The same call goes on after a kill. recipe, data, out, size, steps, changes: as in `cm_ray.train`; images
+    in memory are written to shards in the cache first. num_workers: training workers, else the recipe's. A
     cluster that this process is connected to is used, else that of RAY_ADDRESS, else one on this machine.
     Raises UserError on bad input, before the first step.
     """
     with connected():
-        given = {} if data is None else {"data.path": as_shards(data, size=size)}
+        given: dict[str, Any] = {} if data is None else {"data.path": as_shards(data, size=size)}
         if size:
             given["data.size"] = size if isinstance(data, str | Path) else 0
         chosen = recipe if isinstance(recipe, Recipe) else _named(recipe, given)
-        more = {"steps": steps} if steps else {}
+        more: dict[str, Any] = {"steps": steps} if steps else {}
         if num_workers:
             more["cluster.num_workers"] = num_workers
         chosen = override(chosen, {**given, **(changes or {}), **more})
@@ -75,9 +75,10 @@ def sweep(
 ) -> RunDirectory:
     """Search for settings by Ray Tune and Optuna, and return the sweep's directory with report.md.
 
-    space: the name of a search space of cm_ray, the path of a Python file with a SPACE, or a `Space`. out: the
-    directory; the same call goes on with the sweep in it. changes: settings of all trials by dotted path.
-    options: those of the command, such as trials=20, seeds=2, searcher="random". Raises UserError on bad input.
+    space: the name of a search space of cm_ray, the path of a Python file with a SPACE, or a `Space`. out:
+    the directory; the same call goes on with the sweep in it. changes: settings of all trials by dotted path.
+    options: those of the command, such as trials=20, seeds=2, searcher="random". Raises UserError on bad
+    input.
     """
     name = "space" if isinstance(space, Space) else str(space)
     settings = Sweep(space=name, run_dir=str(out), **options)

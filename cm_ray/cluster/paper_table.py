@@ -16,13 +16,13 @@ from cm_ray.command_line.settings.paper_table import DEFAULT, Method
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import SettingError, UserError
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import sampling_of
 from cm_ray.recipes import preset
 from cm_ray.recipes.recipe import TEACHER, Recipe, check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.comparison import Cell, write_comparison
 from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.requests import Request
 from cm_ray.scoring.conclusion import FINAL_SEED
 from cm_ray.scoring.evaluator import extractor_opener, noise_distance, score_samples
@@ -202,7 +202,7 @@ def _request(entry: _Entry, config: Recipe, count: int) -> Request:
     return Request(
         count=count,
         seed=config.seed + FINAL_SEED,
-        sampling=sampling_of(spec, entry.sampler),
+        sampler=sampler_of(spec, entry.sampler),
         unit=config.evaluation.batch_size,
     )
 

@@ -1,138 +1,263 @@
-"""From noise to images: one interface, ``sampler(denoise, noise, times, ...)``, as generators of steps.
+"""The samplers, from noise to images, as settings: each has a word, checks itself and makes its own steps.
 
-times ascend, as everywhere; a sampler walks down from ``times[-1]``. It begins with times[-1] · noise(0)
-and takes further noise, where it needs any, as noise(1), noise(2) ... A step to time 0 ends in the estimate
-itself.
+A new sampler is a dataclass here, with a loop in `cm_ray.core.sampling_steps`. Their short texts, such as
+``multistep@2.0,0.8`` and ``heun:18``, are known by `cm_ray.core.sampler_texts` alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from cm_ray.core.solvers import euler_step, heun_step, slope
-from cm_ray.core.types import Denoise, Images, Noise, Times
+import torch
 
+from cm_ray.core.sampling_steps import (
+    Churn,
+    Step,
+    clipped,
+    dpm_solver_2,
+    euler,
+    euler_ancestral,
+    heun,
+    multistep,
+)
+from cm_ray.core.times import NoiseLevels, turned
+from cm_ray.core.types import Denoise, Images, Labels, Noise
+from cm_ray.errors import SettingError, UserError, require
+from cm_ray.settings.choices import choice
 
-class Step(NamedTuple):
-    """Where a sampler is after a step."""
-
-    x: Images
-    """The images at noise level `t`; those of the last step are the sample (b, c, h, w)."""
-    t: float
-    """The time that the step arrived at."""
-
-
-def clipped(denoise: Denoise) -> Denoise:
-    """Return `denoise` with its estimates clamped to [-1, 1]: for sampling only."""
-    return lambda x_t, t: denoise(x_t, t).clamp(-1.0, 1.0)
-
-
-def multistep(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterator[Step]:
-    """Multistep consistency sampling.  Song et al. 2023, Algorithm 1.
-
-    denoise: a consistency function. times: (t_min, tau_k, ..., tau_1, t_max); (t_min, t_max) is one-step
-    generation. Every step evaluates once. Raises ValueError when the times do not ascend.
-    """
-    t_min, *taus = ascending(times)
-    taus.reverse()
-    x = taus[0] * noise(0)
-    for index, tau in enumerate(taus):
-        if index:
-            x = x + math.sqrt(tau**2 - t_min**2) * noise(index)
-        x = denoise(x, full(x, tau))
-        yield Step(x, t_min)
+if TYPE_CHECKING:
+    from torch import Generator
 
 
-def euler(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterator[Step]:
-    """Euler's steps of the PF ODE, one evaluation each: DDIM, and the sampler of progressive distillation."""
-    pairs = _descending_pairs(times)
-    x = pairs[0][0] * noise(0)
-    for t, s in pairs:
-        x = euler_step(denoise, x, full(x, t), full(x, s))
-        yield Step(x, s)
+class Sampler:
+    """A sampler: the kind of setting that its choices share."""
+
+    for_denoisers: ClassVar[bool] = True
+    """Whether it samples from diffusion models; else from consistency models."""
+
+    @property
+    def nfe(self) -> int:
+        """Number of network evaluations for a sample."""
+        raise NotImplementedError
+
+    def times(self, levels: NoiseLevels) -> tuple[float, ...]:
+        """Return the times between its steps, ascending to t_max. Raises SettingError if they do not fit."""
+        raise NotImplementedError
+
+    def trajectory(self, denoise: Denoise, noise: Noise, levels: NoiseLevels) -> Iterator[Step]:
+        """Return the steps from noise to a sample, with estimates clipped to [-1, 1].
+
+        denoise: a consistency function, or the denoiser of a diffusion model. noise: standard normal images
+        by the index of the draw; 0 is the start. Raises SettingError as `times` does.
+        """
+        return self._loop(clipped(denoise), noise, self.times(levels))
+
+    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+        raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class Churn:
-    """The stochasticity of EDM's Algorithm 2; S_churn = 0 is Algorithm 1."""
+@choice(Sampler, "one-step")
+@dataclass(frozen=True, slots=True)
+class OneStep(Sampler):
+    """One evaluation of a consistency function, at t_max.  Song et al. 2023, section 3."""
 
+    for_denoisers: ClassVar[bool] = False
+    taus: ClassVar[tuple[float, ...]] = ()
+
+    @property
+    def nfe(self) -> int:
+        """1."""
+        return 1
+
+    def times(self, levels: NoiseLevels) -> tuple[float, ...]:
+        """Return t_min and t_max."""
+        return levels.t_min, levels.t_max
+
+    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+        return multistep(denoise, noise, times)
+
+
+@choice(Sampler, "multistep")
+@dataclass(frozen=True, slots=True)
+class Multistep(Sampler):
+    """Multistep consistency sampling.  Song et al. 2023, Algorithm 1."""
+
+    for_denoisers: ClassVar[bool] = False
+
+    taus: tuple[float, ...] = (0.8,)
+    """Time points tau_1 > tau_2 > ... below t_max, where the first evaluation is."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError unless the time points are positive and descend."""
+        require(bool(self.taus), "taus", "needs at least one time point: one evaluation is sampler one-step")
+        positive = all(math.isfinite(tau) and tau > 0 for tau in self.taus)
+        require(positive, "taus", f"must be positive numbers, not {list(self.taus)}")
+        descend = all(high > low for high, low in itertools.pairwise(self.taus))
+        require(descend, "taus", f"must descend, not be {list(self.taus)}")
+
+    @property
+    def nfe(self) -> int:
+        """One more than time points."""
+        return len(self.taus) + 1
+
+    def times(self, levels: NoiseLevels) -> tuple[float, ...]:
+        """Return t_min, the time points and t_max, ascending."""
+        if not (levels.t_min < self.taus[-1] and self.taus[0] < levels.t_max):
+            between = f"between {levels.t_max:g} and {levels.t_min:g}"
+            raise SettingError("taus", f"must descend {between}, not be {list(self.taus)}")
+        return turned((levels.t_max, *self.taus, levels.t_min))
+
+    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+        return multistep(denoise, noise, times)
+
+
+@dataclass(frozen=True, slots=True)
+class _Solver(Sampler):
+    """A sampler of diffusion models, on the Karras grid and past it to 0.  Karras et al. 2022, Eq. 5."""
+
+    steps: int
+    """Steps of the grid."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError without steps."""
+        require(self.steps >= 1, "steps", f"must be at least 1, not {self.steps}")
+
+    @property
+    def nfe(self) -> int:
+        """One evaluation a step."""
+        return self.steps
+
+    def times(self, levels: NoiseLevels) -> tuple[float, ...]:
+        """Return 0 and the grid of as many boundaries as steps."""
+        return (0.0, *(levels.grid(self.steps).tolist() if self.steps > 1 else [levels.t_max]))
+
+
+@choice(Sampler, "euler")
+@dataclass(frozen=True, slots=True)
+class Euler(_Solver):
+    """Euler's steps of the probability flow ODE: DDIM.  Song et al. 2021."""
+
+    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+        return euler(denoise, noise, times)
+
+
+@choice(Sampler, "ancestral")
+@dataclass(frozen=True, slots=True)
+class Ancestral(_Solver):
+    """Ancestral sampling, with new noise in every step.  Ho et al. 2020; Song et al. 2021, appendix F."""
+
+    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+        return euler_ancestral(denoise, noise, times)
+
+
+@choice(Sampler, "pd")
+@dataclass(frozen=True, slots=True)
+class Progressive(_Solver):
+    """Euler's steps on the grid of a round of progressive distillation, to t_min.  Salimans & Ho 2022."""
+
+    def times(self, levels: NoiseLevels) -> tuple[float, ...]:
+        """Return the grid of as many intervals as steps."""
+        return tuple(levels.grid(self.steps + 1).tolist())
+
+    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+        return euler(denoise, noise, times)
+
+
+@dataclass(frozen=True, slots=True)
+class _SecondOrder(_Solver):
+    @property
+    def nfe(self) -> int:
+        """Two evaluations a step, but one in the step to 0."""
+        return 2 * self.steps - 1
+
+
+@choice(Sampler, "dpm2")
+@dataclass(frozen=True, slots=True)
+class DPM2(_SecondOrder):
+    """DPM-Solver-2.  Lu et al. 2022, Algorithm 1."""
+
+    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+        return dpm_solver_2(denoise, noise, times)
+
+
+@choice(Sampler, "heun")
+@dataclass(frozen=True, slots=True)
+class Heun(_SecondOrder):
+    """EDM's sampler: Heun's steps, with or without churn.  Karras et al. 2022, Algorithms 1 and 2."""
+
+    steps: int = 18
+    """Steps of the grid."""
     s_churn: float = 0.0
+    """S_churn, the amount of noise that is added on the way; 0: the deterministic Algorithm 1."""
     s_min: float = 0.05
+    """S_tmin, the least noise level at which noise is added."""
     s_max: float = 50.0
+    """S_tmax, the largest such level."""
     s_noise: float = 1.003
+    """S_noise, the standard deviation of the added noise over its nominal one."""
 
-    def raised(self, t: float, steps: int) -> float:
-        """Return the time t + gamma t to which noise is added before a step of `steps`."""
-        inside = self.s_min <= t <= self.s_max
-        return t * (1 + (min(self.s_churn / steps, math.sqrt(2) - 1) if inside else 0.0))
+    def __post_init__(self) -> None:
+        """Raise SettingError on values that are out of range."""
+        _Solver.__post_init__(self)
+        for name in ("s_churn", "s_min", "s_max", "s_noise"):
+            value = getattr(self, name)
+            sound = math.isfinite(value) and value >= 0
+            require(sound, name, f"must be finite and not negative, not {value}")
+
+    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+        churn = Churn(self.s_churn, self.s_min, self.s_max, self.s_noise)
+        return heun(denoise, noise, times, churn=churn)
 
 
-def heun(
-    denoise: Denoise, noise: Noise, times: Sequence[float], *, churn: Churn | None = None
-) -> Iterator[Step]:
-    """Heun's steps of the PF ODE, two evaluations each but for a step to 0.  Karras et al. 2022, Algorithm 2.
+def sample(
+    f: Any,
+    noise: Images,
+    sampler: Sampler | None = None,
+    labels: Labels | None = None,
+    *,
+    generator: Generator | None = None,
+) -> Images:
+    """Return samples in [-1, 1], up to the noise of t_min (b, c, h, w).
 
-    churn: none for the deterministic Algorithm 1.
+    f: a map (x_t, t[, labels]) to clean images with a `diffusion`, such as `Consistency` or `Denoiser`; a
+    module is in eval mode meanwhile. noise: standard normal (b, c, h, w), the start. sampler: by default
+    `OneStep`, or `Heun` for a denoiser. labels: int64 (b,), for f. generator: of the noise of later steps, by
+    default PyTorch's. Raises UserError when the sampler is for another kind of model.
     """
-    churn, pairs = churn or Churn(), _descending_pairs(times)
-    x = pairs[0][0] * noise(0)
-    for index, (t, s) in enumerate(pairs, 1):
-        if (raised := churn.raised(t, len(pairs))) > t:
-            x = x + math.sqrt(raised**2 - t**2) * churn.s_noise * noise(index)
-        step = heun_step if s > 0 else euler_step
-        x = step(denoise, x, full(x, raised), full(x, s))
-        yield Step(x, s)
+    chosen = sampler or (Heun() if f.diffusion.denoiser else OneStep())
+    if chosen.for_denoisers != f.diffusion.denoiser:
+        kinds = ("consistency models", "diffusion models")
+        theirs, wanted = kinds[chosen.for_denoisers], "Heun" if f.diffusion.denoiser else "Multistep"
+        raise UserError(f"{type(chosen).__name__} is for {theirs}, and f is none: take {wanted}.")
+    device = generator.device if generator is not None else torch.device("cpu")
+
+    def draw(index: int) -> Images:
+        if index == 0:
+            return noise
+        return torch.randn(noise.shape, generator=generator, device=device).to(noise)
+
+    def denoise(x_t: Images, t: Images) -> Images:
+        estimate: Images = f(x_t, t) if labels is None else f(x_t, t, labels)
+        return estimate
+
+    with torch.no_grad(), _in_eval_mode(f):
+        *_, last = chosen.trajectory(denoise, draw, f.diffusion)
+    return last.x
 
 
-def dpm_solver_2(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterator[Step]:
-    """DPM-Solver-2, two evaluations a step but for a step to 0.  Lu et al. 2022, Algorithm 1.
-
-    With sigma(t) = t and alpha = 1: the slope at the geometric mean of t and s carries the whole step.
-    """
-    pairs = _descending_pairs(times)
-    x = pairs[0][0] * noise(0)
-    for t, s in pairs:
-        if s == 0:
-            x = euler_step(denoise, x, full(x, t), full(x, s))
-        else:
-            middle = math.sqrt(t * s)
-            x_middle = euler_step(denoise, x, full(x, t), full(x, middle))
-            x = x + (s - t) * slope(denoise, x_middle, full(x, middle))
-        yield Step(x, s)
-
-
-def euler_ancestral(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterator[Step]:
-    """Ancestral sampling, one evaluation a step: the reverse Markov chain of the noising.
-
-    An Euler step to sqrt(s^2 - up^2) = s^2/t, then noise up = s sqrt(t^2 - s^2)/t, the standard deviation of
-    x_s given x_t and x.  Song et al. 2021, appendix F (VE); Ho et al. 2020.
-    """
-    pairs = _descending_pairs(times)
-    x = pairs[0][0] * noise(0)
-    for index, (t, s) in enumerate(pairs, 1):
-        up = s * math.sqrt(t**2 - s**2) / t
-        x = euler_step(denoise, x, full(x, t), full(x, s**2 / t))
-        if up > 0:
-            x = x + up * noise(index)
-        yield Step(x, s)
-
-
-def full(x: Images, t: float) -> Times:
-    """Return the time t for each of the images x: (b,), of their type and device."""
-    return x.new_full((len(x),), t)
-
-
-def ascending(times: Sequence[float]) -> list[float]:
-    """Return the times as numbers. Raises ValueError when they do not ascend, or are fewer than two."""
-    listed = [float(t) for t in times]
-    if len(listed) < 2 or listed[0] < 0 or any(low >= high for low, high in itertools.pairwise(listed)):
-        raise ValueError(f"times must ascend from at least 0, two or more of them, not {listed}")
-    return listed
-
-
-def _descending_pairs(times: Sequence[float]) -> list[tuple[float, float]]:
-    return list(itertools.pairwise(reversed(ascending(times))))
+@contextlib.contextmanager
+def _in_eval_mode(f: Any) -> Iterator[None]:
+    """Put a module, if it is one, in eval mode, and all of its parts back where they were."""
+    parts = [(part, part.training) for part in f.modules()] if isinstance(f, torch.nn.Module) else []
+    try:
+        if parts:
+            f.eval()
+        yield
+    finally:
+        for part, training in parts:
+            part.training = training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,14 @@ class NoiseLevels:
     def grid(self, n: int) -> Tensor:
         """Return the Karras grid of n boundaries, ascending, float64 (n,); see `karras_times`."""
         return karras_times(n, t_min=self.t_min, t_max=self.t_max, rho=self.rho)
+
+
+def turned(times: Iterable[float]) -> tuple[float, ...]:
+    """Return times in the other order: grids and the times of samplers ascend, and time points descend.
+
+    Time points tau_1 > tau_2 > ... are written as in Algorithm 1 of Song et al. 2023.
+    """
+    return tuple(times)[::-1]
 
 
 def karras_times(n: int, *, t_min: float = 0.002, t_max: float = 80.0, rho: float = 7.0) -> Tensor:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.core.samplers import Step, clipped
+from cm_ray.core.samplers import Sampler
+from cm_ray.core.sampling_steps import Step, clipped
 from cm_ray.core.types import Images, Labels, Noise
 from cm_ray.editing import replacement as editing
 from cm_ray.editing.replacement import Known
 from cm_ray.editing.tasks import Edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec
-from cm_ray.sampling.text import Sampling
 
 
 @torch.no_grad()
@@ -76,7 +76,7 @@ def shown_before(edit: Edit, images: Images, mask: Tensor | None = None) -> Imag
 @torch.no_grad()
 def interpolation_steps(
     model: Model,
-    sampling: Sampling,
+    sampler: Sampler,
     alpha: Tensor,
     *,
     indices: Tensor,
@@ -97,7 +97,7 @@ def interpolation_steps(
         return lambda draw: normal(seed, draw, indices, Purpose.SAMPLE, model.spec.shape)
 
     noise = editing.interpolated(draw_of(seeds[0]), draw_of(seeds[1]), alpha)
-    yield from sampling.steps(lambda x_t, t: model(x_t, t, labels), noise)
+    yield from sampler.trajectory(lambda x_t, t: model(x_t, t, labels), noise, model.spec.diffusion)
 
 
 def check_label(spec: ModelSpec, label: int | None) -> None:

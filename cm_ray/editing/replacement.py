@@ -22,7 +22,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cm_ray.core.samplers import Step, ascending, full
+from cm_ray.core.sampling_steps import Step, ascending, full
+from cm_ray.core.times import turned
 from cm_ray.core.types import Denoise, Images, Noise, Times, check_same_shape
 
 LUMINANCE = (0.2989, 0.5870, 0.1140)
@@ -145,8 +146,8 @@ def replacement(
 
     Raises ValueError when the times do not ascend.
     """
-    t_min, *taus = ascending(times)
-    taus.reverse()
+    t_min, *above = ascending(times)
+    taus = turned(above)
     x = start + taus[0] * noise(0)
     for index, tau in enumerate(taus):
         if index:

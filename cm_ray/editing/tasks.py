@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.times import karras_times
+from cm_ray.core.times import turned
 from cm_ray.editing.replacement import GRID, STROKE_TIMES
 from cm_ray.errors import UserError
 
@@ -59,7 +59,8 @@ def plan_edit(
     elif task == "stroke":
         taus = taus or STROKE_TIMES
     if not taus:
-        return Edit(task=task, times=_grid(steps or GRID - 1, diffusion), factor=factor or 1)
+        times = tuple(diffusion.grid((steps or GRID - 1) + 1).tolist())
+        return Edit(task=task, times=times, factor=factor or 1)
     return Edit(task=task, times=_checked(task, taus, diffusion), factor=factor or 1)
 
 
@@ -91,11 +92,6 @@ def _check_factor(factor: int, shape: tuple[int, int, int]) -> None:
         raise UserError(f"A factor of {factor} does not divide images of {w}x{h} pixels: {give}.")
 
 
-def _grid(evaluations: int, diffusion: Diffusion) -> tuple[float, ...]:
-    ends = {"t_min": diffusion.t_min, "t_max": diffusion.t_max}
-    return tuple(karras_times(evaluations + 1, rho=diffusion.rho, **ends).tolist())
-
-
 def _checked(task: Task, taus: tuple[float, ...], diffusion: Diffusion) -> tuple[float, ...]:
     what = "The noise level sigma" if task == "denoise" else "The first of taus"
     if not diffusion.t_min < taus[0] <= diffusion.t_max:
@@ -105,4 +101,4 @@ def _checked(task: Task, taus: tuple[float, ...], diffusion: Diffusion) -> tuple
     ladder = (*taus, diffusion.t_min)
     if any(not high > low for high, low in itertools.pairwise(ladder)):
         raise UserError(f"taus must descend and stay above {diffusion.t_min:g}, not be {list(taus)}.")
-    return ladder[::-1]
+    return turned(ladder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.multistep import TimePoints
 from cm_ray.core.noise import Purpose, normal, uniform
-from cm_ray.core.samplers import Step
+from cm_ray.core.sampler_texts import parse, text_of
+from cm_ray.core.samplers import OneStep, Sampler
+from cm_ray.core.sampling_steps import Step
 from cm_ray.core.types import Images, Labels
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture, Network
 from cm_ray.networks.custom import Custom
 from cm_ray.networks.preconditioned import Preconditioned
 from cm_ray.networks.unet import UNet
-from cm_ray.sampling.text import ONE_STEP, Sampling, TimePoints, parse
 from cm_ray.settings.tree import choice_from_dict, from_dict, to_dict
 from cm_ray.storage.files import folder_written_aside
 
@@ -39,9 +41,9 @@ class ModelSpec:
     class_names: tuple[str, ...] = ()
     """Names of the classes of the data."""
     time_points: TimePoints = ()
-    """For multistep sampling, for each number of evaluations that they are known for."""
-    sampler: str = ONE_STEP
-    """The sampler that the model is made for, as text; see `cm_ray.sampling.text`."""
+    """For multistep sampling, for each NFE that they are known for."""
+    sampler: Sampler = field(default_factory=OneStep)
+    """The sampler that the model is made for."""
 
     @property
     def unet(self) -> Architecture:
@@ -76,27 +78,26 @@ class Model(Preconditioned):
 
     @torch.no_grad()
     def sampling_steps(
-        self, indices: Tensor, *, seed: int, sampling: Sampling, labels: Labels | None = None
+        self, indices: Tensor, *, seed: int, sampler: Sampler, labels: Labels | None = None
     ) -> Iterator[Step]:
         """Yield the steps of generating the samples with these indices; see `sample`."""
         self.eval()
         if labels is None:
             labels = self.sample_labels(indices, seed)
-        yield from sampling.steps(
+        yield from sampler.trajectory(
             lambda x_t, t: self(x_t, t, labels),
             lambda draw: normal(seed, draw, indices, Purpose.SAMPLE, self.spec.shape),
+            self.spec.diffusion,
         )
 
-    def sample(
-        self, indices: Tensor, *, seed: int, sampling: Sampling, labels: Labels | None = None
-    ) -> Images:
+    def sample(self, indices: Tensor, *, seed: int, sampler: Sampler, labels: Labels | None = None) -> Images:
         """Generate the samples with these indices, in [-1, 1] up to the noise of t_min (b, c, h, w).
 
         Sample i of a seed is the same in whatever batch it is made, with the same labels. labels: by
         default `sample_labels`, drawn with the seed, for a conditional model.
         Puts the model in eval mode and leaves it there.
         """
-        *_, last = self.sampling_steps(indices, seed=seed, sampling=sampling, labels=labels)
+        *_, last = self.sampling_steps(indices, seed=seed, sampler=sampler, labels=labels)
         return last.x
 
     def sample_labels(self, indices: Tensor, seed: int) -> Labels | None:
@@ -115,25 +116,6 @@ def to_uint8(images: Images) -> Tensor:
 def from_uint8(images: Tensor) -> Images:
     """Map uint8 images to float32 in [-1, 1]."""
     return images.float() / 127.5 - 1
-
-
-def sampling_of(spec: ModelSpec, sampler: str = "", steps: int = 0, taus: tuple[float, ...] = ()) -> Sampling:
-    """Return the sampling that is asked of a model: by text, by number of steps, or by time points.
-
-    Nothing asked for is the model's own sampler. steps: of that sampler; a consistency model takes its own
-    time points if it knows any for as many steps, else those of a Karras grid. Raises UserError when the two
-    exclude each other or do not fit the model.
-    """
-    if sum(map(bool, (sampler, steps, taus))) > 1:
-        raise UserError("Give one of --sampler, --nfe and --taus.")
-    if steps < 0:
-        raise UserError(f"--nfe must be at least 1, not {steps}.")
-    if taus:
-        sampler = "multistep@" + ",".join(map(repr, taus))
-    elif steps:
-        own = "multistep" if spec.sampler == ONE_STEP else spec.sampler.partition(":")[0]
-        sampler = f"{own}:{steps}"
-    return parse(sampler or spec.sampler, spec.diffusion, own=spec.sampler, time_points=spec.time_points)
 
 
 def save_model(folder: Path, spec: ModelSpec, weights: dict[str, Tensor]) -> None:
@@ -177,8 +159,8 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], source: Path | 
 
 
 def spec_to_dict(spec: ModelSpec) -> dict[str, Any]:
-    """Return a spec as JSON values."""
-    return to_dict(spec)
+    """Return a spec as JSON values, its sampler as text."""
+    return to_dict(spec) | {"sampler": text_of(spec.sampler)}
 
 
 def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
@@ -186,11 +168,13 @@ def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
     c, h, w = values["shape"]
     if not all(isinstance(side, int) for side in (c, h, w)) or not isinstance(values["sampler"], str):
         raise TypeError(f"shape {values['shape']!r}, sampler {values['sampler']!r}")
+    diffusion = from_dict(Diffusion, values["diffusion"])
+    time_points = tuple(tuple(points) for points in values["time_points"])
     return ModelSpec(
         network=choice_from_dict(Network, values["network"]),
-        diffusion=from_dict(Diffusion, values["diffusion"]),
+        diffusion=diffusion,
         shape=(c, h, w),
         class_names=tuple(values["class_names"]),
-        time_points=tuple(tuple(points) for points in values["time_points"]),
-        sampler=values["sampler"],
+        time_points=time_points,
+        sampler=parse(values["sampler"], diffusion, time_points=time_points),
     )

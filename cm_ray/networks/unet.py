@@ -186,20 +186,19 @@ def check_fits(config: Architecture, shape: tuple[int, int, int]) -> None:
     if not family_of(config).first_mult:
         widths.insert(0, config.channels)
     rules: list[tuple[Any, str]] = [
-        (config.channel_mult, "--network.channel-mult needs at least one level"),
-        (height == width, f"the images are {height}x{width}; square ones are needed, see --data.size"),
+        (height == width, f"the images are {height}x{width}; square ones are needed, see data.size"),
         (
             height % halvings == 0,
             f"images of {height} pixels cannot be halved {len(config.channel_mult) - 1} times; "
-            "give fewer levels in --network.channel-mult or another --data.size",
+            "give fewer levels in network.channel_mult or another data.size",
         ),
         (
             all(width % config.norm_groups == 0 for width in widths),
-            f"--network.norm-groups {config.norm_groups} does not divide the channels {widths}",
+            f"network.norm_groups {config.norm_groups} does not divide the channels {widths}",
         ),
         (
             config.head_channels == 0 or all(width % config.head_channels == 0 for width in widths),
-            f"--network.head-channels {config.head_channels} does not divide the channels {widths}",
+            f"network.head_channels {config.head_channels} does not divide the channels {widths}",
         ),
     ]
     for holds, sentence in rules:

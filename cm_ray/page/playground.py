@@ -15,14 +15,16 @@ from PIL import Image
 from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.core.samplers import Step
+from cm_ray.core.sampler_texts import text_of
+from cm_ray.core.sampling_steps import Step
 from cm_ray.core.types import Images
 from cm_ray.data.source import Pixels
 from cm_ray.data.uploads import fitted_pixels, open_upload
 from cm_ray.editing.model_edits import check_label, edit_steps, interpolation_steps, shown_before
 from cm_ray.editing.tasks import MOST_STEPS, Task, plan_edit
 from cm_ray.errors import UserError
-from cm_ray.networks.model import Model, from_uint8, sampling_of, to_uint8
+from cm_ray.networks.model import Model, from_uint8, to_uint8
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.pictures import grid_picture, to_nhwc
 
 MOST_SAMPLES = 64
@@ -77,12 +79,13 @@ class Playground:
         """Yield a grid of `count` samples after every step. steps: 0 stands for the model's own sampler."""
         _check_numbers(count, steps, seed)
         check_label(self.spec, label)
-        sampling, indices = sampling_of(self.spec, steps=steps), self._range(count)
+        sampler, indices = sampler_of(self.spec, steps=steps), self._range(count)
         labels = self._labels(indices, label)
-        made = self.model.sampling_steps(indices, seed=seed, sampling=sampling, labels=labels)
+        made = self.model.sampling_steps(indices, seed=seed, sampler=sampler, labels=labels)
+        count_of_steps = len(sampler.times(self.spec.diffusion)) - 1
         for number, step in enumerate(self._one_at_a_time(made), 1):
             picture = grid_picture(to_uint8(step.x).cpu())
-            yield Frame(picture, f"{sampling.text}: step {number} of {len(sampling.times) - 1}")
+            yield Frame(picture, f"{text_of(sampler)}: step {number} of {count_of_steps}")
 
     def between(self, seed: int, other: int, frames: int, ways: int, label: int | None) -> Iterator[Frame]:
         """Yield a grid whose rows interpolate between the samples of two seeds."""
@@ -93,9 +96,9 @@ class Playground:
             raise UserError(f"Take 1 to {MOST_SAMPLES} images in total, not {frames} times {ways}.")
         indices = self._range(ways).repeat_interleave(frames)
         alpha = torch.linspace(0, 1, frames, device=self.device).repeat(ways)
-        labels, sampling = self._labels(indices, label), sampling_of(self.spec)
+        labels, sampler = self._labels(indices, label), self.spec.sampler
         made = interpolation_steps(
-            self.model, sampling, alpha, indices=indices, seeds=(seed, other), labels=labels
+            self.model, sampler, alpha, indices=indices, seeds=(seed, other), labels=labels
         )
         for step in self._one_at_a_time(made):
             yield Frame(grid_picture(to_uint8(step.x).cpu(), columns=frames), f"seed {seed} to seed {other}")
@@ -104,11 +107,11 @@ class Playground:
         """Return a sample to edit, uint8 (h, w, c), and its class if the model has classes."""
         _check_numbers(1, 0, seed)
         check_label(self.spec, label)
-        indices, sampling = self._range(1), sampling_of(self.spec)
+        indices, sampler = self._range(1), self.spec.sampler
         labels = self._labels(indices, label)
         labels = self.model.sample_labels(indices, seed) if labels is None else labels
         *_, last = self._one_at_a_time(
-            self.model.sampling_steps(indices, seed=seed, sampling=sampling, labels=labels)
+            self.model.sampling_steps(indices, seed=seed, sampler=sampler, labels=labels)
         )
         pixels: Pixels = to_nhwc(to_uint8(last.x))[0]
         return pixels, None if labels is None else int(labels[0])

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeVar
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Method, ModelSource
 from cm_ray.core.precondition import EDM, Column
+from cm_ray.core.sampler_texts import parse
+from cm_ray.core.samplers import Heun, OneStep, Progressive, Sampler
 from cm_ray.core.times import NoiseLevels
 from cm_ray.core.weights import KarrasWeight
 from cm_ray.errors import SettingError, UserError, require
@@ -29,7 +31,6 @@ from cm_ray.recipes.sections import (
     RAdam,
     TrackingSettings,
 )
-from cm_ray.sampling.text import ONE_STEP, parse
 from cm_ray.settings import tree
 from cm_ray.settings.tree import INLINE
 
@@ -101,14 +102,14 @@ class Recipe:
         """The noise levels and the preconditioning of the trained model."""
         return Diffusion.of(self.noise, self.column, self.method.boundary)
 
-    def own_sampler(self, steps: int = 0) -> str:
-        """Return the text of the sampler that the trained model is made for.
+    def own_sampler(self, steps: int = 0) -> Sampler:
+        """Return the sampler that the trained model is made for.
 
         steps: of method pd, the sampling steps of a round; 0: of the last.
         """
         if self.method.halving is not None:
-            return f"pd:{steps or self.method.halving.s0}"
-        return "heun:18" if self.diffusion.denoiser else ONE_STEP
+            return Progressive(steps or self.method.halving.s0)
+        return Heun(steps=18) if self.diffusion.denoiser else OneStep()
 
     @property
     def teacher(self) -> ModelSource | None:

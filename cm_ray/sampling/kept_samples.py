@@ -13,18 +13,7 @@ from cm_ray.data.shard_writer import shard_name
 from cm_ray.data.shards import Manifest, write_shard
 from cm_ray.networks.model import ModelSpec
 from cm_ray.sampling.pictures import save_arrays
-from cm_ray.sampling.text import Sampling
 from cm_ray.storage.files import folder_written_aside
-
-_LONGEST = 100  # file systems take 255 characters, and files are written aside under longer names
-
-
-def file_name(sampling: Sampling) -> str:
-    """Return the sampler as a file's name; of many time points, the first ones and a digest of all."""
-    name = sampling.file_name
-    if len(name) <= _LONGEST:
-        return name
-    return f"{name[: _LONGEST - 20]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def keep_samples(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cm_ray.core.samplers import Sampler
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, to_uint8
-from cm_ray.sampling.text import Sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,7 @@ class Request:
 
     count: int
     seed: int
-    sampling: Sampling
+    sampler: Sampler
     first: int = 0
     label: int | None = None
     """Class of all samples; None draws them."""
@@ -39,7 +39,7 @@ def sample_unit(model: Model, request: Request, first: int, count: int) -> Tenso
     device = next(model.parameters()).device
     indices = torch.arange(first, first + count, device=device)
     labels = None if request.label is None else torch.full_like(indices, request.label)
-    images = model.sample(indices, seed=request.seed, sampling=request.sampling, labels=labels)
+    images = model.sample(indices, seed=request.seed, sampler=request.sampler, labels=labels)
     return to_uint8(images).cpu()
 
 

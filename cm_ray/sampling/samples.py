@@ -77,7 +77,8 @@ class Samples(np.ndarray):
 
     def _repr_png_(self) -> bytes | None:
         """Return the grid as a notebook shows it; none of what is no image."""
-        if self.ndim not in (3, 4) or self.shape[-1] not in (1, 3) or not self.size:
+        image = self.ndim in (3, 4) and self.shape[-1] in (1, 3) and self.dtype == np.uint8
+        if not image or not self.size:
             return None
         buffer = io.BytesIO()
         self.grid().save(buffer, format="PNG")

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cm_ray.core.sampler_texts import file_name
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import Model, ModelSpec, sampling_of, save_model
+from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.pictures import save_samples
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.scoring.evaluator import noise_distance, score_samples
@@ -100,14 +102,14 @@ class Conclusion:
         return Request(
             count=evaluation.samples or (self.data.count if self.extractor else evaluation.grid**2),
             seed=self.recipe.seed + FINAL_SEED,
-            sampling=sampling_of(self.spec, text),
+            sampler=sampler_of(self.spec, text),
             unit=evaluation.batch_size,
         )
 
     def _sample(self, generate: Generate, request: Request) -> Sampled:
         columns = self.recipe.evaluation.grid
         generated = generate(request)
-        stem = self.run.samples / f"final-{request.sampling.file_name}"
+        stem = self.run.samples / f"final-{file_name(request.sampler)}"
         grid, _ = save_samples(generated.images, stem, most=columns**2, columns=columns)
         if self.extractor is None:
             return Sampled(grid)

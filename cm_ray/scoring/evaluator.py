@@ -9,17 +9,19 @@ from pathlib import Path
 import torch
 
 from cm_ray.core.noise import Purpose, normal
+from cm_ray.core.sampler_texts import text_of
+from cm_ray.core.samplers import Sampler
 from cm_ray.metrics.extractors.extractor import Extractor, statistics_of
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.score import Score, frechet_score
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import Model, sampling_of, to_uint8
+from cm_ray.networks.model import Model, to_uint8
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import EvaluationSettings
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.pictures import save_grid
 from cm_ray.sampling.requests import Request, sample_units
-from cm_ray.sampling.text import Sampling
 from cm_ray.scoring.reference import ScoredAgainst, reference_statistics
 
 
@@ -45,26 +47,26 @@ class Evaluator:
 
     def evaluate(self, model: Model, step: int, folder: Path) -> list[Score]:
         """Write a grid by the first sampler to `folder`; return the scores of all samplers in order."""
-        samplings = [sampling_of(model.spec, text) for text in self.evaluation.samplers]
-        self._grid(model, samplings[0], folder / f"step-{step:08d}.png")
+        samplers = [sampler_of(model.spec, text) for text in self.evaluation.samplers]
+        self._grid(model, samplers[0], folder / f"step-{step:08d}.png")
         if self.extractor is None:
             return []
-        return [self._score(model, self.extractor, sampling) for sampling in samplings]
+        return [self._score(model, self.extractor, sampler) for sampler in samplers]
 
-    def _grid(self, model: Model, sampling: Sampling, path: Path) -> None:
+    def _grid(self, model: Model, sampler: Sampler, path: Path) -> None:
         request = Request(
             count=self.evaluation.grid**2,
             seed=self.seed,
-            sampling=sampling,
+            sampler=sampler,
             unit=self.evaluation.batch_size,
         )
         save_grid(torch.cat(list(sample_units(model, request))), path, columns=self.evaluation.grid)
 
-    def _score(self, model: Model, extractor: Extractor, sampling: Sampling) -> Score:
+    def _score(self, model: Model, extractor: Extractor, sampler: Sampler) -> Score:
         request = Request(
             count=self.evaluation.samples or self.data.count,
             seed=self.seed,
-            sampling=sampling,
+            sampler=sampler,
             unit=self.evaluation.batch_size,
         )
         statistics = FeatureStatistics.zero(extractor.dim)
@@ -87,8 +89,8 @@ def score_samples(
         n=samples.n,
         seed=request.seed,
         reference=fingerprint,
-        sampler=request.sampling.text,
-        nfe=request.sampling.evaluations,
+        sampler=text_of(request.sampler),
+        nfe=request.sampler.nfe,
     )
 
 

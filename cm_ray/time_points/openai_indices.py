@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 
-from cm_ray.core.times import karras_times
+from cm_ray.core.times import karras_times, turned
 from cm_ray.errors import UserError
 from cm_ray.time_points.greedy import Points, checked_points
 
@@ -50,4 +50,4 @@ def taus(
     Raises ValueError when they are not on the grid.
     """
     times = karras_times(size, t_min=t_min, t_max=t_max, rho=rho)
-    return tuple(float(times[i]) for i in reversed(checked_points(points, size)))
+    return turned(float(times[i]) for i in checked_points(points, size))

@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from cm_ray.core.samplers import Sampler
 from cm_ray.core.types import Images, Labels
 from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_upload
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Edit, Task, plan_edit
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import ModelSpec, from_uint8, sampling_of, to_uint8
-from cm_ray.sampling.text import Sampling
+from cm_ray.networks.model import ModelSpec, from_uint8, to_uint8
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 
 _BATCH, _MOST_STEPS = 256, 1000
@@ -83,7 +84,7 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
         if "index" not in table:
             raise RefusedRequest("The column index is missing; give the index of each sample.")
         indices, seed = _indices(table), int(settings["seed"])
-        sampling = _checked(self.model.spec, indices, settings)
+        sampler = _checked(self.model.spec, indices, settings)
         between = settings["task"] == "interpolate"
         if between and "alpha" not in table:
             raise RefusedRequest(
@@ -95,10 +96,10 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
 
         def make(batch: Tensor, rows: Tensor, labels: Labels | None) -> Images:
             if not between:
-                return self.model.sample(batch, seed=seed, sampling=sampling, labels=labels)
+                return self.model.sample(batch, seed=seed, sampler=sampler, labels=labels)
             share, seeds = alpha[rows.cpu()].to(batch.device), (seed, int(settings["to_seed"]))
             *_, last = interpolation_steps(
-                self.model, sampling, share, indices=batch, seeds=seeds, labels=labels
+                self.model, sampler, share, indices=batch, seeds=seeds, labels=labels
             )
             return last.x
 
@@ -196,8 +197,8 @@ def _taus(settings: dict[str, Any]) -> tuple[float, ...]:
     return tuple(float(tau) for tau in settings["taus"])
 
 
-def _checked(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -> Sampling:
-    """Return the sampling of a request. Raises RefusedRequest on an invalid one."""
+def _checked(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -> Sampler:
+    """Return the sampler of a request. Raises RefusedRequest on an invalid one."""
     _check_numbers(spec, indices, settings)
     for name in ("factor", "sigma", "resize"):
         if settings[name]:
@@ -207,7 +208,7 @@ def _checked(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -> Samp
     steps = int(settings["steps"])
     if not 0 <= steps <= _MOST_STEPS:
         raise RefusedRequest(f"steps must be 0 to {_MOST_STEPS}, not {steps}.")
-    return sampling_of(spec, steps=steps, taus=_taus(settings))
+    return sampler_of(spec, steps=steps, taus=_taus(settings))
 
 
 def _check_numbers(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cm_ray.core.multistep import TimePoints
+from cm_ray.core.sampler_texts import parse
+from cm_ray.core.samplers import Multistep
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import check_fits
 from cm_ray.recipes.recipe import Recipe
-from cm_ray.sampling.text import TimePoints, parse
 
 
 class ShapedImages(Protocol):
@@ -49,8 +51,7 @@ def _time_points(config: Recipe) -> TimePoints:
     """Return the time points of the multistep samplers that are scored: the model's own, till a search."""
     if config.diffusion.boundary == "none":
         return ()
-    samplings = [
-        parse(text, config.diffusion, own=config.own_sampler()) for text in config.evaluation.samplers
-    ]
-    first = {len(sampling.taus): sampling.taus for sampling in reversed(samplings) if sampling.taus}
+    own = config.own_sampler()
+    samplers = [parse(text, config.diffusion, own=own) for text in config.evaluation.samplers]
+    first = {each.nfe: each.taus for each in reversed(samplers) if isinstance(each, Multistep)}
     return tuple(first[count] for count in sorted(first))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cm_ray.core.methods import ModelSource
 from cm_ray.core.precondition import Column
+from cm_ray.core.samplers import Heun
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights, save_model
@@ -83,7 +84,7 @@ def _denoiser(source: ModelSource, config: Recipe, spec: ModelSpec) -> ModelSpec
     own = source.column in ("own", word_of(config.column))
     column = config.column if own else classes_of(Column)[source.column]()
     diffusion = dataclasses.replace(config.diffusion, column=column, boundary="none")
-    return dataclasses.replace(spec, diffusion=diffusion, sampler="heun:18", time_points=())
+    return dataclasses.replace(spec, diffusion=diffusion, sampler=Heun(steps=18), time_points=())
 
 
 def _check_teacher(teacher: ModelSpec, config: Recipe, spec: ModelSpec) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -45,3 +46,14 @@ def run(tmp_path_factory):
     """A finished run of four steps."""
     out = tmp_path_factory.mktemp("runs") / "digits"
     return cm.train("ict_digits", out=out, steps=4, changes=TINY, quiet=True)
+
+
+@pytest.fixture(scope="session")
+def shaken(run):
+    """The run's model with weights that are not zero anywhere: its samples differ by class."""
+    model = cm.load(run.save(run.directory.root.parent / "shaken"))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.torch_model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model

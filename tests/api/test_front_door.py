@@ -62,7 +62,8 @@ def test_the_same_call_goes_on_and_repeats_nothing(run):
         )
 
 
-def test_samples_are_the_same_in_any_number_and_take_a_class_by_name(run):
+def test_samples_are_the_same_in_any_number_and_take_a_class_by_name(shaken):
+    run = shaken
     a, b = run.sample(5, seed=3), run.sample(2, seed=3, first=3, batch_size=1)
     assert np.abs(a[3:5].astype(int) - b.astype(int)).max() <= 1
     named, numbered = run.sample(4, label="7", seed=0), run.sample(4, label=7, seed=0)
@@ -90,7 +91,8 @@ def test_samples_show_themselves_and_save_themselves(run, tmp_path):
         x.save(tmp_path / "x.txt")
 
 
-def test_edits_keep_what_is_known(run, digits):
+def test_edits_keep_what_is_known(shaken, digits):
+    run = shaken
     images, _ = digits
     mask = np.zeros((8, 8), bool)
     mask[:, :4] = True
@@ -182,6 +184,12 @@ def test_a_network_of_ones_own_by_the_trainer(tmp_path):
     assert own.sample(3, seed=0).shape == (3, 8, 8, 1)
 
 
+def error(loss, f, x, options):
+    """Return the loss on the same times and noise whenever it is called."""
+    with torch.no_grad():
+        return float(loss(f, x, generator=torch.Generator().manual_seed(0), **options).mean())
+
+
 @pytest.mark.parametrize("method", ["ct", "cd", "edm"])
 def test_a_network_of_ones_own_in_an_ordinary_loop(method, digits):
     """Ten lines: the loss falls, and samples come out."""
@@ -196,22 +204,21 @@ def test_a_network_of_ones_own_in_an_ordinary_loop(method, digits):
                 target=cm.ConstantDecay(),
                 weight=cm.InverseGap(),
             ),
-            {"total_steps": 60},
+            {"total_steps": 200},
         ),
         "cd": (cm.ConsistencyDistillation(weight=cm.InverseGap()), {"teacher": teacher}),
         "edm": (cm.Denoising(), {}),
     }[method]
     wrap = cm.Denoiser if method == "edm" else cm.Consistency
     f = wrap(Tiny(), column=cm.EDM(sigma_data=0.75))
-    optimizer = torch.optim.Adam(f.parameters(), lr=3e-3)
-    losses = []
-    for k in range(60):
+    optimizer = torch.optim.Adam(f.parameters(), lr=1e-2)
+    before = error(loss, f, x, options)
+    for k in range(200):
         batch = x[torch.randint(len(x), (32,))]
         value = loss(f, batch, step=k, **options).mean()
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        losses.append(float(value))
-    assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:20])
+    assert error(loss, f, x, options) < 0.95 * before
     sampler = cm.Heun(steps=4) if method == "edm" else cm.Multistep(taus=(0.8,))
     assert cm.sample(f, torch.randn(4, 1, 8, 8), sampler).shape == (4, 1, 8, 8)

@@ -3,6 +3,7 @@
 import torch
 
 from cm_ray import recipes
+from cm_ray.core.samplers import Heun
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.settings.tree import override
 
@@ -22,7 +23,7 @@ def save_teacher(folder):
         diffusion=config.diffusion,
         shape=(1, 8, 8),
         class_names=tuple("0123456789"),
-        sampler="heun:18",
+        sampler=Heun(steps=18),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

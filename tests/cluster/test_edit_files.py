@@ -13,13 +13,15 @@ from cm_ray.cluster.editing.edit_plan import plan_request
 from cm_ray.command_line.settings.edit import Editing
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal
+from cm_ray.core.samplers import Heun
 from cm_ray.editing.files import edit_unit
 from cm_ray.editing.model_edits import edited
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
+from cm_ray.networks.model import from_uint8, to_uint8
 from cm_ray.recipes.measuring import ActorSettings
+from cm_ray.sampling.asked import sampler_of
 from tests.cluster.tiny import NETWORK, save_tiny
 
 CONDITIONAL = replace(NETWORK, conditional=True)
@@ -136,7 +138,7 @@ def test_ways_between_two_seeds(model_folder, tmp_path):
     model = load_model(model_folder)
     for seed, frame in ((3, 0), (4, 4)):
         ends = model.sample(
-            torch.arange(2), seed=seed, sampling=sampling_of(model.spec), labels=torch.tensor([7, 7])
+            torch.arange(2), seed=seed, sampler=sampler_of(model.spec), labels=torch.tensor([7, 7])
         )
         for way in (0, 1):
             difference = read(paths[5 * way + frame]).int() - to_uint8(ends[way : way + 1]).int()
@@ -326,7 +328,7 @@ class TestBadInput:
             run(model_folder, "stroke", tmp_path, image=tmp_path / "empty")
 
     def test_models(self, tmp_path, image, mask):
-        denoiser = save_tiny(tmp_path / "d", diffusion=Diffusion(boundary="none"), sampler="heun:2")
+        denoiser = save_tiny(tmp_path / "d", diffusion=Diffusion(boundary="none"), sampler=Heun(steps=2))
         with pytest.raises(UserError, match="this is a diffusion model: it can denoise"):
             run(denoiser, "inpaint", tmp_path, image=image, mask=mask)
         plain = save_tiny(tmp_path / "u")

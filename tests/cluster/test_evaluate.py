@@ -22,6 +22,8 @@ from cm_ray.cluster.pool.reference import name_of, run_of, yardstick
 from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.sampler_texts import file_name, parse, text_of
+from cm_ray.core.samplers import Heun
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.data.source import ReadOptions
@@ -32,8 +34,6 @@ from cm_ray.metrics.score import KINDS, Score
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.kept_samples import file_name
-from cm_ray.sampling.text import parse
 from cm_ray.scoring.evaluator import Evaluator
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
@@ -132,7 +132,7 @@ def requests(monkeypatch):
         for place, gathered in generate_all(self, model, requests, wanted, progress):
             if not grid and len(made) >= made.most:
                 raise Killed
-            made.extend([] if grid else [(requests[place].sampling.text, requests[place].first)])
+            made.extend([] if grid else [(text_of(requests[place].sampler), requests[place].first)])
             yield place, gathered
 
     monkeypatch.setattr(SamplerPool, "generate_all", watched)
@@ -527,7 +527,7 @@ class TestBadSettings:
 
     def test_a_diffusion_model_is_not_sampled_as_a_consistency_model(self, tmp_path):
         diffusion = Diffusion(boundary="none")
-        model = save_tiny(tmp_path / "edm", diffusion=diffusion, sampler="heun:18")
+        model = save_tiny(tmp_path / "edm", diffusion=diffusion, sampler=Heun(steps=18))
         refused("one-step is for consistency models", model, tmp_path, samplers=("one-step",))
 
     def test_a_source_that_is_nothing(self, tmp_path, monkeypatch):

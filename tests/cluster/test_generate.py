@@ -18,8 +18,8 @@ from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.extractor import statistics_of
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import sampling_of
 from cm_ray.recipes.measuring import ActorSettings
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.requests import Request, sample_all
 from tests.cluster.tiny import save_tiny
 
@@ -34,8 +34,8 @@ def model_folder(tmp_path_factory):
 
 
 def request(model_folder, sampler="multistep@2.0", **changes):
-    sampling = sampling_of(load_model(model_folder).spec, sampler)
-    return Request(**({"count": 100, "seed": 3, "sampling": sampling, "unit": 16} | changes))
+    sampler = sampler_of(load_model(model_folder).spec, sampler)
+    return Request(**({"count": 100, "seed": 3, "sampler": sampler, "unit": 16} | changes))
 
 
 def same(a, b):

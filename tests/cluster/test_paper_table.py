@@ -8,6 +8,7 @@ from cm_ray.cluster import paper_table
 from cm_ray.cluster.paper_table import METHODS, Table, make_table
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.command_line.options import parse_changes
+from cm_ray.core.sampler_texts import text_of
 from cm_ray.errors import UserError
 from cm_ray.tracking.store import calling_mlflow, open_client
 
@@ -40,7 +41,7 @@ def test_a_table_goes_on_where_it_was_stopped(methods, ray_cluster, tmp_path, mo
     def counted(self, model, request, *wanted):
         if len(done) == 7:
             raise Killed
-        done.append((model.source, request.sampling.text))
+        done.append((model.source, text_of(request.sampler)))
         return generate(self, model, request, *wanted)
 
     train, trained = paper_table.train, []

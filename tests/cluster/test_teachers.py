@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from cm_ray import recipes
 from cm_ray.core.precondition import VE, VP
+from cm_ray.core.samplers import Heun
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.runs.directory import RunDirectory
@@ -41,7 +42,7 @@ def spec_of(settings, **changes):
 def denoiser(settings, **changes):
     diffusion = dataclasses.replace(settings.diffusion, boundary="none", **changes)
     torch.manual_seed(1)
-    return Model(spec_of(settings, diffusion=diffusion, sampler="heun:18"))
+    return Model(spec_of(settings, diffusion=diffusion, sampler=Heun(steps=18)))
 
 
 def saved(folder, model):

@@ -27,6 +27,7 @@ from cm_ray.cluster.time_points.point_scores import WANTED, Kept, resampled_mean
 from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Denoising
+from cm_ray.core.sampler_texts import text_of
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
 from cm_ray.metrics.estimate import infinitesimal_jackknife
@@ -37,11 +38,12 @@ from cm_ray.metrics.score import Score
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.architectures import ADM
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import Model, ModelSpec, sampling_of, save_model
+from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.recipes.measuring import ActorSettings
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.time_points.openai_indices import read_ts
@@ -122,7 +124,7 @@ def requests_made(monkeypatch):
     def counted(self, model, requests, wanted, progress=None):
         for place, gathered in generate_all(self, model, requests, wanted, progress):
             if "features" in wanted:
-                made.append((requests[place].sampling.text, requests[place].first, requests[place].seed))
+                made.append((text_of(requests[place].sampler), requests[place].first, requests[place].seed))
             yield place, gathered
 
     monkeypatch.setattr(SamplerPool, "generate_all", counted)
@@ -144,7 +146,7 @@ def test_the_points_are_the_best_of_all_that_was_evaluated(warm, run, requests_m
     assert Score.from_row(two["score"]).name == "FD-digits-320"
     assert two["score"]["key"]["seed"] == 3  # not the noise that it was chosen on
     assert two["score"]["error"] > 0
-    assert two["karras_taus"] == list(sampling_of(load_model(run.model).spec, "multistep@2.52").taus)
+    assert two["karras_taus"] == list(sampler_of(load_model(run.model).spec, "multistep@2.52").taus)
     gap = two["over_karras"]
     assert gap["mean"] == pytest.approx(two["score"]["value"] - two["karras_value"])
     assert 0 < gap["error"] < 2 * two["score"]["error"]
@@ -169,8 +171,8 @@ def exhaustive_curve(run, samples):
     reference = FrechetReference.of(FeatureStatistics.of(extractor.features(load_digits_images()[0])))
     times, curve = karras_times(10), {}
     for i in range(1, 9):
-        sampling = sampling_of(model.spec, taus=(float(times[i]),))
-        request = Request(count=samples, seed=100, sampling=sampling, unit=250)
+        sampler = sampler_of(model.spec, taus=(float(times[i]),))
+        request = Request(count=samples, seed=100, sampler=sampler, unit=250)
         features = torch.cat([extractor.features(images) for images in sample_units(model, request)])
         curve[i] = frechet_influence(features, reference)
     return curve
@@ -201,7 +203,7 @@ def test_the_model_samples_by_its_points_from_then_on(warm, run, capsys, monkeyp
     taus = [tuple(one["kept"]) for one in result(found)["chosen"]]
     spec = load_model(run.model).spec
     assert spec.time_points == tuple(taus[1:])
-    assert [sampling_of(spec, steps=k).taus for k in (1, 2, 3)] == taus
+    assert [sampler_of(spec, steps=k).taus for k in (1, 2, 3)] == taus
     assert model_digest(run.model) != before
 
     monkeypatch.chdir(run.root)
@@ -505,7 +507,7 @@ def test_what_is_registered_is_left_alone_when_nothing_is_tracked(run, registere
 
 
 def test_what_other_devices_made_is_not_remembered(run, tmp_path):
-    request = Request(count=9, seed=0, sampling=sampling_of(load_model(run.model).spec))
+    request = Request(count=9, seed=0, sampler=sampler_of(load_model(run.model).spec))
     model, extractor = MagicMock(digest="d"), open_extractor("digits")
     files = {
         Remembered(SimpleNamespace(kind=kind), model, extractor, WANTED, tmp_path).file(request)

@@ -7,6 +7,7 @@ from cm_ray import recipes
 from cm_ray.cluster.runtime.connect import node_resources, plan
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.cluster.training.workers import Task, fit
+from cm_ray.core.samplers import Progressive
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.runs.checkpoint import CheckpointStore
@@ -73,7 +74,7 @@ def test_one_and_two_workers_agree_and_leave_a_whole_run_directory(preset, ray_c
     if preset == "pd_digits":
         for run in runs:
             kept = {folder.name: load_model(folder).spec.sampler for folder in run.rounds.iterdir()}
-            assert kept == {str(n): f"pd:{n}" for n in (16, 8, 4, 2, 1)}
+            assert kept == {str(n): Progressive(n) for n in (16, 8, 4, 2, 1)}
 
 
 def test_a_loss_that_is_not_finite_is_told_once(ray_cluster, tmp_path):

@@ -10,18 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import erf
 
-from cm_ray.core.proposals import (
-    GridPairs,
-    LognormalProposal,
-    LognormalTimes,
-    TunedPairs,
-    UniformProposal,
-)
-from cm_ray.core.schedules import AdaptiveScales, ConstantScales
-from cm_ray.core.times import karras_times
+from cm_ray.core import proposals
+from cm_ray.core.proposals import Grid, Lognormal, LognormalIntervals, Tuned, UniformIntervals
+from cm_ray.core.schedules import Adaptive, Constant
+from cm_ray.core.times import NoiseLevels, karras_times
 
 UNIFORMS = torch.rand(100_000, generator=torch.Generator().manual_seed(0))
 ENDS = torch.tensor([1e-10, 0.5, 1 - 2.0**-24])
+LEVELS = NoiseLevels()
 
 
 def ict_probabilities(times):
@@ -30,7 +26,7 @@ def ict_probabilities(times):
 
 
 def test_the_uniform_proposal_takes_all_intervals_alike():
-    counts = torch.bincount(UniformProposal()(karras_times(9), UNIFORMS), minlength=8)
+    counts = torch.bincount(UniformIntervals()(karras_times(9), UNIFORMS), minlength=8)
     assert len(counts) == 8
     assert stats.chisquare(counts.numpy()).pvalue > 0.01
 
@@ -38,14 +34,14 @@ def test_the_uniform_proposal_takes_all_intervals_alike():
 @pytest.mark.parametrize("n", [2, 11, 151, 1281])
 def test_the_lognormal_proposal_has_icts_probabilities(n):
     times = karras_times(n)
-    probabilities = LognormalProposal().probabilities(times).numpy()
+    probabilities = LognormalIntervals().probabilities(times).numpy()
     np.testing.assert_allclose(probabilities, ict_probabilities(times), rtol=1e-9)
     assert probabilities.sum() == pytest.approx(1)
 
 
 def test_the_lognormal_proposal_draws_by_its_probabilities():
     times = karras_times(11)
-    counts = torch.bincount(LognormalProposal()(times, UNIFORMS), minlength=10).numpy()
+    counts = torch.bincount(LognormalIntervals()(times, UNIFORMS), minlength=10).numpy()
     assert stats.chisquare(counts, len(UNIFORMS) * ict_probabilities(times)).pvalue > 0.01
 
 
@@ -53,12 +49,12 @@ def test_the_lognormal_proposal_draws_by_its_probabilities():
 @settings(max_examples=60, deadline=None)
 def test_the_lognormal_proposal_inverts_its_distribution(n, uniform):
     times = karras_times(n)
-    index = int(LognormalProposal()(times, torch.tensor([uniform], dtype=torch.float64)))
+    index = int(LognormalIntervals()(times, torch.tensor([uniform], dtype=torch.float64)))
     below = np.concatenate([[0.0], ict_probabilities(times).cumsum()])
     assert below[index] - 1e-12 <= uniform <= below[index + 1] + 1e-12
 
 
-@pytest.mark.parametrize("proposal", [UniformProposal(), LognormalProposal()])
+@pytest.mark.parametrize("proposal", [UniformIntervals(), LognormalIntervals()])
 @pytest.mark.parametrize("n", [2, 3, 11, 1281])
 def test_proposals_stay_on_the_grid(proposal, n):
     index = proposal(karras_times(n), torch.cat([ENDS, torch.tensor([0.0, 1.0])]))
@@ -66,14 +62,14 @@ def test_proposals_stay_on_the_grid(proposal, n):
     assert index.max() <= n - 2
 
 
-@pytest.mark.parametrize("proposal", [UniformProposal(), LognormalProposal()])
+@pytest.mark.parametrize("proposal", [UniformIntervals(), LognormalIntervals()])
 def test_grid_pairs_are_neighbours_on_the_grid_of_the_step(proposal):
-    pairs = GridPairs(AdaptiveScales(2, 20, 100), proposal)
+    pairs = Grid(Adaptive(2, 20), proposal)
     for step in (0, 37, 100):
-        n = AdaptiveScales(2, 20, 100)(step)
-        assert pairs.gauges(step) == {"num_scales": n}
+        n = Adaptive(2, 20)(step, 100)
+        assert pairs.gauges(step, 100) == {"num_scales": n}
         grid = karras_times(n).float()
-        t, s = pairs(step, UNIFORMS[:5000])
+        t, s = pairs(UNIFORMS[:5000], step, 100, LEVELS)
         assert t.dtype == s.dtype == torch.float32
         index = torch.searchsorted(grid, s)
         assert torch.equal(grid[index], s)
@@ -81,13 +77,13 @@ def test_grid_pairs_are_neighbours_on_the_grid_of_the_step(proposal):
 
 
 def test_grid_pairs_keep_their_ends():
-    t, s = GridPairs(ConstantScales(2), UniformProposal(), t_min=0.01, t_max=50.0)(0, UNIFORMS[:3])
+    t, s = Grid(Constant(n=2), UniformIntervals())(UNIFORMS[:3], 0, 1, NoiseLevels(t_min=0.01, t_max=50.0))
     assert t.tolist() == [50.0] * 3
     assert torch.equal(s, torch.full((3,), 0.01))
 
 
 def test_lognormal_times_follow_the_truncated_law_of_edm():
-    t, s = LognormalTimes(-1.2, 1.2, t_min=0.05, t_max=5.0)(0, UNIFORMS)
+    t, s = Lognormal(-1.2, 1.2)(UNIFORMS, 0, 1, NoiseLevels(t_min=0.05, t_max=5.0))
     low, high = ((math.log(end) + 1.2) / 1.2 for end in (0.05, 5.0))
     law = stats.truncnorm(low, high, loc=-1.2, scale=1.2)
     assert stats.kstest(t.double().log().numpy(), law.cdf).pvalue > 0.01
@@ -99,20 +95,23 @@ def test_lognormal_times_follow_the_truncated_law_of_edm():
 @given(st.floats(-3, 2), st.floats(0.3, 3), st.sampled_from([0.002, 0.01, 0.5]), st.sampled_from([1.0, 80.0]))
 @settings(max_examples=60, deadline=None)
 def test_lognormal_times_stay_between_their_ends(p_mean, p_std, t_min, t_max):
-    t, _ = LognormalTimes(p_mean, p_std, t_min, t_max)(0, torch.cat([ENDS, UNIFORMS[:100]]))
+    levels = NoiseLevels(t_min=t_min, t_max=t_max)
+    t, _ = Lognormal(p_mean, p_std)(torch.cat([ENDS, UNIFORMS[:100]]), 0, 1, levels)
     assert t.dtype == torch.float32
     assert (t >= torch.tensor(t_min)).all()
     assert (t <= torch.tensor(t_max)).all()
 
 
-class FixedTimes(LognormalTimes):
-    def __call__(self, step, uniforms):
-        return uniforms, torch.zeros_like(uniforms)
+ECT = Tuned(q=2.0, k=8.0, b=1.0, stages=8)
 
 
-ECT = TunedPairs(FixedTimes(), q=2.0, k_factor=8.0, b=1.0, stages=8, total_steps=800)
+@pytest.fixture
+def times_are_given(monkeypatch):
+    """The uniform numbers stand for the times themselves, so that s can be computed by hand."""
+    monkeypatch.setattr(proposals, "_lognormal", lambda mean, std, uniforms, levels: uniforms)
 
 
+@pytest.mark.usefixtures("times_are_given")
 @pytest.mark.parametrize(
     ("step", "t", "s"),
     [
@@ -128,24 +127,26 @@ ECT = TunedPairs(FixedTimes(), q=2.0, k_factor=8.0, b=1.0, stages=8, total_steps
     ],
 )
 def test_tuned_pairs_are_ects_by_hand(step, t, s):
-    t_out, s_out = ECT(step, torch.tensor([t]))
+    t_out, s_out = ECT(torch.tensor([t]), step, 800, LEVELS)
     assert float(t_out) == pytest.approx(t)
     assert float(s_out) == pytest.approx(s, rel=2e-6)
 
 
 def test_stages_of_tuned_pairs_are_of_equal_length():
-    assert [ECT.stage(k) for k in (0, 99, 100, 699, 700, 799, 800, 10**6)] == [0, 0, 1, 6, 7, 7, 7, 7]
-    assert ECT.gauges(250) == {"stage": 2}
+    assert [ECT.stage(k, 800) for k in (0, 99, 100, 699, 700, 799, 800, 10**6)] == [0, 0, 1, 6, 7, 7, 7, 7]
+    assert ECT.gauges(250, 800) == {"stage": 2}
 
 
 @pytest.mark.parametrize("q", [2.0, 4.0, 256.0])
 def test_tuned_pairs_come_nearer_in_stages_and_stay_above_t_min(q):
-    pairs = TunedPairs(LognormalTimes(-1.1, 2.0), q=q, k_factor=8.0, b=1.0, stages=4, total_steps=4)
+    pairs = Tuned(-1.1, 2.0, q=q, k=8.0, b=1.0, stages=4)
     before = torch.zeros(1000)
     for step in range(4):
-        t, s = pairs(step, UNIFORMS[:1000])
+        t, s = pairs(UNIFORMS[:1000], step, 4, LEVELS)
         assert (s >= torch.tensor(0.002)).all()
+        assert (s[t > 0.0021] < t[t > 0.0021]).all(), "equal times train nothing"
         assert (s <= t).all()
         assert (s >= before).all()
         before = s
-    torch.testing.assert_close(s, (t * (1 - (1 + 8 * torch.sigmoid(-t)) / q**4)).clamp(min=0.002))
+    ratio = (1 - (1 + 8 * torch.sigmoid(-t)) / q**4).clamp(max=0.999)
+    torch.testing.assert_close(s, (t * ratio).clamp(min=0.002))

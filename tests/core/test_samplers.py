@@ -1,323 +1,260 @@
-"""Samplers converge at their orders, draw from the data's law, and keep the interface's promises."""
+"""Samplers as settings: times, NFE, what they refuse; sampling with a function of one's own."""
 
-import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.integrate import solve_ivp
+from torch import nn
 
-from cm_ray.core.samplers import Churn, clipped, dpm_solver_2, euler, euler_ancestral, heun, multistep
-from cm_ray.core.solvers import data_denoiser
-from cm_ray.core.times import karras_times
-from tests.core.gaussian import Gaussian, Mixture, full, normals, order
+from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.precondition import EDM
+from cm_ray.core.samplers import (
+    DPM2,
+    Ancestral,
+    Euler,
+    Heun,
+    Multistep,
+    OneStep,
+    Progressive,
+    Sampler,
+    sample,
+)
+from cm_ray.core.sampling_steps import Churn, dpm_solver_2, euler, euler_ancestral, heun, multistep
+from cm_ray.core.times import NoiseLevels, karras_times, turned
+from cm_ray.errors import SettingError, UserError
+from cm_ray.settings.choices import classes_of
+from tests.core.gaussian import Gaussian, full, normals
 
-DATA = Gaussian(0.3, 0.5)
-
-
-def churned(denoise, noise, times):
-    return heun(denoise, noise, times, churn=Churn(s_churn=30.0, s_noise=1.0))
-
-
-ODE = [(euler, 1), (heun, 2), (dpm_solver_2, 2)]
-SAMPLERS = [multistep, euler, heun, churned, dpm_solver_2, euler_ancestral]
-
-
-class Noise:
-    """Normal images by index, and a record of the indices asked for."""
-
-    def __init__(self, *shape, rows=slice(None)):
-        self.shape, self.rows, self.asked = shape, rows, []
-
-    def __call__(self, index):
-        self.asked.append(index)
-        return normals(index, *self.shape)[self.rows]
+DATA, LEVELS = Gaussian(0.3, 0.2), NoiseLevels()
+CONSISTENCY = [OneStep(), Multistep(), Multistep((2.0, 0.8))]
+DENOISERS = [Euler(40), Heun(), Heun(5, s_churn=2.0), DPM2(10), Ancestral(7), Progressive(4)]
 
 
 class Counted:
-    """A denoiser that counts its evaluations."""
+    """A map with a `diffusion` that counts its evaluations."""
 
-    def __init__(self, denoise):
-        self.denoise, self.times = denoise, []
+    def __init__(self, function, diffusion):
+        self.function, self.diffusion, self.times, self.labels = function, diffusion, [], []
 
-    def __call__(self, x_t, t):
-        assert t.shape == (len(x_t),)
+    def __call__(self, x_t, t, *labels):
         self.times.append(float(t[0]))
-        return self.denoise(x_t, t)
+        self.labels += labels
+        return self.function(x_t, t)
 
 
-def final(steps):
-    *_, step = steps
-    return step.x
+def of_kind(sampler):
+    if sampler.for_denoisers:
+        return Counted(DATA.denoise, Diffusion(boundary="none"))
+    return Counted(DATA.consistency(), Diffusion())
 
 
-def grid(steps, *, to_zero=False):
-    """The times of `steps` steps; to zero, as in EDM, the last one from t_min."""
-    return [0.0, *karras_times(steps).tolist()] if to_zero else karras_times(steps + 1).tolist()
+def seeded(seed=5):
+    return torch.Generator().manual_seed(seed)
 
 
-# Convergence
+def test_all_samplers_have_words():
+    assert {word: kind.__name__ for word, kind in classes_of(Sampler).items()} == {
+        "one-step": "OneStep",
+        "multistep": "Multistep",
+        "euler": "Euler",
+        "ancestral": "Ancestral",
+        "pd": "Progressive",
+        "dpm2": "DPM2",
+        "heun": "Heun",
+    }
 
 
-@pytest.mark.parametrize(("sampler", "p"), ODE)
-def test_ode_samplers_converge_to_the_closed_form_at_their_orders(sampler, p):
-    """From t_max to t_min in n steps on the Karras grid: a global error."""
-    counts, z = [32, 64, 128, 256], normals(0, 64, 1, 1, 1)
-    exact = DATA.flow(80 * z, full(z, 80.0), full(z, 0.002))
-    errors = [(final(sampler(DATA.denoise, lambda i: z, grid(n))) - exact).abs().max() for n in counts]
-    assert order(counts, errors) == pytest.approx(p, abs=0.3)
-    assert errors[-1] < 0.02**p
-
-
-@pytest.mark.parametrize("sampler", [heun, dpm_solver_2])
-def test_ode_samplers_agree_with_scipy_on_a_mixture(sampler):
-    data, z = Mixture(), normals(1, 16, 1, 1, 1)
-
-    def oracle(t, x):
-        """-t times the score, by autograd of the density."""
-        x = torch.tensor(x).requires_grad_()
-        density = data.log_density(x.reshape(-1, 1, 1, 1), torch.full((len(x),), t, dtype=torch.float64))
-        return (-t * torch.autograd.grad(density.sum(), x)[0]).numpy()
-
-    solution = solve_ivp(oracle, (80, 0.002), 80 * z.flatten().numpy(), rtol=1e-10, atol=1e-12).y[:, -1]
-    sample = final(sampler(data.denoise, lambda i: z, grid(1000)))
-    np.testing.assert_allclose(sample.flatten().numpy(), solution, atol=2e-5)
-    quantiles = data.cdf(80 * z.flatten().numpy(), 80.0)
-    np.testing.assert_allclose(data.cdf(solution, 0.002), quantiles, atol=1e-8)
-
-
-def exact_variance(sampler, steps):
-    """The variance of a sampler's pixels for data around 0, where they are sums of a_i noise(i).
-
-    Row j of the batch gets noise(j) = 1 and no other, and so ends as a_j. The first is raised to begin with
-    the variance of p_t at t_max.
-    """
-    data, count = Gaussian(0.0, 0.5), steps + 1
-    units = torch.eye(count, dtype=torch.float64)
-    units[0, 0] = math.hypot(80, data.sigma) / 80
-    return (
-        final(sampler(data.denoise, lambda i: units[i].reshape(count, 1, 1, 1), grid(steps))).square().sum()
-    )
-
-
-@pytest.mark.parametrize(("sampler", "p"), [*ODE, (euler_ancestral, 1), (churned, 2)])
-def test_the_variance_of_samples_converges_to_the_datas_at_the_samplers_order(sampler, p):
-    counts, exact = [64, 128, 256, 512], 0.5**2 + 0.002**2
-    errors = [(exact_variance(sampler, n) - exact).abs() / exact for n in counts]
-    assert order(counts, errors) == pytest.approx(p, abs=0.3)
-    assert errors[-1] < 0.03**p
-
-
-# Laws
-
-
-@pytest.mark.parametrize("taus", [(), (0.8,), (0.1, 0.5, 2.0, 10.0)])
-def test_multistep_samples_are_the_datas(taus):
-    f = DATA.consistency()
-    sample = final(multistep(f, Noise(4000, 1, 1, 1), (0.002, *taus, 80.0)))
-    assert DATA.p_value(sample, 0.002) > 0.01
-
-
-@pytest.mark.parametrize("sampler", [euler, heun, churned, dpm_solver_2, euler_ancestral])
-def test_samples_of_many_steps_are_the_datas(sampler):
-    sample = final(sampler(DATA.denoise, Noise(4000, 1, 1, 1), grid(400)))
-    assert DATA.p_value(sample, 0.002) > 0.01
-
-
-@pytest.mark.parametrize("sampler", [churned, euler_ancestral])
-def test_stochastic_samplers_have_the_law_of_every_time_on_their_way(sampler):
-    for step in itertools.islice(sampler(DATA.denoise, Noise(4000, 1, 1, 1), grid(400)), 40, 400, 90):
-        assert DATA.p_value(step.x, step.t) > 0.01
-
-
-def test_the_test_of_laws_finds_a_sampler_of_too_few_steps():
-    sample = final(euler_ancestral(DATA.denoise, Noise(4000, 1, 1, 1), grid(5)))
-    assert DATA.p_value(sample, 0.002) < 1e-4
-
-
-# Consistency sampling
-
-
-def test_multistep_adds_noise_to_the_level_of_the_time_point():
-    """tau^2 - t_min^2 of variance, as the last answer has t_min^2 already."""
-    seen, noise = [], Noise(3, 1, 2, 2)
-
-    def f(x_t, t):
-        seen.append((x_t, t.tolist()))
-        return torch.sign(x_t)
-
-    steps = list(multistep(f, noise, (0.002, 0.5, 7.0, 80.0)))
-    (first, at_first), (second, at_second), (third, at_third) = seen
-    assert torch.equal(first, 80.0 * normals(0, 3, 1, 2, 2))
-    torch.testing.assert_close(second, torch.sign(first) + math.sqrt(49 - 0.002**2) * normals(1, 3, 1, 2, 2))
-    torch.testing.assert_close(
-        third, torch.sign(second) + math.sqrt(0.25 - 0.002**2) * normals(2, 3, 1, 2, 2)
-    )
-    assert [at_first, at_second, at_third] == [[80.0] * 3, [7.0] * 3, [0.5] * 3]
-    assert [step.t for step in steps] == [0.002] * 3
-    assert torch.equal(steps[-1].x, torch.sign(third))
-
-
-def test_one_step_generation_is_one_answer_at_t_max():
-    z = normals(0, 3, 1, 2, 2)
-    (step,) = multistep(DATA.consistency(), lambda i: z, (0.002, 80.0))
-    assert torch.equal(step.x, DATA.consistency()(80 * z, full(z, 80.0)))
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_clipping_bounds_the_estimates_for_sampling(sampler):
-    loud = clipped(lambda x_t, t: 5 * torch.sign(x_t))
-    assert loud(normals(0, 2, 1, 3, 3), torch.ones(2)).abs().max() == 1
-    sample = final(sampler(loud, Noise(2, 1, 3, 3), grid(6, to_zero=sampler is not multistep)))
-    assert sample.abs().max() <= 1
-
-
-# EDM's algorithms
-
-
-@pytest.mark.parametrize("sampler", [heun, churned, dpm_solver_2])
-@pytest.mark.parametrize("n", [1, 2, 18])
-def test_second_order_samplers_evaluate_twice_a_step_but_for_the_one_to_zero(sampler, n):
-    to_zero, to_t_min = Counted(DATA.denoise), Counted(DATA.denoise)
-    final(sampler(to_zero, Noise(2, 1, 1, 1), grid(n, to_zero=True) if n > 1 else [0.0, 80.0]))
-    final(sampler(to_t_min, Noise(2, 1, 1, 1), grid(n)))
-    assert len(to_zero.times) == 2 * n - 1
-    assert len(to_t_min.times) == 2 * n
-
-
-def test_eighteen_steps_of_heun_are_35_evaluations():
-    """Karras et al. 2022, table 2: CIFAR-10."""
-    counted = Counted(DATA.denoise)
-    final(heun(counted, Noise(2, 1, 1, 1), grid(18, to_zero=True)))
-    assert len(counted.times) == 35
-    assert counted.times[0] == 80.0
-    assert counted.times[-1] == 0.002
-
-
-@pytest.mark.parametrize("sampler", [euler, euler_ancestral, multistep])
-def test_first_order_samplers_evaluate_once_a_step(sampler):
-    counted, times = Counted(DATA.denoise), grid(7)
-    final(sampler(counted, Noise(2, 1, 1, 1), times))
-    assert counted.times == times[:0:-1]
-
-
-def test_dpm_solver_2_evaluates_at_geometric_means():
-    counted = Counted(DATA.denoise)
-    final(dpm_solver_2(counted, Noise(2, 1, 1, 1), [1.0, 4.0, 16.0]))
-    assert counted.times == [16.0, 8.0, 4.0, 2.0]
-
-
-def test_churn_is_capped_and_only_inside_its_interval():
-    raised = Churn(s_churn=40.0, s_min=0.05, s_max=50.0).raised
-    assert raised(1.0, 18) == pytest.approx(math.sqrt(2))  # 40/18 would be 2.2
-    assert raised(1.0, 400) == pytest.approx(1.1)
-    assert raised(0.05, 400) == pytest.approx(0.055)
-    assert raised(50.0, 400) == pytest.approx(55)
-    assert [raised(t, 18) for t in (0.002, 0.0499, 50.1, 80.0)] == [0.002, 0.0499, 50.1, 80.0]
-    assert Churn().raised(1.0, 18) == 1.0
-
-
-def test_churn_raises_the_noise_to_the_level_that_the_step_begins_from():
-    """The denoiser that returns its input makes all steps stand still: what moves is the noise added."""
-    counted, times, noise = Counted(lambda x_t, t: x_t), [0.01, 0.1, 1.0, 10.0, 60.0], Noise(3, 1, 2, 2)
-    x = final(heun(counted, noise, times, churn=Churn(s_churn=0.4, s_noise=1.5)))
-    assert noise.asked == [0, 2, 3, 4]  # not for the step from 60, beyond s_max
-    assert counted.times == pytest.approx([60.0, 10.0, 11.0, 1.0, 1.1, 0.1, 0.11, 0.01])
-    expected = 60 * normals(0, 3, 1, 2, 2)
-    for index, t in [(2, 10.0), (3, 1.0), (4, 0.1)]:
-        expected += 1.5 * math.sqrt((1.1 * t) ** 2 - t**2) * normals(index, 3, 1, 2, 2)
-    torch.testing.assert_close(x, expected)
-
-
-def test_no_churn_is_the_deterministic_algorithm():
-    times, noise = grid(18), Noise(3, 1, 2, 2)
-    plain = final(heun(DATA.denoise, noise, times))
-    assert noise.asked == [0]
-    assert torch.equal(plain, final(heun(DATA.denoise, noise, times, churn=Churn(s_churn=0.0))))
-    assert not torch.equal(plain, final(churned(DATA.denoise, noise, times)))
-
-
-# Ancestral sampling
-
-
-@given(st.floats(0.01, 80), st.floats(1e-9, 0.999))
-@settings(max_examples=40, deadline=None)
-def test_an_ancestral_step_draws_from_the_posterior_given_the_image(t, share):
-    """N(x + s^2/t^2 (x_t - x), s^2 (t^2 - s^2)/t^2), however long the step."""
-    s, x, z, x_t = share * t, normals(0, 2, 1, 2, 2), normals(1, 2, 1, 2, 2), t * normals(2, 2, 1, 2, 2)
-    sample = final(euler_ancestral(data_denoiser(x), lambda i: z if i else x_t / t, [s, t]))
-    expected = x + s**2 / t**2 * (x_t - x) + s * math.sqrt(t**2 - s**2) / t * z
-    torch.testing.assert_close(sample, expected, rtol=1e-9, atol=1e-9)
-
-
-# The interface
+@pytest.mark.parametrize("sampler", CONSISTENCY + DENOISERS)
+def test_the_nfe_are_the_evaluations_that_happen(sampler):
+    f = of_kind(sampler)
+    steps = list(sampler.trajectory(f, lambda i: normals(i, 2, 1, 2, 2), f.diffusion))
+    assert len(f.times) == sampler.nfe
+    assert len(steps) == len(sampler.times(f.diffusion)) - 1
+    assert f.times[0] == 80
 
 
 @pytest.mark.parametrize(
-    ("sampler", "asked"),
+    ("sampler", "nfe"),
     [
-        (multistep, [0, 1, 2, 3, 4]),
-        (euler, [0]),
-        (heun, [0]),
-        (churned, [0, 2, 3, 4, 5]),
-        (dpm_solver_2, [0]),
-        (euler_ancestral, [0, 1, 2, 3, 4, 5]),
+        (OneStep(), 1),
+        (Multistep((2.0, 0.8)), 3),
+        (Heun(18), 35),
+        (Heun(1), 1),
+        (DPM2(10), 19),
+        (Euler(40), 40),
+        (Ancestral(7), 7),
+        (Progressive(4), 4),
     ],
 )
-def test_noise_is_taken_by_the_index_of_the_step(sampler, asked):
-    noise = Noise(2, 1, 1, 1)
-    final(sampler(DATA.denoise, noise, [0.002, 0.06, 0.5, 2.0, 30.0, 80.0]))
-    assert noise.asked == asked
+def test_published_numbers_of_evaluations(sampler, nfe):
+    assert sampler.nfe == nfe
 
 
-def test_an_ancestral_step_to_zero_takes_no_noise():
-    noise = Noise(2, 1, 1, 1)
-    final(euler_ancestral(DATA.denoise, noise, [0.0, 0.5, 80.0]))
-    assert noise.asked == [0, 1]
+def test_times_ascend_from_the_end_to_t_max():
+    assert OneStep().times(LEVELS) == (0.002, 80.0)
+    assert Multistep((2.0, 0.8)).times(LEVELS) == (0.002, 0.8, 2.0, 80.0)
+    for sampler in (Heun(18), Euler(18), DPM2(18), Ancestral(18)):
+        assert sampler.times(LEVELS) == (0.0, *karras_times(18).tolist())
+    assert Euler(1).times(LEVELS) == (0.0, 80.0)
+    assert Progressive(4).times(LEVELS) == tuple(karras_times(5).tolist())
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_samples_do_not_depend_on_the_batch_they_are_made_in(sampler):
-    whole = final(sampler(DATA.denoise, Noise(8, 1, 2, 2), grid(7)))
-    for rows in (slice(0, 1), slice(3, 6)):
-        assert torch.equal(final(sampler(DATA.denoise, Noise(8, 1, 2, 2, rows=rows), grid(7))), whole[rows])
+def test_times_follow_the_noise_levels():
+    levels = NoiseLevels(t_min=0.01, t_max=9.0, rho=3.0)
+    grid = karras_times(3, t_min=0.01, t_max=9.0, rho=3.0).tolist()
+    assert Progressive(2).times(levels) == tuple(grid)
+    assert Heun(3).times(levels) == (0.0, *grid)
+    assert Multistep().times(levels) == (0.01, 0.8, 9.0)
+    assert OneStep().times(levels) == (0.01, 9.0)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("to_zero", [False, True])
-def test_a_step_is_yielded_for_every_interval_and_the_last_is_at_the_lowest_time(sampler, to_zero):
-    times = grid(5, to_zero=to_zero)
-    steps = list(sampler(DATA.denoise, Noise(2, 1, 2, 2), times))
-    assert len(steps) == len(times) - 1
-    arrivals = [times[0]] * 5 if sampler is multistep else times[-2::-1]
-    assert [step.t for step in steps] == arrivals
-    assert all(step.x.shape == (2, 1, 2, 2) for step in steps)
+@pytest.mark.parametrize(
+    ("sampler", "loop"),
+    [
+        (OneStep(), multistep),
+        (Multistep((2.0, 0.8)), multistep),
+        (Euler(6), euler),
+        (Progressive(6), euler),
+        (Heun(6), heun),
+        (DPM2(6), dpm_solver_2),
+        (Ancestral(6), euler_ancestral),
+        (Heun(6, 30.0, 0.1, 20.0, 1.1), lambda *a: heun(*a, churn=Churn(30.0, 0.1, 20.0, 1.1))),
+    ],
+)
+def test_a_sampler_is_its_loop_with_clipped_estimates(sampler, loop):
+    f = of_kind(sampler)
+    noise = lambda i: normals(i, 4, 1, 3, 3)  # noqa: E731
+    bounded = loop(lambda x, t: f(x, t).clamp(-1, 1), noise, sampler.times(LEVELS))
+    steps = list(sampler.trajectory(f, noise, LEVELS))
+    assert all(torch.equal(ours.x, wanted.x) for ours, wanted in zip(steps, bounded, strict=True))
+    wide = loop(lambda x, t: 9 * f(x, t), noise, sampler.times(LEVELS))
+    *_, last = wide
+    assert not torch.allclose(steps[-1].x, last.x)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_last_step_to_zero_ends_in_the_estimate(sampler):
-    point = Gaussian(0.7, 0.0)
-    sample = final(sampler(point.denoise, Noise(2, 1, 2, 2), grid(6, to_zero=True)))
-    torch.testing.assert_close(sample, torch.full_like(sample, 0.7))
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Multistep(()), "taus needs at least one time point"),
+        (lambda: Multistep((0.5, 0.8)), r"taus must descend, not be \[0.5, 0.8\]"),
+        (lambda: Multistep((0.5, 0.5)), "taus must descend"),
+        (lambda: Multistep((0.5, 0.0)), "taus must be positive numbers"),
+        (lambda: Multistep((math.nan,)), "taus must be positive numbers"),
+        (lambda: Euler(0), "steps must be at least 1, not 0"),
+        (lambda: Heun(0), "steps must be at least 1, not 0"),
+        (lambda: Heun(s_churn=-1.0), "s_churn must be finite and not negative, not -1"),
+        (lambda: Heun(s_max=math.inf), "s_max must be finite and not negative, not inf"),
+        (
+            lambda: Multistep((90.0, 1.0)).times(LEVELS),
+            r"taus must descend between 80 and 0.002, not be \[90",
+        ),
+        (lambda: Multistep((0.001,)).times(LEVELS), "taus must descend between 80 and 0.002"),
+        (lambda: Multistep((80.0,)).times(LEVELS), "taus must descend between 80 and 0.002"),
+    ],
+)
+def test_samplers_check_themselves(make, sentence):
+    with pytest.raises(SettingError, match=sentence):
+        make()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("times", [(80.0, 1.0, 0.002), (0.002, 1.0, 1.0), (-1.0, 80.0), (80.0,), ()])
-def test_times_that_do_not_ascend_are_refused(sampler, times):
-    with pytest.raises(ValueError, match="times must ascend"):
-        next(sampler(DATA.denoise, Noise(2, 1, 2, 2), times))
+def test_turned_is_its_own_inverse():
+    assert turned([3.0, 2.0, 1.0]) == (1.0, 2.0, 3.0)
+    assert turned(turned([3.0, 1.0, 2.0])) == (3.0, 1.0, 2.0)
+    assert turned(()) == ()
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_samplers_keep_the_precision_of_the_noise(sampler):
-    sample = final(sampler(DATA.denoise, lambda i: normals(i, 2, 1, 2, 2).float(), grid(4)))
-    assert sample.dtype == torch.float32
+# With a function of one's own
 
 
-@pytest.mark.parametrize("sampler", [euler, heun, churned, dpm_solver_2, euler_ancestral])
-def test_a_denoiser_that_changes_the_shape_is_refused(sampler):
-    with pytest.raises(ValueError, match="shapes differ"):
-        final(sampler(lambda x_t, t: x_t[:1], Noise(2, 1, 2, 2), grid(4)))
+def test_one_step_is_the_functions_answer():
+    f, z = of_kind(OneStep()), normals(0, 5, 1, 2, 2)
+    assert torch.equal(sample(f, z), f(80 * z, full(z, 80.0)).clamp(-1, 1))
+    assert torch.equal(sample(f, z, OneStep()), sample(f, z))
+
+
+def test_several_steps_take_noise_of_the_generator():
+    f, z = of_kind(OneStep()), normals(0, 5, 1, 2, 2)
+    got = sample(f, z, Multistep((7.0,)), generator=seeded())
+    first = f(80 * z, full(z, 80.0)).clamp(-1, 1)
+    more = torch.randn(z.shape, generator=seeded()).double()
+    x = first + math.sqrt(49 - 0.002**2) * more
+    torch.testing.assert_close(got, f(x, full(z, 7.0)).clamp(-1, 1))
+    assert not torch.equal(got, sample(f, z, Multistep((7.0,)), generator=seeded(6)))
+
+
+def test_pytorchs_seed_decides_without_a_generator():
+    f, z = of_kind(OneStep()), normals(0, 5, 1, 2, 2)
+    with torch.random.fork_rng(devices=[]):
+        samples = []
+        for seed in (0, 0, 1):
+            torch.manual_seed(seed)
+            samples.append(sample(f, z, Multistep()))
+    assert torch.equal(samples[0], samples[1])
+    assert not torch.equal(samples[0], samples[2])
+
+
+MANY = [Euler(300), Heun(60), Heun(60, s_churn=2.0), DPM2(60), Ancestral(300), Progressive(300)]
+
+
+@pytest.mark.parametrize("sampler", MANY)
+def test_samples_of_a_denoiser_are_the_datas(sampler):
+    x = sample(of_kind(sampler), normals(1, 4000, 1, 1, 1), sampler, generator=seeded())
+    assert DATA.p_value(x) > 0.01
+
+
+def test_a_denoisers_default_is_heun():
+    f, z = of_kind(Heun()), normals(1, 5, 1, 2, 2)
+    assert torch.equal(sample(f, z), sample(f, z, Heun(18)))
+    assert len(f.times) == 2 * 35
+
+
+@pytest.mark.parametrize("sampler", CONSISTENCY)
+def test_samples_of_a_consistency_function_are_the_datas(sampler):
+    x = sample(of_kind(sampler), normals(1, 4000, 1, 1, 1), sampler, generator=seeded())
+    assert DATA.p_value(x.clamp(-0.99, 0.99), 0.002) > 0.01
+
+
+def test_labels_go_to_the_function():
+    f, labels = of_kind(OneStep()), torch.tensor([2, 0])
+    sample(f, normals(0, 2, 1, 2, 2), Multistep(), labels)
+    assert len(f.labels) == 2
+    assert all(torch.equal(given, labels) for given in f.labels)
+
+
+@pytest.mark.parametrize("sampler", CONSISTENCY + DENOISERS)
+def test_a_sampler_for_another_kind_of_model_is_refused(sampler):
+    other = of_kind(OneStep() if sampler.for_denoisers else Heun())
+    take = "Multistep" if sampler.for_denoisers else "Heun"
+    with pytest.raises(UserError, match=rf"^{type(sampler).__name__} is for .* models, .*: take {take}\.$"):
+        sample(other, normals(0, 2, 1, 2, 2), sampler)
+
+
+class Module(nn.Module):
+    """A consistency function with dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.frozen = nn.Dropout(0.5), nn.Dropout(0.5).eval()
+        self.diffusion, self.modes = Diffusion(column=EDM()), []
+
+    def forward(self, x_t, t):
+        self.modes += [self.training, self.inner.training, torch.is_grad_enabled()]
+        return self.frozen(self.inner(DATA.consistency()(x_t, t)))
+
+
+def test_a_module_is_in_eval_mode_meanwhile():
+    f, z = Module().train(), normals(0, 5, 1, 2, 2)
+    f.frozen.eval()
+    assert torch.equal(sample(f, z), sample(of_kind(OneStep()), z))
+    assert f.modes == [False, False, False]
+    assert (f.training, f.inner.training, f.frozen.training) == (True, True, False)
+    with pytest.raises(SettingError, match="must descend between"):
+        sample(f, z, Multistep((90.0,)))
+    assert f.training
+    assert torch.is_grad_enabled()
+
+
+def test_samples_keep_the_precision_of_the_noise():
+    z = normals(0, 2, 1, 2, 2)
+    assert sample(of_kind(OneStep()), z.float(), Multistep()).dtype == torch.float32
+    assert sample(of_kind(OneStep()), z, Multistep()).dtype == torch.float64

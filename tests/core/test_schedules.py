@@ -1,5 +1,6 @@
 """The curricula hit the papers' numbers and OpenAI's."""
 
+import itertools
 import math
 
 import pytest
@@ -7,16 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cm_ray.core.schedules import (
+    Adaptive,
     AdaptiveDecay,
-    AdaptiveScales,
+    Constant,
     ConstantDecay,
-    ConstantScales,
-    DoublingScales,
-    HalvingScales,
+    Doubling,
+    Halving,
     LearningRate,
 )
 
 PUBLISHED = [(2, 150, 800_000), (2, 200, 800_000), (2, 150, 1_000_000)]
+
+
+def of_a_run(total, curriculum):
+    """Return a curriculum as a function of the step alone, for runs of so many steps."""
+    return lambda step: curriculum(step, total)
 
 
 def openai(step, s0, s1, total, mu0):
@@ -28,7 +34,7 @@ def openai(step, s0, s1, total, mu0):
 
 @pytest.mark.parametrize(("s0", "s1", "total"), PUBLISHED)
 def test_adaptive_scales_are_algorithm_3_and_openais(s0, s1, total):
-    scales = AdaptiveScales(s0, s1, total)
+    scales = of_a_run(total, Adaptive(s0, s1))
 
     def paper(k):
         return math.ceil(math.sqrt(k / total * ((s1 + 1) ** 2 - s0**2) + s0**2) - 1) + 1
@@ -40,28 +46,28 @@ def test_adaptive_scales_are_algorithm_3_and_openais(s0, s1, total):
 
 @pytest.mark.parametrize(("s0", "s1", "total"), PUBLISHED)
 def test_adaptive_scales_go_from_s0_to_s1_plus_one_and_stop_there(s0, s1, total):
-    scales = AdaptiveScales(s0, s1, total)
+    scales = of_a_run(total, Adaptive(s0, s1))
     assert scales(0) == s0
     assert scales(1) == s0 + 1
     assert scales(total) == scales(total + 1) == scales(10 * total) == s1 + 1
 
 
 def test_adaptive_scales_do_not_round_wrongly_at_exact_squares():
-    scales = AdaptiveScales(2, 150, 151**2 - 4)  # one more under the root per step
+    scales = of_a_run(151**2 - 4, Adaptive(2, 150))  # one more under the root per step
     assert [scales(n * n - 4) for n in range(2, 152)] == list(range(2, 152))
     assert [scales(n * n - 3) for n in range(2, 151)] == list(range(3, 152))
 
 
 def test_doubling_scales_are_ict():
     """Ten to 1280 intervals in eight stages of 50 000 steps, table 1 of iCT."""
-    scales = DoublingScales(10, 1280, 400_000)
+    scales = of_a_run(400_000, Doubling(10, 1280))
     for stage, n in enumerate([11, 21, 41, 81, 161, 321, 641, 1281]):
         assert scales(50_000 * stage) == scales(50_000 * (stage + 1) - 1) == n
     assert scales(400_000) == scales(10**9) == 1281
 
 
 def test_doubling_scales_stop_at_s1_though_it_is_no_power():
-    scales = DoublingScales(2, 150, 7000)  # floor(150/2) = 75, K' = floor(7000/(log2 75 + 1))
+    scales = of_a_run(7000, Doubling(2, 150))  # floor(150/2) = 75, K' = floor(7000/(log2 75 + 1))
     period = math.floor(7000 / (math.log2(75) + 1))
     assert [scales(period * i) for i in range(9)] == [3, 5, 9, 17, 33, 65, 129, 151, 151]
     assert scales(period - 1) == 3
@@ -69,8 +75,8 @@ def test_doubling_scales_stop_at_s1_though_it_is_no_power():
 
 def test_adaptive_decay_is_the_papers_not_openais():
     """The paper's N counts boundaries, and so mu begins at mu0; OpenAI's begins at its square."""
-    scales = AdaptiveScales(2, 150, 800_000)
-    decay = AdaptiveDecay(0.95, 2, scales)
+    scales = of_a_run(800_000, Adaptive(2, 150))
+    decay = of_a_run(800_000, lambda step, total: AdaptiveDecay(0.95)(step, total, Adaptive(2, 150)))
     assert decay(0) == pytest.approx(0.95)
     assert openai(0, 2, 150, 800_000, 0.95)[1] == pytest.approx(0.9025)
     for k in (1, 1000, 123_456, 800_000):
@@ -80,23 +86,23 @@ def test_adaptive_decay_is_the_papers_not_openais():
 
 
 def test_decays_rise_with_the_scales():
-    decay = AdaptiveDecay(0.9, 2, AdaptiveScales(2, 150, 1000))
-    values = [decay(k) for k in range(0, 1500, 10)]
+    decay, scales = AdaptiveDecay(0.9), Adaptive(2, 150)
+    values = [decay(k, 1000, scales) for k in range(0, 1500, 10)]
     assert values == sorted(values)
     assert values[0] >= 0.9
     assert values[-1] < 1
 
 
 def test_constants_are_constant():
-    assert [ConstantDecay(0.0)(k) for k in (0, 5, 10**9)] == [0.0] * 3
-    assert [ConstantScales(18)(k) for k in (0, 5, 10**9)] == [18] * 3
+    assert [ConstantDecay(0.0)(k, 10, Adaptive()) for k in (0, 5, 10**9)] == [0.0] * 3
+    assert [Constant(n=18)(k, 10) for k in (0, 5, 10**9)] == [18] * 3
 
 
 def test_halving_scales_halve_with_the_last_two_rounds_doubled():
-    scales = HalvingScales(1, 8, 600)
+    scales = Halving(1, 8)
     assert scales.intervals == [8, 4, 2, 1]
-    assert scales.starts == [0, 100, 200, 400, 600]
-    assert [scales(k) for k in (0, 99, 100, 199, 200, 399, 400, 599, 600, 10**6)] == [
+    assert scales.starts(600) == [0, 100, 200, 400, 600]
+    assert [scales(k, 600) for k in (0, 99, 100, 199, 200, 399, 400, 599, 600, 10**6)] == [
         9,
         9,
         5,
@@ -108,42 +114,51 @@ def test_halving_scales_halve_with_the_last_two_rounds_doubled():
         2,
         2,
     ]
-    assert [scales.round(k) for k in (0, 99, 100, 200, 400, 10**6)] == [0, 0, 1, 2, 3, 3]
+    assert [scales.round(k, 600) for k in (0, 99, 100, 200, 400, 10**6)] == [0, 0, 1, 2, 3, 3]
 
 
 def test_the_rounds_of_salimans_and_ho_last_50_000_steps_and_100_000():
     """1024 steps of the student down to one: nine rounds and two of double length."""
-    scales = HalvingScales(1, 1024, 650_000)
-    assert scales.starts == [*range(0, 450_001, 50_000), 550_000, 650_000]
+    scales = Halving(1, 1024)
+    assert scales.starts(650_000) == [*range(0, 450_001, 50_000), 550_000, 650_000]
     assert scales.intervals == [2**i for i in range(10, -1, -1)]
 
 
 @pytest.mark.parametrize(("s0", "s1"), [(4, 32), (4, 4), (3, 12)])
 def test_rounds_that_end_above_two_steps_are_alike(s0, s1):
-    scales = HalvingScales(s0, s1, 1200)
-    lengths = [end - start for start, end in zip(scales.starts, scales.starts[1:], strict=False)]
+    scales = Halving(s0, s1)
+    lengths = [end - start for start, end in itertools.pairwise(scales.starts(1200))]
     assert len(lengths) == len(scales.intervals) == math.log2(s1 // s0) + 1
     assert set(lengths) == {1200 // len(lengths)}
     assert scales.intervals[-1] == s0
 
 
-@pytest.mark.parametrize(("s0", "s1"), [(1, 6), (3, 8), (8, 4), (4, 20)])
-def test_halving_that_does_not_lead_to_s0_is_refused(s0, s1):
-    with pytest.raises(ValueError, match="power of two"):
-        HalvingScales(s0, s1, 100)
+@pytest.mark.parametrize(
+    ("s0", "s1", "sentence"),
+    [
+        (1, 6, "s1 6 must be s0 = 1 times a power of two"),
+        (3, 8, "s1 8 must be s0 = 3 times a power of two"),
+        (4, 20, "s1 20 must be s0 = 4 times a power of two"),
+        (8, 4, r"s0 8 must be in \[1, s1 = 4\]"),
+    ],
+)
+def test_halving_that_does_not_lead_to_s0_is_refused(s0, s1, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Halving(s0, s1)
 
 
 @given(st.integers(0, 10), st.integers(1, 5), st.integers(1, 5000))
 @settings(max_examples=60, deadline=None)
 def test_every_step_of_a_halving_belongs_to_one_round(power, s0, total):
-    scales = HalvingScales(s0, s0 << power, total)
-    assert scales.starts[0] == 0
-    assert scales.starts[-1] == total
-    assert scales.starts[-2] < total
-    rounds = [scales.round(k) for k in range(0, total, max(1, total // 50))]
+    scales = Halving(s0, s0 << power)
+    starts = scales.starts(total)
+    assert starts[0] == 0
+    assert starts[-1] == total
+    assert starts[-2] < total
+    rounds = [scales.round(k, total) for k in range(0, total, max(1, total // 50))]
     assert rounds == sorted(rounds)
-    assert scales.round(total - 1) == scales.round(total) == power
-    assert scales(total - 1) == s0 + 1
+    assert scales.round(total - 1, total) == scales.round(total, total) == power
+    assert scales(total - 1, total) == s0 + 1
 
 
 def test_a_constant_rate_is_constant_after_a_linear_warm_up():
@@ -169,6 +184,6 @@ def test_every_round_warms_up():
 @given(st.integers(1, 300), st.integers(0, 50), st.booleans(), st.integers(0, 8))
 @settings(max_examples=60, deadline=None)
 def test_rates_are_positive_in_training_and_never_negative(total, warmup, decays, power):
-    rate = LearningRate(3e-4, warmup, decays, tuple(HalvingScales(1, 1 << power, total).starts))
+    rate = LearningRate(3e-4, warmup, decays, tuple(Halving(1, 1 << power).starts(total)))
     assert all(0 < rate(k) <= 3e-4 for k in range(total))
     assert all(0 <= rate(total + k) <= 3e-4 for k in range(3))

@@ -15,7 +15,7 @@ from cm_ray.metrics.extractors.digits_classifier import load_digits_images
 from cm_ray.metrics.extractors.extractor import statistics_of
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
-from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
+from cm_ray.networks.model import from_uint8, to_uint8
 from cm_ray.settings.tree import override
 from tests.training.test_distilled_digits import trained
 
@@ -34,7 +34,7 @@ class Digits:
         self.true, self.indices = from_uint8(images), torch.arange(EDITED)
         self.mask = torch.zeros(len(images), 1, 8, 8, dtype=torch.bool)
         self.mask[..., :4] = True
-        free = {"sampling": sampling_of(self.model.spec), "labels": self.labels}
+        free = {"sampler": self.model.spec.sampler, "labels": self.labels}
         self.free = self.model.sample(self.indices, seed=0, **free)
 
     def edited(self, task, images, **settings):

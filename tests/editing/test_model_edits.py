@@ -7,11 +7,13 @@ import torch
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal
+from cm_ray.core.samplers import Heun, Multistep
 from cm_ray.editing.model_edits import check_label, edit_steps, edited, interpolation_steps, shown_before
 from cm_ray.editing.replacement import luminance, patch_means
 from cm_ray.editing.tasks import Edit, plan_edit
 from cm_ray.errors import UserError
-from cm_ray.networks.model import Model, ModelSpec, from_uint8, sampling_of, to_uint8
+from cm_ray.networks.model import Model, ModelSpec, from_uint8, to_uint8
+from cm_ray.sampling.asked import sampler_of
 from tests.networks.test_unet import TINY, trained_like
 
 GREY = ModelSpec(network=TINY, diffusion=Diffusion(), shape=(1, 8, 8), time_points=((2.0,),))
@@ -20,7 +22,7 @@ LABELLED = dataclasses.replace(
     COLOUR, network=dataclasses.replace(TINY, conditional=True), class_names=("a", "b", "c")
 )
 DENOISER = dataclasses.replace(
-    LABELLED, diffusion=Diffusion(boundary="none"), sampler="heun:3", time_points=()
+    LABELLED, diffusion=Diffusion(boundary="none"), sampler=Heun(steps=3), time_points=()
 )
 INDICES = torch.arange(6)
 
@@ -92,16 +94,17 @@ def test_nothing_kept_is_a_sample():
     nothing = torch.zeros(6, 1, 8, 8, dtype=torch.bool)
     edit = plan("inpaint", GREY, taus=(80.0, 2.0))
     made_anew = edited(made, edit, images(GREY), indices=INDICES, seed=3, mask=nothing)
-    sampling = sampling_of(GREY, "multistep@2.0")
+    sampler = Multistep((2.0,))
     with torch.no_grad():
-        *_, sampled = sampling.steps(made, lambda draw: normal(3, draw, INDICES, Purpose.EDIT, GREY.shape))
+        noise = lambda draw: normal(3, draw, INDICES, Purpose.EDIT, GREY.shape)  # noqa: E731
+        *_, sampled = sampler.trajectory(made, noise, GREY.diffusion)
     torch.testing.assert_close(made_anew, sampled.x, rtol=1e-4, atol=1e-5)
 
 
 def test_the_noise_that_made_a_sample_does_not_edit_it():
     """Else editing a sample with its own seed would make it again, whatever the mask."""
-    made, sampling, nothing = model(GREY), sampling_of(GREY), torch.zeros(6, 1, 8, 8, dtype=torch.bool)
-    sample = made.sample(INDICES, seed=0, sampling=sampling)
+    made, sampler, nothing = model(GREY), GREY.sampler, torch.zeros(6, 1, 8, 8, dtype=torch.bool)
+    sample = made.sample(INDICES, seed=0, sampler=sampler)
     edit = plan("inpaint", GREY, taus=(80.0,))
     result = edited(made, edit, sample, indices=INDICES, seed=0, mask=nothing)
     assert (result - sample).flatten(1).norm(dim=1).min() > 0.5
@@ -114,19 +117,19 @@ def test_denoising_is_the_models_answer():
         assert torch.equal(answer, made(y, torch.full((6,), 0.5)).clamp(-1, 1))
 
 
-@pytest.mark.parametrize("sampler", ["one-step", "multistep:3", "heun:3"])
-def test_interpolation_ends_in_the_samples_of_both_seeds(sampler):
-    spec = DENOISER if sampler == "heun:3" else LABELLED
-    made, sampling, labels = model(spec), sampling_of(spec, sampler), torch.full((6,), 1)
+@pytest.mark.parametrize("text", ["one-step", "multistep:3", "heun:3"])
+def test_interpolation_ends_in_the_samples_of_both_seeds(text):
+    spec = DENOISER if text == "heun:3" else LABELLED
+    made, sampler, labels = model(spec), sampler_of(spec, text), torch.full((6,), 1)
     alpha = torch.tensor([0.0, 0, 0.5, 0.5, 1, 1])
     indices = torch.tensor([7, 9, 7, 9, 7, 9])
-    *_, last = interpolation_steps(made, sampling, alpha, indices=indices, seeds=(3, 8), labels=labels)
+    *_, last = interpolation_steps(made, sampler, alpha, indices=indices, seeds=(3, 8), labels=labels)
     for seed, rows in ((3, slice(0, 2)), (8, slice(4, 6))):
-        ends = made.sample(indices, seed=seed, sampling=sampling, labels=labels)[rows]
+        ends = made.sample(indices, seed=seed, sampler=sampler, labels=labels)[rows]
         assert torch.equal(last.x[rows], ends)
     assert not torch.allclose(last.x[2], last.x[0], atol=0.01)
     with pytest.raises(UserError, match="takes a class: say a label"):
-        next(interpolation_steps(made, sampling, alpha, indices=indices, seeds=(3, 8)))
+        next(interpolation_steps(made, sampler, alpha, indices=indices, seeds=(3, 8)))
 
 
 def test_what_is_shown_before():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cm_ray.core.samplers import clipped, multistep
+from cm_ray.core.sampling_steps import clipped, multistep
 from cm_ray.core.times import karras_times
 from cm_ray.editing.replacement import (
     LUMINANCE,

@@ -10,10 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from cm_ray import recipes
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.samplers import clipped, multistep
+from cm_ray.core.precondition import EDM, VP
+from cm_ray.core.sampler_texts import parse
+from cm_ray.core.sampling_steps import clipped, multistep
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import ADM, DDPMpp
 from cm_ray.networks.formats.diffusers_names import from_diffusers, to_diffusers
 from cm_ray.networks.formats.diffusers_pipeline import _spec, write_pipeline
 from cm_ray.networks.formats.openai import placeholders
@@ -21,7 +23,6 @@ from cm_ray.networks.formats.reading import load_model, read_model
 from cm_ray.networks.formats.unet_parts import network_of
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.networks.vision import torchvision
-from cm_ray.sampling.text import parse
 from tests.networks.test_unet import trained_like
 
 IMAGENET = recipes.ct_imagenet64().network
@@ -42,7 +43,7 @@ SPECS = {
     "imagenet64": spec_of(dataclasses.replace(IMAGENET, attention_resolutions=(8, 4, 2), **SMALL), 16, 10),
     "lsun256": spec_of(dataclasses.replace(LSUN, attention_resolutions=(4, 2, 1), **SMALL), 32, 0),
     "convolutions": spec_of(
-        Network(
+        ADM(
             channels=16,
             channel_mult=(1, 2),
             blocks=1,
@@ -53,7 +54,7 @@ SPECS = {
         ),
         8,
         0,
-        sigma_data=0.75,
+        column=EDM(sigma_data=0.75),
         t_max=40.0,
     ),
 }
@@ -95,10 +96,10 @@ def pipeline_images(diffusers, folder, latents, labels, timesteps):
     return 2 * images - 1
 
 
-def our_images(made, latents, labels, sampling):
+def our_images(made, latents, labels, sampler):
     generator = torch.Generator().manual_seed(5)
     noise = lambda step: torch.randn(latents.shape, generator=generator) if step else latents  # noqa: E731
-    *_, last = multistep(clipped(lambda x, t: made(x, t, labels)), noise, sampling.times)
+    *_, last = multistep(clipped(lambda x, t: made(x, t, labels)), noise, sampler.times(made.spec.diffusion))
     return last.x
 
 
@@ -114,8 +115,8 @@ def test_the_pipelines_images_are_ours(name, diffusers, tmp_path):
     labels = torch.tensor([3, 7]) if spec.classes else None
     with torch.no_grad():
         for text, steps in [("one-step", None), ("multistep:2", [11, 0]), ("multistep:3", [13, 4, 0])]:
-            sampling = parse(text, spec.diffusion, time_points=spec.time_points)
-            ours = our_images(made, latents, labels, sampling)
+            sampler = parse(text, spec.diffusion, time_points=spec.time_points)
+            ours = our_images(made, latents, labels, sampler)
             theirs = pipeline_images(diffusers, tmp_path / "p", latents, labels, steps)
             assert 0.02 < ours.abs().mean() < 0.98, text
             assert (ours - theirs).abs().max() <= 1e-4, text
@@ -239,12 +240,16 @@ def with_network(**changes):
 @pytest.mark.parametrize(
     ("spec", "grid", "sentence"),
     [
-        (with_network(family="ddpm++"), 40, r"the network is ddpm\+\+, and diffusers has only adm's"),
-        (with_network(channel_mult=(2, 2)), 40, "--network.channel-mult begins with 2"),
+        (spec_of(DDPMpp(), 64, 0), 40, r"the network is ddpm\+\+, and diffusers has only adm's"),
+        (with_network(channel_mult=(2, 2)), 40, "network.channel_mult begins with 2"),
         (spec_of(IMAGENET, 64, 0, boundary="none"), 40, "it is a diffusion model"),
         (spec_of(IMAGENET, 64, 0, boundary="piecewise"), 40, "it is piecewise"),
-        (spec_of(IMAGENET, 64, 0, column="vp"), 40, "its column is vp"),
-        (spec_of(IMAGENET, 64, 0, time_scale=1.0), 40, "its time scale is 1, and the pipeline's is 1000"),
+        (spec_of(IMAGENET, 64, 0, column=VP()), 40, "its column is vp"),
+        (
+            spec_of(IMAGENET, 64, 0, column=EDM(time_scale=1.0)),
+            40,
+            "its time scale is another than the pipeline's, 1000",
+        ),
         (SPECS["convolutions"], 1, "--boundaries must be at least 2"),
         (
             dataclasses.replace(SPECS["convolutions"], time_points=((1.0, 0.9),)),

@@ -14,8 +14,9 @@ from torch.nn.functional import conv2d, conv_transpose2d, group_norm, linear, si
 
 from cm_ray import recipes
 from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.precondition import EDM, VE, VP
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import ADM, Architecture, DDPMpp, NCSNpp
 from cm_ray.networks.formats.edm import read_edm
 from cm_ray.networks.formats.reading import load_model, read_model
 from cm_ray.networks.formats.unet_parts import network_of
@@ -226,10 +227,19 @@ SMALL = {
     "network.attention_resolutions": (4,),
 }
 ASSUMED = ModelSpec(
-    network=Network(),
-    diffusion=Diffusion(column="vp", boundary="none", time_scale=1000.0, sigma_data=0.3, t_max=70.0),
-    shape=(3, 8, 8),
+    network=ADM(), diffusion=Diffusion(column=VP(), boundary="none", t_max=70.0), shape=(3, 8, 8)
 )
+SCALED = dataclasses.replace(
+    ASSUMED, diffusion=dataclasses.replace(ASSUMED.diffusion, column=EDM(sigma_data=0.3, time_scale=1000.0))
+)
+THEIRS = EDM(sigma_data=0.5, time_scale=1.0)
+
+
+def like(network, kind, **more):
+    """Return the network of another kind with the same settings, as far as both have them."""
+    shared = {field.name for field in dataclasses.fields(Architecture)}
+    values = {name: value for name, value in dataclasses.asdict(network).items() if name in shared}
+    return {"ddpm++": DDPMpp, "ncsn++": NCSNpp}[kind](**values | more)
 
 
 def of_kind(kind, classes, **more):
@@ -249,7 +259,7 @@ def test_the_networks_are_theirs(kind, classes, tmp_path):
         2,
         theirs.channels,
     )
-    assert (made.spec.classes, made.spec.shape, made.spec.diffusion.time_scale) == (classes, (3, 8, 8), 1.0)
+    assert (made.spec.classes, made.spec.shape, made.spec.diffusion.column) == (classes, (3, 8, 8), THEIRS)
     x, time = torch.randn(3, 3, 8, 8), torch.tensor([-1.5, 0.3, 1.1])
     labels = torch.tensor([0, 2, 1]) if classes else None
     with torch.no_grad():
@@ -269,30 +279,30 @@ def test_cifar10_is_theirs(kind, classes, parameters):
     assert sum(x.numel() for x in trained.values()) == parameters
     spec, weights = read_edm(Path("edm-cifar10-32x32-uncond-ve.pt"), theirs.state, None)
     recipe = recipes.ct_cifar10()
-    assert spec.network == dataclasses.replace(recipe.network, family=kind, conditional=classes > 0)
-    assert spec.diffusion.time_scale == recipe.diffusion.time_scale
+    assert spec.network == like(recipe.network, kind, conditional=classes > 0)
+    assert spec.diffusion.column == recipe.diffusion.column == THEIRS
     augmentation = 9 * 128 * (2 if kind == "ncsn++" else 1)
     ours = [x for name, x in network_of(spec).named_parameters() if name in weights and x.requires_grad]
     assert sum(x.numel() for x in ours) == parameters - augmentation
 
 
 @pytest.mark.parametrize(
-    ("stem", "column"),
+    ("stem", "assumed", "column"),
     [
-        ("edm-cifar10-32x32-uncond-ve", "edm"),
-        ("baseline-cifar10-32x32-uncond-vp", "vp"),
-        ("baseline-cifar10-32x32-cond-ve", "ve"),
-        ("edm-imagenet-64x64-cond-adm", "edm"),
-        ("mine", "vp"),
+        ("edm-cifar10-32x32-uncond-ve", ASSUMED, THEIRS),
+        ("baseline-cifar10-32x32-uncond-vp", SCALED, VP()),
+        ("baseline-cifar10-32x32-cond-ve", ASSUMED, VE()),
+        ("edm-imagenet-64x64-cond-adm", SCALED, THEIRS),
+        ("mine", ASSUMED, VP()),
+        ("mine", SCALED, THEIRS),
     ],
 )
-def test_names_tell_the_column(stem, column, tmp_path):
+def test_names_tell_the_column(stem, assumed, column, tmp_path):
     theirs = of_kind("ddpm++", 0, blocks=1)
     torch.save(theirs.state, tmp_path / f"{stem}.pt")
-    diffusion = read_model(tmp_path / f"{stem}.pt", ASSUMED)[0].diffusion
-    assert diffusion.column == column
+    diffusion = read_model(tmp_path / f"{stem}.pt", assumed)[0].diffusion
+    assert diffusion.column == column, "an EDM column is theirs, whatever the run's"
     assert diffusion.boundary == "none"
-    assert (diffusion.time_scale, diffusion.sigma_data) == (1.0, 0.5), "theirs, whatever the run's"
     assert diffusion.t_max == (70.0 if stem == "mine" else 80.0)
 
 
@@ -348,7 +358,7 @@ def test_weights_begin_as_song_has_them():
 
 
 def test_frequencies_stay_as_they_are():
-    config = override(recipes.ict_cifar10(), SMALL | {"distance.name": "l2", "steps": 2, "batch_size": 2})
+    config = override(recipes.ict_cifar10(), SMALL | {"distance": "l2", "steps": 2, "batch_size": 2})
     engine = Engine(config, ModelSpec(network=config.network, diffusion=config.diffusion, shape=(3, 8, 8)))
     before = engine.student.network.time_features.frequencies.clone()
     assert float(before.std()) < 0.05, "iCT's scale is 0.02"

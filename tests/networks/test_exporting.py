@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cm_ray.errors import UserError
+from cm_ray.networks.architectures import Architecture, NCSNpp
 from cm_ray.networks.formats import exporting
 from cm_ray.networks.formats.exporting import OneStep, write_onnx, write_program, write_safetensors
 from cm_ray.networks.formats.reading import SPEC_KEY, load_model, network_digest
@@ -13,8 +14,9 @@ from cm_ray.networks.model import SPEC, WEIGHTS, save_model
 from tests.networks.test_model import DENOISER, LABELLED, model
 from tests.networks.test_model import SPEC as PLAIN
 
+SHARED = [field.name for field in dataclasses.fields(Architecture)]
 NCSNPP = dataclasses.replace(
-    PLAIN, network=dataclasses.replace(PLAIN.network, family="ncsn++", head_channels=0)
+    PLAIN, network=NCSNpp(**{field: getattr(PLAIN.network, field) for field in SHARED})
 )
 
 
@@ -24,12 +26,9 @@ def inputs(spec, count):
 
 
 def test_one_step_is_the_models_own_sample():
-    from cm_ray.networks.model import sampling_of
-
     made = model(PLAIN)
     noise = torch.randn(1, *PLAIN.shape)
-    sampling = sampling_of(PLAIN)
-    *_, last = sampling.steps(lambda x, t: made(x, t), lambda draw: noise)
+    *_, last = PLAIN.sampler.trajectory(lambda x, t: made(x, t), lambda draw: noise, PLAIN.diffusion)
     with torch.no_grad():
         assert torch.equal(OneStep(made)(noise), last.x)
 

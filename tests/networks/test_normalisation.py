@@ -1,13 +1,11 @@
 """The fused group normalisation is PyTorch's, value and gradients, and is used where it should be."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch.nn import functional
 
 from cm_ray.networks import normalisation
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import ADM, NCSNpp
 from cm_ray.networks.normalisation import GroupNorm
 from cm_ray.networks.unet import UNet
 
@@ -83,13 +81,12 @@ def test_other_images_take_pytorchs_operations(x):
     assert torch.equal(norm(x, (scale, shift), silu=True), modulated)
 
 
-@pytest.mark.parametrize("family", ["adm", "ncsn++"])
-def test_a_network_computes_the_same_with_and_without(family, monkeypatch):
+@pytest.mark.parametrize(("kind", "more"), [(ADM, {"head_channels": 0}), (NCSNpp, {})])
+def test_a_network_computes_the_same_with_and_without(kind, more, monkeypatch):
     """Fused against PyTorch's operations, output and all gradients, to the roundings of 20 layers."""
-    config = Network(
-        family=family, channels=16, channel_mult=(1, 2), blocks=1, attention_resolutions=(16,), norm_groups=4
+    config = kind(
+        channels=16, channel_mult=(1, 2), blocks=1, attention_resolutions=(16,), norm_groups=4, **more
     )
-    config = dataclasses.replace(config, head_channels=0, scale_shift=family == "adm")
     torch.manual_seed(0)
     network = UNet(config, (3, 32, 32), 0)
     for parameter in network.parameters():

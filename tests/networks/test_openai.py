@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from cm_ray import recipes
+from cm_ray.core.samplers import Heun, OneStep
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import ADM
 from cm_ray.networks.formats.openai import infer_network, placeholders, published_spec
 from cm_ray.networks.formats.reading import SPEC_KEY, is_model, load_model, read_model
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, spec_to_dict
@@ -132,7 +133,7 @@ def test_published_files_tell_what_they_are(stem):
     assert spec.network == dataclasses.replace(recipe.network, gradient_checkpointing=False)
     assert (spec.shape, spec.class_names) == ((3, size, size), placeholders(classes))
     assert spec.diffusion.boundary == ("none" if stem.startswith("edm") else "skip")
-    assert spec.sampler == ("heun:40" if stem.startswith("edm") else "one-step")
+    assert spec.sampler == (Heun(steps=40) if stem.startswith("edm") else OneStep())
 
 
 def test_images_that_cannot_be_halved_so_often_are_said():
@@ -157,7 +158,7 @@ def test_published_time_points():
         assert found == pytest.approx(tau, abs=6e-3)
 
 
-SMALL = Network(channels=64, channel_mult=(1, 2, 3), blocks=2, attention_resolutions=(8, 4), conditional=True)
+SMALL = ADM(channels=64, channel_mult=(1, 2, 3), blocks=2, attention_resolutions=(8, 4), conditional=True)
 
 
 @pytest.mark.parametrize("resample_blocks", [True, False])

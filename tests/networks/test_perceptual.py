@@ -10,7 +10,8 @@ import torch
 
 from cm_ray.errors import UserError
 from cm_ray.networks import perceptual
-from cm_ray.networks.perceptual import lpips_distance
+from cm_ray.networks.lpips_distance import LPIPS
+from cm_ray.networks.perceptual import perceptual_distance
 from cm_ray.networks.vision import torchvision
 from tests.core.test_distance import DistanceContract
 
@@ -20,7 +21,7 @@ NETS = tuple(MODELS)
 
 
 def config(net, size=64, **changes):
-    return DistanceConfig(name="lpips", lpips_net=net, lpips_size=size, **changes)
+    return LPIPS(net=net, size=size, **changes)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +43,7 @@ def random_distance(net, size=64):
     """With a random trunk: the weights cannot be in the repository."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return lpips_distance(config(net, size), random_trunk=True)
+        return perceptual_distance(config(net, size), random_trunk=True)
 
 
 def noise(*shape, seed=0):
@@ -94,12 +95,14 @@ def test_size_0_keeps_images_down_to_what_the_trunk_can_see(net, smallest):
     values = distance(images, images.flip(0))
     assert torch.isfinite(values).all()
     assert (values > 0).all()
-    with pytest.raises(UserError, match=f"needs {smallest} pixels and sees 8: set --distance.lpips-size"):
+    with pytest.raises(
+        UserError, match=f"needs {smallest} pixels and sees 8: set distance.size to at least {smallest}"
+    ):
         distance(noise(2, 3, 8, 8), noise(2, 3, 8, 8))
 
 
 def test_the_papers_default_is_vgg_at_224():
-    assert (DistanceConfig().lpips_net, DistanceConfig().lpips_size) == ("vgg", 224)
+    assert (LPIPS().net, LPIPS().size) == ("vgg", 224)
 
 
 @pytest.fixture(params=NETS)
@@ -124,7 +127,7 @@ def published(request, tmp_path, monkeypatch):
 
 def test_a_trunk_of_published_weights_sees_what_torchvisions_model_sees(published):
     net, model, file = published
-    trunk = lpips_distance(config(net, lpips_weights=str(file))).metric.net
+    trunk = perceptual_distance(config(net, weights=str(file))).metric.net
     images = noise(2, 3, 64, 64)
     with torch.no_grad():
         features = trunk(images)
@@ -153,13 +156,13 @@ def test_a_trunk_is_downloaded_once_and_checked(published, tmp_path, monkeypatch
         digest = perceptual._TRUNKS[net][1]
         monkeypatch.setitem(perceptual._TRUNKS, net, (address, digest))
         for _ in range(2):
-            trunk = lpips_distance(config(net)).metric.net
+            trunk = perceptual_distance(config(net)).metric.net
             assert torch.equal(trunk.state_dict()["slice1.0.weight"], model.features[0].weight)
         assert asked == [f"/{file.name}"]
         monkeypatch.setenv("CM_RAY_CACHE", str(tmp_path / "other"))
         monkeypatch.setitem(perceptual._TRUNKS, net, (address, "0" * 64))
         with pytest.raises(UserError, match="another SHA-256"):
-            lpips_distance(config(net))
+            perceptual_distance(config(net))
         server.shutdown()
 
 
@@ -170,7 +173,7 @@ def test_other_weights_are_refused(net, digest, tmp_path):
     file = tmp_path / "weights.pth"
     file.write_bytes(b"something else")
     with pytest.raises(UserError, match=rf"is not the file from https://.* with SHA-256 {digest}"):
-        lpips_distance(config(net, lpips_weights=str(file)))
+        perceptual_distance(config(net, weights=str(file)))
 
 
 def test_missing_weights_say_where_to_put_them(monkeypatch, tmp_path):
@@ -178,4 +181,4 @@ def test_missing_weights_say_where_to_put_them(monkeypatch, tmp_path):
     address = "http://127.0.0.1:9/vgg16.pth"  # nobody answers there
     monkeypatch.setitem(perceptual._TRUNKS, "vgg", (address, "0" * 64))
     with pytest.raises(UserError, match=r"Could not download .* put it at .*vgg16.pth"):
-        lpips_distance(DistanceConfig())
+        perceptual_distance(LPIPS())

@@ -7,12 +7,12 @@ import torch
 
 from cm_ray import recipes
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import Network
+from cm_ray.networks import families
+from cm_ray.networks.architectures import ADM
 from cm_ray.networks.blocks import AttentionBlock, sinusoidal_embedding
-from cm_ray.networks.families import ADM
 from cm_ray.networks.unet import UNet
 
-TINY = Network(
+TINY = ADM(
     channels=16, channel_mult=(1, 2), blocks=1, attention_resolutions=(4,), head_channels=8, norm_groups=4
 )
 
@@ -110,7 +110,7 @@ def test_gradient_checkpointing_changes_nothing():
 def test_attention_is_ordered_three_heads_dim():
     """Against attention written out: channel 3hd's order decides whether published weights work."""
     torch.manual_seed(0)
-    block = trained_like(AttentionBlock(16, dataclasses.replace(TINY, head_channels=4), ADM))
+    block = trained_like(AttentionBlock(16, dataclasses.replace(TINY, head_channels=4), families.ADM))
     x = torch.randn(2, 16, 3, 3)
     flat = block.norm(x).flatten(2)
     qkv = torch.einsum("oc,bcp->bop", block.qkv.weight[:, :, 0, 0], flat) + block.qkv.bias[:, None]
@@ -135,8 +135,8 @@ def test_embedding_is_cosine_then_sine():
     [
         ({}, (1, 7, 7), "cannot be halved 1 times"),
         ({}, (1, 8, 6), "8x6; square"),
-        ({"norm_groups": 5}, (1, 8, 8), "--network.norm-groups 5 does not divide"),
-        ({"head_channels": 12}, (1, 8, 8), "--network.head-channels 12 does not divide"),
+        ({"norm_groups": 5}, (1, 8, 8), "network.norm_groups 5 does not divide"),
+        ({"head_channels": 12}, (1, 8, 8), "network.head_channels 12 does not divide"),
         ({"channel_mult": ()}, (1, 8, 8), "at least one level"),
     ],
 )

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import sampling_of, to_uint8
+from cm_ray.networks.model import to_uint8
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.pictures import grid_picture
 from tests.absent import installed, skip
 from tests.cluster.tiny import NETWORK, make_tiny_run
@@ -96,7 +97,7 @@ def test_sample_paint_and_edit(page, run):
     fill(page, "sample-steps", 2)
     page.click("#sample-button")
     shown = picture(page, "sample", "multistep@2.0: step 2 of 2")
-    samples = model.sample(torch.arange(4), seed=0, sampling=sampling_of(model.spec, steps=2))
+    samples = model.sample(torch.arange(4), seed=0, sampler=sampler_of(model.spec, steps=2))
     np.testing.assert_array_equal(np.asarray(shown.convert("L")), np.asarray(grid_picture(to_uint8(samples))))
 
     page.get_by_role("tab", name="Edit").click()
@@ -122,7 +123,7 @@ def test_sample_paint_and_edit(page, run):
     factor = round(shown.height / 8)
     small = np.asarray(shown)[factor // 2 :: factor, factor // 2 :: factor]
     before, *results, given = (small[:, 9 * i : 9 * i + 8] for i in range(6))
-    sample = model.sample(torch.arange(1), seed=0, sampling=sampling_of(model.spec))
+    sample = model.sample(torch.arange(1), seed=0, sampler=sampler_of(model.spec))
     np.testing.assert_array_equal(given, to_uint8(sample)[0, 0])
     anew = (before == 128) & (given != 128)
     assert 2 <= anew.sum() <= 32, "what was painted over, and no more"

@@ -16,10 +16,11 @@ from cm_ray.editing.model_edits import edited
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import from_uint8, sampling_of, to_uint8
+from cm_ray.networks.model import from_uint8, to_uint8
 from cm_ray.page.model_card import model_card
 from cm_ray.page.playground import CanvasContent, EditForm, Playground
 from cm_ray.page.server import RequestLimit, serve
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.pictures import grid_picture
 from tests.cluster.tiny import NETWORK, make_tiny_run
 
@@ -69,7 +70,7 @@ def test_every_step_of_sampling_is_shown(play):
     samples = model.sample(
         torch.arange(4),
         seed=7,
-        sampling=sampling_of(model.spec, steps=3),
+        sampler=sampler_of(model.spec, steps=3),
         labels=torch.full((4,), 2),
     )
     np.testing.assert_array_equal(shown[-1].picture, grid_picture(to_uint8(samples)))

@@ -19,8 +19,9 @@ from cm_ray.command_line.settings.app import PageSettings
 from cm_ray.data.uploads import MOST_BYTES
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import sampling_of, to_uint8
+from cm_ray.networks.model import to_uint8
 from cm_ray.page.server import application, serve
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.pictures import grid_picture
 from tests.absent import installed
 from tests.cluster.tiny import NETWORK, make_tiny_run
@@ -87,8 +88,8 @@ def test_the_page_and_a_sample_of_it(client, run):
     assert text == "multistep@2.0: step 2 of 2"
     shown = Image.open(io.BytesIO(client.get(f"/gradio_api/file={picture['path']}").content))
     model = load_model(run.model)
-    sampling, labels = sampling_of(model.spec, steps=2), torch.full((4,), 3)
-    samples = model.sample(torch.arange(4), seed=0, sampling=sampling, labels=labels)
+    sampler, labels = sampler_of(model.spec, steps=2), torch.full((4,), 3)
+    samples = model.sample(torch.arange(4), seed=0, sampler=sampler, labels=labels)
     np.testing.assert_array_equal(np.asarray(shown), np.asarray(grid_picture(to_uint8(samples))))
 
 

@@ -26,7 +26,7 @@ WORDS = {
     TargetDecay: ["constant", "adaptive"],
     Weight: ["uniform", "snr", "snr+1", "truncated-snr", "karras", "inverse-gap"],
     Column: ["edm", "vp", "ve"],
-    Network: ["adm", "ddpm++", "ncsn++"],
+    Network: ["adm", "custom", "ddpm++", "ncsn++"],
     Optimizer: ["radam", "adam"],
 }
 

@@ -11,9 +11,11 @@ import torch
 from tracked_runs import free_port, score, tiny_model
 
 from cm_ray.core.precondition import EDM
+from cm_ray.core.samplers import Multistep
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import sampling_of, save_model, to_uint8
+from cm_ray.networks.model import save_model, to_uint8
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.storage.files import write_json
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.publish_time_points import publish_time_points
@@ -93,7 +95,7 @@ def test_what_is_fetched_and_served_has_the_new_time_points(make_run, searched, 
     loaded = mlflow.pyfunc.load_model("models:/tiny@champion")
     table, indices = pd.DataFrame({"index": [0, 7]}), torch.tensor([0, 7])
     for steps, text in ((2, "multistep@1.5"), (3, "multistep@9.0,0.7"), (0, "one-step")):
-        images = tiny_model().sample(indices, seed=3, sampling=sampling_of(fetched.spec, text))
+        images = tiny_model().sample(indices, seed=3, sampler=sampler_of(fetched.spec, text))
         wanted = to_uint8(images).permute(0, 2, 3, 1).numpy()
         np.testing.assert_array_equal(loaded.predict(table, params={"seed": 3, "steps": steps}), wanted)
 
@@ -213,7 +215,7 @@ def test_the_sampler_may_change_but_the_network_may_not(make_run, searched, tmp_
         with pytest.raises(UserError, match=r"another network than models:/tiny/1; give the version that"):
             publish_time_points(odd, "models:/tiny@champion")
     assert count(tmp_path) == 1
-    assert publish_time_points(searched(sampler="multistep:2"), "models:/tiny/1").version == "2"
+    assert publish_time_points(searched(sampler=Multistep((2.0,))), "models:/tiny/1").version == "2"
 
 
 def test_what_cannot_be_published_is_said(make_run, searched, tmp_path):

@@ -13,11 +13,13 @@ import torch
 from tracked_runs import free_port, score, tiny_model, tiny_spec
 
 from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.samplers import Heun
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import Model, sampling_of, to_uint8
+from cm_ray.networks.model import Model, to_uint8
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.settings.tree import override
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.registry import save_pyfunc
@@ -45,7 +47,7 @@ def champion(tmp_path):
 
 
 def expected(model, indices, sampler="", **settings):
-    images = model.sample(torch.tensor(indices), sampling=sampling_of(model.spec, sampler), **settings)
+    images = model.sample(torch.tensor(indices), sampler=sampler_of(model.spec, sampler), **settings)
     return to_uint8(images).permute(0, 2, 3, 1).numpy()
 
 
@@ -101,16 +103,16 @@ def test_a_fetched_model_is_the_registered_one(make_run, tmp_path):
     assert folder == fetch_model("models:/tiny/1", f"sqlite:///{tmp_path}/runs/mlflow.db")
     assert folder.is_relative_to(tmp_path / "cache")
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "weights.safetensors"]
-    one_step = sampling_of(tiny_model().spec)
+    one_step = sampler_of(tiny_model().spec)
     indices = torch.arange(3)
     assert torch.equal(
-        load_model(folder).sample(indices, seed=1, sampling=one_step),
-        tiny_model().sample(indices, seed=1, sampling=one_step),
+        load_model(folder).sample(indices, seed=1, sampler=one_step),
+        tiny_model().sample(indices, seed=1, sampler=one_step),
     )
     (folder / "weights.safetensors").write_bytes(b"spoilt")
     assert torch.equal(
-        load_model(fetch_model("models:/tiny/1")).sample(indices, seed=1, sampling=one_step),
-        tiny_model().sample(indices, seed=1, sampling=one_step),
+        load_model(fetch_model("models:/tiny/1")).sample(indices, seed=1, sampler=one_step),
+        tiny_model().sample(indices, seed=1, sampler=one_step),
     )
 
 
@@ -133,7 +135,7 @@ def test_what_cannot_be_fetched_is_said(make_run, tmp_path):
 
 def test_a_registered_model_can_be_a_teacher(make_run, tmp_path):
     diffusion = Diffusion(boundary="none")
-    denoiser = Model(replace(tiny_spec(), diffusion=diffusion, sampler="heun:18", time_points=()))
+    denoiser = Model(replace(tiny_spec(), diffusion=diffusion, sampler=Heun(steps=18), time_points=()))
     register(make_run(rows=1, model=denoiser), None)
     for uri in ("", "none", f"sqlite:///{tmp_path}/runs/mlflow.db"):
         settings = {"teacher.model": "models:/tiny@champion", "tracking.uri": uri, "method": "cd"}

@@ -17,8 +17,9 @@ from tracked_runs import free_port, score, tiny_model
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
-from cm_ray.networks.model import from_uint8, sampling_of, save_model, to_uint8
+from cm_ray.networks.model import from_uint8, save_model, to_uint8
 from cm_ray.page.model_card import model_card
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.tracker import open_tracker
 from tests.waiting import LIMIT_S
@@ -104,7 +105,7 @@ def test_interpolation_by_rows(served):
     model = tiny_model()
     *_, last = interpolation_steps(
         model,
-        sampling_of(model.spec),
+        sampler_of(model.spec),
         torch.tensor([0.0, 0.3, 1.0]),
         indices=torch.tensor([4, 4, 4]),
         seeds=(3, 8),
@@ -119,8 +120,8 @@ def test_time_points_are_taken(columns, served):
     task = "interpolate" if "alpha" in columns else "sample"
     answer = served[False].predict(pd.DataFrame(columns), params={"task": task, "taus": [2.0]})
     model = tiny_model()
-    sampling = sampling_of(model.spec, taus=(2.0,))
-    sample = to_uint8(model.sample(torch.tensor([4]), seed=0, sampling=sampling))
+    sampler = sampler_of(model.spec, taus=(2.0,))
+    sample = to_uint8(model.sample(torch.tensor([4]), seed=0, sampler=sampler))
     np.testing.assert_array_equal(answer, sample.permute(0, 2, 3, 1).numpy())
     assert (answer != served[False].predict(pd.DataFrame(columns), params={"task": task})).any()
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 from tracked_runs import free_port
 
-from cm_ray.tracking import Group
+from cm_ray.tracking import RunGroup
 from cm_ray.tracking.store import is_unanswered
 
 RUN = {
@@ -77,7 +77,7 @@ def serve():
 
 def logged_group(folder, port):
     """A group that has something to tell and could not: nobody answered."""
-    group = Group(folder, name="table", uri=f"http://127.0.0.1:{port}", experiment="cm_ray")
+    group = RunGroup(folder, name="table", uri=f"http://127.0.0.1:{port}", experiment="cm_ray")
     group.log(params={"steps": 8}, metrics={"fd": 2.0})
     return group
 

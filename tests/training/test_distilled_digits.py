@@ -13,7 +13,8 @@ from cm_ray.metrics.extractors.extractor import statistics_of
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import ModelSpec, sampling_of, to_uint8
+from cm_ray.networks.model import ModelSpec, to_uint8
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.settings.tree import override
 from cm_ray.training.batch import Batch
 from cm_ray.training.engine import Engine
@@ -54,7 +55,7 @@ class Scores:
     def of(self, model, sampler):
         total = FeatureStatistics.zero(self.extractor.dim)
         for index in torch.arange(self.count).split(256):
-            images = model.sample(index, seed=1, sampling=sampling_of(model.spec, sampler))
+            images = model.sample(index, seed=1, sampler=sampler_of(model.spec, sampler))
             total = total + FeatureStatistics.of(self.extractor.features(to_uint8(images)))
         return frechet_distance(total, self.reference) / self.noise
 

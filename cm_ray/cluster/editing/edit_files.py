@@ -17,13 +17,15 @@ from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
 from cm_ray.command_line.settings.edit import Editing
+from cm_ray.core.sampler_texts import text_of
 from cm_ray.editing.files import EditRequest, compared, content_digests, edit_unit, read_inputs
 from cm_ray.editing.model_edits import interpolation_steps
 from cm_ray.editing.results import Origin, ResultFolder
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model, network_digest
-from cm_ray.networks.model import Model, sampling_of, to_uint8
+from cm_ray.networks.model import Model, to_uint8
 from cm_ray.runs.console import shown
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.tracking.locate import locate_model
 
 _ROWS = 10
@@ -87,10 +89,10 @@ def _interpolate(settings: Editing, place: Path) -> list[Path]:
     """Make the ways between two seeds: a row of the grid and a file per frame each."""
     model = load_model(place, settings.device)
     check_editing(settings, model.spec)
-    sampling = sampling_of(model.spec, steps=settings.nfe, taus=settings.taus)
+    sampler = sampler_of(model.spec, steps=settings.nfe, taus=settings.taus)
     other = settings.seed + 1 if settings.to_seed is None else settings.to_seed
     shape = settings.samples, settings.frames
-    made_by = _digest(network_digest(place), sampling.text, settings.seed, other, settings.label)
+    made_by = _digest(network_digest(place), text_of(sampler), settings.seed, other, settings.label)
     names = [f"way-{way}-{frame}.png" for way in range(shape[0]) for frame in range(shape[1])]
     folder = ResultFolder(settings.out.expanduser(), dict.fromkeys(names, Origin("ways", made_by)))
     folder.begin([])
@@ -102,7 +104,7 @@ def _interpolate(settings: Editing, place: Path) -> list[Path]:
 
 def _ways(settings: Editing, model: Model, other: int) -> Tensor:
     """Return the images of all ways to the seed `other`, uint8 (samples * frames, c, h, w)."""
-    sampling = sampling_of(model.spec, steps=settings.nfe, taus=settings.taus)
+    sampler = sampler_of(model.spec, steps=settings.nfe, taus=settings.taus)
     device = next(model.parameters()).device
     ways = torch.arange(settings.samples, device=device).repeat_interleave(settings.frames)
     alpha = torch.linspace(0, 1, settings.frames, device=device).repeat(settings.samples)
@@ -110,7 +112,7 @@ def _ways(settings: Editing, model: Model, other: int) -> Tensor:
     for part, share in zip(ways.split(settings.batch_size), alpha.split(settings.batch_size), strict=True):
         labels = None if settings.label is None else torch.full_like(part, settings.label)
         seeds = settings.seed, other
-        *_, last = interpolation_steps(model, sampling, share, indices=part, seeds=seeds, labels=labels)
+        *_, last = interpolation_steps(model, sampler, share, indices=part, seeds=seeds, labels=labels)
         made.append(to_uint8(last.x).cpu())
     return torch.cat(made)
 

@@ -28,6 +28,8 @@ from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.score import Evaluation
+from cm_ray.core.sampler_texts import file_name, text_of
+from cm_ray.core.samplers import Sampler
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
@@ -36,10 +38,9 @@ from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.recipes.sections import EXPERIMENT, DataSettings
 from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory, default_run_dir
-from cm_ray.sampling.kept_samples import file_name, keep_samples
+from cm_ray.sampling.kept_samples import keep_samples
 from cm_ray.sampling.pictures import save_grid
 from cm_ray.sampling.requests import Request
-from cm_ray.sampling.text import Sampling
 from cm_ray.scoring.score_folder import Scored
 from cm_ray.storage.files import remove
 from cm_ray.tracking import RunGroup
@@ -86,7 +87,7 @@ class _Samples:
     """A set of samples, or of images that are taken as such."""
 
     sampler: str
-    evaluations: int
+    nfe: int
     seed: int
     parts: list[Gathered]
 
@@ -197,7 +198,7 @@ class _Evaluating:
             seed=samples.seed,
             reference=self.manifest.fingerprint,
             sampler=samples.sampler,
-            nfe=samples.evaluations,
+            nfe=samples.nfe,
         )
         for kinds in _computations(self.settings.scores):
             say(f"measuring {', '.join(kinds)}:")  # minutes, of 2,048 features
@@ -218,21 +219,19 @@ class _Evaluating:
             yield _Samples(f"images of {manifest.source}", 0, 0, parts)
         if self.model is not None:
             put = pool.put(self.model.folder)
-            for sampling in self.model.samplings:
-                yield self._sampled(pool, put, self.model, sampling)
+            for sampler in self.model.samplers:
+                yield self._sampled(pool, put, self.model, sampler)
 
-    def _sampled(
-        self, pool: SamplerPool, put: PutModel, model: EvaluatedModel, sampling: Sampling
-    ) -> _Samples:
+    def _sampled(self, pool: SamplerPool, put: PutModel, model: EvaluatedModel, sampler: Sampler) -> _Samples:
         """Sample in parts; keep what is to be kept, and a grid."""
-        settings, stem = self.settings, self.run.samples / file_name(sampling)
+        settings, stem = self.settings, self.run.samples / file_name(sampler)
         remembered = Remembered(pool, put, self.extractor, self.wanted, self.work)
-        say(f"{sampling.text}:")
+        say(f"{text_of(sampler)}:")
         with shown("image") as progress:
-            made = dict(remembered.generate_all(self._requests(sampling), progress))
+            made = dict(remembered.generate_all(self._requests(sampler), progress))
         parts = [made[place] for place in sorted(made)]
-        samples = _Samples(sampling.text, sampling.evaluations, settings.seed, parts)
-        grid = self._request(sampling, 0, settings.grid**2)
+        samples = _Samples(text_of(sampler), sampler.nfe, settings.seed, parts)
+        grid = self._request(sampler, 0, settings.grid**2)
         images = pool.generate(put, grid, frozenset(["images"])).images
         assert images is not None
         save_grid(images, stem.with_name(stem.name + ".png"), columns=settings.grid)
@@ -243,16 +242,16 @@ class _Evaluating:
             keep_samples(images, stem, settings.keep, model.spec, labels)
         return samples
 
-    def _requests(self, sampling: Sampling) -> list[Request]:
+    def _requests(self, sampler: Sampler) -> list[Request]:
         """Return a request for each part of the samples, of as equal counts as can be."""
         edges = [self.count * i // GROUPS for i in range(GROUPS + 1)]
         parts = itertools.pairwise(edges)
-        return [self._request(sampling, first, stop - first) for first, stop in parts if stop > first]
+        return [self._request(sampler, first, stop - first) for first, stop in parts if stop > first]
 
-    def _request(self, sampling: Sampling, first: int, count: int) -> Request:
+    def _request(self, sampler: Sampler, first: int, count: int) -> Request:
         settings = self.settings
         return Request(
-            count=count, first=first, seed=settings.seed, sampling=sampling, unit=settings.batch_size
+            count=count, first=first, seed=settings.seed, sampler=sampler, unit=settings.batch_size
         )
 
 

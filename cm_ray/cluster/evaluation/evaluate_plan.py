@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cm_ray.command_line.settings.score import Evaluation
+from cm_ray.core.samplers import Sampler
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shards import is_shard_folder
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import ModelSpec, sampling_of
-from cm_ray.sampling.text import Sampling
+from cm_ray.networks.model import ModelSpec
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.tracking.locate import find_model
 
 
@@ -21,7 +22,7 @@ class EvaluatedModel:
 
     folder: Path
     spec: ModelSpec
-    samplings: list[Sampling]
+    samplers: list[Sampler]
 
 
 def evaluated_model(settings: Evaluation, tracking_uri: str) -> EvaluatedModel | None:
@@ -34,8 +35,8 @@ def evaluated_model(settings: Evaluation, tracking_uri: str) -> EvaluatedModel |
         return None
     spec = load_model(folder).spec
     own = ("own", *(f"multistep:{len(taus) + 1}" for taus in spec.time_points))
-    samplings = [sampling_of(spec, text) for text in settings.samplers or own]
-    return EvaluatedModel(folder, spec, list({sampling.text: sampling for sampling in samplings}.values()))
+    samplers = dict.fromkeys(sampler_of(spec, text) for text in settings.samplers or own)
+    return EvaluatedModel(folder, spec, list(samplers))
 
 
 def check_evaluation(settings: Evaluation, *, is_model: bool) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cm_ray.cluster.pool.pool import Progress, PutModel, SamplerPool
 from cm_ray.cluster.pool.result import Gathered, Wanted
+from cm_ray.core.sampler_texts import file_name, text_of
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.sampling.requests import Request
 
@@ -49,8 +50,8 @@ class Remembered:
         key = (
             *(self.pool.kind, self.model.digest),
             *(extractor.name, extractor.weights_sha256, extractor.preprocess),
-            *(request.sampling.text, request.seed, request.label, request.unit),
+            *(text_of(request.sampler), request.seed, request.label, request.unit),
         )
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-        stem = f"{request.sampling.file_name[:80]}-{request.first}-{request.count}"
+        stem = f"{file_name(request.sampler)[:80]}-{request.first}-{request.count}"
         return self.folder / f"{stem}-{digest}.safetensors"

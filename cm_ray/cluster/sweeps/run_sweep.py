@@ -32,7 +32,7 @@ from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.scoring.evaluator import extractor_opener
 from cm_ray.scoring.reference import Shards, reference_statistics
-from cm_ray.settings.tree import flatten
+from cm_ray.settings.tree import flatten, override
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.sweeps.space import Sampler, Space
 from cm_ray.sweeps.space_checks import check_space

@@ -9,13 +9,14 @@ from typing import Any
 
 from cm_ray.cluster.pool.reference import Yardstick
 from cm_ray.command_line.settings.time_points import TimePointSearch
+from cm_ray.core.multistep import multistep_of
+from cm_ray.core.samplers import Multistep, OneStep
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.networks.formats.reading import read_model
-from cm_ray.networks.model import ModelSpec, sampling_of
+from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.console import say
-from cm_ray.sampling.text import Sampling
 from cm_ray.time_points.greedy import Points
 from cm_ray.time_points.openai_indices import taus
 from cm_ray.time_points.sample_budget import SampleBudget
@@ -52,11 +53,9 @@ class Plan:
             )
         return cls(settings, spec, grid, budget)
 
-    def sampling(self, points: Points) -> Sampling:
-        """Return the sampling with points of the grid."""
-        return (
-            sampling_of(self.spec, taus=self.taus(points)) if points else sampling_of(self.spec, "one-step")
-        )
+    def sampler(self, points: Points) -> OneStep | Multistep:
+        """Return the sampler with points of the grid; without points, that of one step."""
+        return multistep_of(self.taus(points), self.spec.diffusion)
 
     def taus(self, points: Points) -> tuple[float, ...]:
         """Return the times of points, descending."""

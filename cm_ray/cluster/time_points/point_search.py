@@ -16,12 +16,14 @@ from cm_ray.cluster.runtime.connect import node_resources
 from cm_ray.cluster.time_points.point_plan import Plan
 from cm_ray.cluster.time_points.point_scores import WANTED, Measurement, PointScores
 from cm_ray.cluster.training.prepare import prepare_shards
+from cm_ray.core.multistep import multistep_for, multistep_of
+from cm_ray.core.sampler_texts import text_of
+from cm_ray.core.samplers import Multistep, OneStep, Sampler
 from cm_ray.errors import UserError
 from cm_ray.metrics.estimate import Estimate, infinitesimal_jackknife
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.statistics import Array
-from cm_ray.networks.model import sampling_of
 from cm_ray.reports.time_points_report import (
     ChosenPoints,
     ScoredCandidate,
@@ -33,7 +35,6 @@ from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.pictures import save_grid
 from cm_ray.sampling.requests import Request
-from cm_ray.sampling.text import Sampling, parse
 from cm_ray.storage.files import read_json, remove, write_json
 from cm_ray.time_points.greedy import Points, Stage, points_by_count
 from cm_ray.time_points.integer_search import method_named
@@ -48,7 +49,8 @@ _WORK = "search-work"
 class _Fresh:
     """A score on noise that the search has not seen."""
 
-    sampling: Sampling
+    taus: tuple[float, ...]
+    """The time points that were scored, descending."""
     score: Score
     influence: Array
     """Of each sample on the score: those of two scores pair."""
@@ -153,12 +155,12 @@ class Search:
         )
 
     def _request(self, request: PointSampleRange) -> Request:
-        return self._samples(self.plan.sampling(request.points), request.first, request.count)
+        return self._samples(self.plan.sampler(request.points), request.first, request.count)
 
-    def _samples(self, sampling: Sampling, first: int, count: int, seeds: int = 0) -> Request:
+    def _samples(self, sampler: Sampler, first: int, count: int, seeds: int = 0) -> Request:
         settings = self.plan.settings
         seed = settings.seed + seeds
-        return Request(count=count, first=first, seed=seed, sampling=sampling, unit=settings.batch_size)
+        return Request(count=count, first=first, seed=seed, sampler=sampler, unit=settings.batch_size)
 
     def _measured(self, measurement: Measurement) -> None:
         kept = measurement.of
@@ -180,18 +182,18 @@ class Search:
         """Measure found points, for 1, 2, .. evaluations, and a Karras grid's, on the next seed's noise."""
         best: _Fresh | None = None
         for points in ((), *found):
-            karras = parse(f"multistep:{len(points) + 1}", self.plan.spec.diffusion)
-            own, rival = self._fresh(remembered, reference, [self.plan.sampling(points), karras])
+            karras = multistep_for(len(points) + 1, self.plan.spec.diffusion)
+            own, rival = self._fresh(remembered, reference, [self.plan.sampler(points), karras])
             kept = rival if rival.score.value < own.score.value else own
             say(f"{own.score.metric}: {own.score.value:.4g} ± {own.score.error:.2g}")
             chosen = ChosenPoints(
                 nfe=len(points) + 1,
-                taus=own.sampling.taus,
+                taus=own.taus,
                 ts=write_ts(points, self.plan.grid),
                 score=own.score.to_row(),
-                karras_taus=karras.taus,
+                karras_taus=rival.taus,
                 karras_value=rival.score.value,
-                kept=kept.sampling.taus,
+                kept=kept.taus,
                 over_karras=own.over(rival),
                 over_fewer=kept.over(best) if best else None,
             )
@@ -201,21 +203,21 @@ class Search:
             yield chosen
 
     def _fresh(
-        self, remembered: Remembered, reference: FrechetReference, samplings: Sequence[Sampling]
+        self, remembered: Remembered, reference: FrechetReference, samplers: Sequence[OneStep | Multistep]
     ) -> list[_Fresh]:
-        """Measure samplings on the next seed's noise, all together."""
-        requests = [self._samples(one, 0, self.plan.budget.full, seeds=1) for one in samplings]
+        """Measure samplers on the next seed's noise, all together."""
+        requests = [self._samples(one, 0, self.plan.budget.full, seeds=1) for one in samplers]
         with shown("image") as progress:
             for _ in remembered.generate_all(list(dict.fromkeys(requests)), progress):
                 pass
         fresh = []
-        for request in requests:
+        for sampler, request in zip(samplers, requests, strict=True):
             gathered = Gathered.load(remembered.file(request), WANTED)
             assert gathered is not None
             assert gathered.features is not None
             value, influence = frechet_influence(gathered.features, reference)
             measured = Estimate(value=value, error=infinitesimal_jackknife(influence))
-            fresh.append(_Fresh(request.sampling, self._score(request, measured), influence))
+            fresh.append(_Fresh(sampler.taus, self._score(request, measured), influence))
         return fresh
 
     def _score(self, request: Request, measured: Estimate) -> Score:
@@ -224,16 +226,16 @@ class Search:
             n=request.count,
             seed=request.seed,
             reference=self.manifest.fingerprint,
-            sampler=request.sampling.text,
-            nfe=request.sampling.evaluations,
+            sampler=text_of(request.sampler),
+            nfe=request.sampler.nfe,
         )
         return score_from_estimate("FD", measured, key)
 
     def _grids(self, pool: SamplerPool, chosen: Sequence[ChosenPoints]) -> None:
         model = pool.put(self.folder)
         for one in chosen:
-            sampling = sampling_of(self.plan.spec, taus=one.taus) if one.taus else self.plan.sampling(())
-            images = pool.generate(model, self._samples(sampling, 0, 100, 1), frozenset(["images"])).images
+            sampler = multistep_of(one.taus, self.plan.spec.diffusion)
+            images = pool.generate(model, self._samples(sampler, 0, 100, 1), frozenset(["images"])).images
             assert images is not None
             save_grid(images, self.run.samples / f"{one.nfe}-evaluations.png", columns=10)
 

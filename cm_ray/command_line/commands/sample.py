@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from cm_ray.command_line.settings.sample import Sample
+from cm_ray.core.multistep import multistep_of
+from cm_ray.core.samplers import Sampler
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import ModelSpec, sampling_of
+from cm_ray.networks.model import ModelSpec
+from cm_ray.sampling.asked import sampler_of
 from cm_ray.sampling.pictures import save_samples
 from cm_ray.sampling.requests import Request, sample_all
-from cm_ray.sampling.text import ONE_STEP, Sampling
 from cm_ray.time_points.openai_indices import read_ts, taus
 from cm_ray.tracking.locate import locate_model
 
@@ -18,7 +20,7 @@ def run(args: Sample) -> None:
     request = Request(
         count=args.samples,
         seed=args.seed,
-        sampling=_sampling(args, model.spec),
+        sampler=_sampler(args, model.spec),
         label=args.label,
         unit=args.batch_size,
     )
@@ -27,9 +29,9 @@ def run(args: Sample) -> None:
         print(path)
 
 
-def _sampling(args: Sample, spec: ModelSpec) -> Sampling:
+def _sampler(args: Sample, spec: ModelSpec) -> Sampler:
     if not args.ts:
-        return sampling_of(spec, args.sampler, args.nfe, args.taus)
+        return sampler_of(spec, args.sampler, args.nfe, args.taus)
     ends = {"t_min": spec.diffusion.t_min, "t_max": spec.diffusion.t_max, "rho": spec.diffusion.rho}
     points = taus(read_ts(args.ts, args.boundaries), args.boundaries, **ends)
-    return sampling_of(spec, taus=points) if points else sampling_of(spec, ONE_STEP)
+    return multistep_of(points, spec.diffusion)

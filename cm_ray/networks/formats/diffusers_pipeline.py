@@ -229,8 +229,8 @@ def _check_fits(spec: ModelSpec, boundaries: int) -> None:
             f"its column is {word_of(diffusion.column)}, and the pipeline's is edm",
         ),
         (
-            getattr(diffusion.column, "time_scale", 1000) == 1000,
-            "its time scale is another than the pipeline's, 1000",
+            (time_scale := getattr(diffusion.column, "time_scale", 1000)) == 1000,
+            f"its time scale is {time_scale:g}, and the pipeline's is 1000",
         ),
         (
             network.channel_mult[0] == 1,

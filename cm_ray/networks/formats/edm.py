@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM, VE, VP, Column
+from cm_ray.core.samplers import Heun
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import ADM, Architecture, DDPMpp, NCSNpp
 from cm_ray.networks.families import family_of
@@ -76,7 +77,7 @@ def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[M
         diffusion=diffusion,
         shape=shape,
         class_names=placeholders(classes),
-        sampler="heun:18",
+        sampler=Heun(steps=18),
     )
     _check_groups(file, theirs)
     _check_filters(file, network, filters)

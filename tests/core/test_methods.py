@@ -3,28 +3,31 @@
 import numpy as np
 import pytest
 import torch
-from cm_ray.core.objectives import (
+
+from cm_ray.core import methods
+from cm_ray.core.distance import L1, L2, Norm, PseudoHuber
+from cm_ray.core.losses import regression_loss
+from cm_ray.core.methods import (
     ConsistencyDistillation,
     ConsistencyTraining,
     Denoising,
     Draw,
     ProgressiveDistillation,
     euler_to_denoised,
+    middle_time,
 )
-
-from cm_ray.core.distance import L1, L2, Norm, PseudoHuber
-from cm_ray.core.losses import regression_loss
 from cm_ray.core.pairs import perturb
 from cm_ray.core.precondition import EDM, Boundary, precondition
-from cm_ray.core.samplers import euler
-from cm_ray.core.solvers import data_denoiser, euler_step, heun_step
-from cm_ray.core.times import karras_times
+from cm_ray.core.sampling_steps import euler
+from cm_ray.core.solvers import data_denoiser, euler_step
+from cm_ray.core.times import NoiseLevels, karras_times
 from cm_ray.core.types import per_sample
-from cm_ray.core.weights import InverseGapWeight, UniformWeight
+from cm_ray.core.weights import InverseGap, UniformWeight
 from tests.core.gaussian import Gaussian, Mixture, normals, order
 
 DATA, MIXTURE = Gaussian(0.3, 0.5), Mixture()
 DISTANCES = [L1(), L2(), Norm(), PseudoHuber()]
+EULER, HEUN = (ConsistencyDistillation(solver=solver) for solver in ("euler", "heun"))
 
 
 def draw_on_grid(data, n, batch=64):
@@ -41,10 +44,10 @@ def exact_solver(denoise, x_t, t, s):
     return DATA.flow(x_t, t, s)
 
 
-def distillation_loss(solver, n, weight, distance):
+def distillation_loss(method, n, weight, distance):
     draw, f = draw_on_grid(DATA, n), DATA.consistency()
-    aim = ConsistencyDistillation(solver).aim(draw, f, DATA.denoise)
-    return regression_loss(f(draw.x_t, draw.t), aim, weight(draw.t, draw.s), distance)
+    aim = method.aim(draw, f, DATA.denoise)
+    return regression_loss(f(draw.x_t, draw.t), aim, weight(draw.t, draw.s, EDM()), distance)
 
 
 def test_the_aim_of_denoising_is_the_clean_image():
@@ -54,23 +57,24 @@ def test_the_aim_of_denoising_is_the_clean_image():
 
 @pytest.mark.parametrize("n", [2, 17])
 @pytest.mark.parametrize("distance", [L1(), L2(), Norm()])
-def test_with_an_exact_solver_the_consistency_function_has_no_distillation_loss(n, distance):
-    assert distillation_loss(exact_solver, n, UniformWeight(), distance).max() < 1e-14
+def test_with_an_exact_solver_the_consistency_function_has_no_distillation_loss(n, distance, monkeypatch):
+    monkeypatch.setattr(methods, "heun_step", exact_solver)
+    assert distillation_loss(HEUN, n, UniformWeight(), distance).max() < 1e-14
 
 
-@pytest.mark.parametrize(("solver", "p"), [(euler_step, 1), (heun_step, 2)])
-def test_the_distillation_loss_falls_at_the_solvers_order(solver, p):
+@pytest.mark.parametrize(("method", "p"), [(EULER, 1), (HEUN, 2)])
+def test_the_distillation_loss_falls_at_the_solvers_order(method, p):
     """An error per time: lambda = 1/(t - s) divides the solver's local error, of order p + 1, by its step."""
     counts = [16, 32, 64, 128]
-    losses = [distillation_loss(solver, n, InverseGapWeight(), L1()).mean() for n in counts]
+    losses = [distillation_loss(method, n, InverseGap(), L1()).mean() for n in counts]
     assert order(counts, losses) == pytest.approx(p, abs=0.3)
 
 
-@pytest.mark.parametrize(("solver", "p"), [(euler_step, 1), (heun_step, 2)])
+@pytest.mark.parametrize(("method", "p"), [(EULER, 1), (HEUN, 2)])
 @pytest.mark.parametrize(("distance", "power"), [(L1(), 1), (Norm(), 1), (L2(), 2)])
-def test_the_unweighted_distillation_loss_falls_at_the_order_of_a_local_error(solver, p, distance, power):
+def test_the_unweighted_distillation_loss_falls_at_the_order_of_a_local_error(method, p, distance, power):
     counts = [16, 32, 64, 128]
-    losses = [distillation_loss(solver, n, UniformWeight(), distance).mean() for n in counts]
+    losses = [distillation_loss(method, n, UniformWeight(), distance).mean() for n in counts]
     assert order(counts, losses) == pytest.approx(power * (p + 1), abs=0.3)
 
 
@@ -81,7 +85,7 @@ def test_a_point_mass_has_no_training_loss(location, distance):
     point = Gaussian(location, 0.0)
     draw, f = draw_on_grid(point, 17), point.consistency()
     aim = ConsistencyTraining().aim(draw, f, point.denoise)
-    loss = regression_loss(f(draw.x_t, draw.t), aim, UniformWeight()(draw.t, draw.s), distance)
+    loss = regression_loss(f(draw.x_t, draw.t), aim, UniformWeight()(draw.t, draw.s, EDM()), distance)
     assert loss.abs().max() < 1e-12
 
 
@@ -89,16 +93,16 @@ def test_a_point_mass_makes_training_and_distillation_one():
     draw, point = draw_on_grid(Gaussian(0.4, 0.0), 17), Gaussian(0.4, 0.0)
     f = Gaussian(0.1, 0.5).consistency()  # anything
     training = ConsistencyTraining().aim(draw, f, point.denoise)
-    for solver in (euler_step, heun_step):
-        distillation = ConsistencyDistillation(solver).aim(draw, f, point.denoise)
+    for method in (EULER, HEUN):
+        distillation = method.aim(draw, f, point.denoise)
         torch.testing.assert_close(training, distillation, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("solver", [euler_step, heun_step])
-def test_training_is_distillation_with_the_data_as_teacher(solver):
+@pytest.mark.parametrize("method", [EULER, HEUN])
+def test_training_is_distillation_with_the_data_as_teacher(method):
     draw, f = draw_on_grid(DATA, 17), DATA.consistency()
     training = ConsistencyTraining().aim(draw, f, DATA.denoise)
-    distillation = ConsistencyDistillation(solver).aim(draw, f, data_denoiser(draw.x))
+    distillation = method.aim(draw, f, data_denoiser(draw.x))
     torch.testing.assert_close(training, distillation, rtol=1e-12, atol=1e-12)
 
 
@@ -142,7 +146,7 @@ def linear_network(parameters):
     return lambda x, time: a * x + b * per_sample(time, x) + c + out
 
 
-def expected_gradient(objective, n, distance, *, network=tanh_network, teacher=None, data=MIXTURE):
+def expected_gradient(method, n, distance, *, network=tanh_network, teacher=None, data=MIXTURE):
     """The gradient of the expected loss with n intervals, target = student, uniform weight and proposal."""
     parameters = [part.requires_grad_() for part in normals(3, 4, 8)]
     x, noise, weights = quadrature(data)
@@ -155,12 +159,12 @@ def expected_gradient(objective, n, distance, *, network=tanh_network, teacher=N
         return precondition(Boundary(EDM(0.5, 1.0)), network(parameters), x_t, t)
 
     with torch.no_grad():
-        aim = objective.aim(draw, student, teacher or data.denoise)
-    loss = regression_loss(student(draw.x_t, t), aim, UniformWeight()(t, s), distance)
+        aim = method.aim(draw, student, teacher or data.denoise)
+    loss = regression_loss(student(draw.x_t, t), aim, UniformWeight()(t, s, EDM()), distance)
     return torch.cat(torch.autograd.grad((weights.repeat(n) * loss).sum() / n, parameters))
 
 
-TRAINING, DISTILLATION = ConsistencyTraining(), ConsistencyDistillation(euler_step)
+TRAINING, DISTILLATION = ConsistencyTraining(), EULER
 
 
 @pytest.mark.parametrize("distance", [L2(), PseudoHuber(0.5)])
@@ -208,10 +212,10 @@ def teachers_two_steps(x_t, t, middle, s, teacher):
 
 @pytest.mark.parametrize("data", [DATA, MIXTURE])
 def test_one_step_of_a_perfect_student_is_two_of_the_teachers(data):
-    draw, objective = draw_on_grid(DATA, 9), ProgressiveDistillation()
-    aim = objective.aim(draw, None, data.denoise)
+    draw = draw_on_grid(DATA, 9)
+    aim = ProgressiveDistillation().aim(draw, None, data.denoise)
     one = euler_step(lambda x_t, t: aim, draw.x_t, draw.t, draw.s)
-    two = teachers_two_steps(draw.x_t, draw.t, objective.middle(draw.t, draw.s), draw.s, data.denoise)
+    two = teachers_two_steps(draw.x_t, draw.t, middle_time(draw.t, draw.s, 7.0), draw.s, data.denoise)
     torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-11)
 
 
@@ -220,9 +224,23 @@ def test_one_step_of_a_perfect_student_is_two_of_the_teachers(data):
 def test_the_teachers_grid_has_twice_as_many_intervals(n, rho):
     coarse, fine = karras_times(n + 1, rho=rho), karras_times(2 * n + 1, rho=rho)
     torch.testing.assert_close(fine[::2], coarse)
-    middle = ProgressiveDistillation(rho).middle(coarse[1:], coarse[:-1])
+    middle = middle_time(coarse[1:], coarse[:-1], rho)
     torch.testing.assert_close(fine[1::2], middle, rtol=1e-12, atol=0)
-    assert ProgressiveDistillation(rho).middle(coarse[1:].float(), coarse[:-1].float()).dtype == torch.float32
+    assert middle_time(coarse[1:].float(), coarse[:-1].float(), rho).dtype == torch.float32
+
+
+@pytest.mark.parametrize("rho", [7.0, 3.0])
+def test_progressive_distillation_halves_on_the_curve_that_the_times_are_drawn_from(rho):
+    seen, levels = [], NoiseLevels(rho=rho)
+    grid = levels.grid(5)
+    x_t = normals(8, 4, 1, 1, 1)
+
+    def teacher(x, time):
+        seen.append(time)
+        return DATA.denoise(x, time)
+
+    ProgressiveDistillation().aim(Draw(None, None, x_t, grid[1:], grid[:-1], levels), None, teacher)
+    torch.testing.assert_close(torch.stack(seen), torch.stack([grid[1:], levels.grid(9)[1::2]]))
 
 
 def test_a_round_of_distillation_halves_the_steps_of_the_sampler():
@@ -261,8 +279,8 @@ def test_unequal_shapes_are_refused():
     fewer = Draw(draw.x, draw.noise[:1], draw.x_t, draw.t, draw.s)
     with pytest.raises(ValueError, match="shapes differ"):
         ConsistencyTraining().aim(fewer, DATA.denoise, DATA.denoise)
-    for objective in (DISTILLATION, ConsistencyDistillation(heun_step), ProgressiveDistillation()):
+    for method in (EULER, HEUN, ProgressiveDistillation()):
         with pytest.raises(ValueError, match="shapes differ"):
-            objective.aim(draw, DATA.denoise, data_denoiser(draw.x[:1]))
+            method.aim(draw, DATA.denoise, data_denoiser(draw.x[:1]))
     with pytest.raises(ValueError, match="shapes differ"):
         euler_to_denoised(draw.x_t, draw.t, draw.x_t[:1], draw.s)

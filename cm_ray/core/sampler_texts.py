@@ -1,0 +1,127 @@
+"""Samplers as short texts: ``one-step``, ``multistep@2.0,0.8``, ``heun:18``, ``pd:4``.
+
+The texts stand on the command line, in settings, in model.json, in the keys of scores and in the names of
+files. No other module knows them: `parse` makes a `Sampler` of a text, and `text_of` a text of a `Sampler`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import fields
+
+from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.multistep import TimePoints, multistep_for, multistep_of
+from cm_ray.core.samplers import Heun, Multistep, OneStep, Sampler
+from cm_ray.errors import SettingError, UserError, closest
+from cm_ray.settings.choices import classes_of, word_of
+
+ONE_STEP, OWN = "one-step", "own"
+_MULTISTEP, _HEUN = word_of(Multistep), word_of(Heun)
+_LONGEST = 100
+"""Characters of a file's name: file systems take 255, and files are written aside under longer names."""
+
+
+def text_of(sampler: Sampler) -> str:
+    """Return the text of a sampler, of which `parse` makes the same sampler."""
+    if isinstance(sampler, Multistep):
+        return f"{_MULTISTEP}@" + ",".join(map(repr, sampler.taus))
+    word = word_of(sampler)
+    steps = getattr(sampler, "steps", None)
+    return ",".join([word if steps is None else f"{word}:{steps}", *_options_of(sampler)])
+
+
+def _options_of(sampler: Sampler) -> list[str]:
+    """Return the options of Heun's text: those that are not the defaults."""
+    if not isinstance(sampler, Heun):
+        return []
+    default = Heun(steps=sampler.steps)
+    values = {name: getattr(sampler, name) for name in _OPTIONS}
+    return [f"{name}={_digits(value)}" for name, value in values.items() if value != getattr(default, name)]
+
+
+_OPTIONS = tuple(item.name for item in fields(Heun) if item.name != "steps")
+
+
+def _digits(value: float) -> str:
+    return repr(value).removesuffix(".0")
+
+
+def file_name(sampler: Sampler) -> str:
+    """Return the text as a part of a file's name; of many time points, the first ones and a digest of all."""
+    name = re.sub(r"[^\w.=-]", "-", text_of(sampler))
+    if len(name) <= _LONGEST:
+        return name
+    return f"{name[: _LONGEST - 20]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def parse(
+    text: str, diffusion: Diffusion, *, own: Sampler | None = None, time_points: TimePoints = ()
+) -> Sampler:
+    """Return the sampler that a text means for models with these times.
+
+    own: the sampler that ``own`` stands for. time_points: the model's own, of which ``multistep:k`` takes
+    those for k evaluations; if there are none, it takes a Karras grid's. Raises UserError when the text means
+    nothing, or not for this kind of model.
+    """
+    sampler = own if text == OWN and own is not None else _parsed(text, diffusion, time_points)
+    return checked_kind(sampler, diffusion, text)
+
+
+def checked_kind(sampler: Sampler, diffusion: Diffusion, text: str = "") -> Sampler:
+    """Return the sampler. Raises UserError, naming its text, when it is not for this kind of model."""
+    text = text or text_of(sampler)
+    if diffusion.denoiser and not sampler.for_denoisers:
+        raise UserError(f"{text} is for consistency models, and this is a diffusion model: try heun:18.")
+    if sampler.for_denoisers and not diffusion.denoiser:
+        raise UserError(f"{text} is for diffusion models, and this is a consistency model: try multistep:2.")
+    return sampler
+
+
+def _parsed(text: str, diffusion: Diffusion, time_points: TimePoints) -> Sampler:
+    if text == ONE_STEP:
+        return OneStep()
+    name, number, points, options = _split(text)
+    try:
+        if name == _MULTISTEP:
+            if points:
+                return multistep_of(points, diffusion)
+            return multistep_for(number, diffusion, time_points)
+        if name == _HEUN:
+            return Heun(number, **_options(text, options))
+        made: Sampler = classes_of(Sampler)[name](number)
+        return made
+    except SettingError as error:
+        raise UserError(f"The sampler {text!r} cannot be: {error}") from error
+
+
+def _split(text: str) -> tuple[str, int, tuple[float, ...], str]:
+    """Return name, number, points and options of NAME:NUMBER[,OPTIONS] or multistep@T,T ..."""
+    match = re.fullmatch(r"([a-z0-9]+)(?::(\d+))?(?:@([\d.,e+-]+))?(?:,([a-z_]+=.*))?", text)
+    known = list(classes_of(Sampler))
+    if match is None or match[1] not in known:
+        raise UserError(f"There is no sampler {text!r}: {closest(text.split(':')[0], known)}")
+    name, number, points, options = match.groups(default="")
+    if not number and not points:
+        raise UserError(f"The sampler {text!r} lacks its steps: write {name}:4, say.")
+    if number and (points or int(number) < 1):
+        raise UserError(f"The sampler {text!r} must have at least one step, or time points instead.")
+    if (points and name != _MULTISTEP) or (options and name != _HEUN):
+        raise UserError(f"The sampler {text!r} takes a number of steps alone: write {name}:4, say.")
+    try:
+        return name, int(number or 0), tuple(float(t) for t in points.split(",")) if points else (), options
+    except ValueError as error:
+        raise UserError(f"The time points of the sampler {text!r} are not numbers.") from error
+
+
+def _options(text: str, options: str) -> dict[str, float]:
+    found = {}
+    for option in filter(None, options.split(",")):
+        key, _, value = option.partition("=")
+        if key not in _OPTIONS:
+            raise UserError(f"The sampler {text!r} has an unknown option: {closest(key, list(_OPTIONS))}")
+        try:
+            found[key] = float(value)
+        except ValueError as error:
+            raise UserError(f"{key} of the sampler {text!r} must be a number.") from error
+    return found

@@ -1,0 +1,155 @@
+"""Samplers as texts: what they mean, and what means nothing."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cm_ray import recipes
+from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.sampler_texts import file_name, parse, text_of
+from cm_ray.core.samplers import DPM2, Ancestral, Euler, Heun, Multistep, OneStep, Progressive
+from cm_ray.errors import UserError
+
+CONSISTENCY, DENOISER = Diffusion(), Diffusion(boundary="none")
+SAMPLERS = [
+    ("one-step", OneStep()),
+    ("multistep@2.0,0.8", Multistep((2.0, 0.8))),
+    ("multistep@0.0352", Multistep((0.0352,))),
+    ("heun:18", Heun()),
+    ("heun:1", Heun(1)),
+    ("heun:32,s_churn=40", Heun(32, s_churn=40.0)),
+    ("heun:9,s_churn=0.5,s_min=0.1,s_max=20,s_noise=1", Heun(9, 0.5, 0.1, 20.0, 1.0)),
+    ("heun:4,s_churn=1e-07", Heun(4, s_churn=1e-7)),
+    ("euler:40", Euler(40)),
+    ("dpm2:10", DPM2(10)),
+    ("ancestral:7", Ancestral(7)),
+    ("pd:4", Progressive(4)),
+]
+
+
+@pytest.mark.parametrize(("text", "sampler"), SAMPLERS)
+def test_a_text_and_its_sampler_are_one(text, sampler):
+    assert parse(text, DENOISER if sampler.for_denoisers else CONSISTENCY) == sampler
+    assert text_of(sampler) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "sampler"),
+    [
+        ("multistep:1", OneStep()),
+        ("multistep:2", Multistep((2.52,))),
+        ("multistep:7", Multistep((35.0, 13.7, 4.64, 1.29, 0.267, 0.0352))),
+        ("multistep@1e1", Multistep((10.0,))),
+        ("heun:018,s_noise=1.0,s_churn=40.00", Heun(18, s_churn=40.0, s_noise=1.0)),
+        ("heun:18,s_churn=0", Heun()),
+    ],
+)
+def test_other_ways_to_write_a_sampler(text, sampler):
+    assert parse(text, DENOISER if sampler.for_denoisers else CONSISTENCY) == sampler
+
+
+@given(st.lists(st.floats(0.0021, 79.9), min_size=1, max_size=5, unique=True))
+@settings(max_examples=40, deadline=None)
+def test_no_digit_of_a_time_point_is_lost(taus):
+    sampler = Multistep(tuple(sorted(taus, reverse=True)))
+    assert parse(text_of(sampler), CONSISTENCY) == sampler
+
+
+@given(st.integers(1, 999), *[st.floats(0, 1e6)] * 4)
+@settings(max_examples=40, deadline=None)
+def test_no_digit_of_an_option_is_lost(steps, s_churn, s_min, s_max, s_noise):
+    sampler = Heun(steps, s_churn, s_min, s_max, s_noise)
+    assert parse(text_of(sampler), DENOISER) == sampler
+
+
+def test_many_points_of_a_grid_stay_apart():
+    sampler = parse("multistep:1000", CONSISTENCY)
+    assert sampler.nfe == 1000
+    assert len(set(sampler.taus)) == 999
+    assert sampler.taus[0] < 80
+    assert sampler.taus[-1] > 0.002
+
+
+def test_the_models_own():
+    assert parse("own", DENOISER, own=Progressive(4)) == Progressive(4)
+    assert parse("multistep:3", CONSISTENCY, time_points=((2.0,), (9.0, 1.0))) == Multistep((9.0, 1.0))
+    with pytest.raises(UserError, match="own is for consistency models, and this is a diffusion model"):
+        parse("own", DENOISER, own=OneStep())
+    own = {
+        name: text_of(preset().own_sampler()) for name, preset in recipes.PRESETS.items() if "digits" in name
+    }
+    assert own == {
+        "edm_digits": "heun:18",
+        "cd_digits": "one-step",
+        "ct_digits": "one-step",
+        "pd_digits": "pd:1",
+        "ict_digits": "one-step",
+        "ect_digits": "one-step",
+    }
+    assert recipes.pd_digits().own_sampler(8) == Progressive(8)
+
+
+def test_texts_become_parts_of_file_names():
+    assert file_name(Multistep((2.0, 0.8))) == "multistep-2.0-0.8"
+    assert file_name(Heun(4, s_churn=2.0)) == "heun-4-s_churn=2"
+    many = [file_name(parse(f"multistep:{n}", CONSISTENCY)) for n in (100, 101)]
+    assert all(len(name) <= 100 for name in many)
+    assert many[0] != many[1]
+    assert many[0].startswith("multistep-75.7-71.7-67.8-")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("hein:18", "There is no sampler 'hein:18': did you mean 'heun'"),
+        ("own", "There is no sampler 'own'"),
+        ("heun", "lacks its steps: write heun:4"),
+        ("heun:0", "must have at least one step"),
+        ("heun:-1", "There is no sampler"),
+        ("heun:3@1.0", "must have at least one step, or time points instead"),
+        ("euler@1.0", "takes a number of steps alone"),
+        ("euler:4,s_churn=1", "takes a number of steps alone"),
+        ("heun:4,s_burn=1", "unknown option: did you mean 's_churn'"),
+        ("heun:4,steps=1", "unknown option"),
+        ("heun:4,s_churn=-3", "'heun:4,s_churn=-3' cannot be: s_churn must be finite and not negative"),
+        ("heun:4,s_churn=nan", "must be finite and not negative"),
+        ("heun:4,s_churn=much", "s_churn of the sampler 'heun:4,s_churn=much' must be a number"),
+    ],
+)
+def test_texts_that_mean_nothing(text, sentence):
+    with pytest.raises(UserError, match=sentence):
+        parse(text, DENOISER)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("multistep", "lacks its steps: write multistep:4"),
+        ("multistep@", "There is no sampler"),
+        ("multistep@,", "are not numbers"),
+        ("multistep@1.0.0", "time points of the sampler 'multistep@1.0.0' are not numbers"),
+        ("multistep@0.5,0.8", "must descend between 80 and 0.002"),
+        ("multistep@100", "must descend"),
+        ("multistep:2@1.0", "or time points instead"),
+        ("one-step:2", "There is no sampler 'one-step:2': did you mean 'one-step'"),
+    ],
+)
+def test_multistep_texts_that_mean_nothing(text, sentence):
+    with pytest.raises(UserError, match=sentence):
+        parse(text, CONSISTENCY)
+
+
+@pytest.mark.parametrize(("text", "sampler"), SAMPLERS)
+def test_samplers_of_the_other_kind_of_model_are_refused(text, sampler):
+    diffusion = CONSISTENCY if sampler.for_denoisers else DENOISER
+    with pytest.raises(UserError, match=r"is for (consistency|diffusion) models, and this is a"):
+        parse(text, diffusion)
+
+
+def test_time_points_are_those_of_the_models_noise_levels():
+    levels = dataclasses.replace(CONSISTENCY, t_max=9.0)
+    assert parse("multistep:2", levels).taus < (9.0,)
+    with pytest.raises(UserError, match=r"must descend between 9 and 0\.002"):
+        parse("multistep@10", levels)
