@@ -3,20 +3,20 @@
 import contextlib
 import importlib
 import io
-import os
 import re
 import runpy
 import shlex
+import sys
 import tomllib
 from unittest import mock
 
 from cm_ray.command_line import main, options
 from cm_ray.command_line.options import parse, parse_changes
 from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.sampler_texts import parse as parse_sampler
 from cm_ray.errors import SettingError, UserError
 from cm_ray.recipes import PRESETS
 from cm_ray.recipes.recipe import check_models_named
-from cm_ray.sampling.text import parse as parse_sampler
 from cm_ray.settings.tree import override
 from cm_ray.sweeps.space_files import load_space
 from tests.docs.documents import ROOT
@@ -54,18 +54,23 @@ def check_extras(words):
 
 
 def check_script(script, arguments):
-    """Parse the arguments of a script of jobs/ or benchmarks/, whose parsing is taken from the script itself."""
+    """Parse the arguments of a script of jobs/ or benchmarks/, by the parser that the script itself calls."""
     called = []
-    takes_job = mock.patch.object(main, "job", lambda *words: called.append(words))
-    takes_settings = mock.patch.object(options, "run_job", lambda *given: called.append(given[:1]))
-    path = mock.patch("sys.path", [str((ROOT / script).parent), *os.sys.path])
+
+    def job(*words):
+        called.append(script)
+        check_cm_ray([*words, *arguments])
+
+    def run_job(settings, run, description=""):
+        called.append(script)
+        answered(lambda: parse(settings, arguments, prog=script))
+
+    takes_job = mock.patch.object(main, "job", job)
+    takes_settings = mock.patch.object(options, "run_job", run_job)
+    path = mock.patch.object(sys, "path", [str((ROOT / script).parent), *sys.path])
     with takes_job, takes_settings, path:
         runpy.run_path(str(ROOT / script), run_name="__main__")
-    ((first, *more),) = called
-    if isinstance(first, str):
-        check_cm_ray([first, *more, *arguments])
-    else:
-        answered(lambda: parse(first, arguments, prog=script))
+    assert called == [script]
 
 
 def check_cm_ray(arguments):

@@ -45,7 +45,8 @@ def commands():
 
 def _is_command(text):
     words = text.split()
-    return len(words) > 2 and (words[0] == "cm-ray" or text.startswith(("python jobs/", "python benchmarks/")))
+    ours = text.startswith(("cm-ray ", "python jobs/", "python benchmarks/"))
+    return ours and len(words) > 2 and not any(word.isupper() and len(word) > 2 for word in words)
 
 
 def snippets():
