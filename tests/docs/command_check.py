@@ -95,7 +95,8 @@ def answered(action):
     except UserError as error:
         raise AssertionError(str(error)) from error
     except SystemExit as ended:
-        assert ended.code == 0, said.getvalue()
+        if ended.code:
+            raise AssertionError(said.getvalue()) from ended
         return None
 
 

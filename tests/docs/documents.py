@@ -1,4 +1,4 @@
-"""The documents for users, and what stands in them: commands, snippets of Python, options, files and links."""
+"""The documents for users, and their contents: commands, snippets of Python, inline code, links."""
 
 import re
 import shlex
@@ -56,7 +56,9 @@ def snippets():
 
 def inline(document):
     """Return what stands between backquotes in a document, outside of its blocks."""
-    return [" ".join(text.split()) for text in re.findall(r"`([^`]+)`", _FENCED.sub("", document.read_text()))]
+    return [
+        " ".join(text.split()) for text in re.findall(r"`([^`]+)`", _FENCED.sub("", document.read_text()))
+    ]
 
 
 def links(document):

@@ -17,7 +17,7 @@ from cm_ray.settings.tree import all_paths, fields_of
 from tests.docs.command_check import check_command
 from tests.docs.documents import DOCUMENTS, ROOT, anchors, blocks, commands, inline, links, snippets
 
-FOREIGN_OPTIONS = {"--working-dir", "--all", "--env-manager", "--scale", "--volumes", "--debug", "--config", "--help"}
+FOREIGN_OPTIONS = {"--working-dir", "--env-manager", "--scale", "--volumes", "--debug", "--config", "--help"}
 """Options of other programs, and those that every command takes."""
 VALUES = {
     "model": "cm_ray.api.run.Run",
@@ -98,12 +98,37 @@ def known_options():
 
 @pytest.mark.parametrize("snippet", snippets(), ids=str)
 def test_snippets_name_what_there_is(snippet):
-    for node in ast.walk(ast.parse(snippet.text)):
+    check_snippet(snippet.text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cm.trian('ict_digits')",
+        "cm.train('ict_digits', stepz=3)",
+        "cm.recipes.ict_digit()",
+        "model.smaple(3)",
+        "model.edit('inpaint', image, maks=mask)",
+        "step.losses",
+        "from cm_ray.core.distance import Huber",
+    ],
+)
+def test_wrong_snippets_are_found(text):
+    with pytest.raises(AssertionError):
+        check_snippet(text)
+
+
+def check_snippet(text):
+    """Check the names of cm_ray in Python source, and the keywords of its functions."""
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "cm_ray":
             module = importlib.import_module(node.module)
             assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             check_attribute(node.value.id, node.attr)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("cm.recipes", "cm.cluster"):
+            room = importlib.import_module(ast.unparse(node.value).replace("cm.", "cm_ray."))
+            assert node.attr in room.__all__, ast.unparse(node)
         if isinstance(node, ast.Call):
             check_keywords(node)
 
