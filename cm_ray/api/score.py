@@ -17,7 +17,7 @@ from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import Resizing
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.sampling.samples import Samples
 from cm_ray.scoring.score_here import score_images

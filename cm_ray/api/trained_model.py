@@ -18,7 +18,7 @@ from cm_ray.editing.tasks import Task, plan_edit
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.formats.export import export_model
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, save_model, to_uint8
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.requests import Request, sample_all
 from cm_ray.sampling.samples import Samples
 

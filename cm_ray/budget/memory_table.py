@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from cm_ray.budget.measured_memory import measured_memory
@@ -70,11 +69,15 @@ def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> Recipe:
     config = preset(name)
     if config.batch_size % asked.num_workers:
         raise UserError(f"--num-workers {asked.num_workers} do not share the batch of {name} evenly.")
-    changes: dict[str, Any] = {"network.gradient_checkpointing": recompute, "accumulate": 2}
+    share = config.batch_size // asked.num_workers
+    changes: dict[str, Any] = {
+        "network.gradient_checkpointing": recompute,
+        "accumulate": next((parts for parts in range(2, share + 1) if share % parts == 0), 1),
+        "cluster.num_workers": asked.num_workers,
+    }
     if asked.precision:
         changes["precision"] = asked.precision
-    cluster = replace(config.cluster, num_workers=asked.num_workers)
-    return replace(override(config, changes), cluster=cluster)
+    return override(config, changes)
 
 
 def _images(data: DataSettings) -> tuple[tuple[int, int, int], int]:

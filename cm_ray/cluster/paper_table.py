@@ -22,7 +22,7 @@ from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.comparison import Cell, write_comparison
 from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.requests import Request
 from cm_ray.scoring.conclusion import FINAL_SEED
 from cm_ray.scoring.evaluator import extractor_opener, noise_distance, score_samples

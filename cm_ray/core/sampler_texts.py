@@ -18,6 +18,7 @@ from cm_ray.settings.choices import classes_of, word_of
 
 ONE_STEP, OWN = "one-step", "own"
 _MULTISTEP, _HEUN = word_of(Multistep), word_of(Heun)
+_OPTIONS = tuple(item.name for item in fields(Heun) if item.name != "steps")
 _LONGEST = 100
 """Characters of a file's name: file systems take 255, and files are written aside under longer names."""
 
@@ -38,9 +39,6 @@ def _options_of(sampler: Sampler) -> list[str]:
     default = Heun(steps=sampler.steps)
     values = {name: getattr(sampler, name) for name in _OPTIONS}
     return [f"{name}={_digits(value)}" for name, value in values.items() if value != getattr(default, name)]
-
-
-_OPTIONS = tuple(item.name for item in fields(Heun) if item.name != "steps")
 
 
 def _digits(value: float) -> str:

@@ -24,7 +24,7 @@ from cm_ray.editing.model_edits import check_label, edit_steps, interpolation_st
 from cm_ray.editing.tasks import MOST_STEPS, Task, plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, from_uint8, to_uint8
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.pictures import grid_picture, to_nhwc
 
 MOST_SAMPLES = 64

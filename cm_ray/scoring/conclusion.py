@@ -20,7 +20,7 @@ from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.pictures import save_samples
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.scoring.evaluator import noise_distance, score_samples

@@ -19,7 +19,7 @@ from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import Model, to_uint8
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import EvaluationSettings
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.pictures import save_grid
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.scoring.reference import ScoredAgainst, reference_statistics

@@ -29,7 +29,7 @@ from cm_ray.editing.tasks import Edit, Task, plan_edit
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec, from_uint8, to_uint8
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 
 _BATCH, _MOST_STEPS = 256, 1000

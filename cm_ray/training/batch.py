@@ -17,6 +17,11 @@ class Batch:
     labels: Tensor
     """int64 (b,), -1 where there is none; used by conditional networks only."""
 
+    def rows(self, first: int, count: int) -> Batch:
+        """Return `count` rows from `first` on."""
+        span = slice(first, first + count)
+        return Batch(self.images[span], self.labels[span])
+
 
 @dataclass(frozen=True, slots=True)
 class Share:

@@ -23,6 +23,7 @@ from cm_ray.runs.checkpoint import Checkpoint
 from cm_ray.settings.choices import word_of
 from cm_ray.training.arithmetic import autocast, compile_networks, sent
 from cm_ray.training.batch import Batch, Share, StepStats
+from cm_ray.training.data_parallel import settle_buckets, without_sync
 from cm_ray.training.drawing import draw_step
 from cm_ray.training.loss_watch import REMEDY, LossWatch
 from cm_ray.training.optimizer import (
@@ -72,6 +73,9 @@ class Engine:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.step = 0
         self.losses = LossWatch()
+        if wrap:
+            with self._autocast():
+                settle_buckets(self.replica, spec, self._rows(), self.device)
 
     def train(self, batches: Iterable[Batch]) -> Iterator[StepStats]:
         """Take steps until `config.steps` are done, yielding after each optimizer step.
@@ -103,16 +107,15 @@ class Engine:
 
         The share goes through the networks in `accumulate` parts, one after the other.
         """
-        config = self.config
-        rows = config.batch_size // self.share.world // config.accumulate
+        config, rows = self.config, self._rows()
         if len(batch.images) != rows * config.accumulate:
             raise ValueError(f"expected {rows * config.accumulate} images, got {len(batch.images)}")
         self.student.train()
         losses = []
         for part in range(config.accumulate):
             last = part == config.accumulate - 1
-            with contextlib.nullcontext() if last else self._no_sync():
-                loss = self._loss(_part(batch, part, rows), part, rows)
+            with contextlib.nullcontext() if last else without_sync(self.replica):
+                loss = self._loss(batch.rows(part * rows, rows), part, rows)
                 self.scaler.scale(loss / config.accumulate).backward()
             losses.append(loss.detach())
         return torch.stack(losses).mean()
@@ -191,6 +194,9 @@ class Engine:
         restore_optimizer(self.optimizer, list(self.student.parameters()), checkpoint.group("optimizer"))
         self.scaler.load_state_dict(checkpoint.extra["scaler"])
 
+    def _rows(self) -> int:
+        return self.config.batch_size // self.share.world // self.config.accumulate
+
     def _loss(self, batch: Batch, part: int, rows: int) -> Tensor:
         """Return the mean loss of one part of this worker's share."""
         config = self.config
@@ -240,12 +246,6 @@ class Engine:
         if self.config.compile:
             compile_networks([model.network for model in models if model], self.device)
 
-    def _no_sync(self) -> contextlib.AbstractContextManager[Any]:
-        """Leave gradients on the worker until the last part of the batch."""
-        no_sync = getattr(self.replica, "no_sync", contextlib.nullcontext)
-        context: contextlib.AbstractContextManager[Any] = no_sync()
-        return context
-
     def _begin_round(self) -> None:
         """At the start of a round after the first, let the student become the teacher, and begin anew.
 
@@ -293,8 +293,3 @@ class Engine:
             groups["teacher"] = self.teacher.network.state_dict()
         groups.update({f"ema{i}": self.averaged_weights(i) for i in range(len(self.averages))})
         return groups
-
-
-def _part(batch: Batch, part: int, rows: int) -> Batch:
-    span = slice(part * rows, (part + 1) * rows)
-    return Batch(batch.images[span], batch.labels[span])

@@ -19,7 +19,7 @@ from cm_ray.metrics.extractors.extractor import statistics_of
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.measuring import ActorSettings
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.requests import Request, sample_all
 from tests.cluster.tiny import save_tiny
 

@@ -9,7 +9,9 @@ from cm_ray.cluster.paper_table import METHODS, Table, make_table
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.command_line.options import parse_changes
 from cm_ray.core.sampler_texts import text_of
+from cm_ray.core.schedules import Constant, Halving
 from cm_ray.errors import UserError
+from cm_ray.settings.choices import word_of
 from cm_ray.tracking.store import calling_mlflow, open_client
 
 pytestmark = pytest.mark.ray
@@ -103,13 +105,40 @@ def test_changes_are_paths_and_values():
         parse_changes(["steps"])
 
 
+def test_every_method_gets_the_changes_of_its_own_settings(tmp_path):
+    changes = {
+        "distance": "norm",
+        "rounds.s1": 32,
+        "times.scales": "constant",
+        "times.scales.n": 9,
+        "steps": 50,
+    }
+    table = Table(folder=tmp_path / "t", data="digits", changes=changes, methods=METHODS)
+    configs = paper_table._configs(table)
+    assert list(configs) == list(METHODS)
+    for method, config in configs.items():
+        assert (word_of(config.method.distance), config.steps) == ("norm", 50)
+        assert config.run_dir == str(tmp_path / "t" / method)
+    assert configs["pd"].method.rounds == Halving(s0=1, s1=32)
+    assert all(configs[method].method.times.scales == Constant(n=9) for method in ("cd", "ct", "ict"))
+    assert configs["ect"].method.times.scales is None
+    teacher = str(tmp_path / "t" / "edm")
+    assert [configs[method].teacher.model for method in ("cd", "pd")] == [teacher] * 2
+    assert [configs[method].init_from.model for method in ("cd", "pd", "ect")] == [
+        "teacher",
+        "teacher",
+        teacher,
+    ]
+    assert all(configs[method].init_from.model == "" for method in ("edm", "ct", "ict"))
+
+
 def test_bad_settings_are_said_before_anything_is_trained(tmp_path):
     for changes, sentence in [
         ({"stepz": 1}, "stepz is not a setting: did you mean 'steps'"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"evaluation.extractor": "none"}, "has no feature extractor"),
-        ({"rounds.s3": 4}, "rounds.s3 is not a setting"),
-        ({"distance.size": 64}, "distance.size belongs to distance lpips, and distance is l2"),
+        ({"rounds.s2": 4}, "rounds.s2 is not a setting: "),
+        ({"times.q": 4.0}, "times.q belongs to times tuned, and times is grid"),
         ({"rounds.s1": 4, "rounds.s0": 2}, "has no model for each of 1, 2, 4, 8 steps"),
     ]:
         table = Table(folder=tmp_path / "t", data="digits", changes=changes, tracking_uri="none")

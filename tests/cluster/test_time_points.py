@@ -43,7 +43,7 @@ from cm_ray.recipes.measuring import ActorSettings
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.time_points.openai_indices import read_ts

@@ -21,6 +21,7 @@ ANSWERS = [
     (["train", "ct_digits", "--help"], 0),
     (["train", "ct_digit"], 2),
     (["train", "ct_digits", "--stepz", "3"], 2),
+    (["train", "ct_digits", "--steps", "0"], 2),
     (["sample", "runs/demo", "--nfee", "3"], 2),
     (["sample", "runs/demo", "--ts", "0,2", "--nfe", "3"], 2),
     (["score", "runs/demo", "--scores", "FID"], 2),

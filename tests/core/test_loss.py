@@ -149,9 +149,11 @@ def test_a_missing_number_of_steps_is_said_where_it_matters(method):
     assert torch.isfinite(training_loss(method, Function(), X, teacher=TEACHER, total_steps=10)).all()
 
 
-def test_where_nothing_changes_the_number_of_steps_plays_no_part():
+@pytest.mark.parametrize("method", [STEADY, ProgressiveDistillation(rounds=Halving(2, 2))])
+def test_where_nothing_changes_the_number_of_steps_plays_no_part(method):
+    options = {"teacher": TEACHER} if method.needs_teacher else {}
     losses = [
-        training_loss(STEADY, Function(), X, step=step, total_steps=total, generator=seeded())
+        training_loss(method, Function(), X, step=step, total_steps=total, generator=seeded(), **options)
         for step, total in [(0, None), (7, None), (7, 10)]
     ]
     assert torch.equal(losses[0], losses[1])

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from cm_ray import recipes
+from cm_ray.cluster.sweeps import run_sweep
 from cm_ray.cluster.training.run import train
+from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, ConstantDecay
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import SettingError, UserError
@@ -239,6 +241,15 @@ def test_a_missing_model_is_said_before_anything_is_written(preset, tmp_path, mo
     config = override(recipes.preset(preset), {"run_dir": str(tmp_path / "run")})
     with pytest.raises(UserError, match="is missing: it takes a run directory"):
         train(config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_asks_for_its_teacher_before_anything_is_written(tmp_path, monkeypatch):
+    space = SimpleNamespace(base=recipes.cd_digits())
+    monkeypatch.setattr(run_sweep, "load_space", lambda name, changes: space)
+    monkeypatch.setattr(run_sweep, "connected", lambda: pytest.fail("Ray was started"))
+    with pytest.raises(UserError, match=r"^teacher\.model is missing: it takes a run directory"):
+        run_sweep.sweep(Sweep(space="mine", run_dir=str(tmp_path / "run")), {})
     assert not list(tmp_path.iterdir())
 
 

@@ -171,7 +171,8 @@ def test_settings_that_shapes_do_not_show_are_compared(tmp_path):
     config = override(config, {"init_from.model": str(file), "network.head_channels": 32})
     other = override(config.network, {"head_channels": 32})
     with pytest.raises(
-        UserError, match="has the network's head_channels 64, and this run has 32: set --network"
+        UserError,
+        match=r"has the network's head_channels 64, and this run has 32: set network\.head_channels to it",
     ):
         prepare_teachers(
             config,

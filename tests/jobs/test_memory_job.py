@@ -30,6 +30,14 @@ def test_a_row_with_and_without_recomputing(job):
     assert int(plain[6]) >= 128 / few, "so many passes make a batch of 128"
 
 
+@pytest.mark.parametrize(("workers", "share"), [(128, 1), (64, 2)])
+def test_shares_that_hardly_split(job, workers, share):
+    code, said = job("ct_digits", "--gib", "0.2", "--num-workers", str(workers), "--device", "cpu")
+    assert code == 0, said.err
+    _, _, plain, _ = [line.split("|")[1:-1] for line in said.out.splitlines()]
+    assert [int(cell) for cell in plain[5:7]] == [share, 1]
+
+
 def test_what_cannot_fit_is_said(job):
     _, said = job("ct_digits", "--gib", "0.001")
     assert said.out.count("does not fit") == 2

@@ -13,7 +13,7 @@ from cm_ray.core.samplers import Heun, Multistep, OneStep
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, save_model, to_uint8
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.requests import Request, sample_all, sample_units
 from tests.networks.test_unet import TINY, trained_like
 

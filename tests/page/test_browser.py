@@ -18,7 +18,7 @@ from PIL import Image
 
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import to_uint8
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.pictures import grid_picture
 from tests.absent import installed, skip
 from tests.cluster.tiny import NETWORK, make_tiny_run

@@ -20,7 +20,7 @@ from cm_ray.networks.model import from_uint8, to_uint8
 from cm_ray.page.model_card import model_card
 from cm_ray.page.playground import CanvasContent, EditForm, Playground
 from cm_ray.page.server import RequestLimit, serve
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.pictures import grid_picture
 from tests.cluster.tiny import NETWORK, make_tiny_run
 

@@ -21,7 +21,7 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import to_uint8
 from cm_ray.page.server import application, serve
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.pictures import grid_picture
 from tests.absent import installed
 from tests.cluster.tiny import NETWORK, make_tiny_run

@@ -19,7 +19,7 @@ from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, to_uint8
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.settings.tree import override
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.registry import save_pyfunc

@@ -19,7 +19,7 @@ from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import from_uint8, save_model, to_uint8
 from cm_ray.page.model_card import model_card
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.tracker import open_tracker
 from tests.waiting import LIMIT_S

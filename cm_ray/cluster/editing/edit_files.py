@@ -25,7 +25,7 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.networks.model import Model, to_uint8
 from cm_ray.runs.console import shown
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.tracking.locate import locate_model
 
 _ROWS = 10

@@ -12,7 +12,7 @@ from cm_ray.data.shards import is_shard_folder
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.tracking.locate import find_model
 
 

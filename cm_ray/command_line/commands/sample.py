@@ -7,7 +7,7 @@ from cm_ray.core.multistep import multistep_of
 from cm_ray.core.samplers import Sampler
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec
-from cm_ray.sampling.asked import sampler_of
+from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.pictures import save_samples
 from cm_ray.sampling.requests import Request, sample_all
 from cm_ray.time_points.openai_indices import read_ts, taus

@@ -1,0 +1,18 @@
+"""A network of one's own in an importable module."""
+
+import torch
+from torch import nn
+
+
+class TinyNetwork(nn.Module):
+    """Two convolutions and the time."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.first = nn.Conv2d(shape[0] + 1, 8, 3, padding=1)
+        self.last = nn.Conv2d(8, shape[0], 3, padding=1)
+
+    def forward(self, x, time, labels=None):
+        """Return the residual."""
+        t = time[:, None, None, None].expand(-1, 1, *x.shape[2:]) / 1000
+        return self.last(torch.relu(self.first(torch.cat([x, t], 1))))
