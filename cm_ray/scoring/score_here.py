@@ -33,8 +33,9 @@ def score_images(
 ) -> dict[str, Score]:
     """Return the scores of n images, by kind, each with its error and its key.
 
-    blocks: yields the images, uint8. reference: what they are compared with. seed, sampler: of the
-    samples, for the key; images that no sampler made have none. Raises UserError on an unknown kind, or too few images for one.
+    blocks: yields the images, uint8. reference: what they are compared with. seed, sampler: of the samples,
+    for the key; images that no sampler made have none. Raises UserError on an unknown kind, or too few images
+    for one.
     """
     check_kinds(kinds, extractor, n, reference.count)
     samples = _sample_set(blocks(), n, extractor, kinds)

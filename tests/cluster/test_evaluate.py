@@ -508,7 +508,7 @@ class TestBadSettings:
             ({"samplers": ("multistep@1.0,2.0",)}, "Time points must descend"),
             ({"samplers": ("heun:18",)}, "heun:18 is for diffusion models"),
             ({"extractor": "digit"}, "There is no extractor 'digit': did you mean 'digits'"),
-            ({"extractor": "nowhere:make"}, "The extractor nowhere:make cannot be had"),
+            ({"extractor": "nowhere:make"}, "The extractor nowhere:make cannot be imported"),
             ({"extractor": "cifar-resnet20", "weights": "/nowhere"}, r"/nowhere, given as .*SHA-256"),
             (
                 {"extractor": f"{__name__}:Plain", "scores": ("FD", "IS")},

@@ -248,7 +248,7 @@ def with_network(**changes):
         (
             spec_of(IMAGENET, 64, 0, column=EDM(time_scale=1.0)),
             40,
-            "its time scale is another than the pipeline's, 1000",
+            "its time scale is 1, and the pipeline's is 1000",
         ),
         (SPECS["convolutions"], 1, "--boundaries must be at least 2"),
         (
