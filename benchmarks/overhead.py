@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from cm_ray import recipes
 from cm_ray.cluster.data.stream import stream_batches
-from cm_ray.cluster.runtime.connect import connected, node_resources, plan
+from cm_ray.cluster.runtime.connect import connected, node_resources, plan_workers
 from cm_ray.cluster.training.prepare import prepare_shards
-from cm_ray.cluster.training.workers import Task, fit
+from cm_ray.cluster.training.workers import TrainingTask, fit
 from cm_ray.command_line.options import run_job
 from cm_ray.data.order import memory_indices
 from cm_ray.data.shards import Manifest, load_all
@@ -100,7 +100,7 @@ def steady(ends: list[float], batch_size: int) -> float:
     return batch_size / statistics.median(steps.tolist())
 
 
-def through_ray(task: Task) -> float:
+def through_ray(task: TrainingTask) -> float:
     """Return images/s of the engine in a Ray Train worker, streaming through Ray Data."""
     fit(task)
     rows = [row["images_per_s"] for row in task.run.read_metrics() if "images_per_s" in row]
@@ -161,9 +161,9 @@ def measure(args: Overhead) -> None:
         images, labels = (torch.from_numpy(array) for array in load_all(shards))
         spec = model_spec(config, manifest)
         before = plain_loop(config, spec, images, labels)
-        workers = plan(config.cluster, node_resources())
+        workers = plan_workers(config.cluster, node_resources())
         run = RunDirectory(Path(folder))
-        with_ray = through_ray(Task(config=config, spec=spec, plan=workers, run=run, shards=shards))
+        with_ray = through_ray(TrainingTask(config=config, spec=spec, plan=workers, run=run, shards=shards))
         after = plain_loop(config, spec, images, labels)
         row: dict[str, Any] = {
             "plain_images_per_s": [round(before, 1), round(after, 1)],

@@ -25,12 +25,12 @@ from machine import write_row
 from time_points_synthetic import OPENAI, Synthetic, Trial, Way, measure, row, ways
 from torch import Tensor
 
-from cm_ray.cluster.pool.cache import Remembered
+from cm_ray.cluster.pool.cache import ResultCache
 from cm_ray.cluster.pool.pool import SamplerPool
-from cm_ray.cluster.pool.reference import reference_set, run_of, yardstick
+from cm_ray.cluster.pool.reference import reference_set, run_of, scoring_setup
 from cm_ray.cluster.pool.sizing import Actors, plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
-from cm_ray.cluster.time_points.point_scores import WANTED, PointScores, resampled_means
+from cm_ray.cluster.time_points.point_scores import OUTPUTS, PointScores, resampled_means
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.options import run_job
 from cm_ray.core.multistep import multistep_of
@@ -74,16 +74,16 @@ class Real:
         self.pool, self.folder = pool, folder
         self.place = locate_model(args.model)
         self.spec = load_model(self.place).spec
-        self.measure = yardstick(MeasuringSettings(), run_of(self.place))
-        shards, manifest = prepare_shards(self.measure.data)
+        self.setup = scoring_setup(MeasuringSettings(), run_of(self.place))
+        shards, manifest = prepare_shards(self.setup.data)
         self.reference: FrechetReference = reference_set(
-            pool, shards, manifest, self.measure.extractor, ()
+            pool, shards, manifest, self.setup.extractor, ()
         ).frechet
         self.model = pool.put(self.place)
 
-    def remembered(self, folder: Path) -> Remembered:
+    def cache(self, folder: Path) -> ResultCache:
         """Return the model with its history in a folder."""
-        return Remembered(self.pool, self.model, self.measure.extractor, WANTED, folder)
+        return ResultCache(self.pool, self.model, self.setup.extractor, OUTPUTS, folder)
 
     def request(self, size: int, index: int, first: int, count: int, seed: int) -> requests.Request:
         """Return a request for samples of a candidate."""
@@ -95,7 +95,7 @@ class Real:
         """Return the features of all candidates (SAMPLES, dim)."""
         asked = [self.request(size, i, 0, SAMPLES, seed) for i in range(1, size - 1)]
         with shown("image") as progress:
-            made = dict(self.remembered(self.folder).generate_all(asked, progress))
+            made = dict(self.cache(self.folder).generate_all(asked, progress))
         return {i + 1: one.features for i, one in made.items() if one.features is not None}
 
 
@@ -121,7 +121,7 @@ class Live:
 
     def __init__(self, real: Real, size: int, seed: int, folder: Path) -> None:
         self.scores = PointScores(
-            real.remembered(folder),
+            real.cache(folder),
             real.reference,
             lambda asked: real.request(size, asked.points[0], asked.first, asked.count, seed),
             lambda measurement: None,
@@ -192,13 +192,13 @@ def measure_actors(args: Benchmark, folder: Path) -> None:
         for count in seconds:
             actors = Actors(count=count, cpus=1)
             with SamplerPool(
-                yardstick(MeasuringSettings(), run_of(locate_model(args.model))).opener, actors
+                scoring_setup(MeasuringSettings(), run_of(locate_model(args.model))).opener, actors
             ) as pool:
                 real = Real(args, pool, folder)
                 request = real.request(18, 9, 0, 16 * BATCH, seed=7)
-                pool.generate(real.model, real.request(18, 9, 0, 2 * BATCH, seed=7), WANTED)  # all are warm
+                pool.generate(real.model, real.request(18, 9, 0, 2 * BATCH, seed=7), OUTPUTS)  # all are warm
                 started = time.perf_counter()
-                pool.generate(real.model, request, WANTED)
+                pool.generate(real.model, request, OUTPUTS)
                 seconds[count].append(time.perf_counter() - started)
     medians = {count: statistics.median(values) for count, values in seconds.items()}
     ratio = medians[1] / medians[2]
@@ -216,7 +216,7 @@ def run(args: Benchmark) -> None:
     with connected():
         if args.live:
             measure_actors(args, folder)
-        opener = yardstick(MeasuringSettings(), run_of(locate_model(args.model))).opener
+        opener = scoring_setup(MeasuringSettings(), run_of(locate_model(args.model))).opener
         with SamplerPool(opener, plan_actors(ActorSettings(), node_resources())) as pool:
             real = Real(args, pool, folder)
             for size in args.grids:

@@ -78,8 +78,8 @@ class TrainedModel:
         """Draw n samples, uint8 (n, h, w, c); sample i of a seed is the same whatever n and the batch size.
 
         steps: network evaluations of a consistency model, or steps of a diffusion model's sampler. sampler:
-        an object, such as Heun(steps=18), or its text, such as multistep:4. taus: descending time points after
-        t_max. By default the model's own sampler. label: a class by its name or number, for all samples; by
+        an object, such as Heun(steps=18), or its text, such as multistep:4. taus: descending time points
+        after t_max. By default the model's own sampler. label: a class by its name or number; by
         default drawn. seed: by default a new one each time. first: index of the first sample. Raises
         UserError when these do not fit the model or each other.
         """

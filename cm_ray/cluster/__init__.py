@@ -1,8 +1,8 @@
-"""Everything that touches Ray, and the only place that does.
+"""All code that uses Ray: training, sampling, scoring, searches and sweeps on a cluster.
 
-The rooms below it are named by what runs on the cluster. Code that works without Ray belongs elsewhere.
-`train` and `sweep` are the interface for Python; each connects to the cluster of this process or of
-RAY_ADDRESS, or starts one on this machine.
+Each sub-package is named after its job. Code that works without Ray belongs in another package. `train` and
+`sweep` are the interface for Python: they connect to the cluster of this process or of RAY_ADDRESS, or start
+one on this machine.
 """
 
 from __future__ import annotations

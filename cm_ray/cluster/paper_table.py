@@ -1,4 +1,4 @@
-"""Table 1 and figure 4 of Song et al. 2023 for one data set: teacher, distillations, training alone."""
+"""Comparison of methods on one data set: table 1 and figure 4 of Song et al. 2023."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.cluster.pool.pool import SamplerPool
-from cm_ray.cluster.pool.sizing import as_workers
-from cm_ray.cluster.runtime.connect import Plan, connected, node_resources, plan
+from cm_ray.cluster.pool.sizing import actors_like
+from cm_ray.cluster.runtime.connect import WorkerPlan, connected, node_resources, plan_workers
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.cluster.training.run import train
 from cm_ray.command_line.settings.paper_table import DEFAULT, Method
@@ -33,8 +33,9 @@ from cm_ray.tracking import RunGroup
 from cm_ray.tracking.registry import model_digest
 
 METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ect", "ct", "ict")
-"""In the table's order."""
+"""All methods, in the order of the table."""
 EVALUATIONS = (1, 2, 4, 8)
+"""Numbers of network evaluations of the columns."""
 _LINES = {
     "edm": ("EDM (DDIM)", "euler"),
     "cd": ("CD", "multistep"),
@@ -43,28 +44,28 @@ _LINES = {
     "ct": ("CT", "multistep"),
     "ict": ("iCT", "multistep"),
 }
-"""Name in the table and sampler of every method."""
+"""Name in the table, and sampler, of every method."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """What the table is made of."""
+    """Settings of a table."""
 
     folder: Path
-    """Where it and the runs go; each run is a run directory of its own in there."""
+    """Folder of the table; every run has its run directory in it."""
     data: str
-    """The recipes are METHOD_DATA."""
+    """Name of the data set, as in the names of the recipes: METHOD_DATA."""
     changes: dict[str, Any]
-    """Settings changed in all recipes that have them, by dotted path."""
+    """New values of settings, by dotted path, for every recipe that has the setting."""
     methods: tuple[Method, ...] = DEFAULT
-    """Which of METHODS; edm, the teacher, is always there."""
+    """Methods of the table, among METHODS; edm, the teacher, is always included."""
     tracking_uri: str = ""
-    """As in `TrackingSettings`; empty: mlflow.db beside the folder."""
+    """URI of MLflow, as in `TrackingSettings`; empty for mlflow.db beside the folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A line of the table to be measured."""
+    """A line of the table that is to be measured."""
 
     method: str
     run: RunDirectory
@@ -73,12 +74,12 @@ class _Entry:
 
 
 def make_table(table: Table) -> list[Path]:
-    """Train what is not trained, score what is not scored, and write the table; return its files.
+    """Train the models, score their samples and write the table; return its files.
 
-    The same call goes on after a kill: runs from their last checkpoints, scores that were measured of the
-    same model with the same key are kept. Raises UserError as `train`.
+    The same call resumes an interrupted one: runs continue from their last checkpoints, and scores of the
+    same model with the same key are not measured again. Raises UserError as `train` does.
     """
-    configs = _configs(table)  # refused before anything is made
+    configs = _configs(table)  # invalid settings are refused before anything is written
     group = RunGroup(table.folder, name=table.folder.name, uri=table.tracking_uri, experiment=EXPERIMENT)
     with RunDirectory(table.folder).locked():
         try:
@@ -110,9 +111,9 @@ def _make(table: Table, configs: Mapping[str, Recipe], group: RunGroup) -> list[
 
 
 def _configs(table: Table) -> dict[str, Recipe]:
-    """Return the recipes of the methods, each with its place and its teacher.
+    """Return the recipe of every method, with its run directory and its teacher.
 
-    Raises UserError when one cannot be trained or scored.
+    Raises UserError when a method cannot be trained or scored.
     """
     chosen = [method for method in METHODS if method in ("edm", *table.methods)]
     _check_changes(table, chosen)
@@ -121,13 +122,14 @@ def _configs(table: Table) -> dict[str, Recipe]:
         check_models_named(config)
         if config.evaluation.extractor == "none":
             raise UserError(
-                f"The recipe {config.name} has no feature extractor, so that nothing could be compared."
+                f"The recipe {config.name} has no feature extractor, so nothing can be compared; set "
+                "evaluation.extractor."
             )
         if (rounds := config.method.halving) and not set(EVALUATIONS) <= set(rounds.intervals):
             raise UserError(
                 f"Progressive distillation from {rounds.s1} steps to {rounds.s0} has no "
-                f"model for each of {', '.join(map(str, EVALUATIONS))} steps: leave rounds.s0 at 1 and "
-                f"rounds.s1 at {max(EVALUATIONS)} or more."
+                f"model for each of {', '.join(map(str, EVALUATIONS))} steps; set rounds.s0 to 1 and "
+                f"rounds.s1 to {max(EVALUATIONS)} or more."
             )
     return configs
 
@@ -142,7 +144,7 @@ def _check_changes(table: Table, methods: Sequence[str]) -> None:
 
 
 def _config(table: Table, method: str) -> Recipe:
-    """Return the recipe of a method with its place, its teacher and the changes of its own settings."""
+    """Return the recipe of a method with its run directory, its teacher and the changes that it accepts."""
     recipe = preset(f"{method}_{table.data}")
     known = flatten(sketch(recipe, table.changes))
     changes = {path: value for path, value in table.changes.items() if path in known}
@@ -156,7 +158,7 @@ def _config(table: Table, method: str) -> Recipe:
 
 
 def _entries(table: Table, methods: Sequence[str]) -> Iterator[_Entry]:
-    """Yield the lines of the table: the teacher in full, then every method at every number of evaluations."""
+    """Yield the lines: the teacher with its own sampler, and every method with 1, 2, 4 and 8 evaluations."""
     for method in methods:
         run = RunDirectory(table.folder / method)
         if method == "edm":
@@ -168,7 +170,7 @@ def _entries(table: Table, methods: Sequence[str]) -> Iterator[_Entry]:
 
 
 def _scored(table: Table, config: Recipe, entries: Iterator[_Entry]) -> tuple[list[Cell], str]:
-    """Return the cells, measured or read, and a note that says how."""
+    """Return the cells, and a note about how they were measured."""
     shards, manifest = prepare_shards(config.data)
     opener = extractor_opener(config.evaluation)
     assert opener is not None, "_configs has refused a recipe without an extractor"
@@ -176,24 +178,24 @@ def _scored(table: Table, config: Recipe, entries: Iterator[_Entry]) -> tuple[li
     reference = reference_statistics(Shards(shards, manifest), extractor)
     count = config.evaluation.samples or manifest.count
     noise = noise_distance(extractor, reference, manifest.shape, count)
-    workers = plan(config.cluster, node_resources())
+    workers = plan_workers(config.cluster, node_resources())
 
     def measured(entry: _Entry) -> Cell:
         request = _request(entry, config, count)
-        generated = pool.generate(pool.put(entry.model), request, frozenset(["statistics"]))
-        assert generated.statistics is not None
-        score = score_samples(generated.statistics, reference, extractor, request, manifest.fingerprint)
+        result = pool.generate(pool.put(entry.model), request, frozenset(["statistics"]))
+        assert result.statistics is not None
+        score = score_samples(result.statistics, reference, extractor, request, manifest.fingerprint)
         return Cell(
             method=entry.method,
             score=score.to_row(),
             noise_distance=noise,
-            seconds_per_1000=generated.seconds_per_1000,
+            seconds_per_1000=result.seconds_per_1000,
             training_s=read_json(entry.run.result_file)["timings"]["training_s"],
         )
 
-    with SamplerPool(opener, as_workers(workers)) as pool:
-        how = {"samples": count, "batch_size": config.evaluation.batch_size, "actors": str(workers)}
-        cells = [_remembered(table, entry, measured, how) for entry in entries]
+    with SamplerPool(opener, actors_like(workers)) as pool:
+        key = {"samples": count, "batch_size": config.evaluation.batch_size, "actors": str(workers)}
+        cells = [_cached(table, entry, measured, key) for entry in entries]
     return cells, _note(workers, manifest, config, noise)
 
 
@@ -207,24 +209,25 @@ def _request(entry: _Entry, config: Recipe, count: int) -> Request:
     )
 
 
-def _remembered(table: Table, entry: _Entry, measure: Callable[[_Entry], Cell], how: dict[str, Any]) -> Cell:
-    """Return the cell of an entry, measured once for the same model and sampler in the same way."""
+def _cached(table: Table, entry: _Entry, measure: Callable[[_Entry], Cell], key: dict[str, Any]) -> Cell:
+    """Return the cell of an entry; it is measured once for the same model, sampler and key."""
     name = f"{entry.run.root.name}-{entry.model.name}-{entry.sampler.replace(':', '-')}.json"
     file = table.folder / "cells" / name
-    of = {"model_sha256": model_digest(entry.model), **how}
-    if file.is_file() and (kept := read_json(file))["of"] == of:
-        return Cell(**kept["cell"])
+    key = {"model_sha256": model_digest(entry.model), **key}
+    if file.is_file() and (cached := read_json(file))["of"] == key:
+        return Cell(**cached["cell"])
     cell = measure(entry)
-    write_json(file, {"of": of, "cell": cell.to_row()})
+    write_json(file, {"of": key, "cell": cell.to_row()})
     say(f"{cell.method}, {cell.sampler}: {cell.value:.4g}, {cell.seconds_per_1000:.3g} s per 1,000 images")
     return cell
 
 
-def _note(workers: Plan, manifest: Manifest, config: Recipe, noise: float) -> str:
+def _note(workers: WorkerPlan, manifest: Manifest, config: Recipe, noise: float) -> str:
     device = "a GPU" if workers.use_gpu else "one CPU core"
     return (
         f"{manifest.count} images of {manifest.source}; the distance of clipped Gaussian noise is "
-        f"{noise:.3g}. Sampling was timed on {device} an actor, features not counted. Time points of "
-        "consistency models are the recipe's for two evaluations and a Karras grid's for more. EDM is the "
-        f"teacher of CD, PD and ECT, whose times do not include its own; seed {config.seed}."
+        f"{noise:.3g}. Sampling was timed on {device} per actor, without the extraction of features. The "
+        "time points of consistency models are those of the recipe for two evaluations, and of a Karras grid "
+        "for more. EDM is the teacher of CD, PD and ECT; their training times do not include its own. Seed "
+        f"{config.seed}."
     )

@@ -1,4 +1,4 @@
-"""The settings of the U-Nets F_theta. Image size, channels and classes come from the data."""
+"""Settings of the U-Nets F_theta. The image size, channels and classes come from the data."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from cm_ray.settings.choices import choice, word_of
 
 
 class Network:
-    """A network F_theta: the kind of setting that its classes are choices of."""
+    """Base class of the settings of a network F_theta; each subclass is a choice of `network`."""
 
     if TYPE_CHECKING:
 
         @property
         def conditional(self) -> bool:
-            """Whether the network takes class labels."""
+            """True if the network takes class labels."""
 
         @property
         def dropout(self) -> float:
-            """Probability of dropout, 0 if there is none."""
+            """Probability of dropout; 0 for a network without dropout."""
 
     @property
     def family(self) -> str:
-        """The word of the network."""
+        """Name of the network on the command line."""
         return word_of(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture(Network):
-    """A U-Net: the settings that all of them have."""
+    """Settings that all U-Nets have."""
 
     channels: int = 128
     """Channels of the first level; a multiple of `norm_groups`."""
     channel_mult: tuple[int, ...] = (2, 2, 2)
-    """Channels of each level over `channels`; every further level halves the resolution."""
+    """Factor of `channels` for each level; each further level halves the resolution."""
     blocks: int = 4
     """Residual blocks per level."""
     attention_resolutions: tuple[int, ...] = (16,)
-    """Pixels per side at which attention is used."""
+    """Resolutions, in pixels per side, at which attention is used."""
     norm_groups: int = 32
     """Groups of every group normalisation."""
     dropout: float = 0.0
@@ -60,15 +60,15 @@ class Architecture(Network):
 
         @property
         def head_channels(self) -> int:
-            """Channels per attention head; 0: one head."""
+            """Channels per attention head; 0 for one head."""
 
         @property
         def scale_shift(self) -> bool:
-            """Whether the time modulates the scale of the normalised features."""
+            """True if the time embedding scales and shifts the normalised features."""
 
         @property
         def resample_blocks(self) -> bool:
-            """Whether residual blocks change the resolution."""
+            """True if residual blocks change the resolution."""
 
         @property
         def fourier_scale(self) -> float:
@@ -83,11 +83,11 @@ class ADM(Architecture):
     fourier_scale: ClassVar[float] = 1.0
 
     head_channels: int = 64
-    """Channels per attention head; 0: one head."""
+    """Channels per attention head; 0 for one head."""
     scale_shift: bool = True
-    """Let the time modulate the scale of the normalised features, not only their mean."""
+    """Scale and shift the normalised features by the time embedding; else the embedding is added."""
     resample_blocks: bool = True
-    """Change the resolution inside residual blocks; else by strided and upsampling convolutions."""
+    """Change the resolution in residual blocks; else by strided convolutions and upsampling convolutions."""
 
     def __post_init__(self) -> None:
         """Raise SettingError on values that are out of range."""

@@ -1,7 +1,7 @@
-"""The parts of the U-Nets: time features, residual block, attention, resampling.
+"""Layers of the U-Nets: time features, residual blocks, attention, resampling.
 
-Module names follow OpenAI's state dicts (``in_layers``, ``emb_layers``, ``out_layers``, ``skip_connection``,
-``qkv``, ``proj_out``), so that published weights load without renaming.
+Modules have the names of OpenAI's state dicts (``in_layers``, ``emb_layers``, ``out_layers``,
+``skip_connection``, ``qkv``, ``proj_out``), so that published weights load without renaming.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def sinusoidal_embedding(
 ) -> Tensor:
     """Return [cos, sin] of the times at `channels // 2` geometric frequencies, (b, channels) float32.
 
-    time: (b,), as given by the preconditioning. sine_first: [sin, cos], and frequencies down to
-    1/max_period itself, as in DDPM++ (Song et al. 2021). Vaswani et al. 2017, section 3.5.
+    time: (b,), the network time of the preconditioning. sine_first: return [sin, cos], with 1/max_period as
+    the last frequency, as in DDPM++ (Song et al. 2021). Vaswani et al. 2017, section 3.5.
     """
     half = channels // 2
     steps = half - 1 if sine_first else half
@@ -36,7 +36,7 @@ def sinusoidal_embedding(
 
 
 class SinusoidalFeatures(nn.Module):
-    """Times to sines and cosines of fixed frequencies; see `sinusoidal_embedding`."""
+    """Maps times to sines and cosines of fixed frequencies; see `sinusoidal_embedding`."""
 
     def __init__(self, channels: int, *, sine_first: bool) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class SinusoidalFeatures(nn.Module):
 
 
 class FourierFeatures(nn.Module):
-    """Times to sines and cosines of random frequencies, which are kept with the weights.
+    """Maps times to sines and cosines of random frequencies, which are saved with the weights.
 
     scale: standard deviation of the frequencies. Tancik et al. 2020; Song et al. 2021, appendix C.
     """
@@ -64,7 +64,7 @@ class FourierFeatures(nn.Module):
 
 
 class LabelFeatures(nn.Linear):
-    """A linear layer of the labels as one-hot vectors of unit variance, times sqrt(classes)."""
+    """Linear layer of labels as one-hot vectors, scaled by sqrt(classes) to unit variance."""
 
     def forward(self, labels: Tensor) -> Tensor:
         """Map labels (b,) to (b, out_features)."""
@@ -75,14 +75,14 @@ _Layer = TypeVar("_Layer", bound=nn.Module)
 
 
 def zeroed(module: _Layer) -> _Layer:
-    """Set all parameters of a module to zero, so that a block begins as the identity; return it."""
+    """Set all parameters of a module to zero and return it; a block that ends with it is the identity."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
 
 
 class Downsample(nn.Module):
-    """Halve the resolution by a strided 3x3 convolution."""
+    """Halves the resolution by a strided 3x3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the resolution by nearest neighbours and a 3x3 convolution."""
+    """Doubles the resolution by nearest neighbours and a 3x3 convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -106,10 +106,10 @@ class Upsample(nn.Module):
 
 
 class Resample(nn.Module):
-    """Halve (``down``), double (``up``) or keep (``keep``) the resolution by a separable filter.
+    """Halves (``down``), doubles (``up``) or keeps (``keep``) the resolution with a separable filter.
 
-    taps: along each side; of (1, 1), a mean of 2x2 and nearest neighbours. Zeros lie beyond the borders.
-    padding: of them, before halving; None: as many as keep the image in place.
+    taps: filter along each axis; (1, 1) is average pooling and nearest neighbours. padding: zeros beyond each
+    border; None for the number that keeps the image in place.
     """
 
     kernel: Tensor
@@ -138,9 +138,9 @@ class Resample(nn.Module):
 
 
 class PyramidConvolution(nn.Conv2d):
-    """A 3x3 convolution that halves the resolution by a filter after it, its border one filter wider.
+    """A 3x3 convolution and a filter that halves the resolution; the padding covers both.
 
-    The way of the input down to the levels in NCSN++ ("residual" progressive input, Song et al. 2021).
+    It brings the input to each level of NCSN++ ("residual" progressive input, Song et al. 2021).
     """
 
     def __init__(self, channels: int, out_channels: int, taps: tuple[float, ...]) -> None:
@@ -154,7 +154,7 @@ class PyramidConvolution(nn.Conv2d):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions modulated by the embedding, beside a skip connection; may resample.
+    """Two convolutions, modulated by the embedding, and a skip connection; optionally resamples.
 
     Dhariwal & Nichol 2021, sections 3 and A; Song et al. 2021, appendix H.
     """
@@ -210,7 +210,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Self-attention over all pixels, beside a skip connection.
+    """Self-attention over all pixels, and a skip connection.
 
     ``qkv`` is a 1x1 convolution whose output channels are ordered (three, heads, dim), as in OpenAI's code
     for consistency models.
@@ -236,5 +236,5 @@ class AttentionBlock(nn.Module):
 
 
 def scaled(x: Tensor, factor: float) -> Tensor:
-    """Return x times factor, x itself for 1."""
+    """Return x times factor; x itself if the factor is 1."""
     return x if factor == 1 else x * factor

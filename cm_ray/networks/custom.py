@@ -1,4 +1,4 @@
-"""A network of one's own as a setting: a class of an importable module."""
+"""Custom networks as a setting: a class in an importable module."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 @choice(Network, "custom")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Custom(Network):
-    """A network of your own: a subclass of torch.nn.Module, by its import path.
+    """A custom network: a subclass of torch.nn.Module, given by its import path.
 
-    It is made as Class(shape, classes), with shape (c, h, w) of the images and the number of classes, 0
-    without labels, and called as network(x, time) or network(x, time, labels).
+    It is constructed as Class(shape, classes), with the shape (c, h, w) of the images and the number of
+    classes (0 without labels), and is called as network(x, time) or network(x, time, labels).
     """
 
     path: str = ""
@@ -29,23 +29,23 @@ class Custom(Network):
     conditional: bool = False
     """Condition on the class labels of the data."""
     dropout: float = 0.0
-    """Probability of dropout in the network; where it has any, student and target see the same mask."""
+    """Probability of dropout in the network. If it is positive, student and target get the same mask."""
 
     def __post_init__(self) -> None:
-        """Raise SettingError on a path that cannot be one."""
+        """Raise SettingError on a path of another form than package.module:Class."""
         module, _, name = self.path.partition(":")
         problem = f"must be package.module:Class, not {self.path!r}"
         require(bool(module) and bool(name), "path", problem)
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """Return the network. Raises UserError when there is no such class, or it is no nn.Module."""
+        """Return the network. Raises UserError when the class does not exist or is not an nn.Module."""
         from torch import nn
 
         found = self._found()
         if not (isinstance(found, type) and issubclass(found, nn.Module)):
-            raise UserError(f"network.path {self.path} is not a subclass of torch.nn.Module; name one.")
-        made: nn.Module = found(shape, classes)
-        return made
+            raise UserError(f"network.path {self.path} is not a subclass of torch.nn.Module; give one.")
+        network: nn.Module = found(shape, classes)
+        return network
 
     def _found(self) -> Any:
         module, _, name = self.path.partition(":")
@@ -53,13 +53,17 @@ class Custom(Network):
             return reduce(getattr, name.split("."), importlib.import_module(module))
         except (ImportError, AttributeError) as error:
             raise SettingError(
-                "network.path", f"{self.path} cannot be imported ({error}): install it on every node"
+                "network.path", f"{self.path} cannot be imported ({error}); install it on every node"
             ) from error
 
 
 def custom_network(cls: type, *, conditional: bool = False, dropout: float = 0.0) -> Custom:
-    """Return the setting of a network class; dropout says whether it has any, so that masks are seeded."""
+    """Return the setting for a network class.
+
+    dropout: must be positive if the network uses dropout, so that its masks are seeded. Raises UserError on a
+    class that is defined in a function.
+    """
     path = f"{cls.__module__}:{cls.__qualname__}"
     if "<locals>" in path:
-        raise UserError(f"{path} is defined in a function: define the network at the top of a module.")
+        raise UserError(f"{path} is defined in a function; define the network at the top level of a module.")
     return Custom(path=path, conditional=conditional, dropout=dropout)

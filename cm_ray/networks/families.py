@@ -1,4 +1,4 @@
-"""What tells the architectures apart, beside the settings that they share."""
+"""Fixed properties of each U-Net architecture that are not settings."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from cm_ray.networks.architectures import Architecture
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """The traits of an architecture. One U-Net is built of these and of a `Architecture`."""
+    """Fixed properties of an architecture. A `UNet` is built from them and the `Architecture` settings."""
 
     time: Literal["cos-sin", "sin-cos", "fourier"]
-    """Features of the time: geometric frequencies (sin-cos: the last is 1/10,000 itself), or random ones."""
+    """Features of the time: sinusoids of geometric frequencies (with sin-cos, the last frequency is exactly
+    1/10,000), or of random frequencies (fourier)."""
     time_width: int
-    """Channels of these features over `Architecture.channels`."""
+    """Channels of the time features, as a multiple of `Architecture.channels`."""
     labels_first: bool
-    """Whether labels join the time before the layers that embed it, or after them."""
+    """True if labels are added to the time features, False if they are added to the time embedding."""
     first_mult: bool
-    """Whether the first convolution has the channels of the first level, or `Architecture.channels`."""
+    """True if the first convolution has the channels of the first level, else `Architecture.channels`."""
     attention_last: bool
-    """Whether, on the way up, only the last block of a level has attention."""
+    """True if only the last block of a level of the decoder has attention."""
     filter: tuple[float, ...]
-    """Taps of resampling, along each side; (1, 1): the mean of 2x2, and nearest neighbours."""
+    """Taps of the resampling filter along each axis; (1, 1) is average pooling and nearest neighbours."""
     project_resampled: bool
-    """Whether a skip connection that resamples has a 1x1 convolution, whatever its channels."""
+    """True if a skip connection that resamples has a 1x1 convolution even with equal channels."""
     pyramid: bool
-    """Whether the input, resampled and convolved, joins every level on the way down."""
+    """True if the downsampled and convolved input is added to every level of the encoder."""
     skip_scale: float
-    """What a sum of two paths is multiplied by."""
+    """Factor of the sum of a block and its skip connection."""
     eps: float
-    """Of group normalisation."""
+    """Epsilon of group normalisation."""
     xavier: bool
-    """Whether weights begin as in Song et al. 2021, or as PyTorch's, last layers at zero."""
+    """True for the initial weights of Song et al. 2021, False for PyTorch's with last layers at zero."""
 
 
 ADM = Family(
@@ -50,7 +51,7 @@ ADM = Family(
     eps=1e-5,
     xavier=False,
 )
-"""Dhariwal & Nichol 2021."""
+"""ADM of Dhariwal & Nichol 2021."""
 
 DDPMPP = Family(
     time="sin-cos",
@@ -86,5 +87,5 @@ FAMILIES = {"adm": ADM, "ddpm++": DDPMPP, "ncsn++": NCSNPP}
 
 
 def family_of(config: Architecture) -> Family:
-    """Return the traits that a config names."""
+    """Return the fixed properties of the architecture of these settings."""
     return FAMILIES[config.family]

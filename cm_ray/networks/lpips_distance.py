@@ -1,4 +1,4 @@
-"""LPIPS as a setting: a distance whose trunk is loaded when it is first called."""
+"""LPIPS as a setting: a distance that loads its network when it is first called."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 class LPIPS:
     """Learned perceptual distance of images in [-1, 1].  Zhang et al. 2018.
 
-    It needs the weights of its trunk, which are downloaded once and whose SHA-256 is checked.
+    It needs the weights of its trunk network. They are downloaded once and their SHA-256 is checked.
     """
 
     net: Literal["vgg", "alex", "squeeze"] = "vgg"
-    """The trunk."""
+    """The trunk network."""
     size: int = 224
-    """Smaller images are resized to this many pixels, as OpenAI does; 0 keeps them."""
+    """Smaller images are resized to this many pixels, as in OpenAI's code; 0 keeps their size."""
     weights: str = ""
-    """File of the trunk's weights; empty: the cache, else its public address."""
+    """File of the trunk's weights; empty for the cache or, if it is not there, the public address."""
 
     def __post_init__(self) -> None:
         """Raise SettingError on a negative size."""
         require(self.size >= 0, "size", f"must not be negative, but is {self.size}")
 
     def __call__(self, a: Images, b: Images, /) -> Times:
-        """Return the distances (b,). Raises UserError when the trunk's weights are not to be had."""
+        """Return the distances (b,). Raises UserError when the trunk's weights are not available."""
         return _loaded(self, a.device)(a, b)
 
 
 def on_device(distance: Distance, device: torch.device) -> Distance:
-    """Return a distance that is ready on a device: of LPIPS, the module with its trunk.
+    """Return the distance on a device: for LPIPS the module with its trunk, else the distance itself.
 
-    Raises UserError when the trunk's weights are not to be had.
+    Raises UserError when the trunk's weights are not available.
     """
     return _loaded(distance, device) if isinstance(distance, LPIPS) else distance
 

@@ -1,9 +1,9 @@
-"""Group normalisation, modulation and SiLU in one, for bfloat16 images whose channels come last, on CPUs.
+"""Fused group normalisation, modulation and SiLU for bfloat16 images in channels-last layout on CPUs.
 
-PyTorch's own kernels for them read a group's few channels number by number, and took a quarter of a training
-step. Here all large operations run along the channels of all groups, only small ones (b, c) know the groups,
-and neither the normalised nor the modulated images are kept for the backward pass. In float32 PyTorch's
-kernels are as fast.
+PyTorch's kernels for this layout read the few channels of a group element by element, and take a quarter of a
+training step. Here the large operations run along all channels, only small tensors (b, c) are divided into
+groups, and neither the normalised nor the modulated images are saved for the backward pass. In float32,
+PyTorch's kernels are as fast.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 LEAST_PIXELS = 256
-"""Of smaller images, an operation takes less time than its call, and PyTorch's few calls are faster."""
+"""Images with fewer pixels use PyTorch's kernels: there the overhead of calls is larger than the work."""
 IN_CACHE = 2**18
-"""Numbers that are worked on at a time: 1 MiB in float32, a core's second level of cache."""
+"""Elements that are processed at a time: 1 MiB in float32, the size of a core's second-level cache."""
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation that can be modulated and followed by SiLU, fused where that is faster."""
+    """Group normalisation with optional modulation and SiLU, fused where that is faster."""
 
     def forward(
         self, x: Tensor, modulation: tuple[Tensor, Tensor] | None = None, *, silu: bool = False
     ) -> Tensor:
-        """Map (b, c, h, w) to the same shape: SiLU(norm(x) (1 + scale) + shift), as far as asked for.
+        """Return SiLU(norm(x) (1 + scale) + shift), of the same shape as x (b, c, h, w).
 
-        modulation: scale and shift, (b, c, 1, 1).
+        modulation: scale and shift, (b, c, 1, 1) each; None for norm(x). silu: False leaves SiLU out.
         """
         if _fuses(x):
             return self._fused(x, modulation, silu)
@@ -43,14 +43,14 @@ class GroupNorm(nn.GroupNorm):
     def _fused(self, x: Tensor, modulation: tuple[Tensor, Tensor] | None, silu: bool) -> Tensor:
         factor, offset = self.weight.expand(len(x), -1), self.bias.expand(len(x), -1)
         if modulation is not None:
-            scale, shift = (part.flatten(1).float() for part in modulation)
+            scale, shift = (tensor.flatten(1).float() for tensor in modulation)
             factor, offset = factor * (1 + scale), torch.addcmul(shift, offset, 1 + scale)
         result: Tensor = _FusedNorm.apply(x, factor, offset, self.num_groups, self.eps, silu)
         return result
 
 
 def _fuses(x: Tensor) -> bool:
-    """Tell whether the fused pass is the faster one; a compiler fuses PyTorch's own operations itself."""
+    """Return True if the fused operation is faster; torch.compile fuses PyTorch's own operations itself."""
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
@@ -63,9 +63,9 @@ def _fuses(x: Tensor) -> bool:
 class _FusedNorm(torch.autograd.Function):
     """y = [SiLU](xhat · factor + offset), xhat = (x - mean)/std of each group; all in float32.
 
-    factor, offset: (b, c). A few samples after the other, so that what lies between the operations stays in
-    the processor's cache. Wu & He 2018 for the normalisation; with g = dL/d(xhat · factor + offset) and means
-    over the group, its gradient is (factor g - mean(factor g) - xhat mean(factor g xhat))/std.
+    factor, offset: (b, c). Some samples are processed at a time, so that intermediate results stay in the
+    processor's cache. The normalisation is that of Wu & He 2018. With g = dL/d(xhat · factor + offset) and
+    means over the group, its gradient is (factor g - mean(factor g) - xhat mean(factor g xhat))/std.
     """
 
     @staticmethod
@@ -109,25 +109,25 @@ class _FusedNorm(torch.autograd.Function):
 
 
 def _parts(pixels: Tensor) -> Iterator[slice]:
-    """Yield the samples of (b, hw, c) in parts of about `IN_CACHE` numbers."""
+    """Yield slices of the samples of (b, hw, c) with about `IN_CACHE` elements each."""
     rows = max(1, IN_CACHE // pixels[0].numel())
     for first in range(0, len(pixels), rows):
         yield slice(first, first + rows)
 
 
 def _pixels(x: Tensor) -> Tensor:
-    """View (b, c, h, w) with its channels last as (b, hw, c)."""
+    """Return a view (b, hw, c) of images (b, c, h, w) in channels-last layout."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def _images(pixels: Tensor, like: Tensor) -> Tensor:
-    """View (b, hw, c) as images of the shape of `like`, channels last."""
+    """Return a view of (b, hw, c) as images of the shape of `like`, in channels-last layout."""
     b, c, h, w = like.shape
     return pixels.view(b, h, w, c).permute(0, 3, 1, 2)
 
 
 def _group_mean(sums: Tensor, groups: int, count: int) -> Tensor:
-    """Return, for every channel (b, c), the mean over its group of what was summed over `count` pixels."""
+    """Return the mean over the group of every channel (b, c), given sums over `count` pixels (b, c)."""
     b, c = sums.shape
     means = sums.view(b, groups, c // groups).sum(2, keepdim=True) / (count * (c // groups))
     return means.expand(-1, -1, c // groups).reshape(b, c)

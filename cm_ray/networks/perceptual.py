@@ -1,4 +1,4 @@
-"""LPIPS as a distance (Zhang et al. 2018), from the lpips package, with checked weights."""
+"""LPIPS as a distance (Zhang et al. 2018), computed with the lpips package and checked weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TRUNKS = {  # public address, SHA-256 (torchvision prints its first eight digit
         "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
     ),
 }
-_SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}  # pixels; of smaller images the poolings leave nothing
+_SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}  # pixels; smaller images vanish in the pooling layers
 
 
 class TrunkSettings(Protocol):
@@ -52,11 +52,11 @@ class TrunkSettings(Protocol):
 class PerceptualDistance(nn.Module):
     """Learned perceptual distance of images in [-1, 1]; grey ones are repeated to three channels.
 
-    size: smaller images are resized to this many pixels, bilinearly, as OpenAI does to 224; 0 keeps them.
-    smallest: the trunk sees nothing in smaller images than this.
+    size: smaller images are resized to this many pixels, bilinearly (OpenAI's code: 224); 0 keeps their size.
+    smallest: the smallest images, in pixels, that the trunk can process.
 
-    Where a and b are equal, and where no feature responds, the gradient is 0, although the features are
-    divided by their norm: a ReLU ends every slice of a trunk, and passes nothing on from a feature of 0.
+    The gradient is 0 where a and b are equal and where all features are 0, although the features are
+    divided by their norm: every slice of a trunk ends with a ReLU, whose gradient is 0 at 0.
     """
 
     def __init__(self, metric: nn.Module, size: int, smallest: int = 1) -> None:
@@ -80,8 +80,8 @@ class PerceptualDistance(nn.Module):
             x = functional.interpolate(x, size=(self.size, self.size), mode="bilinear")
         if min(x.shape[-2:]) < self.smallest:
             raise UserError(
-                f"LPIPS needs {self.smallest} pixels and sees {min(x.shape[-2:])}: set distance.size "
-                f"to at least {self.smallest}, or choose another distance.net."
+                f"LPIPS needs {self.smallest} pixels, but the images have {min(x.shape[-2:])}; set "
+                f"distance.size to at least {self.smallest}, or choose another distance.net."
             )
         return x
 
@@ -96,7 +96,7 @@ def perceptual_distance(settings: TrunkSettings, *, random_trunk: bool = False) 
     needs("lpips", extra="scores")
     import lpips
 
-    with warnings.catch_warnings():  # lpips speaks to torchvision as of old
+    with warnings.catch_warnings():  # lpips uses deprecated arguments of torchvision
         warnings.simplefilter("ignore", UserWarning)
         metric = lpips.LPIPS(net=settings.net, pnet_rand=True, verbose=False)
     if not random_trunk:
@@ -105,7 +105,7 @@ def perceptual_distance(settings: TrunkSettings, *, random_trunk: bool = False) 
 
 
 def _load_trunk(trunk: nn.Module, settings: TrunkSettings) -> None:
-    """Fill the trunk, whose slices hold the published ``features.N`` under their numbers N."""
+    """Load the published weights into the trunk, which names the layer ``features.N`` by its number N."""
     state = torch.load(_weights_file(settings), map_location="cpu", weights_only=True)
     renamed = {
         name: state["features." + name.split(".", 1)[1]]  # slice1.0.weight <- features.0.weight
@@ -121,6 +121,6 @@ def _weights_file(settings: TrunkSettings) -> Path:
     path = Path(settings.weights)
     if not path.is_file() or sha256_of(path) != sha256:
         raise UserError(
-            f"distance.weights {path} is not the file from {url} with SHA-256 {sha256}; fetch that one."
+            f"distance.weights {path} is not the file from {url} with SHA-256 {sha256}; download that file."
         )
     return path

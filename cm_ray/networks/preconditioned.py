@@ -1,4 +1,4 @@
-"""Any network under a preconditioning: a consistency function f, or a denoiser D."""
+"""Any network with a preconditioning: a consistency function f, or a denoiser D."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cm_ray.core.types import Images, Labels, Times
 
 
 class Preconditioned(nn.Module):
-    """Noisy images and their times to clean images, by a raw network F(x, time[, labels]) and its scalings.
+    """Maps noisy images and times to clean images, by a network F(x, time[, labels]) and its scalings.
 
-    network: maps scaled images (b, c, h, w), network times (b,) and, if any, labels (b,) to images of
-    the same shape.
+    network: maps scaled images (b, c, h, w), network times (b,) and, for a conditional network, labels
+    (b,) to images of the same shape.
     """
 
     def __init__(self, network: nn.Module, diffusion: Diffusion) -> None:
@@ -23,7 +23,7 @@ class Preconditioned(nn.Module):
         self.scalings = diffusion.scalings
 
     def forward(self, x_t: Images, t: Times, labels: Labels | None = None) -> Images:
-        """Return the clean images (b, c, h, w), not clipped, float32 whatever the network's precision."""
+        """Return the clean images (b, c, h, w), not clipped; float32 for any precision of the network."""
 
         def raw(x: Images, time: Tensor) -> Images:
             residual: Images = self.network(x, time) if labels is None else self.network(x, time, labels)
@@ -35,8 +35,8 @@ class Preconditioned(nn.Module):
 class Consistency(Preconditioned):
     """A network as a consistency function: f(x, t_min) = x.  Song et al. 2023, Eq. 4 and Eq. 5.
 
-    network: see `Preconditioned`. column: its scalings. levels: the noise levels. piecewise: have the
-    boundary by Eq. 4 and not by skip connections.
+    network: see `Preconditioned`. column: its scalings. levels: the noise levels. piecewise: use the boundary
+    condition of Eq. 4 instead of skip connections (Eq. 5).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The U-Nets ADM, DDPM++ and NCSN++, from 8x8 digits to 256x256 bedrooms: one network of three families."""
+"""The U-Nets ADM, DDPM++ and NCSN++: one class that is built from the properties of a family."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from cm_ray.networks.normalisation import GroupNorm
 
 
 class Stage(nn.Sequential):
-    """A sequence of layers of which some take the time embedding."""
+    """A sequence of layers, some of which take the time embedding."""
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
-        """Map (b, c, h, w) through all layers."""
+        """Apply all layers to x (b, c, h, w); embedding is (b, e)."""
         for layer in self:
             takes_embedding = isinstance(layer, ResidualBlock | AttentionBlock)
             x = layer(x, embedding) if takes_embedding else layer(x)
@@ -38,11 +38,11 @@ class Stage(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """F_theta(x, time, labels): a U-Net with residual blocks and self-attention, of the config's family.
+    """F_theta(x, time, labels): a U-Net with residual blocks and self-attention, of the settings' family.
 
-    shape: (c, h, w) of the images; h = w, divisible by 2 per level below the first.
+    shape: (c, h, w) of the images; h = w, divisible by 2 once for each level below the first.
     classes: number of classes, 0 for an unconditional network.
-    Raises UserError, naming the setting, when the settings do not fit the images.
+    Raises UserError, with the name of the setting, when the settings do not fit the images.
     Dhariwal & Nichol 2021; Song et al. 2021, appendix H; Karras et al. 2022, appendix F.4.
     """
 
@@ -77,7 +77,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images (b, c, h, w), network times (b,) and labels (b,) to (b, c, h, w).
 
-        Raises ValueError when labels are missing or not wanted.
+        Raises ValueError when a conditional network gets no labels, or an unconditional one gets some.
         """
         if (labels is None) != (self.classes == 0):
             raise ValueError("a conditional network needs labels, and an unconditional one takes none")
@@ -96,7 +96,7 @@ class UNet(nn.Module):
         return convolution(norm(h, silu=True))
 
     def _embedding(self, time: Tensor, labels: Tensor | None) -> Tensor:
-        """Return what every residual block is told of times and labels (b, 4 channels)."""
+        """Return the embedding of times and labels for the residual blocks, (b, 4 channels)."""
         features = self.time_features(time)
         if labels is None:
             return self.time_embed(features)
@@ -116,7 +116,7 @@ class UNet(nn.Module):
         return AttentionBlock(channels, self.config, self.family)
 
     def _contracting(self, shape: tuple[int, int, int]) -> tuple[nn.ModuleList, list[int], int, int]:
-        """Return the stages on the way down, their widths, and the width and size at the bottom."""
+        """Return the stages of the encoder, their widths, and the width and size of the last one."""
         config, size, coarse = self.config, shape[1], shape[0]
         channels = config.channels * (config.channel_mult[0] if self.family.first_mult else 1)
         stages = [Stage(nn.Conv2d(shape[0], channels, 3, padding=1))]
@@ -139,7 +139,7 @@ class UNet(nn.Module):
         return nn.ModuleList(stages), widths, channels, size
 
     def _expanding(self, skips: list[int], channels: int, size: int) -> tuple[nn.ModuleList, int]:
-        """Return the stages on the way up and the width at the top."""
+        """Return the stages of the decoder and the width of the last one."""
         config, stages = self.config, []
         for level, mult in reversed(list(enumerate(config.channel_mult))):
             for block in range(config.blocks + 1):
@@ -161,9 +161,9 @@ class UNet(nn.Module):
 
 
 def _initialise_as_song(network: UNet) -> None:
-    """Fill with uniform numbers of Glorot's variance, biases zero; what ends a path begins near zero.
+    """Initialise weights with Glorot's uniform distribution, biases with 0, last layers of blocks near 0.
 
-    Glorot & Bengio 2010; Song et al. 2021, as Karras et al. 2022 have it.
+    Glorot & Bengio 2010; Song et al. 2021, in the implementation of Karras et al. 2022.
     """
     factors: dict[nn.Module, float] = {network.out[-1]: 1e-5}
     for module in network.modules():
@@ -179,18 +179,18 @@ def _initialise_as_song(network: UNet) -> None:
 
 
 def check_fits(config: Architecture, shape: tuple[int, int, int]) -> None:
-    """Raise UserError, naming the setting, when a U-Net of these settings cannot take these images."""
+    """Raise UserError, with the name of the setting, when the settings do not fit the images."""
     _, height, width = shape
     halvings = 2 ** (len(config.channel_mult) - 1)
     widths = [config.channels * mult for mult in config.channel_mult]
     if not family_of(config).first_mult:
         widths.insert(0, config.channels)
     rules: list[tuple[Any, str]] = [
-        (height == width, f"the images are {height}x{width}; square ones are needed, see data.size"),
+        (height == width, f"the images are {height}x{width} and must be square; set data.size"),
         (
             height % halvings == 0,
             f"images of {height} pixels cannot be halved {len(config.channel_mult) - 1} times; "
-            "give fewer levels in network.channel_mult or another data.size",
+            "set network.channel_mult to fewer levels, or set another data.size",
         ),
         (
             all(width % config.norm_groups == 0 for width in widths),

@@ -1,8 +1,8 @@
-"""Make torchvision importable beside a CPU build of PyTorch.
+"""Imports torchvision, also with a CPU build of PyTorch.
 
-The registry offers torchvision only as a CUDA build, whose import fails beside a CPU torch with "operator
-torchvision::nms does not exist". Declaring the two operators' schemas first mends it. Import this module
-before lpips, clean-fid or torchvision, in every process.
+PyPI has torchvision only as a CUDA build. With a CPU build of PyTorch its import fails with "operator
+torchvision::nms does not exist", unless the schemas of two operators are declared first. Call `torchvision`
+before importing lpips or clean-fid, in every process.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 from cm_ray.extras import needs
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_declared: list[Any] = []  # a Library undoes its definitions when it is collected
+_declared: list[Any] = []  # keeps the Library alive: its definitions end with it
 
 
 def torchvision() -> ModuleType:
-    """Import and return torchvision, with the missing operators declared where they are missing."""
+    """Import and return torchvision; operators that are missing are declared."""
     needs("torchvision", extra="scores")
     try:
         return importlib.import_module("torchvision")
@@ -29,7 +29,7 @@ def torchvision() -> ModuleType:
         if "torchvision::nms" not in str(error):
             raise
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]  # half-imported
+        del sys.modules[name]  # it was imported only in part
     library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         library.define(operator + _SCHEMA)

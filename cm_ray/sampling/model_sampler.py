@@ -17,9 +17,9 @@ def sampler_of(
     """Return the sampler that is asked of a model; by default the model's own.
 
     sampler: an object, or its text; see `sampler_texts`. steps: of the model's own sampler; a consistency
-    model takes its own time points if it knows any for as many evaluations, else those of a Karras grid. taus:
-    time points of a consistency model below t_max, descending. Raises UserError when two of them are given, or
-    when they do not fit the model.
+    model takes its own time points if it knows any for as many evaluations, else those of a Karras grid.
+    taus: time points of a consistency model below t_max, descending. Raises UserError when two of them are
+    given, or when they do not fit the model.
     """
     if sum((sampler != "", bool(steps), bool(taus))) > 1:
         raise UserError("Give one of a sampler, a number of steps and time points.")

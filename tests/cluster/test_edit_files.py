@@ -158,7 +158,7 @@ def test_labels_of_folders_called_as_the_classes(model_folder, tmp_path):
     assert labels() == (3, 3, 7)
     assert labels(label=1) == (1, 1, 1)
     save(tmp_path / "in" / "other" / "d.png")
-    with pytest.raises(UserError, match=r"in/other is called as no class, and other sub-folders are"):
+    with pytest.raises(UserError, match=r"in/other is not named after a class, but other sub-folders are"):
         labels()
     assert labels(label=1) == (1, 1, 1, 1)
     for name in ("none", "of", "them"):
@@ -257,10 +257,14 @@ class TestBadInput:
             ("interpolate", {}, "interpolate goes from seed to seed"),
             ("interpolate", {"image": "", "frames": 1}, "--frames must be at least 2"),
             ("interpolate", {"image": "", "nfe": -1, "label": 1}, "--nfe must be at least 1"),
-            ("interpolate", {"image": ""}, "interpolate stays in a class, .*: give its --label"),
+            (
+                "interpolate",
+                {"image": ""},
+                "interpolate works within one class .*; give the class with --label",
+            ),
             ("interpolate", {"image": "", "resize": True}, "goes from seed to seed: leave --resize out"),
             ("stroke", {"frames": 3}, "--frames goes with interpolate, not with stroke"),
-            ("stroke", {"actors": ActorSettings(count=2)}, "--actors edit a folder: a single image"),
+            ("stroke", {"actors": ActorSettings(count=2)}, "--actors is for a folder; set --device"),
         ],
     )
     def test_settings(self, task, settings, sentence, model_folder, tmp_path, image):
@@ -288,7 +292,7 @@ class TestBadInput:
         save(tmp_path / "many" / "11.png", size=(9, 9))
         with pytest.raises(UserError, match=r"mask.png is 8x8 and its image 9x9"):
             run(model_folder, "inpaint", tmp_path, image=tmp_path / "many", mask=mask, resize=True)
-        with pytest.raises(UserError, match="--device is of a single image"):
+        with pytest.raises(UserError, match="--device is for a single image"):
             run(model_folder, "stroke", tmp_path, image=tmp_path / "many", device="cpu")
 
     def test_no_file_is_lost(self, model_folder, tmp_path, image, mask):
@@ -315,13 +319,13 @@ class TestBadInput:
         refused("would lie among the images of .*link, and be", image=tmp_path / "link", out=folder)
 
     def test_folders(self, model_folder, tmp_path, image, mask):
-        with pytest.raises(UserError, match="is a folder: give one image its mask as a file"):
+        with pytest.raises(UserError, match="is a folder; give a file as the mask of a single image"):
             run(model_folder, "inpaint", tmp_path, image=image, mask=tmp_path)
         (tmp_path / "masks").mkdir()
-        with pytest.raises(UserError, match=r"There is no mask .*masks/one.png: masks are called as"):
+        with pytest.raises(UserError, match=r"There is no mask .*masks/one.png; give every mask"):
             run(model_folder, "inpaint", tmp_path, image=image.parent, mask=tmp_path / "masks")
         save(image.with_suffix(".jpg"))
-        with pytest.raises(UserError, match="2 images called one but for their endings: rename one"):
+        with pytest.raises(UserError, match="2 images named one that differ only in their endings"):
             run(model_folder, "stroke", tmp_path, image=image.parent)
         os.mkdir(tmp_path / "empty")
         with pytest.raises(UserError, match="holds no images"):

@@ -18,7 +18,7 @@ from cm_ray import recipes
 from cm_ray.cluster.evaluation import evaluate as module
 from cm_ray.cluster.evaluation.evaluate import GROUPS, evaluate
 from cm_ray.cluster.pool.pool import SamplerPool
-from cm_ray.cluster.pool.reference import name_of, run_of, yardstick
+from cm_ray.cluster.pool.reference import name_of, run_of, scoring_setup
 from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.core.diffusion import Diffusion
@@ -129,11 +129,11 @@ def requests(monkeypatch):
 
     def watched(self, model, requests, wanted, progress=None):
         grid = len(requests) == 1 and wanted == frozenset(["images"])
-        for place, gathered in generate_all(self, model, requests, wanted, progress):
+        for place, result in generate_all(self, model, requests, wanted, progress):
             if not grid and len(made) >= made.most:
                 raise Killed
             made.extend([] if grid else [(text_of(requests[place].sampler), requests[place].first)])
-            yield place, gathered
+            yield place, result
 
     monkeypatch.setattr(SamplerPool, "generate_all", watched)
     return made
@@ -549,18 +549,18 @@ class TestBadSettings:
     def test_settings_that_images_do_not_have(self, tmp_path):
         npz = save_npz(tmp_path / "images.npz", noise(30))
         for changes in ({"samples": 20}, {"samplers": ("one-step",)}, {"keep": "npz"}):
-            refused("images.npz is no model, and --samples, --samplers", npz, tmp_path, **changes)
+            refused("images.npz is not a model; leave out --samples, --samplers", npz, tmp_path, **changes)
 
     def test_nothing_to_compare_with(self, tiny, tmp_path):
         npz = save_npz(tmp_path / "images.npz", noise(30))
-        refused(r"Compared with which images\? --data takes", npz, tmp_path, data="")
-        refused(r"By which features\? --extractor takes one of", npz, tmp_path, extractor="")
-        refused(r"By which features\?", npz, tmp_path, extractor="none")
+        refused(r"The images to compare with are not given; set --data", npz, tmp_path, data="")
+        refused(r"No feature extractor is given; set --extractor to one of", npz, tmp_path, extractor="")
+        refused(r"No feature extractor is given", npz, tmp_path, extractor="none")
         alone = save_tiny(tmp_path / "alone")
-        refused(r"Compared with which images\?", alone, tmp_path, data="")
-        refused(r"By which features\?", alone, tmp_path, extractor="")
+        refused(r"The images to compare with are not given", alone, tmp_path, data="")
+        refused(r"No feature extractor is given", alone, tmp_path, extractor="")
         unscored = make_tiny_run(tmp_path / "unscored", extractor="none").root
-        refused(r"By which features\?", unscored, tmp_path, extractor="")
+        refused(r"No feature extractor is given", unscored, tmp_path, extractor="")
 
     @pytest.mark.parametrize(
         ("owner", "whose"),
@@ -598,7 +598,7 @@ class TestBadImages:
 
     def test_images_of_another_shape(self, tiny, tmp_path):
         large = save_npz(tmp_path / "large.npz", noise(30, size=16))
-        refused("large.npz has images of 1x16x16 and the data of 1x8x8: give --size", large, tmp_path)
+        refused("large.npz has images of 1x16x16 and the data of 1x8x8; set --size", large, tmp_path)
         refused("tiny has images of 1x8x8 and the data of 1x16x16", tiny, tmp_path, data=str(large))
         colour = save_npz(tmp_path / "colour.npz", noise(30, channels=3))
         refused("of 3x8x8 and the data of 1x8x8", colour, tmp_path)
@@ -612,8 +612,8 @@ class TestBadImages:
 
     def test_too_few(self, tiny, tmp_path):
         one = save_npz(tmp_path / "one.npz", noise(1))
-        refused("needs two images on each side: .*one.npz gives 1", one, tmp_path)
-        refused("and one has 1; take more", tiny, tmp_path, data=str(one), samples=9)
+        refused("needs at least two images on each side, but .*one.npz gives 1", one, tmp_path)
+        refused("and one has 1; give more", tiny, tmp_path, data=str(one), samples=9)
         few = save_npz(tmp_path / "few.npz", noise(200))
         refused("200 samples are not more than 10 x 64 features", few, tmp_path, scores=("FDinf",))
         refused("200 samples are not more", tiny, tmp_path, data=str(few), scores=("FDinf",))
@@ -630,13 +630,13 @@ def test_a_runs_extractor_and_data_can_be_said_otherwise_in_part(tmp_path):
     (tmp_path / "moved.th").write_bytes(b"other weights")
     config = run_of(make_tiny_run(tmp_path / "run", extractor="cifar-resnet20").model)
     with pytest.raises(UserError, match=r"moved\.th, given as the weights, has the SHA-256"):
-        yardstick(MeasuringSettings(weights=str(tmp_path / "moved.th")), config)
+        scoring_setup(MeasuringSettings(weights=str(tmp_path / "moved.th")), config)
     config = run_of(make_tiny_run(tmp_path / "other", extractor="digits").model)
-    measure = yardstick(MeasuringSettings(size=4), config)
+    measure = scoring_setup(MeasuringSettings(size=4), config)
     assert (measure.data.path, measure.data.size, measure.extractor.name) == ("digits", 4, "digits")
     config = run_of(make_tiny_run(tmp_path / "third", extractor="random-inception").model)
-    assert yardstick(MeasuringSettings(), config).extractor.preprocess.startswith("legacy_tensorflow")
-    assert yardstick(MeasuringSettings(resizing="clean"), config).extractor.preprocess.startswith("clean")
+    assert scoring_setup(MeasuringSettings(), config).extractor.preprocess.startswith("legacy_tensorflow")
+    assert scoring_setup(MeasuringSettings(resizing="clean"), config).extractor.preprocess.startswith("clean")
 
 
 @pytest.mark.parametrize(

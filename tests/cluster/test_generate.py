@@ -59,14 +59,14 @@ def test_actors_that_find_no_room_hold_nothing_up(ray_cluster, model_folder, mon
     other = Other.remote()
     ray_cluster.get(other.there.remote())
     with SamplerPool(OPENER, Actors(count=2, cpus=1)) as pool:  # of two cores, one is taken
-        gathered = pool.generate(pool.put(model_folder), request(model_folder), ALL)
-        assert gathered.count == 100
+        result = pool.generate(pool.put(model_folder), request(model_folder), ALL)
+        assert result.count == 100
         assert len(pool._ready) == 1
     monkeypatch.setattr(generate, "_PATIENCE_S", 0.5)
     with SamplerPool(OPENER, Actors(count=1, cpus=1.5)) as pool:
         threading.Timer(3, ray_cluster.kill, [other]).start()
         assert pool.generate(pool.put(model_folder), request(model_folder), ALL).count == 100
-    assert "waiting for room on the cluster for 1 actors" in capsys.readouterr().err
+    assert "waiting for resources for 1 actors" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +96,13 @@ def test_one_actor_and_two_make_the_same_bits(two_actors, model_folder):
 @pytest.mark.ray
 def test_only_what_is_wanted_travels(two_actors, model_folder):
     put = two_actors.put(model_folder)
-    gathered = two_actors.generate(put, request(model_folder), frozenset(["statistics"]))
-    assert gathered.images is gathered.features is None
-    assert gathered.statistics.n == 100
+    result = two_actors.generate(put, request(model_folder), frozenset(["statistics"]))
+    assert result.images is result.features is None
+    assert result.statistics.n == 100
     with SamplerPool(None, HALF_CORE) as pool:
-        gathered = pool.generate(pool.put(model_folder), request(model_folder), frozenset(["images"]))
-    assert gathered.features is gathered.statistics is None
-    assert gathered.images.shape == (100, 1, 8, 8)
+        result = pool.generate(pool.put(model_folder), request(model_folder), frozenset(["images"]))
+    assert result.features is result.statistics is None
+    assert result.images.shape == (100, 1, 8, 8)
 
 
 @pytest.mark.ray
@@ -116,13 +116,13 @@ def test_images_of_shards_are_read_in_order(two_actors, tmp_path):
         shape=(1, 8, 8), class_names=(), source="x", recipe="x", skipped=0, shards=tuple(shards)
     )
     manifest.save(tmp_path)
-    (gathered,) = two_actors.read(tmp_path, manifest, ALL)
-    parts = two_actors.read(tmp_path, manifest, ALL, parts=3)
+    (result,) = two_actors.read(tmp_path, manifest, ALL)
+    parts = two_actors.read(tmp_path, manifest, ALL, groups=3)
     assert [part.count for part in parts] == [1667, 1667, 1666]
-    assert torch.equal(torch.cat([part.images for part in parts]), gathered.images)
-    assert torch.equal(gathered.images, torch.from_numpy(load_all(tmp_path)[0]))
-    assert gathered.statistics.n == 5000
-    np.testing.assert_allclose(gathered.features.sum(0), gathered.statistics.total, rtol=1e-5)
+    assert torch.equal(torch.cat([part.images for part in parts]), result.images)
+    assert torch.equal(result.images, torch.from_numpy(load_all(tmp_path)[0]))
+    assert result.statistics.n == 5000
+    np.testing.assert_allclose(result.features.sum(0), result.statistics.total, rtol=1e-5)
 
 
 @pytest.mark.ray
@@ -193,7 +193,7 @@ def test_actors_fit_the_cluster(config, nodes, expected):
         (ActorSettings(count=3), "has room for 2"),
         (ActorSettings(cpus_each=4), "has room for 0"),
         (ActorSettings(use_gpu="yes"), "has no GPU"),
-        (ActorSettings(gpus_each=2), "gpus-each in"),
+        (ActorSettings(gpus_each=2), "actors.gpus_each must be in"),
         (ActorSettings(count=-1), "must not be negative"),
     ],
 )

@@ -143,7 +143,7 @@ def test_folders_that_hold_something_else(tmp_path):
         with pytest.raises(UserError, match="is not empty and holds no shards; choose another --out"):
             make_shards(open_source("digits"), tmp_path / name)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
-    with pytest.raises(UserError, match="--rows-per-shard 0"):
+    with pytest.raises(UserError, match="--rows-per-shard is 0"):
         make_shards(open_source("digits"), tmp_path / "out", rows_per_shard=0)
 
 

@@ -222,7 +222,7 @@ def test_what_is_refused_before_anything_is_made(changes, sentence, tmp_path):
 def test_what_never_fits_the_images_costs_no_trial(ray_cluster, tmp_path):
     file = write_space(tmp_path, "space={'network.channels': Categorical([8, 12])}, sampler='grid'")
     with pytest.raises(
-        UserError, match=r"channels can never be 12: .*norm-groups 4|head-channels 8 does not"
+        UserError, match=r"channels can never be 12: .*norm_groups 4|head_channels 8 does not"
     ):
         sweep(settings(file, tracking_uri="none"), {})
     assert not (tmp_path / "runs" / "swept" / "sweep.json").exists()

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 
-from cm_ray.cluster.pool.cache import Remembered
+from cm_ray.cluster.pool.cache import ResultCache
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.cluster.time_points import find as module
 from cm_ray.cluster.time_points import point_search
 from cm_ray.cluster.time_points.find import find_time_points
-from cm_ray.cluster.time_points.point_scores import WANTED, Kept, resampled_means
+from cm_ray.cluster.time_points.point_scores import OUTPUTS, PointSamples, resampled_means
 from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Denoising
@@ -122,10 +122,10 @@ def requests_made(monkeypatch):
     made, generate_all = [], SamplerPool.generate_all
 
     def counted(self, model, requests, wanted, progress=None):
-        for place, gathered in generate_all(self, model, requests, wanted, progress):
+        for place, result in generate_all(self, model, requests, wanted, progress):
             if "features" in wanted:
                 made.append((text_of(requests[place].sampler), requests[place].first, requests[place].seed))
-            yield place, gathered
+            yield place, result
 
     monkeypatch.setattr(SamplerPool, "generate_all", counted)
     return made
@@ -260,7 +260,7 @@ def test_an_interrupted_search_goes_on_and_repeats_nothing(warm, run, requests_m
 @pytest.mark.ray
 def test_an_actor_that_is_killed_changes_no_bit_of_the_answer(ray_cluster, run, monkeypatch):
     calm = find_time_points(search(run, "calm", update=False))
-    pids, init, tell = [], SamplerPool.__init__, point_search.Search._measured
+    pids, init, tell = [], SamplerPool.__init__, point_search.Search._record_score
 
     def remember(self, *arguments):
         init(self, *arguments)
@@ -274,7 +274,7 @@ def test_an_actor_that_is_killed_changes_no_bit_of_the_answer(ray_cluster, run, 
         tell(self, measurement)
 
     monkeypatch.setattr(SamplerPool, "__init__", remember)
-    monkeypatch.setattr(point_search.Search, "_measured", kill)
+    monkeypatch.setattr(point_search.Search, "_record_score", kill)
     killed = find_time_points(search(run, "killed", update=False))
     assert len(pids) == 2
     assert result(killed) == result(calm)
@@ -321,7 +321,7 @@ def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
         ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
         ({"budget": 1}, "--budget must be at least 2, not 1"),
         ({"boundaries": -1}, "--boundaries must be at least 0, not -1"),
-        ({"boundaries": 3}, "no room for 2 points between its ends: take --boundaries 4"),
+        ({"boundaries": 3}, "no room for 2 points between its ends; set --boundaries to 4"),
         ({"passes": -1}, "--passes must be at least 0, not -1"),
         ({"seed": -2}, "--seed must be at least 0, not -2"),
         ({"probes": -1}, "--probes must be at least 0, not -1"),
@@ -348,9 +348,9 @@ def test_a_diffusion_model_has_no_time_points(tmp_path):
 
 
 def test_samples_of_points_follow_each_other():
-    a, b = Kept((3,), 0, 10, (Path("a"),)), Kept((3,), 10, 5, (Path("b"),))
-    assert a + b == Kept((3,), 0, 15, (Path("a"), Path("b")))
-    for wrong in (Kept((4,), 10, 5, ()), Kept((3,), 11, 5, ())):
+    a, b = PointSamples((3,), 0, 10, (Path("a"),)), PointSamples((3,), 10, 5, (Path("b"),))
+    assert a + b == PointSamples((3,), 0, 15, (Path("a"), Path("b")))
+    for wrong in (PointSamples((4,), 10, 5, ()), PointSamples((3,), 11, 5, ())):
         with pytest.raises(ValueError, match="do not follow"):
             a + wrong
 
@@ -405,9 +405,9 @@ def test_a_finished_search_of_other_images_or_settings_is_not_shown(ray_cluster,
         save(seed)
         find_time_points(settings)
     save(1)
-    with pytest.raises(UserError, match=r"images has other images than when the search in .* began"):
+    with pytest.raises(UserError, match=r"images has other images than at the start of the search in"):
         find_time_points(settings)
-    with pytest.raises(UserError, match=r"other settings \(grid\); repeat its settings to go on"):
+    with pytest.raises(UserError, match=r"other settings \(grid\); repeat its settings to resume"):
         find_time_points(dataclasses.replace(settings, grid=12))
 
 
@@ -497,9 +497,7 @@ def test_what_is_registered_is_left_alone_when_nothing_is_tracked(run, registere
     assert target == run.model or load_model(run.model).spec.time_points == before
     name = "tiny" if registered == "as a run" else registered
     said = capsys.readouterr().err
-    assert (
-        f"--tracking-uri none: the registered model {name} was left alone; {target} has the points." in said
-    )
+    assert f"--tracking-uri is none: the registered model {name} was not changed; {target} has" in said
     module._update(dataclasses.replace(settings, tracking_uri=told.uri), run.model, found, "before", "")
     ((what, how),) = published
     assert what == (target, name)
@@ -510,7 +508,7 @@ def test_what_other_devices_made_is_not_remembered(run, tmp_path):
     request = Request(count=9, seed=0, sampler=sampler_of(load_model(run.model).spec))
     model, extractor = MagicMock(digest="d"), open_extractor("digits")
     files = {
-        Remembered(SimpleNamespace(kind=kind), model, extractor, WANTED, tmp_path).file(request)
+        ResultCache(SimpleNamespace(kind=kind), model, extractor, OUTPUTS, tmp_path).file(request)
         for kind in ("cpu-1", "cpu-2", "cuda-1", "cpu-1")
     }
     assert len(files) == 3

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from cm_ray import recipes
-from cm_ray.cluster.runtime.connect import node_resources, plan
+from cm_ray.cluster.runtime.connect import node_resources, plan_workers
 from cm_ray.cluster.training.prepare import prepare_shards
-from cm_ray.cluster.training.workers import Task, fit
+from cm_ray.cluster.training.workers import TrainingTask, fit
 from cm_ray.core.samplers import Progressive
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
@@ -39,10 +39,10 @@ def trained(folder, preset="ict_digits", **changes):
     run = RunDirectory(folder)
     run.root.mkdir(exist_ok=True)
     prepare_teachers(config, spec, run)
-    task = Task(
+    task = TrainingTask(
         config=config,
         spec=spec,
-        plan=plan(config.cluster, node_resources()),
+        plan=plan_workers(config.cluster, node_resources()),
         run=run,
         shards=shards,
     )

@@ -93,7 +93,7 @@ def job(monkeypatch, capsys):
             "nowhere is not a model; give a run directory, a model's folder",
         ),
         ("track.py", ["nowhere"], "nowhere is not a run directory"),
-        ("evaluate.py", ["digits"], "Compared with which images? --data takes a folder"),
+        ("evaluate.py", ["digits"], "The images to compare with are not given; set --data to a folder"),
         ("evaluate.py", ["digts", "--data", "digits"], "did you mean 'digits'?"),
         ("evaluate.py", ["digits", "--scores", "FID"], "FDinf"),
     ],
@@ -140,7 +140,7 @@ class TestOnACluster:
 
     def test_missing_and_empty_data(self, ray_cluster, tmp_path):
         run = str(tmp_path / "run")
-        refused("No data is given", run_dir=run, data__path="")
+        refused("data.path is empty", run_dir=run, data__path="")
         refused(r"There is no .*/nowhere", run_dir=run, data__path=str(tmp_path / "nowhere"))
         (tmp_path / "empty").mkdir()
         refused("holds no images", run_dir=run, data__path=str(tmp_path / "empty"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cm_ray.cluster.evaluation.evaluate_plan import evaluated_model
-from cm_ray.cluster.time_points.find import _own
+from cm_ray.cluster.time_points.find import _own_copy
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.openai import placeholders
@@ -187,12 +187,12 @@ def test_a_file_is_a_source_of_evaluations_and_searches(tmp_path):
     source = evaluated_model(Evaluation(source=str(file)), "")
     assert source.spec.shape == (3, 64, 64)
     run = RunDirectory(tmp_path / "search")
-    folder = _own(file, run)
+    folder = _own_copy(file, run)
     assert folder == run.model
-    assert _own(folder, run) == folder
+    assert _own_copy(folder, run) == folder
     before = network_digest(folder)
     assert load_model(folder).spec == source.spec
-    assert _own(file, run) == folder, "it goes on with the copy"
+    assert _own_copy(file, run) == folder, "it goes on with the copy"
     assert network_digest(folder) == before
     assert (folder / SPEC).is_file()
     assert all(

@@ -20,7 +20,7 @@ from cm_ray.networks.formats.diffusers_names import from_diffusers, to_diffusers
 from cm_ray.networks.formats.diffusers_pipeline import _spec, write_pipeline
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.reading import load_model, read_model
-from cm_ray.networks.formats.unet_parts import network_of
+from cm_ray.networks.formats.unet_layers import network_of
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.networks.vision import torchvision
 from tests.networks.test_unet import trained_like
@@ -203,20 +203,20 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
         (lambda p: changed(p, UNET, num_class_embeds=4), "lacks class_embedding.weight, which its config"),
         (
             lambda p: (p / STEPS).unlink(),
-            "scheduler_config.json is missing: the pipeline was not saved whole",
+            "scheduler_config.json is missing; give a complete pipeline",
         ),
         (lambda p: (p / UNET).write_text("{"), "is not valid JSON"),
         (
             lambda p: (p / WEIGHTS).unlink(),
-            "holds no weights: diffusion_pytorch_model.safetensors is expected",
+            "holds no weights; put diffusion_pytorch_model.safetensors there",
         ),
-        (lambda p: cut(p / WEIGHTS), "is no file of weights"),
+        (lambda p: cut(p / WEIGHTS), "is not a file of weights"),
         (lambda p: without_a_tensor(p, {}), "lacks mid_block.attentions.0.to_k.bias"),
         (
             lambda p: without_a_tensor(
                 p, {"mid_block.attentions.0.to_k.bias": torch.zeros(32), "more": torch.zeros(1)}
             ),
-            "has more, which its config does not ask for",
+            "has more, which is not in its config",
         ),
         (
             lambda p: without_a_tensor(p, {"mid_block.attentions.0.to_k.bias": torch.zeros(31)}),
@@ -240,10 +240,10 @@ def with_network(**changes):
 @pytest.mark.parametrize(
     ("spec", "grid", "sentence"),
     [
-        (spec_of(DDPMpp(), 64, 0), 40, r"the network is ddpm\+\+, and diffusers has only adm's"),
+        (spec_of(DDPMpp(), 64, 0), 40, r"the network is ddpm\+\+, and diffusers has only adm"),
         (with_network(channel_mult=(2, 2)), 40, "network.channel_mult begins with 2"),
         (spec_of(IMAGENET, 64, 0, boundary="none"), 40, "it is a diffusion model"),
-        (spec_of(IMAGENET, 64, 0, boundary="piecewise"), 40, "it is piecewise"),
+        (spec_of(IMAGENET, 64, 0, boundary="piecewise"), 40, "its boundary is piecewise"),
         (spec_of(IMAGENET, 64, 0, column=VP()), 40, "its column is vp"),
         (
             spec_of(IMAGENET, 64, 0, column=EDM(time_scale=1.0)),
@@ -254,7 +254,7 @@ def with_network(**changes):
         (
             dataclasses.replace(SPECS["convolutions"], time_points=((1.0, 0.9),)),
             5,
-            r"--boundaries 5 does not tell the time points \[1.0, 0.9\] apart",
+            r"--boundaries 5 is too few to distinguish the time points \[1.0, 0.9\]",
         ),
     ],
 )

@@ -19,7 +19,7 @@ from cm_ray.errors import UserError
 from cm_ray.networks.architectures import ADM, Architecture, DDPMpp, NCSNpp
 from cm_ray.networks.formats.edm import read_edm
 from cm_ray.networks.formats.reading import load_model, read_model
-from cm_ray.networks.formats.unet_parts import network_of
+from cm_ray.networks.formats.unet_layers import network_of
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import UNet
 from cm_ray.settings.tree import override
@@ -317,23 +317,23 @@ FILTERS = {k: v for k, v in of_kind("ddpm++", 0, blocks=1).state.items() if k.en
 @pytest.mark.parametrize(
     ("state", "assumed", "sentence"),
     [
-        (harmed(), None, "does not tell its column: call it as EDM's files are"),
-        (harmed(more=torch.zeros(1)), ASSUMED, "has more, which belongs to no network"),
+        (harmed(), None, "has an unknown column of EDM's table 1"),
+        (harmed(more=torch.zeros(1)), ASSUMED, "has more, which none of EDM's networks has"),
         (harmed(remove=("enc.4x4_down.skip.bias",)), ASSUMED, "lacks enc.4x4_down.skip.bias"),
         (
             harmed(remove=("enc.8x8_conv.weight",)),
             ASSUMED,
-            "holds none of EDM's networks: ",
+            "is not one of EDM's networks",
         ),
         (
             of_kind("ddpm++", 0, channels=64, blocks=1).state,
             ASSUMED,
-            "normalises 64 channels in .*: of less than 128, EDM's code makes 16 groups",
+            "normalises 64 channels in .*, for which EDM's code uses 16 groups, not 32; .* at least 128",
         ),
         (
             harmed(**FILTERS),
             ASSUMED,
-            r"by another filter in enc.4x4_down.conv0.resample_filter than ncsn\+\+'s, \[1, 3, 3, 1\]",
+            r"resampling filter in enc.4x4_down.conv0.resample_filter than ncsn\+\+'s, \[1, 3, 3, 1\]",
         ),
     ],
 )

@@ -251,12 +251,12 @@ def cut(value, file):
             torch.save,
             r"cd_faces64.pt does not tell .*_\{imagenet64,bedroom256,cat256\}",
         ),
-        ("cd_imagenet256.pt", dict, torch.save, "does not tell what it is"),
-        ("model.pt", dict, torch.save, r"model.pt does not tell what it is: .* cd_imagenet64_l2"),
-        ("edm.pt", lambda w: {"a": w["out.2.bias"]}, torch.save, "does not tell what it is"),
-        ("cd_imagenet64.pt", code, pickled, "is no file of weights"),
-        ("cd_imagenet64.pt", dict, cut, "is no file of weights"),
-        ("cd_imagenet64.pt", lambda w: {"model": w}, torch.save, "does not hold tensors by name"),
+        ("cd_imagenet256.pt", dict, torch.save, "has no specification"),
+        ("model.pt", dict, torch.save, r"model.pt has no specification; .* cd_imagenet64_l2"),
+        ("edm.pt", lambda w: {"a": w["out.2.bias"]}, torch.save, "has no specification"),
+        ("cd_imagenet64.pt", code, pickled, "is not a file of weights"),
+        ("cd_imagenet64.pt", dict, cut, "is not a file of weights"),
+        ("cd_imagenet64.pt", lambda w: {"model": w}, torch.save, "does not hold named tensors"),
         (
             "cd_imagenet64.pt",
             without("out.2.bias"),
@@ -273,7 +273,7 @@ def cut(value, file):
             "cd_imagenet64.pt",
             without("input_blocks.1.0.out_layers.3.weight"),
             torch.save,
-            "holds no U-Net",
+            "is not a U-Net of OpenAI",
         ),
         (
             "cd_imagenet64.pt",
@@ -318,5 +318,5 @@ def test_a_specification_of_something_else_is_said(values, tmp_path):
         ("mine.safetensors", "The metadata of .*mine.safetensors"),
         ("model", r".*model.json"),
     ):
-        with pytest.raises(UserError, match=f"^{name} is no specification of a model"):
+        with pytest.raises(UserError, match=f"^{name} is not the specification of a model"):
             read_model(tmp_path / place)

@@ -1,1 +1,1 @@
-"""Data on a cluster: making shards in parallel, and streaming them to workers by Ray Data."""
+"""Data on a cluster: making shards in parallel, and streaming them to workers with Ray Data."""

@@ -1,4 +1,7 @@
-"""Makes shards out of a source on Ray: a task per part, resumable, the same whatever the parallelism."""
+"""Makes shards from a source of images on Ray, with one task for each part of the source.
+
+An interrupted call can be resumed, and the shards do not depend on the number of CPUs.
+"""
 
 from __future__ import annotations
 
@@ -37,16 +40,19 @@ def make_shards(
     on_bad_image: OnBadImage = "raise",
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write `source` as shards into the folder `out` and return their manifest. Ray must be connected.
+    """Write the images of `source` as shards into the folder `out` and return their manifest.
 
-    `size` crops and resizes to that many pixels; None or 0 takes images as they are. `progress` is called
-    with shards done and shards in all. The same call goes on where an earlier one was killed, and returns
-    at once where one was finished; of two at the same time, the second waits. The manifest is written
-    last: without it, a folder is not finished. Raises UserError on bad images (unless skipped) and on an
-    `out` that holds something else.
+    Ray must be connected. size: images are cropped and resized to that many pixels; None or 0 keeps their
+    size. progress: is called with the number of finished shards and the number of all shards. The same call
+    resumes an interrupted one and returns at once when the shards exist; of two calls at the same time, the
+    second one waits. The manifest is written last: a folder without one is unfinished. Raises UserError on
+    bad images (unless they are skipped) and on a folder that holds something else.
     """
     if rows_per_shard < 1 or (size or 0) < 0:
-        raise UserError(f"--rows-per-shard {rows_per_shard} and --size {size} must be positive.")
+        raise UserError(
+            f"--rows-per-shard is {rows_per_shard} and --size is {size}; the first must be positive, and the "
+            "second must not be negative."
+        )
     out = out.resolve()
     options = ReadOptions(size=size or 0, on_bad_image=on_bad_image)
     recipe = recipe_of(source, rows_per_shard, options.size)
@@ -55,7 +61,7 @@ def make_shards(
     if out.exists() and not (out / WORK).is_dir() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty and holds no shards; choose another --out.")
     with locked(out / WORK / "lock"):
-        if done := _finished(out, recipe, options):  # by the one that held the lock
+        if done := _finished(out, recipe, options):  # the process that held the lock may have made them
             return done
         _clear_other_recipe(out, recipe)
         manifest = _make(source, out, rows_per_shard, recipe, options, progress)
@@ -65,7 +71,7 @@ def make_shards(
 
 
 def _finished(out: Path, recipe: str, options: ReadOptions) -> Manifest | None:
-    """Return the manifest of a finished folder. Raises UserError when it is not of this recipe."""
+    """Return the manifest of a finished folder, else None. Raises UserError on shards of another recipe."""
     if not is_shard_folder(out):
         return None
     manifest = Manifest.load(out)
@@ -81,7 +87,7 @@ def _finished(out: Path, recipe: str, options: ReadOptions) -> Manifest | None:
 
 
 def _clear_other_recipe(out: Path, recipe: str) -> None:
-    """Remove what an unfinished run with another source or other options has left."""
+    """Remove the files of an unfinished call with another source or other options."""
     note = out / WORK / "recipe"
     if note.is_file() and note.read_text() != recipe:
         for leftover in [*out.glob("shard-*.parquet"), *(out / WORK).glob("*.json")]:
@@ -116,8 +122,8 @@ def _make(
     for result in ordered:
         if result.shard and not (out / result.shard.file).is_file():
             raise UserError(
-                f"{out / result.shard.file} was written on another node; "
-                "choose an --out that all nodes share."
+                f"{out / result.shard.file} was written on another node; choose an --out on storage that all "
+                "nodes share."
             )
     return merge(source, recipe, ordered)
 
@@ -130,10 +136,10 @@ def _run(
     options: ReadOptions,
     keep: Callable[[int, PartResult], None],
 ) -> None:
-    """Make the parts `todo`, as many at a time as there are CPUs.
+    """Make the parts with the indices `todo`, as many at a time as there are CPUs.
 
-    On a failure no more are started, those under way are finished (a resume finds them), and the error of
-    the first part in order is raised.
+    After a failure no more tasks are started, running ones are finished (a later call reuses their parts),
+    and the error of the part with the lowest index is raised.
     """
     task: Any = ray.remote(num_cpus=1)(make_part)
     waiting = collections.deque(todo)
@@ -155,7 +161,7 @@ def _run(
 
 
 def _clean(out: Path, manifest: Manifest) -> None:
-    """Remove the notes of the work, and files that killed tasks have left."""
+    """Remove the working folder, and unfinished files of killed tasks."""
     known = {shard.file for shard in manifest.shards}
     for file in [*out.glob(".shard-*.part"), *out.glob("shard-*.parquet")]:
         if file.name not in known:

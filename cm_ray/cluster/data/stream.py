@@ -1,9 +1,9 @@
-"""Ray Data: from shards to a worker's batches, in an order that is a function of (seed, epoch).
+"""Streams the images of shards to a worker with Ray Data, in an order that is a function of (seed, epoch).
 
-A custom Ray Data source reads *units*, each a handful of row groups drawn from all over the shards and
-permuted inside (see `cm_ray.data.order`). Which units a worker reads, from any step on, is computed, so a
-resumed run opens the stream at the very next batch without reading what came before. Starting a Ray Data
-execution costs about half a second, so executions run on over the ends of epochs.
+A custom Ray Data source reads *units*: a few row groups, chosen from all shards, whose rows are permuted (see
+`cm_ray.data.order`). The units that a worker reads from any step on are computed, so a resumed run starts at
+its next batch without reading the ones before. Starting a Ray Data execution takes about half a second, so an
+execution may cover the end of an epoch and the beginning of the next one.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from cm_ray.data.shards import Manifest
 from cm_ray.training.batch import Batch, Share
 
 READ_AHEAD_BYTES = 256 << 20
-"""Images that one Ray Data execution reads. An execution that has more to read than it may buffer polls
-without rest, in the training process, where it takes a good part of a core from the training. One that
-has read everything sleeps; so executions are short, and follow one another."""
+"""Bytes of images that one Ray Data execution reads. An execution that has more to read than it may buffer
+polls all the time and takes a large part of a CPU core from the training process. One that has read
+everything sleeps; therefore executions are short and follow one another."""
 
 READERS = 2
-"""Read tasks at a time for each training worker; starting more processes takes longer than they save."""
+"""Concurrent read tasks for each training worker; more processes take longer to start than they save."""
 
 MOST_UNITS = 64
-"""Units of an execution, however small they are: each is a task."""
+"""The largest number of units of an execution; each unit is a task."""
 
 AUTO_MEMORY_BYTES = 1 << 30
-"""cache="auto" keeps data sets up to this size in memory."""
+"""Data sets up to this size are kept in memory when `cache` is "auto"."""
 
 
 class UnitSource(Datasource):  # type: ignore[misc]
-    """A Ray Data source of fixed-binary images: one block per unit."""
+    """Ray Data source of images as fixed-size binaries, with one block per unit."""
 
     def __init__(self, folder: Path, manifest: Manifest, units: list[Unit]) -> None:
         super().__init__()
         self.folder, self.manifest, self.units = folder, manifest, units
 
     def get_name(self) -> str:
-        """Name the read tasks on the dashboard."""
+        """Return the name of the read tasks on Ray's dashboard."""
         return "Shards"
 
     def estimate_inmemory_data_size(self) -> int:
@@ -63,7 +63,7 @@ class UnitSource(Datasource):  # type: ignore[misc]
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
-        """Return one task per unit, whatever parallelism is asked for: the order is the point."""
+        """Return one task per unit; `parallelism` is ignored, because the order of the units is fixed."""
         return [
             ReadTask(
                 partial(read_block, self.folder, unit, self.manifest.shape),
@@ -76,10 +76,10 @@ class UnitSource(Datasource):  # type: ignore[misc]
 def batches(
     folder: Path, manifest: Manifest, *, cache: str, seed: int, batch_size: int, share: Share, start_step: int
 ) -> Iterator[Batch]:
-    """Yield this worker's share of every global batch, endlessly, from global step `start_step` on.
+    """Yield this worker's share of every global batch, endlessly, starting at global step `start_step`.
 
-    batch_size: of the global batch. cache: ``memory`` (1 and N workers see the same global batches),
-    ``stream`` (data of any size; every worker has its own part of each epoch) or ``auto``.
+    batch_size: size of the global batch. cache: "memory" (1 and N workers see the same global batches),
+    "stream" (data of any size; each worker reads a share of every epoch) or "auto".
     """
     in_memory = cache == "memory" or (cache == "auto" and manifest.pixel_bytes <= AUTO_MEMORY_BYTES)
     chosen = memory_batches if in_memory else stream_batches
@@ -89,7 +89,7 @@ def batches(
 def memory_batches(
     folder: Path, manifest: Manifest, *, seed: int, batch_size: int, share: Share, start_step: int
 ) -> Iterator[Batch]:
-    """Stream the shards once, keep them, and yield batches of the permuted epochs, none dropping a row."""
+    """Read the shards once, keep the images in memory and yield batches; no epoch drops an image."""
     images, labels = load_images(folder, manifest)
     stream = image_set.memory_batches(
         images,
@@ -100,14 +100,14 @@ def memory_batches(
         world=share.world,
         start_step=start_step,
     )
-    for some in stream:
-        yield Batch(*some)
+    for batch in stream:
+        yield Batch(*batch)
 
 
 def stream_batches(
     folder: Path, manifest: Manifest, *, seed: int, batch_size: int, share: Share, start_step: int
 ) -> Iterator[Batch]:
-    """Yield batches as Ray Data reads them; an epoch drops the rows that do not fill a global batch."""
+    """Yield batches while Ray Data reads the shards; an epoch drops images that fill no global batch."""
     rows = batch_size // share.world
     units = stream_units(
         manifest,
@@ -121,7 +121,7 @@ def stream_batches(
 
 
 def load_images(folder: Path, manifest: Manifest) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read all images (n, c, h, w) uint8 and labels (n,) int64 through Ray Data, in the shards' order."""
+    """Return all images, uint8 (n, c, h, w), and labels, int64 (n,), in the order of the shards."""
     images = torch.empty((manifest.count, *manifest.shape), dtype=torch.uint8)
     labels = torch.empty(manifest.count, dtype=torch.int64)
     done = 0
@@ -133,7 +133,7 @@ def load_images(folder: Path, manifest: Manifest) -> tuple[torch.Tensor, torch.T
 
 
 def rebatched(blocks: Iterable[Batch], rows: int) -> Iterator[Batch]:
-    """Cut blocks of any length into batches of `rows`; only those that straddle blocks are copied."""
+    """Cut blocks of any length into batches of `rows` images; only batches across two blocks are copied."""
     rest_images, rest_labels = torch.empty(0), torch.empty(0)
     for block in blocks:
         images, labels = block.images, block.labels
@@ -152,16 +152,16 @@ def rebatched(blocks: Iterable[Batch], rows: int) -> Iterator[Batch]:
 
 
 def _blocks(folder: Path, manifest: Manifest, units: Iterable[Unit]) -> Iterator[Batch]:
-    """Yield a block of images per unit, in order, read by Ray Data ahead of use."""
+    """Yield one block of images per unit, in order; Ray Data reads blocks ahead."""
     units = iter(units)
-    while some := _read_ahead(units, manifest):
-        with contextlib.closing(_Execution(folder, manifest, some)) as execution:
+    while taken := _read_ahead(units, manifest):
+        with contextlib.closing(_Execution(folder, manifest, taken)) as execution:
             for table in execution:
                 yield _to_batch(table, manifest.shape)
 
 
 class _Execution:
-    """One Ray Data execution over some units. Close it after use."""
+    """A Ray Data execution that reads some units. It must be closed after use."""
 
     def __init__(self, folder: Path, manifest: Manifest, units: list[Unit]) -> None:
         context = ray.data.DataContext.get_current()
@@ -177,23 +177,23 @@ class _Execution:
         self._tables = iter(batches)
 
     def __iter__(self) -> Iterator[pa.Table]:
-        """Yield a table per unit."""
+        """Return an iterator over one table per unit."""
         return self._tables
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop the execution."""
         self._tables.close()
 
 
 def _read_ahead(units: Iterator[Unit], manifest: Manifest) -> list[Unit]:
-    """Take the units of one execution."""
-    some: list[Unit] = []
-    while len(some) < MOST_UNITS and sum(_bytes(unit, manifest) for unit in some) < READ_AHEAD_BYTES:
+    """Take the units of the next execution from the iterator; an empty list at its end."""
+    taken: list[Unit] = []
+    while len(taken) < MOST_UNITS and sum(_bytes(unit, manifest) for unit in taken) < READ_AHEAD_BYTES:
         unit = next(units, None)
         if unit is None:
             break
-        some.append(unit)
-    return some
+        taken.append(unit)
+    return taken
 
 
 def _bytes(unit: Unit, manifest: Manifest) -> int:
@@ -201,7 +201,7 @@ def _bytes(unit: Unit, manifest: Manifest) -> int:
 
 
 def _to_batch(table: pa.Table, shape: tuple[int, int, int]) -> Batch:
-    """View a block's fixed-size binaries as images; Ray's memory is read-only, so they are copied once."""
+    """Return the images and labels of a block, copied once, because Ray's memory is read-only."""
     column = table.column("image").combine_chunks()
     column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     pixels = column.type.byte_width

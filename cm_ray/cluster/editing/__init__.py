@@ -1,1 +1,1 @@
-"""Editing folders of images on a cluster."""
+"""Editing of images: one image in this process, or a folder of images on a cluster."""

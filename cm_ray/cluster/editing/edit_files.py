@@ -1,4 +1,4 @@
-"""Images edited by a model: files in, files out; one in this process, a folder of them on Ray."""
+"""Editing of image files by a model: one file in this process, or a folder of files on Ray."""
 
 from __future__ import annotations
 
@@ -29,116 +29,118 @@ from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.tracking.locate import locate_model
 
 _ROWS = 10
-"""Images in a grid."""
+"""Rows of the grid: each shows one input image and its results."""
 
 
 def edit(settings: Editing) -> list[Path]:
-    """Do what is asked; return the grid and then the results, all in `settings.out`.
+    """Edit images, or interpolate between samples; return the files of the grid and of the results.
 
-    Results that the same edit has left there are not made again. Raises UserError on bad input, before
-    anything is written.
+    Everything is in the folder `settings.out`. Results of the same edit that are already there are not made
+    again. Raises UserError on bad input, before anything is written.
     """
-    place = locate_model(settings.model, settings.tracking_uri)
+    model_folder = locate_model(settings.model, settings.tracking_uri)
     if settings.task == "interpolate":
-        return _interpolate(settings, place)
+        return _interpolate(settings, model_folder)
     root = Path(settings.image).expanduser()
-    model = load_model(place, "cpu" if root.is_dir() else settings.device)
+    model = load_model(model_folder, "cpu" if root.is_dir() else settings.device)
     request = plan_request(settings, model.spec)
     names = _names(request, root)
-    origins = _origins(request, names, content_digests(request, model.spec), network_digest(place))
+    origins = _origins(request, names, content_digests(request, model.spec), network_digest(model_folder))
     folder = ResultFolder(settings.out.expanduser(), origins)
     folder.begin([*request.files, *request.masks], root if root.is_dir() else None)
-    units = [
+    spans = [
         (first, count)
         for first, count in request.units(model.spec)
-        if not all(folder.has(of_file) for of_file in names[first : first + count])
+        if not all(folder.has(file_names) for file_names in names[first : first + count])
     ]
     if root.is_dir():
-        made = _on_ray(settings, place, request, units)
+        edited = _on_ray(settings, model_folder, request, spans)
     else:
-        made = (edit_unit(model, request, *unit) for unit in units)
-    for (first, count), results in zip(units, made, strict=True):
-        for of_file, images in zip(names[first : first + count], results, strict=True):
-            for name, image in zip(of_file, images, strict=True):
+        edited = (edit_unit(model, request, *span) for span in spans)
+    for (first, count), results in zip(spans, edited, strict=True):
+        for file_names, images in zip(names[first : first + count], results, strict=True):
+            for name, image in zip(file_names, images, strict=True):
                 folder.save(name, image)
     head = names[:_ROWS]
-    rows = torch.stack([torch.stack([folder.load(name) for name in of_file]) for of_file in head])
+    rows = torch.stack([torch.stack([folder.load(name) for name in file_names]) for file_names in head])
     grid = folder.save_grid(compared(request, read_inputs(request, model.spec, 0, len(head)), rows))
-    return [grid, *(folder.folder / name for of_file in names for name in of_file)]
+    return [grid, *(folder.folder / name for file_names in names for name in file_names)]
 
 
 def _on_ray(
-    settings: Editing, place: Path, request: EditRequest, units: Sequence[tuple[int, int]]
+    settings: Editing, model_folder: Path, request: EditRequest, spans: Sequence[tuple[int, int]]
 ) -> Iterator[Tensor]:
-    """Yield the results of units of files, in their order, as they come."""
-    if not units:
+    """Yield the edited images of every span of files, (first file, count), in the order of the spans."""
+    if not spans:
         return
     with connected(), shown("image") as progress:
         actors = plan_actors(settings.actors, node_resources())
         with SamplerPool(None, actors) as pool:
             early: dict[int, Tensor] = {}
-            turn = 0
-            for number, results in pool.edit(pool.put(place), request, units, progress):
-                early[number] = results
-                while turn in early:
-                    yield early.pop(turn)
-                    turn += 1
+            following = 0
+            for index, results in pool.edit(pool.put(model_folder), request, spans, progress):
+                early[index] = results
+                while following in early:
+                    yield early.pop(following)
+                    following += 1
 
 
-def _interpolate(settings: Editing, place: Path) -> list[Path]:
-    """Make the ways between two seeds: a row of the grid and a file per frame each."""
-    model = load_model(place, settings.device)
+def _interpolate(settings: Editing, model_folder: Path) -> list[Path]:
+    """Interpolate between samples of two seeds; save each path as a row of the grid and a file per frame."""
+    model = load_model(model_folder, settings.device)
     check_editing(settings, model.spec)
     sampler = sampler_of(model.spec, steps=settings.nfe, taus=settings.taus)
     other = settings.seed + 1 if settings.to_seed is None else settings.to_seed
     shape = settings.samples, settings.frames
-    made_by = _digest(network_digest(place), text_of(sampler), settings.seed, other, settings.label)
+    made_by = _digest(network_digest(model_folder), text_of(sampler), settings.seed, other, settings.label)
     names = [f"way-{way}-{frame}.png" for way in range(shape[0]) for frame in range(shape[1])]
     folder = ResultFolder(settings.out.expanduser(), dict.fromkeys(names, Origin("ways", made_by)))
     folder.begin([])
-    grid = _ways(settings, model, other)
+    grid = _paths(settings, model, other)
     for name, image in zip(names, grid, strict=True):
         folder.save(name, image)
     return [folder.save_grid(grid.unflatten(0, shape)), *(folder.folder / name for name in names)]
 
 
-def _ways(settings: Editing, model: Model, other: int) -> Tensor:
-    """Return the images of all ways to the seed `other`, uint8 (samples * frames, c, h, w)."""
+def _paths(settings: Editing, model: Model, other: int) -> Tensor:
+    """Return the frames of all paths to samples of the seed `other`, uint8 (samples * frames, c, h, w)."""
     sampler = sampler_of(model.spec, steps=settings.nfe, taus=settings.taus)
     device = next(model.parameters()).device
-    ways = torch.arange(settings.samples, device=device).repeat_interleave(settings.frames)
-    alpha = torch.linspace(0, 1, settings.frames, device=device).repeat(settings.samples)
-    made = []
-    for part, share in zip(ways.split(settings.batch_size), alpha.split(settings.batch_size), strict=True):
-        labels = None if settings.label is None else torch.full_like(part, settings.label)
+    paths = torch.arange(settings.samples, device=device).repeat_interleave(settings.frames)
+    alphas = torch.linspace(0, 1, settings.frames, device=device).repeat(settings.samples)
+    size, frames = settings.batch_size, []
+    for indices, alpha in zip(paths.split(size), alphas.split(size), strict=True):
+        labels = None if settings.label is None else torch.full_like(indices, settings.label)
         seeds = settings.seed, other
-        *_, last = interpolation_steps(model, sampler, share, indices=part, seeds=seeds, labels=labels)
-        made.append(to_uint8(last.x).cpu())
-    return torch.cat(made)
+        *_, last = interpolation_steps(model, sampler, alpha, indices=indices, seeds=seeds, labels=labels)
+        frames.append(to_uint8(last.x).cpu())
+    return torch.cat(frames)
 
 
 def _names(request: EditRequest, image: Path) -> list[list[str]]:
-    """Return the names of every file's results; below --out as the images lie below --image."""
+    """Return the names of every file's results; sub-folders of --image become sub-folders of --out."""
     root = image.absolute() if image.is_dir() else image.absolute().parent
     stems = [file.relative_to(root).with_suffix("").as_posix() for file in request.files]
     (stem, times) = Counter(stems).most_common(1)[0]
     if times > 1:
-        raise UserError(f"{root} holds {times} images called {stem} but for their endings: rename one.")
+        raise UserError(
+            f"{root} has {times} images named {stem} that differ only in their endings; rename one."
+        )
     return [[f"{stem}-{k}.png" for k in range(request.samples)] for stem in stems]
 
 
 def _origins(
     request: EditRequest, names: Sequence[Sequence[str]], contents: Sequence[str], model: str
 ) -> dict[str, Origin]:
-    """Return by what each result is made."""
-    edit, found = request.edit, {}
-    for index, (of_file, content) in enumerate(zip(names, contents, strict=True)):
+    """Return the origin of every result, by name: its input, and a digest of all that decides its pixels."""
+    edit, origins = request.edit, {}
+    for index, (file_names, content) in enumerate(zip(names, contents, strict=True)):
         label = request.labels[index] if request.labels else None
-        for k, name in enumerate(of_file):
+        for k, name in enumerate(file_names):
             seed = request.seed + k
             made_by = _digest(model, edit.task, edit.times, edit.factor, index, seed, label, content)
-            found[name] = Origin(str(request.files[index]), made_by)
-    return found
+            origins[name] = Origin(str(request.files[index]), made_by)
+    return origins
 
 
 def _digest(*values: Any) -> str:

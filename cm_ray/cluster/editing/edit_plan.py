@@ -1,4 +1,4 @@
-"""What an editing job is asked to do, and which files that concerns."""
+"""The edit and the files that the settings of an editing job describe, and their checks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cm_ray.recipes.measuring import ActorSettings
 
 
 def check_editing(settings: Editing, spec: ModelSpec) -> None:
-    """Raise UserError when the model does not have the class that is asked for, or one has to be named."""
+    """Raise UserError when the model does not have the given class, or needs one and none is given."""
     if settings.task == "interpolate" and spec.classes and settings.label is None:
-        raise UserError("interpolate stays in a class, as this model has some: give its --label.")
+        raise UserError("interpolate works within one class of this model; give the class with --label.")
     check_label(spec, settings.label)
 
 
 def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
-    """Return what is to be done to which files. Raises UserError when that does not fit."""
+    """Return the edit and its files. Raises UserError on settings that do not fit the model or each other."""
     assert settings.task != "interpolate"
     check_editing(settings, spec)
     edit = plan_edit(
@@ -37,9 +37,9 @@ def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
     files = find_images(settings.image)
     if Path(settings.image).expanduser().is_dir():
         if settings.device != "auto":
-            raise UserError("--device is of a single image: --actors say where a folder is edited.")
+            raise UserError("--device is for a single image; set --actors to edit a folder.")
     elif settings.actors != ActorSettings():
-        raise UserError("--actors edit a folder: a single image is edited here, on --device.")
+        raise UserError("--actors is for a folder; set --device to edit a single image.")
     labels = _labels(settings, files, spec)
     return EditRequest(
         edit=edit,
@@ -55,10 +55,10 @@ def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
 
 
 def find_images(image: str) -> tuple[Path, ...]:
-    """Return an image file, or those of a folder, sorted. Raises UserError when there is none."""
+    """Return an image file, or the sorted image files of a folder. Raises UserError when there is none."""
     path = Path(image).expanduser()
     if not image or not path.exists():
-        raise UserError(f"There is no image {image!r}: --image takes an image file or a folder of them.")
+        raise UserError(f"There is no image {image!r}; set --image to an image file or a folder of images.")
     if path.is_file():
         return (path.absolute(),)
     found = image_files(path, deep=True)
@@ -68,7 +68,7 @@ def find_images(image: str) -> tuple[Path, ...]:
 
 
 def _labels(settings: Editing, files: tuple[Path, ...], spec: ModelSpec) -> tuple[int, ...]:
-    """Return a class for each file, or none where they are to be drawn."""
+    """Return the class of each file; empty when classes are drawn at random or the model has none."""
     if settings.label is not None:
         return (settings.label,) * len(files)
     root = Path(settings.image).expanduser().absolute()
@@ -79,28 +79,28 @@ def _labels(settings: Editing, files: tuple[Path, ...], spec: ModelSpec) -> tupl
         return ()
     if others := sorted({*folders} - {*spec.class_names}):
         raise UserError(
-            f"{root / others[0]} is called as no class, and other sub-folders are: rename it "
-            f"({', '.join(spec.class_names)}), or give one --label for all."
+            f"{root / others[0]} is not named after a class, but other sub-folders are; rename it "
+            f"({', '.join(spec.class_names)}), or give one --label for all images."
         )
     return tuple(spec.class_names.index(folder) for folder in folders)
 
 
 def _masks(settings: Editing, files: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Return a mask for each file, or none."""
+    """Return the mask of each file; empty for tasks without masks."""
     if settings.task != "inpaint":
         return ()
     path = Path(settings.mask).expanduser().absolute()
     if not settings.mask or not path.exists():
         raise UserError(
-            f"There is no mask {settings.mask!r}: --mask takes an image that is white where pixels are kept."
+            f"There is no mask {settings.mask!r}; set --mask to an image that is white where pixels are kept."
         )
     if path.is_file():
         return (path,) * len(files)
     root = Path(settings.image).expanduser().absolute()
     if root.is_file():
-        raise UserError(f"{path} is a folder: give one image its mask as a file.")
+        raise UserError(f"{path} is a folder; give a file as the mask of a single image.")
     masks = tuple(path / file.relative_to(root) for file in files)
     missing = next((mask for mask in masks if not mask.is_file()), None)
     if missing:
-        raise UserError(f"There is no mask {missing}: masks are called as their images are.")
+        raise UserError(f"There is no mask {missing}; give every mask the name of its image.")
     return masks

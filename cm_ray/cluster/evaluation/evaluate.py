@@ -1,4 +1,4 @@
-"""Scores of a model, or of anyone's images, against a data set."""
+"""Scores of a model, or of given images, against a data set."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import Any
 import torch
 
 from cm_ray.cluster.evaluation.evaluate_plan import EvaluatedModel, check_evaluation, evaluated_model
-from cm_ray.cluster.pool.cache import Remembered
-from cm_ray.cluster.pool.pool import PutModel, SamplerPool
+from cm_ray.cluster.pool.actor import PutModel
+from cm_ray.cluster.pool.cache import ResultCache
+from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import (
-    Yardstick,
+    ScoringSetup,
     name_of,
     reference_set,
     run_of,
+    scoring_setup,
     tracking_uris,
-    yardstick,
 )
-from cm_ray.cluster.pool.result import Gathered, Wanted, joined
+from cm_ray.cluster.pool.result import Outputs, SampleResult, joined
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
 from cm_ray.cluster.training.prepare import prepare_shards
@@ -47,53 +48,54 @@ from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import default_uri
 
 GROUPS = 20
-"""Parts that samples are made in: each is kept when it is done, and their statistics tell the error."""
+"""Requests that the samples are divided into. Each is cached when it is finished, and the spread of their
+statistics gives the standard error of the score."""
 
 
 def evaluate(settings: Evaluation) -> tuple[RunDirectory, list[Score]]:
-    """Score a model or images; return where everything is and the scores.
+    """Score a model or images; return the run directory and the scores.
 
-    In the run directory, which belongs to one source: scores.json, a row a score, with those of earlier
-    calls; scores.md; sample grids; what was kept. Each score is written when it is measured. The same call
-    goes on after a kill. Raises UserError on bad input.
+    A run directory belongs to one source. It holds scores.json (a row for each score, of earlier calls too),
+    scores.md, sample grids and the samples that are kept. Each score is written as soon as it is measured,
+    and the same call resumes an interrupted one. Raises UserError on bad input.
     """
-    told_at, registry = tracking_uris(settings)
+    tracking_uri, registry = tracking_uris(settings)
     model = evaluated_model(settings, registry)
     check_evaluation(settings, is_model=model is not None)
-    measure = yardstick(settings, run_of(model.folder) if model else None)
-    check_kinds(settings.scores, measure.extractor, settings.samples or None)
+    setup = scoring_setup(settings, run_of(model.folder) if model else None)
+    check_kinds(settings.scores, setup.extractor, settings.samples or None)
     run = RunDirectory(run_place(settings.run_dir, f"evaluate-{name_of(settings.source)}"))
     scores: list[Score] = []
     with run.locked():
         run.check_owner(run.source_file)
         with connected():
-            evaluating = _Evaluating(settings, measure, model, run)
-            group = evaluating.group(told_at)
+            evaluating = _Evaluating(settings, setup, model, run)
+            group = evaluating.group(tracking_uri)
             status: Status = "FAILED"
             try:
                 for score in evaluating.scores():
                     scores.append(score)
                 status = "FINISHED"
             finally:
-                evaluating.tell(group, scores)
+                evaluating.log(group, scores)
                 group.finish(status)
     return run, scores
 
 
-@dataclass(frozen=True)  # without slots: `as_set` is kept beside the fields
+@dataclass(frozen=True)  # without slots, which a cached property does not allow
 class _Samples:
-    """A set of samples, or of images that are taken as such."""
+    """The samples of one sampler, or the images that were given instead."""
 
     sampler: str
     nfe: int
     seed: int
-    parts: list[Gathered]
+    results: list[SampleResult]
 
     @functools.cached_property
     def as_set(self) -> SampleSet:
-        """What scores are made of."""
-        groups = [part.statistics for part in self.parts if part.statistics is not None]
-        features, images = joined(self.parts, "features"), joined(self.parts, "images")
+        """The set that scores are computed from."""
+        groups = [result.statistics for result in self.results if result.statistics is not None]
+        features, images = joined(self.results, "features"), joined(self.results, "images")
         return SampleSet(groups=groups, features=features, images=images)
 
 
@@ -101,16 +103,16 @@ class _Evaluating:
     """One evaluation on a connected cluster."""
 
     def __init__(
-        self, settings: Evaluation, measure: Yardstick, model: EvaluatedModel | None, run: RunDirectory
+        self, settings: Evaluation, setup: ScoringSetup, model: EvaluatedModel | None, run: RunDirectory
     ) -> None:
-        self.settings, self.measure, self.model, self.run = settings, measure, model, run
-        self.extractor = measure.extractor
+        self.settings, self.setup, self.model, self.run = settings, setup, model, run
+        self.extractor = setup.extractor
         needed = {NEEDS[kind] for kind in settings.scores}
-        if model is None:  # they come sorted by class: statistics of parts would tell a wrong error
+        if model is None:  # images may be sorted by class, so that errors from statistics of groups are wrong
             needed = {"features" if need == "statistics" else need for need in needed}
-        self.wanted: Wanted = frozenset(needed | ({"images"} if settings.keep != "none" else set()))
+        self.outputs: Outputs = frozenset(needed | ({"images"} if settings.keep != "none" else set()))
         self.work = run.root / "evaluation-work"
-        self.shards, self.manifest = prepare_shards(measure.data)
+        self.shards, self.manifest = prepare_shards(setup.data)
         self.images = (
             None if model else prepare_shards(DataSettings(path=settings.source, size=settings.size))
         )
@@ -126,50 +128,50 @@ class _Evaluating:
         )
 
     def _check_images(self) -> None:
-        """Raise UserError when they are too few, or of another shape than the data."""
+        """Raise UserError when the images are too few, or when their shape differs from the data's."""
         theirs = self.images[1].shape if self.images else self.model.spec.shape if self.model else None
         if theirs != self.manifest.shape:
             raise UserError(
                 f"{self.settings.source} has images of {_shape(theirs)} and the data of "
-                f"{_shape(self.manifest.shape)}: give --size, or other --data."
+                f"{_shape(self.manifest.shape)}; set --size, or give other --data."
             )
         if min(self.count, self.manifest.count) < 2:
             raise UserError(
-                f"A score needs two images on each side: {self.settings.source} gives {self.count}, and "
-                f"{self.manifest.source} has {self.manifest.count}; take more."
+                f"A score needs at least two images on each side, but {self.settings.source} gives "
+                f"{self.count}, and {self.manifest.source} has {self.manifest.count}; give more images."
             )
         check_kinds(self.settings.scores, self.extractor, self.count, self.manifest.count)
 
     def scores(self) -> Iterator[Score]:
-        """Yield every score when it is measured and written."""
+        """Yield every score after it has been measured and written."""
         self._warn()
         needs = _needs_of_reference(self.settings.scores)
-        with SamplerPool(self.measure.opener, self.actors) as pool:
+        with SamplerPool(self.setup.opener, self.actors) as pool:
             reference = SampleSet()
             if needs:
                 reference = reference_set(pool, self.shards, self.manifest, self.extractor, needs)
             for samples in self._sample_sets(pool):
                 yield from self._measured(samples, reference)
-                del samples  # before the next ones are made
+                del samples  # frees the memory before the next samples are made
         remove(self.work)
 
     def group(self, uri: str) -> RunGroup:
-        """Return the MLflow run of what is measured alike: its metrics' names tell the rest of the keys."""
-        alike = hashlib.sha256(repr(sorted(self._alike().items())).encode()).hexdigest()
-        folder, uri = self.run.root / "tracking" / alike[:12], uri or default_uri(self.run.root.parent)
+        """Return the MLflow run of all scores with the same shared part of their keys."""
+        shared = hashlib.sha256(repr(sorted(self._shared_key().items())).encode()).hexdigest()
+        folder, uri = self.run.root / "tracking" / shared[:12], uri or default_uri(self.run.root.parent)
         return RunGroup(folder, name=self.run.root.name, uri=uri, experiment=EXPERIMENT)
 
-    def tell(self, group: RunGroup, scores: Sequence[Score]) -> None:
-        """Log all of it to MLflow."""
-        root, params = self.run.root, {"source": self.settings.source, "data": self.measure.data.path}
+    def log(self, group: RunGroup, scores: Sequence[Score]) -> None:
+        """Log the scores, their files and the sample grids to MLflow."""
+        root, params = self.run.root, {"source": self.settings.source, "data": self.setup.data.path}
         group.log(
-            params=params | self._alike(),
+            params=params | self._shared_key(),
             metrics={score.metric: score.value for score in scores},
             files=[root / "scores.json", root / "scores.md", *sorted(self.run.samples.glob("*.png"))],
         )
 
-    def _alike(self) -> dict[str, Any]:
-        """Return the entries of the scores' keys that their metrics' names do not tell."""
+    def _shared_key(self) -> dict[str, Any]:
+        """Return the entries of the scores' keys that are not in the names of their metrics."""
         extractor = self.extractor
         return {
             "reference": self.manifest.fingerprint,
@@ -180,7 +182,7 @@ class _Evaluating:
         }
 
     def _warn(self) -> None:
-        """Say what biases Fréchet distances; FDinf is rid of what the samples' number does, of no more."""
+        """Warn of biased Fréchet distances. FDinf removes the bias of the samples, not of the reference."""
         kinds, dim, manifest = self.settings.scores, self.extractor.dim, self.manifest
         warnings = [bias_warning(self.count, dim)] if "FD" in kinds else []
         if "FD" in kinds or "FDinf" in kinds:
@@ -189,7 +191,7 @@ class _Evaluating:
             say(f"warning: {warning}")
 
     def _measured(self, samples: _Samples, reference: SampleSet) -> Iterator[Score]:
-        """Yield scores as soon as they are written: what is computed later may fail."""
+        """Yield each score as soon as it is written, because a later one may fail."""
         key = score_key(
             self.extractor,
             n=self.count,
@@ -199,36 +201,36 @@ class _Evaluating:
             nfe=samples.nfe,
         )
         for kinds in _computations(self.settings.scores):
-            say(f"measuring {', '.join(kinds)}:")  # minutes, of 2,048 features
-            measured = estimate_all(kinds, samples.as_set, reference, self.extractor)
-            scores = [score_from_estimate(kind, one, key) for kind, one in measured.items()]
+            say(f"measuring {', '.join(kinds)}:")  # takes minutes with 2,048 features
+            estimates = estimate_all(kinds, samples.as_set, reference, self.extractor)
+            scores = [score_from_estimate(kind, estimate, key) for kind, estimate in estimates.items()]
             self.scored.add(scores)
             for score in scores:
                 say(f"{score.metric}: {score.value:.4g} ± {score.error:.2g}")
                 yield score
 
     def _sample_sets(self, pool: SamplerPool) -> Iterator[_Samples]:
-        """Yield the images that were given, or samples by every sampler."""
+        """Yield the given images, or the samples of each sampler of the model."""
         if self.images is not None:
             shards, manifest = self.images
             say(f"images of {manifest.source}:")
             with shown("image") as progress:
-                parts = pool.read(shards, manifest, self.wanted, progress)
-            yield _Samples(f"images of {manifest.source}", 0, 0, parts)
+                results = pool.read(shards, manifest, self.outputs, progress)
+            yield _Samples(f"images of {manifest.source}", 0, 0, results)
         if self.model is not None:
             put = pool.put(self.model.folder)
             for sampler in self.model.samplers:
                 yield self._sampled(pool, put, self.model, sampler)
 
     def _sampled(self, pool: SamplerPool, put: PutModel, model: EvaluatedModel, sampler: Sampler) -> _Samples:
-        """Sample in parts; keep what is to be kept, and a grid."""
+        """Return the samples of one sampler; save a grid of them, and the samples that are to be kept."""
         settings, stem = self.settings, self.run.samples / file_name(sampler)
-        remembered = Remembered(pool, put, self.extractor, self.wanted, self.work)
+        cache = ResultCache(pool, put, self.extractor, self.outputs, self.work)
         say(f"{text_of(sampler)}:")
         with shown("image") as progress:
-            made = dict(remembered.generate_all(self._requests(sampler), progress))
-        parts = [made[place] for place in sorted(made)]
-        samples = _Samples(text_of(sampler), sampler.nfe, settings.seed, parts)
+            found = dict(cache.generate_all(self._requests(sampler), progress))
+        results = [found[index] for index in sorted(found)]
+        samples = _Samples(text_of(sampler), sampler.nfe, settings.seed, results)
         grid = self._request(sampler, 0, settings.grid**2)
         images = pool.generate(put, grid, frozenset(["images"])).images
         assert images is not None
@@ -241,10 +243,10 @@ class _Evaluating:
         return samples
 
     def _requests(self, sampler: Sampler) -> list[Request]:
-        """Return a request for each part of the samples, of as equal counts as can be."""
+        """Return up to GROUPS requests that cover all samples; their counts differ by one at most."""
         edges = [self.count * i // GROUPS for i in range(GROUPS + 1)]
-        parts = itertools.pairwise(edges)
-        return [self._request(sampler, first, stop - first) for first, stop in parts if stop > first]
+        spans = itertools.pairwise(edges)
+        return [self._request(sampler, first, stop - first) for first, stop in spans if stop > first]
 
     def _request(self, sampler: Sampler, first: int, count: int) -> Request:
         settings = self.settings
@@ -254,13 +256,13 @@ class _Evaluating:
 
 
 def _computations(kinds: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the kinds one at a time; precision and recall are one computation."""
+    """Return the kinds that are computed together: precision with recall, every other kind alone."""
     both = tuple(kind for kind in kinds if kind in ("precision", "recall"))
     return list(dict.fromkeys(both if kind in both else (kind,) for kind in kinds))
 
 
 def _needs_of_reference(kinds: Sequence[str]) -> set[Needs]:
-    """Return what scores need of the data: FDinf its statistics, whatever it needs of samples, IS nothing."""
+    """Return the outputs of the reference images that scores need: statistics for FDinf, none for IS."""
     return {"statistics" if kind == "FDinf" else NEEDS[kind] for kind in kinds if kind != "IS"}
 
 

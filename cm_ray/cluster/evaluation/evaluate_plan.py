@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do, and the model that its source is."""
+"""Checks of the settings of an evaluation, and the model that it scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cm_ray.tracking.locate import find_model
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedModel:
-    """A model, and how to sample from it."""
+    """A model and its samplers."""
 
     folder: Path
     spec: ModelSpec
@@ -26,9 +26,9 @@ class EvaluatedModel:
 
 
 def evaluated_model(settings: Evaluation, tracking_uri: str) -> EvaluatedModel | None:
-    """Return the model that the source is; None when it is none.
+    """Return the model that the source names; None when the source is not a model.
 
-    Raises UserError on samplers that do not fit it.
+    Raises UserError on samplers that do not fit the model.
     """
     folder = find_model(settings.source, tracking_uri)
     if folder is None:
@@ -40,13 +40,13 @@ def evaluated_model(settings: Evaluation, tracking_uri: str) -> EvaluatedModel |
 
 
 def check_evaluation(settings: Evaluation, *, is_model: bool) -> None:
-    """Raise UserError when the source is no model and not readable as images, or has settings of models."""
+    """Raise UserError unless the source is a model, or is readable images without settings of models."""
     source = settings.source
     if is_model:
         return
     if settings.samples or settings.samplers or settings.keep != "none":
         raise UserError(
-            f"{source} is no model, and --samples, --samplers and --keep are for models: leave them out."
+            f"{source} is not a model; leave out --samples, --samplers and --keep, which are for models."
         )
     if not is_shard_folder(Path(source).expanduser()):
-        open_source(source)  # a mistyped name need not wait for Ray
+        open_source(source)  # a mistyped name is an error before Ray starts

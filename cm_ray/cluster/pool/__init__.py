@@ -1,1 +1,1 @@
-"""A pool of warm actors that sample and extract features, and the cache of their results."""
+"""A pool of Ray actors that sample images and extract features, and an on-disk cache of their results."""

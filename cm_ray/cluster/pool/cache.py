@@ -1,4 +1,4 @@
-"""Requests that are done once: what came of them lies in a folder and survives whatever ends the process."""
+"""On-disk cache of finished sampling requests."""
 
 from __future__ import annotations
 
@@ -7,45 +7,50 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cm_ray.cluster.pool.pool import Progress, PutModel, SamplerPool
-from cm_ray.cluster.pool.result import Gathered, Wanted
+from cm_ray.cluster.pool.actor import PutModel
+from cm_ray.cluster.pool.pool import Progress, SamplerPool
+from cm_ray.cluster.pool.result import Outputs, SampleResult
 from cm_ray.core.sampler_texts import file_name, text_of
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.sampling.requests import Request
 
 
 @dataclass(frozen=True)
-class Remembered:
-    """A model on a pool, with a memory."""
+class ResultCache:
+    """A model on a pool, with an on-disk cache of its finished requests."""
 
     pool: SamplerPool
     model: PutModel
     extractor: Extractor
-    """What the pool's actors extract features with; here for its key alone."""
-    wanted: Wanted
+    """The extractor that the pool's actors use; only its key is read here."""
+    outputs: Outputs
     folder: Path
-    """Where what came of requests is kept, a file each."""
+    """Folder with one file for each finished request."""
 
     def generate_all(
         self, requests: Sequence[Request], progress: Progress | None = None
-    ) -> Iterator[tuple[int, Gathered]]:
-        """Yield the place of every request and what came of it: first what is remembered.
+    ) -> Iterator[tuple[int, SampleResult]]:
+        """Yield the index and the result of every request, cached ones first.
 
-        A kill loses the requests that were not finished. Raises UserError as `SamplerPool.generate_all`.
+        If the process is killed, only unfinished requests are lost. Raises UserError as
+        `SamplerPool.generate_all` does.
         """
         missing = []
-        for place, request in enumerate(requests):
-            if kept := Gathered.load(self.file(request), self.wanted):
-                yield place, kept
+        for index, request in enumerate(requests):
+            if cached := SampleResult.load(self.file(request), self.outputs):
+                yield index, cached
             else:
-                missing.append(place)
-        left = [requests[place] for place in missing]
-        for number, gathered in self.pool.generate_all(self.model, left, self.wanted, progress):
-            gathered.save(self.file(left[number]))
-            yield missing[number], gathered
+                missing.append(index)
+        left = [requests[index] for index in missing]
+        for number, result in self.pool.generate_all(self.model, left, self.outputs, progress):
+            result.save(self.file(left[number]))
+            yield missing[number], result
 
     def file(self, request: Request) -> Path:
-        """Return where what came of a request is kept; what other devices make differs by rounding."""
+        """Return the file of a request's result.
+
+        The kind of device is part of its name, because the samples of two devices differ by rounding.
+        """
         extractor = self.extractor
         key = (
             *(self.pool.kind, self.model.digest),

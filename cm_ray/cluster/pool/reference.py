@@ -1,4 +1,4 @@
-"""What scores are measured with and of: features, the images compared with, models by their names."""
+"""The extractor and the reference images of a score, from settings or from the run of the model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Literal
 
 import torch
 
-from cm_ray.cluster.pool.pool import Opener, SamplerPool
+from cm_ray.cluster.pool.actor import Opener
+from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.extractor import Extractor
@@ -28,22 +29,25 @@ from cm_ray.tracking.store import check_uri
 
 
 @dataclass(frozen=True, slots=True)
-class Yardstick:
-    """An extractor, and where the images are that it compares with."""
+class ScoringSetup:
+    """The extractor and the reference images that scores are computed with."""
 
     opener: Opener
     extractor: Extractor
-    """On the CPU: for its key, and for what needs no actor."""
+    """The extractor on the CPU, for its key and for small computations of the driver."""
     data: DataSettings
+    """The reference images."""
 
 
-def yardstick(settings: MeasuringSettings, run: Recipe | None) -> Yardstick:
-    """Return what to measure with, as the settings say, else as the run of the model did.
+def scoring_setup(settings: MeasuringSettings, run: Recipe | None) -> ScoringSetup:
+    """Return the extractor and the data of the settings; those of the model's run where they are not set.
 
-    Raises UserError when neither says it, or the extractor cannot be opened.
+    Raises UserError when neither sets them, or when the extractor cannot be opened.
     """
     if not settings.data and run is None:
-        raise UserError("Compared with which images? --data takes a folder, or the name of a data set.")
+        raise UserError(
+            "The images to compare with are not given; set --data to a folder or to the name of a data set."
+        )
     data = run.data if run and not settings.data else DataSettings(path=settings.data)
     if settings.size:
         data = replace(data, size=settings.size)
@@ -56,33 +60,34 @@ def yardstick(settings: MeasuringSettings, run: Recipe | None) -> Yardstick:
         evaluation = replace(evaluation, resizing=settings.resizing)
     if evaluation.extractor in ("", "none"):
         raise UserError(
-            f"By which features? --extractor takes one of {', '.join(EXTRACTORS)}, or package.module:factory."
+            f"No feature extractor is given; set --extractor to one of {', '.join(EXTRACTORS)}, or to "
+            "package.module:factory."
         )
     opener = extractor_opener(evaluation)
     assert opener is not None
-    return Yardstick(opener, opener("cpu"), data)
+    return ScoringSetup(opener, opener("cpu"), data)
 
 
 def run_of(model: Path) -> Recipe | None:
-    """Return the settings of the run that a model's folder lies in; None when it lies in none."""
+    """Return the settings of the run that a model's folder belongs to; None when it belongs to none."""
     run = RunDirectory(model.parent)
     return run.config() if run.config_file.is_file() else None
 
 
 def tracking_uris(settings: MeasuringSettings) -> tuple[str, str]:
-    """Return where MLflow is told of the work, and where models:/ names are: they are read with "none", too.
+    """Return the MLflow URI that results are logged to, and the URI that models:/ names are read from.
 
-    Empty stands for the places that `Group` and `fetch_model` choose. Raises UserError on an address that
-    MLflow does not take.
+    They differ when tracking is off ("none"): models are then still read. An empty URI stands for the
+    defaults of `RunGroup` and `fetch_model`. Raises UserError on a URI that MLflow does not accept.
     """
-    told = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-    if told not in ("", "none"):
-        check_uri(told)
-    return told, "" if told == "none" else told
+    tracking = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if tracking not in ("", "none"):
+        check_uri(tracking)
+    return tracking, "" if tracking == "none" else tracking
 
 
 def name_of(source: str) -> str:
-    """Return what to call it: demo of runs/demo and of runs/demo/model, NAME-3 of models:/NAME/3."""
+    """Return a short name of a source: demo for runs/demo and runs/demo/model, NAME-3 for models:/NAME/3."""
     if source.startswith("models:"):
         return source.removeprefix("models:").strip("/").replace("/", "-")
     path = Path(source).expanduser().absolute()
@@ -94,10 +99,10 @@ def name_of(source: str) -> str:
 def reference_set(
     pool: SamplerPool, shards: Path, manifest: Manifest, extractor: Extractor, needs: Collection[str]
 ) -> SampleSet:
-    """Return what scores need of all images of a folder of shards, from the cache or from the pool.
+    """Return the reference set of a folder of shards; what is not cached is computed on the pool.
 
-    needs: of statistics, features and images, those that the samples are compared by; statistics come with
-    all but images alone.
+    needs: the parts of the set that scores need, among "statistics", "features" and "images". Statistics are
+    always included, unless images alone are needed.
     """
     groups = kept_statistics(manifest, extractor)
     features = kept_features(manifest, extractor) if "features" in needs else None
@@ -107,14 +112,14 @@ def reference_set(
     if "features" in needs and features is None:
         missing.add("features")
     if missing:
-        say(f"features of {manifest.source}, once for this extractor:")
+        say(f"features of {manifest.source}, computed once for this extractor:")
         with shown("image") as progress:
-            (made,) = pool.read(shards, manifest, frozenset(missing), progress)
-        if made.statistics is not None:
-            groups = made.statistics
+            (result,) = pool.read(shards, manifest, frozenset(missing), progress)
+        if result.statistics is not None:
+            groups = result.statistics
             keep_statistics(manifest, extractor, groups)
-        if made.features is not None:
-            features = made.features
+        if result.features is not None:
+            features = result.features
             keep_features(manifest, extractor, features)
     images = torch.from_numpy(load_all(shards, manifest)[0]) if "images" in needs else None
     return SampleSet(groups=[groups] if groups else [], features=features, images=images)

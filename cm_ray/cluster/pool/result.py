@@ -1,4 +1,4 @@
-"""What actors bring back, put together in the order of the images, and to and from a file."""
+"""Results of tasks and of whole requests: merging them in the order of the images, files of them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from torch import Tensor
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.storage.files import remove, written_aside
 
-Wanted: TypeAlias = frozenset[Literal["images", "features", "statistics"]]
-"""What is to be brought back. Statistics suffice for a Fréchet distance and are added up on the way;
-features and images travel only where a score or a person needs them."""
+Outputs: TypeAlias = frozenset[Literal["images", "features", "statistics"]]
+"""The outputs that actors return. Statistics are enough for a Fréchet distance and are merged; images and
+features are sent to the driver only when they are requested."""
 
 _TENSORS = {"images": ("images",), "features": ("features",), "statistics": ("total", "outer")}
-"""What each is in a file."""
+"""Names of each output's tensors in a file."""
 
 
-class Unit(NamedTuple):
-    """What an actor made of a unit of work."""
+class TaskResult(NamedTuple):
+    """Result of one task of an actor; outputs that were not requested are None."""
 
     size: int
     images: Tensor | None
@@ -35,12 +35,12 @@ class Unit(NamedTuple):
     """float32 (size, dim)."""
     statistics: FeatureStatistics | None
     seconds: float
-    """Spent on the images; features are not in it."""
+    """Seconds in which the images were made, without the extraction of features."""
 
 
 @dataclass(slots=True)
-class Gathered:
-    """Units put together in the order of their images; what was not wanted is None."""
+class SampleResult:
+    """Merged results of tasks, in the order of the images; outputs that were not requested are None."""
 
     count: int = 0
     statistics: FeatureStatistics | None = None
@@ -48,35 +48,35 @@ class Gathered:
     _features: list[Tensor] = field(default_factory=list)
     _seconds: list[float] = field(default_factory=list)
 
-    def append(self, unit: Unit) -> None:
-        """Add the next unit."""
-        self.count += unit.size
-        self._seconds.append(unit.seconds / unit.size)
-        if unit.images is not None:
-            self._images.append(unit.images)
-        if unit.features is not None:
-            self._features.append(unit.features)
-        if unit.statistics is not None:
+    def append(self, task: TaskResult) -> None:
+        """Add the result of the next task."""
+        self.count += task.size
+        self._seconds.append(task.seconds / task.size)
+        if task.images is not None:
+            self._images.append(task.images)
+        if task.features is not None:
+            self._features.append(task.features)
+        if task.statistics is not None:
             so_far = self.statistics
-            self.statistics = unit.statistics if so_far is None else so_far + unit.statistics
+            self.statistics = task.statistics if so_far is None else so_far + task.statistics
 
     @property
     def images(self) -> Tensor | None:
-        """uint8 (n, c, h, w)."""
+        """Images, uint8 (n, c, h, w)."""
         return _whole(self._images)
 
     @property
     def features(self) -> Tensor | None:
-        """float32 (n, dim)."""
+        """Features, float32 (n, dim)."""
         return _whole(self._features)
 
     @property
     def seconds_per_1000(self) -> float:
-        """Seconds in which one actor makes 1,000 images: the median of its units, features not counted."""
+        """Seconds in which one actor makes 1,000 images: the median over tasks, without features."""
         return 1000 * statistics.median(self._seconds)
 
     def save(self, path: Path) -> None:
-        """Write it to a file, aside and renamed."""
+        """Write the result to a file, atomically."""
         tensors = {"seconds": torch.tensor(self._seconds, dtype=torch.float64)}
         if (images := self.images) is not None:
             tensors["images"] = images.contiguous()
@@ -88,14 +88,14 @@ class Gathered:
             save_file(tensors, aside, metadata={"count": json.dumps(self.count)})
 
     @classmethod
-    def load(cls, path: Path, wanted: Wanted) -> Gathered | None:
-        """Read what is wanted of what `save` wrote; None when it is not there, or lacks some of it.
+    def load(cls, path: Path, outputs: Outputs) -> SampleResult | None:
+        """Read outputs from a file that `save` wrote; None when the file is missing or lacks one of them.
 
-        A file that is not whole is removed, and is then not there.
+        A damaged file is removed.
         """
         if not path.is_file():
             return None
-        needed = ["seconds", *(name for what in wanted for name in _TENSORS[what])]
+        needed = ["seconds", *(name for output in outputs for name in _TENSORS[output])]
         try:
             with safe_open(path, framework="pt") as file:
                 if not {*needed} <= {*file.keys()}:
@@ -106,56 +106,60 @@ class Gathered:
             remove(path)
             return None
         loaded = cls(count=count, _seconds=found["seconds"].tolist())
-        if "statistics" in wanted:
+        if "statistics" in outputs:
             loaded.statistics = FeatureStatistics(count, found["total"].numpy(), found["outer"].numpy())
-        loaded._images = [found["images"]] if "images" in wanted else []
-        loaded._features = [found["features"]] if "features" in wanted else []
+        loaded._images = [found["images"]] if "images" in outputs else []
+        loaded._features = [found["features"]] if "features" in outputs else []
         return loaded
 
 
-class Assembly:
-    """Gathers the units of every place in the order of their numbers: sums are then always the same."""
+class ResultCollector:
+    """Merges the results of every group of tasks in the order of the tasks' numbers.
 
-    def __init__(self, places: Sequence[int]) -> None:
-        self._places = places
-        self._early: dict[int, Unit] = {}
-        self._turns: dict[int, list[int]] = {}  # numbers still to come, the next one last
-        for number in reversed(range(len(places))):
-            self._turns.setdefault(places[number], []).append(number)
-        self._gathered = {place: Gathered() for place in self._turns}
-
-    def put(self, number: int, unit: Unit) -> Gathered | None:
-        """Take in a unit; return all of its place when it was the last one missing."""
-        place = self._places[number]
-        turns, gathered = self._turns[place], self._gathered[place]
-        self._early[number] = unit
-        while turns and turns[-1] in self._early:
-            gathered.append(self._early.pop(turns.pop()))
-        return self._gathered.pop(place) if not turns else None
-
-
-def joined(parts: Sequence[Gathered], what: Literal["images", "features"]) -> Tensor | None:
-    """Put the images or features of parts together, in their order; None when they were not wanted.
-
-    They are not held twice: the parts keep views of the whole.
+    Tasks finish in any order; sums in a fixed order are equal to the last bit.
     """
-    lists = [part._images if what == "images" else part._features for part in parts]
+
+    def __init__(self, groups: Sequence[int]) -> None:
+        """groups: the group of every task, by the task's number."""
+        self._groups = groups
+        self._early: dict[int, TaskResult] = {}
+        self._missing: dict[int, list[int]] = {}  # descending, so that the next number is the last one
+        for number in reversed(range(len(groups))):
+            self._missing.setdefault(groups[number], []).append(number)
+        self._results = {group: SampleResult() for group in self._missing}
+
+    def put(self, number: int, task: TaskResult) -> SampleResult | None:
+        """Add the result of a task; return the result of its group when that is complete, else None."""
+        group = self._groups[number]
+        missing, result = self._missing[group], self._results[group]
+        self._early[number] = task
+        while missing and missing[-1] in self._early:
+            result.append(self._early.pop(missing.pop()))
+        return self._results.pop(group) if not missing else None
+
+
+def joined(results: Sequence[SampleResult], output: Literal["images", "features"]) -> Tensor | None:
+    """Concatenate the images or the features of results; None when they were not requested.
+
+    Nothing is held in memory twice: the results then hold views of the returned tensor.
+    """
+    lists = [result._images if output == "images" else result._features for result in results]
     count = sum(len(tensor) for tensors in lists for tensor in tensors)
     first = next((tensors[0] for tensors in lists if tensors), None)
     if first is None:
         return None
     whole, start = first.new_empty((count, *first.shape[1:])), 0
-    del first  # every part is let go as soon as it is copied
+    del first  # so that every tensor is freed as soon as it is copied
     for tensors in lists:
-        for place, tensor in enumerate(tensors):
+        for index, tensor in enumerate(tensors):
             here = slice(start, start := start + len(tensor))
             whole[here] = tensor
-            tensors[place] = whole[here]
+            tensors[index] = whole[here]
     return whole
 
 
-def _whole(parts: list[Tensor]) -> Tensor | None:
-    """Join the parts in place, so that they are neither held nor joined twice."""
-    if len(parts) > 1:
-        parts[:] = [torch.cat(parts)]
-    return parts[0] if parts else None
+def _whole(tensors: list[Tensor]) -> Tensor | None:
+    """Concatenate the tensors in place, so that they are concatenated once and held once."""
+    if len(tensors) > 1:
+        tensors[:] = [torch.cat(tensors)]
+    return tensors[0] if tensors else None

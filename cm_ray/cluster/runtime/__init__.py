@@ -1,4 +1,4 @@
-"""Ray itself: connecting to a cluster, planning its resources, and showing progress on the terminal.
+"""Connecting to a Ray cluster and planning its resources.
 
-What every job of the cluster needs belongs here.
+This room holds what every job of the cluster needs.
 """

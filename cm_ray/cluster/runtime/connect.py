@@ -1,4 +1,4 @@
-"""Into the cluster: connect to it or start one, and plan what runs where."""
+"""Connect to a Ray cluster or start one, and plan the resources of training workers."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from cm_ray.errors import DEBUG_VARIABLE, UserError
 from cm_ray.recipes.sections import ClusterSettings
 
 DATA_CPUS = 0.25
-"""CPUs of a Ray Data read task: reading shards is mostly waiting."""
+"""CPUs that a Ray Data read task reserves: it mostly waits for the disk."""
 
 ENVIRONMENT = {
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # else every report waits for a poll of 2 s
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # with the default of 2 s, every report waits for a poll
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""Of drivers and of what they start: set where it is not."""
+"""Environment variables of the driver and its processes; variables that are already set are kept."""
 
 
 @contextlib.contextmanager
 def connected() -> Iterator[None]:
-    """Use the cluster that this process runs in (``RAY_ADDRESS``, as in a submitted job), else a local one.
+    """Connect to the cluster at ``RAY_ADDRESS`` (submitted jobs have it), else start a local one.
 
-    A local cluster that was started here ends here. A connection that was there already is left alone.
-    Raises UserError when RAY_ADDRESS cannot be reached.
+    The connection, or the local cluster, is closed after the block. If Ray is already initialized, it is used
+    and left running. Raises UserError when RAY_ADDRESS cannot be reached.
     """
     if ray.is_initialized():
         yield
@@ -48,26 +48,26 @@ def connected() -> Iterator[None]:
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"No Ray cluster answers at RAY_ADDRESS={address} ({error}); start it, or unset RAY_ADDRESS "
-            "to train on this machine alone."
+            f"There is no Ray cluster at RAY_ADDRESS={address} ({error}); start it, or unset RAY_ADDRESS to "
+            "use this machine alone."
         ) from error
     quiet_ray(debug)
     try:
         yield
     finally:
-        _let_readers_end()
+        _join_readers()
         ray.shutdown()
 
 
-def _let_readers_end() -> None:
-    """Wait for Ray Data's threads of closed streams: one that meets a shut-down Ray ends the process."""
+def _join_readers() -> None:
+    """Wait for Ray Data's threads of closed streams: one that runs after ray.shutdown ends the process."""
     for thread in threading.enumerate():
         if thread.name.startswith("iter_threaded"):
             thread.join(timeout=5)
 
 
 def quiet_ray(debug: bool = False) -> None:
-    """Keep Ray from writing over the progress of a job; a sweep tells of failed trials itself."""
+    """Keep Ray's logs and progress bars off the terminal, where the job shows its own progress."""
     for name, level in {"data": logging.ERROR, "train": logging.ERROR, "tune": logging.CRITICAL}.items():
         logging.getLogger(f"ray.{name}").setLevel(logging.INFO if debug else level)
     context = ray.data.DataContext.get_current()
@@ -75,15 +75,15 @@ def quiet_ray(debug: bool = False) -> None:
 
 
 def user_error(error: BaseException) -> UserError | None:
-    """Return the UserError that an exception is, or that a Ray task raised and Ray wrapped in its own."""
+    """Return the UserError in an exception, directly or as the cause of a RayTaskError; None without one."""
     if isinstance(error, ray.exceptions.RayTaskError):
         return user_error(error.cause)
     return error if isinstance(error, UserError) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a training run takes of the cluster."""
+class WorkerPlan:
+    """Resources of a training run: its workers, and the share of each."""
 
     num_workers: int
     gpus_per_worker: float
@@ -97,7 +97,7 @@ class Plan:
         return self.gpus_per_worker > 0
 
     def __str__(self) -> str:
-        """Say the plan in a line."""
+        """Return a description of the plan in one line."""
         device = "a GPU each" if self.use_gpu else f"CPU, {self.threads} threads each"
         workers = "1 worker" if self.num_workers == 1 else f"{self.num_workers} workers"
         return f"{workers} ({device}; {self.cpus_per_worker:g} CPU reserved per worker)"
@@ -108,25 +108,24 @@ def node_resources() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def plan(config: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> Plan:
-    """Divide the nodes' cores and GPUs among the training workers and Ray Data.
+def plan_workers(config: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> WorkerPlan:
+    """Divide the CPUs and GPUs of the nodes between the training workers and Ray Data.
 
-    Workers that held every CPU would starve Ray Data, which hangs without a word; so up to one CPU of
-    every node is left for it, and a worker's CPU is a fraction where cores are few. Raises UserError when
-    the workers do not fit.
+    Ray Data hangs silently when workers reserve all CPUs. So up to one CPU of every node is left for it, and
+    workers reserve fractions of a CPU where there are few. Raises UserError when the workers do not fit.
     """
     workers = config.num_workers
     cpus, gpus = (sum(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU"))
     use_gpu = config.use_gpu == "yes" or (config.use_gpu == "auto" and gpus >= workers)
     if use_gpu and gpus < workers:
         raise UserError(
-            f"{workers} workers need a GPU each and the cluster has {gpus}; lower --num-workers "
-            "or give --cluster.use-gpu no."
+            f"{workers} workers need a GPU each and the cluster has {gpus}; lower cluster.num_workers, or "
+            "set cluster.use_gpu to no."
         )
     hosts = [host for node in nodes if (host := _host(node, use_gpu, workers)).workers]
     if sum(host.workers for host in hosts) < workers:
         raise UserError(
-            f"{workers} workers need a CPU core each and the cluster has {cpus}; lower --num-workers."
+            f"{workers} workers need a CPU core each and the cluster has {cpus}; lower cluster.num_workers."
         )
     most = 4.0 if use_gpu else 1.0
     fair = min(min(most, (host.cpus - min(1.0, host.cpus / 2)) / host.workers) for host in hosts)
@@ -134,9 +133,9 @@ def plan(config: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> Plan:
     if any(host.workers * per_worker + DATA_CPUS > host.cpus for host in hosts):
         raise UserError(
             f"{workers} workers with {per_worker:g} CPUs each leave nothing of a node's CPUs to Ray Data, "
-            f"which needs {DATA_CPUS}; lower --cluster.cpus-per-worker."
+            f"which needs {DATA_CPUS}; lower cluster.cpus_per_worker."
         )
-    return Plan(
+    return WorkerPlan(
         num_workers=workers,
         gpus_per_worker=1.0 if use_gpu else 0.0,
         cpus_per_worker=per_worker,
@@ -148,7 +147,7 @@ def plan(config: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> Plan:
 class _Host:
     cpus: float
     workers: int
-    """The most that may come to it."""
+    """The largest number of workers that the node has room for."""
 
 
 def _host(node: Mapping[str, float], use_gpu: bool, workers: int) -> _Host:

@@ -7,26 +7,26 @@ from typing import Literal
 
 import ray
 
-from cm_ray.cluster.runtime.connect import Plan, node_resources, plan
+from cm_ray.cluster.runtime.connect import WorkerPlan, node_resources, plan_workers
 from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.errors import UserError
 from cm_ray.sweeps.space import Space
 
 
-def share(space: Space, wanted: int, left: int) -> tuple[int, Plan]:
+def share(space: Space, wanted: int, left: int) -> tuple[int, WorkerPlan]:
     """Return the number of concurrent trials, and the resources of each of their trainings.
 
     wanted: --concurrent; 0: as many as fit. left: trials to run. Raises UserError when the cluster has no
     room for the wanted number, or for a single trial.
     """
     nodes, free = node_resources(), ray.available_resources()
-    use_gpu = plan(space.base.cluster, nodes).use_gpu  # the same device for all trials
+    use_gpu = plan_workers(space.base.cluster, nodes).use_gpu  # the same device for all trials
     cluster = replace(space.base.cluster, use_gpu="yes" if use_gpu else "no")
     workers = cluster.num_workers
     room = max(1, int(free.get("GPU" if use_gpu else "CPU", 0)) // workers)
     for concurrent in [wanted] if wanted else range(min(left, room), 0, -1):
         try:
-            return concurrent, plan(replace(cluster, num_workers=concurrent * workers), nodes)
+            return concurrent, plan_workers(replace(cluster, num_workers=concurrent * workers), nodes)
         except UserError as error:
             refusal = error
     raise refusal

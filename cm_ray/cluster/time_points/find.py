@@ -1,6 +1,7 @@
-"""The search for the time points of multistep sampling.  Song et al. 2023, section 6.
+"""Find the time points of multistep sampling and write them into the model.  Song et al. 2023, section 6.
 
-Settings and plan are here, with what is done about what was found; `point_search` does the searching.
+`point_search` runs the search itself; this file owns the run directory, the MLflow run and the update of the
+model.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cm_ray.cluster.pool.reference import Yardstick, name_of, run_of, tracking_uris, yardstick
+from cm_ray.cluster.pool.reference import ScoringSetup, name_of, run_of, scoring_setup, tracking_uris
 from cm_ray.cluster.runtime.connect import connected
-from cm_ray.cluster.time_points.point_plan import Plan
+from cm_ray.cluster.time_points.point_plan import SearchPlan
 from cm_ray.cluster.time_points.point_search import Search
 from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.data.shards import Manifest
@@ -33,29 +34,29 @@ from cm_ray.tracking.sent_state import SentState
 
 
 def find_time_points(settings: TimePointSearch) -> RunDirectory:
-    """Search, score what was found, write it into the model and return the directory with everything.
+    """Search for time points, score them, write them into the model and return the run directory.
 
-    In it: result.json; time_points.md, .csv (every evaluation) and .png; sample grids. The same call goes on
-    after a kill and repeats no finished evaluation. Raises UserError on bad input.
+    The directory holds result.json, time_points.md, .csv (all scores) and .png, and sample grids. The same
+    call resumes an interrupted one and repeats no finished evaluation. Raises UserError on bad input.
     """
-    told_at, registry = tracking_uris(settings)
+    tracking_uri, registry = tracking_uris(settings)
     folder = locate_model(settings.model, registry)
     run_config = run_of(folder)
-    measure = yardstick(settings, run_config)
+    setup = scoring_setup(settings, run_config)
     run = RunDirectory(run_place(settings.run_dir, f"time_points-{name_of(settings.model)}"))
-    plan = Plan.of(settings, folder, run_config, measure)
+    plan = SearchPlan.of(settings, folder, run_config, setup)
     with run.locked():
-        wanted = _wanted(plan, folder, measure)
-        _check_same(run, wanted)
-        folder = _own(folder, run)
+        identity = _identity(plan, folder, setup)
+        _check_same(run, identity)
+        folder = _own_copy(folder, run)
         with connected():
-            search = Search(plan, measure, folder, run)
-            before = _claim(run, wanted, search.manifest, folder)
-            group = RunGroup(run.root, name=run.root.name, uri=told_at, experiment=EXPERIMENT)
+            search = Search(plan, setup, folder, run)
+            before = _claim(run, identity, search.manifest, folder)
+            group = RunGroup(run.root, name=run.root.name, uri=tracking_uri, experiment=EXPERIMENT)
             try:
                 if not run.result_file.is_file():
                     search.conclude()
-                _tell(group, plan, run)
+                _log(group, plan, run)
                 if settings.update:
                     _update(settings, folder, run, before, group.run_id)
             except BaseException:
@@ -65,58 +66,62 @@ def find_time_points(settings: TimePointSearch) -> RunDirectory:
     return run
 
 
-def _wanted(plan: Plan, folder: Path, measure: Yardstick) -> dict[str, Any]:
-    """Return, as JSON values, what makes two searches the same."""
-    extractor = measure.extractor
-    wanted = plan.to_dict() | {
+def _identity(plan: SearchPlan, folder: Path, setup: ScoringSetup) -> dict[str, Any]:
+    """Return the values, as JSON, by which two searches are the same one."""
+    extractor = setup.extractor
+    identity = plan.to_dict() | {
         "network": network_digest(folder),
         "extractor": [extractor.name, extractor.weights_sha256, extractor.preprocess],
-        "data": [measure.data.path, measure.data.size],
+        "data": [setup.data.path, setup.data.size],
     }
-    return json.loads(json.dumps(wanted))
+    return json.loads(json.dumps(identity))
 
 
-def _check_same(run: RunDirectory, wanted: Mapping[str, Any]) -> None:
-    """Raise UserError, naming what differs, when the directory holds another search, or is another job's."""
+def _check_same(run: RunDirectory, identity: Mapping[str, Any]) -> None:
+    """Raise UserError when the directory holds another search (the settings are named) or another job."""
     run.check_owner(run.search_file)
-    found = read_json(run.search_file) if run.search_file.is_file() else wanted
-    if others := [name for name in wanted if found.get(name) != wanted[name]]:
+    found = read_json(run.search_file) if run.search_file.is_file() else identity
+    if others := [name for name in identity if found.get(name) != identity[name]]:
         raise UserError(
-            f"{run.root} holds a search with other settings ({', '.join(others)}); repeat its settings to go "
-            "on with it, or choose another --run-dir."
+            f"{run.root} holds a search with other settings ({', '.join(others)}); repeat its settings to "
+            "resume it, or choose another --run-dir."
         )
 
 
-def _own(place: Path, run: RunDirectory) -> Path:
-    """Return a model's folder: a copy in the run directory of one that is a file or diffusers'."""
-    if (place / SPEC).is_file():
-        return place
+def _own_copy(source: Path, run: RunDirectory) -> Path:
+    """Return a model's folder that time points can be written into.
+
+    A file of weights or a directory of diffusers is converted and saved in the run directory.
+    """
+    if (source / SPEC).is_file():
+        return source
     if not (run.model / SPEC).is_file():
-        spec, weights = read_model(place)
-        save_model(run.model, spec, build_model(spec, weights, place).network.state_dict())
+        spec, weights = read_model(source)
+        save_model(run.model, spec, build_model(spec, weights, source).network.state_dict())
     return run.model
 
 
-def _claim(run: RunDirectory, wanted: Mapping[str, Any], manifest: Manifest, folder: Path) -> str:
-    """Give the directory to this search; return the digest that the model had when it began.
+def _claim(run: RunDirectory, identity: Mapping[str, Any], manifest: Manifest, folder: Path) -> str:
+    """Record this search in its run directory; return the digest of the model at the start of the search.
 
-    Not before all is known to fit. Raises UserError when the search that it holds was of other images.
+    Raises UserError when the directory holds a search with other images. Call it after all other checks, so
+    that refused settings leave no search behind.
     """
     if not run.search_file.is_file():
         first = {"reference": manifest.fingerprint, "model": model_digest(folder)}
-        write_json(run.search_file, {**wanted, **first})
+        write_json(run.search_file, {**identity, **first})
     found = read_json(run.search_file)
     if found["reference"] != manifest.fingerprint:
         raise UserError(
-            f"{manifest.source} has other images than when the search in {run.root} began; choose another "
-            "--run-dir."
+            f"{manifest.source} has other images than at the start of the search in {run.root}; choose "
+            "another --run-dir."
         )
     before: str = found["model"]
     return before
 
 
-def _tell(group: RunGroup, plan: Plan, run: RunDirectory) -> None:
-    """Log all of it to MLflow."""
+def _log(group: RunGroup, plan: SearchPlan, run: RunDirectory) -> None:
+    """Log the settings, the scores and the files of the search to MLflow."""
     result = read_json(run.result_file)
     metrics = {f"samples/{name}": value for name, value in result["samples"].items()}
     for chosen in result["chosen"]:
@@ -126,13 +131,13 @@ def _tell(group: RunGroup, plan: Plan, run: RunDirectory) -> None:
 
 
 def _update(settings: TimePointSearch, folder: Path, run: RunDirectory, before: str, mlflow_run: str) -> None:
-    """Write the time points into the model, and register it again where it was registered."""
+    """Write the time points into the model; register a new version if the model is registered."""
     spec, _ = read_model(folder)
     points = {len(taus): taus for taus in spec.time_points}
     kept = [tuple(one["kept"]) for one in read_json(run.result_file)["chosen"]]
     points |= {len(taus): taus for taus in kept if taus}
     spec = dataclasses.replace(spec, time_points=tuple(points[count] for count in sorted(points)))
-    told_at, registry = tracking_uris(settings)
+    tracking_uri, registry = tracking_uris(settings)
     if settings.model.startswith("models:"):
         with folder_written_aside(run.model) as aside:
             shutil.copy(folder / WEIGHTS, aside / WEIGHTS)
@@ -142,20 +147,23 @@ def _update(settings: TimePointSearch, folder: Path, run: RunDirectory, before: 
     else:
         write_json(folder / SPEC, spec_to_dict(spec))
         named = run.root if folder == run.model else settings.model
-        say(f"{folder / SPEC} has the time points: cm-ray sample {named} --nfe 2")
-        if (told := registered_as(folder)) is None:
+        say(f"{folder / SPEC} has the time points; to use them: cm-ray sample {named} --nfe 2")
+        if (sent := registered_as(folder)) is None:
             return
-        source = told.version["name"]
-        where = {"before": before, "run_id": told.run_id, "tracking_uri": told.uri}
-    if told_at == "none":
-        say(f"--tracking-uri none: the registered model {source} was left alone; {folder} has the points.")
+        source = sent.version["name"]
+        where = {"before": before, "run_id": sent.run_id, "tracking_uri": sent.uri}
+    if tracking_uri == "none":
+        say(
+            f"--tracking-uri is none: the registered model {source} was not changed; {folder} has the time "
+            "points."
+        )
         return
     registered = publish_time_points(folder, source, tags={"time_points.run": mlflow_run}, **where)
     say(f"{registered.uri}: {registered.reason}")
 
 
 def registered_as(model: Path) -> SentState | None:
-    """Return what MLflow was told of the run that a model's folder lies in; None if it was not registered."""
+    """Return the MLflow state of the run that a model's folder belongs to; None if it is not registered."""
     file = RunDirectory(model.parent).tracking_file
-    told = SentState(**read_json(file)) if file.is_file() else None
-    return told if told and told.version else None
+    sent = SentState(**read_json(file)) if file.is_file() else None
+    return sent if sent and sent.version else None

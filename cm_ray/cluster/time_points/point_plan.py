@@ -1,4 +1,4 @@
-"""What a search for time points is asked to do, and what that means for a model."""
+"""Settings of a search for time points, with the defaults that depend on the model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cm_ray.cluster.pool.reference import Yardstick
+from cm_ray.cluster.pool.reference import ScoringSetup
 from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.core.multistep import multistep_of
 from cm_ray.core.samplers import Multistep, OneStep
@@ -25,8 +25,8 @@ _MOST_GRID, _GRID = 201, 40
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The settings with all defaults filled in."""
+class SearchPlan:
+    """The settings of a search, with all defaults filled in."""
 
     settings: TimePointSearch
     spec: ModelSpec
@@ -34,36 +34,40 @@ class Plan:
     budget: SampleBudget
 
     @classmethod
-    def of(cls, settings: TimePointSearch, folder: Path, run: Recipe | None, measure: Yardstick) -> Plan:
+    def of(
+        cls, settings: TimePointSearch, folder: Path, run: Recipe | None, setup: ScoringSetup
+    ) -> SearchPlan:
         """Fill in the defaults. Raises UserError on settings that do not fit the model or each other."""
         spec, _ = read_model(folder)
         if spec.diffusion.boundary == "none":
-            raise UserError(f"{settings.model} is a diffusion model: time points are a consistency model's.")
-        dim = measure.extractor.dim
+            raise UserError(
+                f"{settings.model} is a diffusion model, and only consistency models have time points; give "
+                "a consistency model."
+            )
+        dim = setup.extractor.dim
         first = settings.first or min(settings.budget, max(settings.budget // 16, dim + dim // 4))
         if warning := bias_warning(first, dim):
-            say(f"warning: a search from {first} samples on: {warning}")
+            say(f"warning: the search starts with {first} samples: {warning}")
         budget = SampleBudget(first=first, full=settings.budget)
         grid = settings.boundaries or min(_MOST_GRID, _last_grid(run))
         if grid < settings.nfe + 1:
             raise UserError(
-                f"A grid of {grid} has no room for {settings.nfe - 1} points between its ends: take "
-                f"--boundaries "
-                f"{settings.nfe + 1} or more."
+                f"A grid of {grid} boundaries has no room for {settings.nfe - 1} points between its ends; "
+                f"set --boundaries to {settings.nfe + 1} or more."
             )
         return cls(settings, spec, grid, budget)
 
     def sampler(self, points: Points) -> OneStep | Multistep:
-        """Return the sampler with points of the grid; without points, that of one step."""
+        """Return the sampler with these points of the grid; without points, the sampler of one step."""
         return multistep_of(self.taus(points), self.spec.diffusion)
 
     def taus(self, points: Points) -> tuple[float, ...]:
-        """Return the times of points, descending."""
+        """Return the times of points of the grid, descending."""
         diffusion = self.spec.diffusion
         return taus(points, self.grid, t_min=diffusion.t_min, t_max=diffusion.t_max, rho=diffusion.rho)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return, as JSON values, what decides the outcome."""
+        """Return the settings that decide the result of the search, as JSON values."""
         kept = dataclasses.asdict(self.settings)
         for name in ("actors", "run_dir", "tracking_uri", "update", "model", "weights"):
             del kept[name]
@@ -71,6 +75,6 @@ class Plan:
 
 
 def _last_grid(run: Recipe | None) -> int:
-    """Return N(K), the boundaries of the grid that training ended with; 151 if there was none."""
+    """Return N(K), the number of boundaries of the grid at the end of training; 40 without such a grid."""
     scales = run.method.times.scales if run else None
     return scales(run.steps, run.steps) if run and scales else _GRID

@@ -1,4 +1,4 @@
-"""What time points score, measured on Ray: the callback of the search, with a memory on disk."""
+"""Scores of time points, measured on Ray with an on-disk cache: the callback of the search."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cm_ray.cluster.pool.cache import Remembered
-from cm_ray.cluster.pool.result import Gathered, Wanted
+from cm_ray.cluster.pool.cache import ResultCache
+from cm_ray.cluster.pool.result import Outputs, SampleResult
 from cm_ray.core.noise import derived_seed
 from cm_ray.metrics.estimate import infinitesimal_jackknife
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
@@ -22,17 +22,17 @@ from cm_ray.sampling.requests import Request
 from cm_ray.time_points.greedy import Points
 from cm_ray.time_points.noisy_search import PointSampleRange
 
-WANTED: Wanted = frozenset(["features"])
-"""Features come back, not their statistics: paired errors are made of each sample's influence on the score,
-and the features of some thousand samples are smaller than the outer products of 2,048 of them."""
+OUTPUTS: Outputs = frozenset(["features"])
+"""Actors return features instead of statistics: paired errors need the influence of each sample on the score,
+and the features of a few thousand samples are smaller than the outer products of 2,048 features."""
 
 REPLICATES = 200
-"""Of the bootstrap. Its statistic is linear in the samples' influences, so that they cost next to nothing."""
+"""Number of bootstrap replicates. They are linear in the influences of the samples, and therefore cheap."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Samples of time points, whose features lie in files; ``a + b`` is those of a and then those of b."""
+class PointSamples:
+    """Samples of time points, with their features in files; ``a + b`` concatenates them."""
 
     points: Points
     first: int
@@ -40,66 +40,67 @@ class Kept:
     count: int
     files: tuple[Path, ...]
 
-    def __add__(self, other: Kept) -> Kept:
-        """Append the next samples of the same points."""
+    def __add__(self, other: PointSamples) -> PointSamples:
+        """Append the next samples of the same points. Raises ValueError on samples that do not follow."""
         if other.points != self.points or other.first != self.first + self.count:
             raise ValueError(f"samples of {other.points} from {other.first} do not follow those of {self}")
-        return Kept(self.points, self.first, self.count + other.count, self.files + other.files)
+        return PointSamples(self.points, self.first, self.count + other.count, self.files + other.files)
 
     def features(self) -> Tensor:
-        """Read the features (count, dim)."""
-        parts = [gathered for file in self.files if (gathered := Gathered.load(file, WANTED))]
-        return torch.cat([part.features for part in parts if part.features is not None])
+        """Read the features, float32 (count, dim)."""
+        results = [result for file in self.files if (result := SampleResult.load(file, OUTPUTS))]
+        return torch.cat([result.features for result in results if result.features is not None])
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """A score of time points."""
 
-    of: Kept
+    of: PointSamples
+    """The samples that were scored."""
     value: float
     error: float
-    """Its standard error."""
+    """Standard error of the score."""
 
 
 class PointScores:
-    """Scores time points by Fréchet distance; `cm_ray.time_points.noisy_search.PointScores`.
+    """Scores time points by Fréchet distance; implements `cm_ray.time_points.noisy_search.PointScores`.
 
-    Samples i of all points share noise and label, so their influences on the scores pair, sample by sample,
-    and the replicates resample the same samples for all points.
+    Sample i has the same noise and label for all points. So the influences of the samples on two scores are
+    paired, and the replicates resample the same indices for all points.
     """
 
     def __init__(
         self,
-        remembered: Remembered,
+        cache: ResultCache,
         reference: FrechetReference,
         request: Callable[[PointSampleRange], Request],
-        tell: Callable[[Measurement], None],
+        report: Callable[[Measurement], None],
     ) -> None:
-        """request: makes a request for samples of one for points.  tell: is told of every score."""
-        self._remembered, self._reference = remembered, reference
-        self._request, self._tell = request, tell
+        """request: converts a range of samples to a request of the pool.  report: gets every score."""
+        self._cache, self._reference = cache, reference
+        self._request, self._report = request, report
 
-    def sample(self, requests: Sequence[PointSampleRange]) -> list[Kept]:
-        """Sample what is not remembered, all requests together on the actors."""
-        asked = [self._request(request) for request in requests]
+    def sample(self, ranges: Sequence[PointSampleRange]) -> list[PointSamples]:
+        """Sample the ranges that are not cached, all of them together; return the samples of every range."""
+        requests = [self._request(one) for one in ranges]
         with shown("image") as progress:
-            for _ in self._remembered.generate_all(asked, progress):
-                pass  # what came is on disk
+            for _ in self._cache.generate_all(requests, progress):
+                pass  # the results are on disk
         return [
-            Kept(request.points, request.first, request.count, (self._remembered.file(one),))
-            for request, one in zip(requests, asked, strict=True)
+            PointSamples(one.points, one.first, one.count, (self._cache.file(request),))
+            for one, request in zip(ranges, requests, strict=True)
         ]
 
-    def score(self, kept: Kept) -> Array:
-        """Return the distance and its replicates (1 + REPLICATES,)."""
-        value, influence = frechet_influence(kept.features(), self._reference)
-        self._tell(Measurement(kept, value, infinitesimal_jackknife(influence)))
+    def score(self, samples: PointSamples) -> Array:
+        """Return the Fréchet distance and its bootstrap replicates (1 + REPLICATES,)."""
+        value, influence = frechet_influence(samples.features(), self._reference)
+        self._report(Measurement(samples, value, infinitesimal_jackknife(influence)))
         return np.concatenate([[value], value + resampled_means(influence)])
 
 
 def resampled_means(influence: Array) -> Array:
-    """Return the means of bootstrap resamples (REPLICATES,) of n numbers: the same resamples for equal n."""
+    """Return the means of bootstrap resamples of n influences (REPLICATES,); equal n, equal resamples."""
     n = len(influence)
     return np.array([influence[indices].mean() for indices in _resamples(n)])
 

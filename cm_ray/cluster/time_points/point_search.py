@@ -1,4 +1,4 @@
-"""The search for time points on a connected cluster: it samples, pinpoints, confirms and reports."""
+"""A search for time points on a connected cluster: the search, the final scores and the report."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cm_ray.cluster.pool.cache import Remembered
+from cm_ray.cluster.pool.cache import ResultCache
 from cm_ray.cluster.pool.pool import SamplerPool
-from cm_ray.cluster.pool.reference import Yardstick, reference_set
-from cm_ray.cluster.pool.result import Gathered
+from cm_ray.cluster.pool.reference import ScoringSetup, reference_set
+from cm_ray.cluster.pool.result import SampleResult
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import node_resources
-from cm_ray.cluster.time_points.point_plan import Plan
-from cm_ray.cluster.time_points.point_scores import WANTED, Measurement, PointScores
+from cm_ray.cluster.time_points.point_plan import SearchPlan
+from cm_ray.cluster.time_points.point_scores import OUTPUTS, Measurement, PointScores
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.core.multistep import multistep_for, multistep_of
 from cm_ray.core.sampler_texts import text_of
@@ -46,50 +46,50 @@ _WORK = "search-work"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Fresh:
-    """A score on noise that the search has not seen."""
+class _FinalScore:
+    """A score on noise that the search has not used."""
 
     taus: tuple[float, ...]
     """The time points that were scored, descending."""
     score: Score
     influence: Array
-    """Of each sample on the score: those of two scores pair."""
+    """Influence of each sample on the score (n,), paired between scores by the index of the sample."""
 
-    def over(self, other: _Fresh) -> ScoreDifference:
-        """Return this score less another one."""
+    def over(self, other: _FinalScore) -> ScoreDifference:
+        """Return this score minus another one, with the standard error of the paired difference."""
         error = infinitesimal_jackknife(self.influence - other.influence)
         return ScoreDifference(mean=self.score.value - other.score.value, error=error)
 
 
 class Search:
-    """One search on a connected cluster."""
+    """A search for time points on a connected cluster."""
 
-    def __init__(self, plan: Plan, measure: Yardstick, folder: Path, run: RunDirectory) -> None:
-        self.plan, self.measure, self.folder, self.run = plan, measure, folder, run
-        self.shards, self.manifest = prepare_shards(measure.data)
+    def __init__(self, plan: SearchPlan, setup: ScoringSetup, folder: Path, run: RunDirectory) -> None:
+        self.plan, self.setup, self.folder, self.run = plan, setup, folder, run
+        self.shards, self.manifest = prepare_shards(setup.data)
         if self.manifest.shape != plan.spec.shape:
             raise UserError(
-                f"The model makes images of {plan.spec.shape} and the data are of {self.manifest.shape}: "
-                "give --size, or other --data."
+                f"The model makes images of {plan.spec.shape} and the data has {self.manifest.shape}; set "
+                "--size, or give other --data."
             )
         self.evaluated: list[ScoredCandidate] = []
         self.placed: list[StageReport] = []
 
     def conclude(self) -> None:
-        """Search, measure what was found, and write result.json last."""
+        """Search for the points, measure their final scores and write the report, result.json last."""
         settings, actors = self.plan.settings, plan_actors(self.plan.settings.actors, node_resources())
-        self.probes = self._settled_probes(actors.count)
+        self.probes = self._probes(actors.count)
         say(
             f"{self.run.root}: up to {settings.nfe} evaluations on a grid of {self.plan.grid}, "
-            f"{settings.spend}, {self.measure.extractor.name}, {actors}"
+            f"{settings.spend}, {self.setup.extractor.name}, {actors}"
         )
-        with SamplerPool(self.measure.opener, actors) as pool:
-            extractor = self.measure.extractor
+        with SamplerPool(self.setup.opener, actors) as pool:
+            extractor = self.setup.extractor
             references = reference_set(pool, self.shards, self.manifest, extractor, ())
-            remembered = Remembered(pool, pool.put(self.folder), extractor, WANTED, self.run.root / _WORK)
-            scores = PointScores(remembered, references.frechet, self._request, self._measured)
+            cache = ResultCache(pool, pool.put(self.folder), extractor, OUTPUTS, self.run.root / _WORK)
+            scores = PointScores(cache, references.frechet, self._request, self._record_score)
             found = points_by_count(self._stages(scores)).values()
-            chosen = list(self._chosen(remembered, references.frechet, found))
+            chosen = list(self._chosen(cache, references.frechet, found))
             self._grids(pool, chosen)
         report = TimePointsReport(
             model=settings.model,
@@ -103,10 +103,10 @@ class Search:
         write_json(self.run.result_file, report.to_dict())
         remove(self.run.root / _WORK)
 
-    def _settled_probes(self, actors: int) -> int:
-        """Return how many candidates are probed at once: as many as when the search began.
+    def _probes(self, actors: int) -> int:
+        """Return the number of candidates that are probed at once, as it was at the start of the search.
 
-        Their number decides the way of some methods, so that a call with other actors would leave it.
+        Some methods choose their candidates by it, so a resumed search with other actors must keep it.
         """
         found: dict[str, Any] = read_json(self.run.search_file)
         if "at_once" not in found:
@@ -128,11 +128,11 @@ class Search:
             tolerance=settings.tolerance,
             zone=settings.zone,
         ):
-            self._placed(stage)
+            self._record_stage(stage)
             stages.append(stage)
         return stages
 
-    def _placed(self, stage: Stage[PointResult]) -> None:
+    def _record_stage(self, stage: Stage[PointResult]) -> None:
         found, gap = stage.found, stage.gap
         placed = StageReport(
             stage=len(self.placed) + 1,
@@ -162,7 +162,7 @@ class Search:
         seed = settings.seed + seeds
         return Request(count=count, first=first, seed=seed, sampler=sampler, unit=settings.batch_size)
 
-    def _measured(self, measurement: Measurement) -> None:
+    def _record_score(self, measurement: Measurement) -> None:
         kept = measurement.of
         self.evaluated.append(
             ScoredCandidate(
@@ -177,13 +177,16 @@ class Search:
         )
 
     def _chosen(
-        self, remembered: Remembered, reference: FrechetReference, found: Iterable[Points]
+        self, cache: ResultCache, reference: FrechetReference, found: Iterable[Points]
     ) -> Iterator[ChosenPoints]:
-        """Measure found points, for 1, 2, .. evaluations, and a Karras grid's, on the next seed's noise."""
-        best: _Fresh | None = None
+        """Yield the points for 1, 2, … evaluations with final scores, and those of a Karras grid.
+
+        The final scores use the noise of the next seed.
+        """
+        best: _FinalScore | None = None
         for points in ((), *found):
             karras = multistep_for(len(points) + 1, self.plan.spec.diffusion)
-            own, rival = self._fresh(remembered, reference, [self.plan.sampler(points), karras])
+            own, rival = self._final_scores(cache, reference, [self.plan.sampler(points), karras])
             kept = rival if rival.score.value < own.score.value else own
             say(f"{own.score.metric}: {own.score.value:.4g} ± {own.score.error:.2g}")
             chosen = ChosenPoints(
@@ -202,27 +205,27 @@ class Search:
                 say(sentence)
             yield chosen
 
-    def _fresh(
-        self, remembered: Remembered, reference: FrechetReference, samplers: Sequence[OneStep | Multistep]
-    ) -> list[_Fresh]:
-        """Measure samplers on the next seed's noise, all together."""
+    def _final_scores(
+        self, cache: ResultCache, reference: FrechetReference, samplers: Sequence[OneStep | Multistep]
+    ) -> list[_FinalScore]:
+        """Return the scores of samplers on the noise of the next seed; all are sampled together."""
         requests = [self._samples(one, 0, self.plan.budget.full, seeds=1) for one in samplers]
         with shown("image") as progress:
-            for _ in remembered.generate_all(list(dict.fromkeys(requests)), progress):
-                pass
-        fresh = []
+            for _ in cache.generate_all(list(dict.fromkeys(requests)), progress):
+                pass  # the results are on disk
+        scores = []
         for sampler, request in zip(samplers, requests, strict=True):
-            gathered = Gathered.load(remembered.file(request), WANTED)
-            assert gathered is not None
-            assert gathered.features is not None
-            value, influence = frechet_influence(gathered.features, reference)
+            result = SampleResult.load(cache.file(request), OUTPUTS)
+            assert result is not None
+            assert result.features is not None
+            value, influence = frechet_influence(result.features, reference)
             measured = Estimate(value=value, error=infinitesimal_jackknife(influence))
-            fresh.append(_Fresh(sampler.taus, self._score(request, measured), influence))
-        return fresh
+            scores.append(_FinalScore(sampler.taus, self._score(request, measured), influence))
+        return scores
 
     def _score(self, request: Request, measured: Estimate) -> Score:
         key = score_key(
-            self.measure.extractor,
+            self.setup.extractor,
             n=request.count,
             seed=request.seed,
             reference=self.manifest.fingerprint,
@@ -241,11 +244,11 @@ class Search:
 
     def _note(self) -> str:
         plan, settings = self.plan, self.plan.settings
-        how = settings.spend if settings.spend == "smooth" else f"{settings.spend} by {settings.method}"
+        strategy = settings.spend if settings.spend == "smooth" else f"{settings.spend} by {settings.method}"
         if settings.spend != "smooth" and settings.method in ("ternary", "sections"):
-            how += f", {self.probes} candidates at once"
+            strategy += f", {self.probes} candidates at once"
         return (
-            f"Searched {how}, from {plan.budget.first:,} samples to {plan.budget.full:,} for a candidate, "
-            f"seed {settings.seed}, against {self.manifest.count:,} images of {self.manifest.source}; scored "
-            f"on {plan.budget.full:,} samples of seed {settings.seed + 1}."
+            f"Search: {strategy}, {plan.budget.first:,} to {plan.budget.full:,} samples for a candidate, "
+            f"seed {settings.seed}, against {self.manifest.count:,} images of {self.manifest.source}. Final "
+            f"scores: {plan.budget.full:,} samples of seed {settings.seed + 1}."
         )

@@ -1,1 +1,1 @@
-"""Training on a cluster: from data to a registered model, by Ray Train."""
+"""Training on a cluster with Ray Train, from the data to the registered model."""

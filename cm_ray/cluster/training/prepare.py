@@ -1,4 +1,4 @@
-"""The shards of a run's data."""
+"""Preparation of the shards that a run reads."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from cm_ray.storage.files import cache_root
 
 
 def prepare_shards(data: DataSettings) -> tuple[Path, Manifest]:
-    """Return the folder of shards of the data; what is not yet sharded is sharded into the cache.
+    """Return the folder of shards of the data, and its manifest.
 
-    Raises UserError when the data is missing, broken or not given.
+    Shards that do not exist are made in the cache. Raises UserError when the data is not given, is missing or
+    is damaged.
     """
     if not data.path:
-        raise UserError("No data is given: --data takes a folder, or the name of a data set.")
+        raise UserError("data.path is empty; set it to a folder or to the name of a data set.")
     folder = Path(data.path).expanduser().absolute()
     if not is_shard_folder(folder):
         with shown("byte") as fetched:
@@ -39,7 +40,7 @@ def prepare_shards(data: DataSettings) -> tuple[Path, Manifest]:
     check_shards(folder, manifest)
     if data.size and manifest.shape[1:] != (data.size, data.size):
         raise UserError(
-            f"{folder} holds images of {manifest.shape[2]}x{manifest.shape[1]}, not of --data.size "
-            f"{data.size}; make shards of that size with cm-ray shards, or give --data.size 0."
+            f"{folder} holds images of {manifest.shape[2]}x{manifest.shape[1]} pixels, but data.size is "
+            f"{data.size}; make shards of that size with cm-ray shards, or set data.size to 0."
         )
     return folder, manifest

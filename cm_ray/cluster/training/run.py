@@ -1,4 +1,4 @@
-"""A training run from data to registered model: what every training job calls."""
+"""A training run on a cluster, from the data to the registered model."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from cm_ray.cluster.pool.pool import SamplerPool
-from cm_ray.cluster.pool.result import Wanted
-from cm_ray.cluster.pool.sizing import as_workers
-from cm_ray.cluster.runtime.connect import connected, node_resources, plan
+from cm_ray.cluster.pool.result import Outputs
+from cm_ray.cluster.pool.sizing import actors_like
+from cm_ray.cluster.runtime.connect import connected, node_resources, plan_workers
 from cm_ray.cluster.training.prepare import prepare_shards
-from cm_ray.cluster.training.workers import Task, fit
+from cm_ray.cluster.training.workers import TrainingTask, fit
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
@@ -27,44 +27,45 @@ from cm_ray.training.specification import model_spec
 from cm_ray.training.starting_models import prepare_teachers
 
 Watch = Callable[[dict[str, Any]], bool]
-"""Gets every new row of metrics.jsonl, from a thread of its own; returns whether training should stop."""
+"""A callback that gets every new row of metrics.jsonl, in a thread of its own; True stops the training."""
 
 
 def train(config: Recipe, watch: Watch | None = None) -> None:
-    """Train, sample, score, track and register, in the run directory; the same call goes on after a kill.
+    """Train a model, sample, score, track and register it. The same call resumes an interrupted run.
 
-    Raises Stopped when `watch` says so: the run is closed as it is, and another call would go on. Raises
-    UserError on bad input, an impossible plan or a training that cannot go on.
+    config: the recipe; all files are in its directory `run_dir`. Raises Stopped when `watch` returns True;
+    the run can then be resumed. Raises UserError on bad input, on workers that do not fit on the cluster and
+    on a training that cannot continue.
     """
     check_models_named(config)
     run = RunDirectory(run_place(config.run_dir, config.name))
     with run.locked():
         run.check_same(config)
-        tracker = open_tracker(config, run)  # its errors need not wait for Ray
+        tracker = open_tracker(config, run)  # before Ray starts, so that its errors appear at once
         with connected():
             Run(config, run, watch).finish(tracker)
 
 
 class Stopped(Exception):
-    """A training was stopped by who watches it."""
+    """The callback of `train` stopped the training."""
 
 
 class Run:
-    """One run on a connected cluster."""
+    """A training run on a connected cluster."""
 
     def __init__(self, config: Recipe, run: RunDirectory, watch: Watch | None = None) -> None:
         self.config, self.run = config, run
         self.watch = watch
         self.opener = extractor_opener(config.evaluation)
-        self.extractor = self.opener("cpu") if self.opener else None  # missing weights are told at once
-        workers = plan(config.cluster, node_resources())
+        self.extractor = self.opener("cpu") if self.opener else None  # missing weights are an error at once
+        workers = plan_workers(config.cluster, node_resources())
         self.shards, self.manifest = prepare_shards(config.data)
         spec = model_spec(config, self.manifest)
         prepare_teachers(config, spec, run)
         run.clean()
-        run.claim(config)  # not before all is known to fit: a mistyped command leaves no trace
+        run.claim(config)  # after all checks, so that a mistyped command writes nothing
         remember_lineage(run, self.manifest)
-        self.task = Task(
+        self.task = TrainingTask(
             config=config, spec=spec, plan=workers, run=run, shards=self.shards, stoppable=watch is not None
         )
         self.conclusion = Conclusion(
@@ -78,7 +79,7 @@ class Run:
         say(f"{run.root}: {self.manifest.count} images of {self.manifest.source}, {workers}")
 
     def finish(self, tracker: Tracker) -> None:
-        """Do what is left to do: train, export, score, register."""
+        """Train, export, score and register the model, skipping steps that are done."""
         try:
             self._train(tracker)
             if not self.run.result_file.exists():
@@ -99,18 +100,19 @@ class Run:
         if steps and steps[-1] >= self.config.steps and self._last_row_is_there():
             return
         if steps:
-            say(f"going on from step {steps[-1]}")
+            say(f"resuming from step {steps[-1]}")
         progress = Progress(self.config.steps)
         remove(self.run.stop_file)
         try:
-            with followed(self.run, progress.show, lambda row: tracker.sync(), self._ask):
+            with followed(self.run, progress.show, lambda row: tracker.sync(), self._request_stop):
                 fit(self.task)
         finally:
             progress.close()
         if self.run.stop_file.exists() and not self._last_row_is_there():
             raise Stopped
 
-    def _ask(self, row: dict[str, Any]) -> None:
+    def _request_stop(self, row: dict[str, Any]) -> None:
+        """Create the stop file when the callback returns True for a row."""
         if self.watch is not None and self.watch(row):
             self.run.stop_file.touch()
 
@@ -118,16 +120,16 @@ class Run:
         return any(row["step"] == self.config.steps and "scores" in row for row in self.run.read_metrics())
 
     def _conclude(self) -> None:
-        """Export the best averaged weights, sample and score them on the cluster."""
+        """Export the best average of the weights, then sample from it and score it on the cluster."""
         step = self.conclusion.export()
-        wanted: Wanted = frozenset(["images", "statistics"] if self.extractor else ["images"])
-        with SamplerPool(self.opener, as_workers(self.task.plan)) as pool:
+        outputs: Outputs = frozenset(["images", "statistics"] if self.extractor else ["images"])
+        with SamplerPool(self.opener, actors_like(self.task.plan)) as pool:
             model = pool.put(self.run.model)
 
             def generate(request: Request) -> Generated:
-                gathered = pool.generate(model, request, wanted)
-                assert gathered.images is not None
-                return Generated(gathered.images, gathered.statistics)
+                result = pool.generate(model, request, outputs)
+                assert result.images is not None
+                return Generated(result.images, result.statistics)
 
             self.conclusion.score(step, generate)
 

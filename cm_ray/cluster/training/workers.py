@@ -1,4 +1,4 @@
-"""Ray Train: the workers that run the engine, and the driver that starts and watches them."""
+"""Training workers on Ray Train, and the driver's function that starts them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cm_ray.cluster.data.stream import batches
-from cm_ray.cluster.runtime.connect import Plan, quiet_ray, user_error
+from cm_ray.cluster.runtime.connect import WorkerPlan, quiet_ray, user_error
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
 from cm_ray.networks.model import ModelSpec
@@ -38,24 +38,24 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """All that a worker needs to know."""
+class TrainingTask:
+    """Arguments of a training worker."""
 
     config: Recipe
     spec: ModelSpec
-    plan: Plan
+    plan: WorkerPlan
     run: RunDirectory
     shards: Path
     stoppable: bool = False
-    """Whether the run's stop file is looked for."""
+    """If True, the workers stop when the run's stop file exists."""
 
 
-def fit(task: Task) -> None:
-    """Train to the last step on the cluster, going on from the last checkpoint if there is one.
+def fit(task: TrainingTask) -> None:
+    """Train on the cluster to the last step, from the last checkpoint if there is one.
 
-    A worker that dies is replaced, `max_failures` times. A stoppable task ends at the next row of the log
-    when the run's stop file comes to be there. Raises UserError when the training cannot go on: bad data, a
-    loss that is not finite, a full disk, too many deaths.
+    Ray Train restarts the workers up to `max_failures` times after one has died. A stoppable task ends at the
+    next row of the log after the run's stop file has been created. Raises UserError when the training cannot
+    continue: bad data, a loss that is not finite, a full disk or too many failures.
     """
     remove(task.run.error_file)
     trainer = TorchTrainer(
@@ -74,20 +74,20 @@ def fit(task: Task) -> None:
         ),
     )
     try:
-        with _interrupts_are_ours():
+        with _keyboard_interrupts():
             trainer.fit()
     except TrainingFailedError as error:
-        _raise_told_error(task.run)
+        _raise_worker_error(task.run)
         raise UserError(
             f"The training failed more than {task.config.cluster.max_failures} times, last with: "
-            f"{_last_line(error)}; the same command goes on from the last checkpoint."
+            f"{_last_line(error)}; run the same command again to resume from the last checkpoint."
         ) from error
-    _raise_told_error(task.run)
+    _raise_worker_error(task.run)
 
 
 @contextlib.contextmanager
-def _interrupts_are_ours() -> Iterator[None]:
-    """Make a KeyboardInterrupt of Ctrl-C again: Ray Train ends the process instead, and goes on to, later."""
+def _keyboard_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt on Ctrl-C: Ray Train's handler ends the process and outlives the training."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -100,16 +100,16 @@ def _interrupts_are_ours() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _resources(plan: Plan) -> dict[str, float]:
+def _resources(plan: WorkerPlan) -> dict[str, float]:
     resources = {"CPU": plan.cpus_per_worker}
     return resources | ({"GPU": plan.gpus_per_worker} if plan.use_gpu else {})
 
 
 def _work(loop: dict[str, Any]) -> None:
-    """Train on one worker. A user error is told through the run directory and not tried again."""
-    task: Task = loop["task"]
-    told = ray.train.collective.broadcast_from_rank_zero(task.run.error_file.exists())
-    if told:
+    """Train on one worker. A UserError is written to the run directory, and the training is not retried."""
+    task: TrainingTask = loop["task"]
+    failed = ray.train.collective.broadcast_from_rank_zero(task.run.error_file.exists())
+    if failed:
         return
     try:
         for _ in worker_loop(task).steps():
@@ -120,7 +120,8 @@ def _work(loop: dict[str, Any]) -> None:
         raise
 
 
-def _raise_told_error(run: RunDirectory) -> None:
+def _raise_worker_error(run: RunDirectory) -> None:
+    """Raise the UserError that a worker has written to the run directory, if there is one."""
     if run.error_file.exists():
         sentence = read_json(run.error_file)["error"]
         remove(run.error_file)
@@ -132,7 +133,7 @@ def _last_line(error: Exception) -> str:
     return lines[-1].rstrip(".") if lines else type(error).__name__
 
 
-def worker_loop(task: Task) -> TrainingLoop:
+def worker_loop(task: TrainingTask) -> TrainingLoop:
     """Return the training loop of this worker of Ray Train."""
     quiet_ray()
     context = ray.train.get_context()
@@ -160,7 +161,7 @@ def worker_loop(task: Task) -> TrainingLoop:
     )
 
 
-def _batches(task: Task, share: Share, start_step: int) -> Iterable[Batch]:
+def _batches(task: TrainingTask, share: Share, start_step: int) -> Iterable[Batch]:
     return batches(
         task.shards,
         Manifest.load(task.shards),
@@ -184,7 +185,7 @@ class RayWorkers:
         return received
 
     def barrier(self) -> None:
-        """Wait until every worker has come here."""
+        """Wait until every worker has reached this call."""
         ray.train.collective.barrier()
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
@@ -194,7 +195,7 @@ class RayWorkers:
         return value / self.world
 
     def report(self, step: int) -> None:
-        """Report to Ray Train that a checkpoint was taken after a step."""
+        """Report the step of a new checkpoint to Ray Train."""
         ray.train.report({"step": step})
 
 
@@ -203,5 +204,5 @@ def _data_parallel(device: torch.device, module: nn.Module) -> nn.Module:
         module,
         device_ids=[device] if device.type == "cuda" else None,
         gradient_as_bucket_view=True,
-        broadcast_buffers=False,  # they are constants
+        broadcast_buffers=False,  # buffers are constants
     )

@@ -1,4 +1,4 @@
-"""The tensors of an ADM U-Net as diffusers' `UNet2DModel` calls and cuts them, to and from."""
+"""Converts the weights of an ADM U-Net to the names and shapes of diffusers' `UNet2DModel`, and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from cm_ray.errors import UserError
-from cm_ray.networks.formats.unet_parts import Part, network_of, parts
+from cm_ray.networks.formats.unet_layers import Layer, layers, network_of
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
 
@@ -31,31 +31,31 @@ _ATTENTION = {"norm": "group_norm", "qkv": "to_{}", "proj_out": "to_out.0"}
 
 
 def _names(spec: ModelSpec) -> dict[str, str]:
-    """Return, for each of our layers, what diffusers calls it."""
+    """Return diffusers' name of each of our layers."""
     network = network_of(spec)
     table = dict(_OUTER)
-    for part in parts(network):
-        inner = {"attention": _ATTENTION, "residual": _RESIDUAL}.get(part.kind)
+    for layer in layers(network):
+        inner = {"attention": _ATTENTION, "residual": _RESIDUAL}.get(layer.kind)
         if inner is None:
             inner = _RESIDUAL if spec.unet.resample_blocks else {"op": "conv", "conv": "conv"}
-        prefix = _prefix(part, spec)
-        table |= {f"{part.name}.{ours}": f"{prefix}.{theirs}" for ours, theirs in inner.items()}
+        prefix = _prefix(layer, spec)
+        table |= {f"{layer.name}.{ours}": f"{prefix}.{theirs}" for ours, theirs in inner.items()}
     return table
 
 
-def _prefix(part: Part, spec: ModelSpec) -> str:
+def _prefix(layer: Layer, spec: ModelSpec) -> str:
     levels = len(spec.unet.channel_mult)
-    if part.side == "middle":
-        return f"mid_block.{'attentions' if part.kind == 'attention' else 'resnets'}.{part.block}"
-    side = f"down_blocks.{part.level}" if part.side == "down" else f"up_blocks.{levels - 1 - part.level}"
+    if layer.side == "middle":
+        return f"mid_block.{'attentions' if layer.kind == 'attention' else 'resnets'}.{layer.block}"
+    side = f"down_blocks.{layer.level}" if layer.side == "down" else f"up_blocks.{levels - 1 - layer.level}"
     kinds = {"residual": "resnets", "attention": "attentions"}
-    return (
-        f"{side}.{kinds[part.kind]}.{part.block}" if part.kind in kinds else f"{side}.{part.side}samplers.0"
-    )
+    if layer.kind in kinds:
+        return f"{side}.{kinds[layer.kind]}.{layer.block}"
+    return f"{side}.{layer.side}samplers.0"
 
 
 def to_diffusers(spec: ModelSpec, weights: Weights) -> Weights:
-    """Return weights under diffusers' names; queries, keys and values are tensors of their own there."""
+    """Return weights by diffusers' names, with separate tensors for queries, keys and values."""
     names = _names(spec)
     renamed: Weights = {}
     for ours, tensor in weights.items():
@@ -67,20 +67,22 @@ def to_diffusers(spec: ModelSpec, weights: Weights) -> Weights:
 
 
 def from_diffusers(spec: ModelSpec, weights: Weights, source: Path) -> Weights:
-    """Return weights under our names.
+    """Return weights by our names.
 
-    Raises UserError, naming the source and the first that is, when some are missing or too many.
+    Raises UserError, with the source and the first tensor, when tensors are missing or left over.
     """
     names, left = _names(spec), dict(weights)
     renamed: Weights = {}
-    for ours, wanted in network_of(spec).state_dict().items():
+    for ours, expected in network_of(spec).state_dict().items():
         layer, leaf = ours.rsplit(".", 1)
         letters = "qkv" if layer.endswith(".qkv") else [""]
         theirs = [f"{names[layer].format(letter)}.{leaf}" for letter in letters]
         if missing := [name for name in theirs if name not in left]:
-            raise UserError(f"{source} lacks {missing[0]}, which its config asks for.")
+            raise UserError(f"{source} lacks {missing[0]}, which its config requires; give a complete file.")
         tensor = torch.cat([left.pop(name) for name in theirs])
-        renamed[ours] = tensor.reshape(wanted.shape) if tensor.numel() == wanted.numel() else tensor
+        renamed[ours] = tensor.reshape(expected.shape) if tensor.numel() == expected.numel() else tensor
     if left:
-        raise UserError(f"{source} has {next(iter(left))}, which its config does not ask for.")
+        raise UserError(
+            f"{source} has {next(iter(left))}, which is not in its config; give weights that fit the config."
+        )
     return renamed

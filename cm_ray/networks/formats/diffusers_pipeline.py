@@ -1,7 +1,7 @@
-"""A model as a directory of diffusers' `ConsistencyModelPipeline`, to and from, without diffusers.
+"""Reads and writes directories of diffusers' `ConsistencyModelPipeline`, without diffusers.
 
-Its U-Net is a `UNet2DModel`, its scheduler a `CMStochasticIterativeScheduler`, whose time points are whole
-numbers: indices on a Karras grid of `num_train_timesteps` boundaries, 0 at t_max.
+The U-Net is a `UNet2DModel` and the scheduler a `CMStochasticIterativeScheduler`. Its time points are
+integers: indices of a Karras grid of `num_train_timesteps` boundaries, with 0 at t_max.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from cm_ray.storage.files import folder_written_aside, read_json
 INDEX = "model_index.json"
 _UNET, _SCHEDULER = Path("unet", "config.json"), Path("scheduler", "scheduler_config.json")
 _FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-_MADE_WITH = "0.42.0"  # of diffusers; it reads what older versions wrote
+_MADE_WITH = "0.42.0"  # version of diffusers, which also reads the files of older versions
 
-_FIXED = {  # settings of UNet2DModel that our network has no other value of
+_FIXED = {  # settings of UNet2DModel for which our network has only one value
     "center_input_sample": False,
     "time_embedding_type": "positional",
     "freq_shift": 0,
@@ -48,15 +48,15 @@ _FIXED_STEPS = {"s_noise": 1.0, "clip_denoised": True}
 
 
 def is_pipeline(folder: Path) -> bool:
-    """Tell whether a folder is one that a pipeline of diffusers was saved to."""
+    """Return True if a folder holds a pipeline of diffusers."""
     return (folder / INDEX).is_file()
 
 
 def read_pipeline(folder: Path) -> tuple[ModelSpec, Weights]:
-    """Return the consistency model of a pipeline's directory. Classes are called by their numbers.
+    """Return the specification and the weights of a pipeline's consistency model.
 
-    Raises UserError, naming the file and the setting, when it is another pipeline, or its network is not
-    one of ours.
+    Classes are named by their numbers. Raises UserError, with the names of the file and of the setting,
+    when it is another pipeline, or when its network is not an ADM U-Net.
     """
     _check_class(folder / INDEX, read_json(folder / INDEX), "ConsistencyModelPipeline")
     unet, scheduler = (_config(folder / place) for place in (_UNET, _SCHEDULER))
@@ -67,10 +67,12 @@ def read_pipeline(folder: Path) -> tuple[ModelSpec, Weights]:
     try:
         spec = _spec(unet, scheduler)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{folder / _UNET} is not the config of an ADM U-Net: {error!r}.") from error
+        raise UserError(
+            f"{folder / _UNET} is not the config of an ADM U-Net ({error!r}); give a pipeline with one."
+        ) from error
     files = [folder / "unet" / name for name in _FILES if (folder / "unet" / name).is_file()]
     if not files:
-        raise UserError(f"{folder / 'unet'} holds no weights: {_FILES[0]} is expected there.")
+        raise UserError(f"{folder / 'unet'} holds no weights; put {_FILES[0]} there.")
     weights, _ = read_tensors(files[0])
     return spec, from_diffusers(spec, weights, files[0])
 
@@ -78,11 +80,12 @@ def read_pipeline(folder: Path) -> tuple[ModelSpec, Weights]:
 def write_pipeline(
     folder: Path, spec: ModelSpec, weights: Weights, boundaries: int = 40
 ) -> dict[int, tuple[int, ...]]:
-    """Write a directory that ``ConsistencyModelPipeline.from_pretrained`` reads, aside and renamed.
+    """Write a directory for ``ConsistencyModelPipeline.from_pretrained``, atomically.
 
-    boundaries: of the grid that time points are rounded to (num_train_timesteps; published: 40 for
-    distilled models, 201 and 151 for trained ones). Returns, for each number of evaluations that the model
-    knows time points for, the pipeline's ``timesteps``. Raises UserError when it cannot hold the model.
+    boundaries: number of boundaries of the grid that time points are rounded to (num_train_timesteps;
+    OpenAI's models have 40 when distilled, 201 or 151 when trained). Returns the pipeline's ``timesteps``
+    for each number of evaluations for which the model has time points. Raises UserError when the pipeline
+    cannot hold the model.
     """
     _check_fits(spec, boundaries)
     written = {len(taus) + 1: _timesteps(taus, spec.diffusion, boundaries) for taus in spec.time_points}
@@ -158,7 +161,7 @@ def _block_types(resample_blocks: bool) -> tuple[str, str, str]:
 
 
 def _check_groups(unet: Mapping[str, Any]) -> None:
-    """Refuse a middle block whose attention has other norms than the rest."""
+    """Raise ValueError when the attention of the middle block has another number of groups than the rest."""
     groups, middle = unet["norm_num_groups"], unet.get("attn_norm_num_groups")
     if middle != groups and not (middle is None and unet["resnet_time_scale_shift"] == "default"):
         raise ValueError(f"attn_norm_num_groups {middle} beside norm_num_groups {groups}")
@@ -215,14 +218,14 @@ def _index() -> dict[str, Any]:
 
 
 def _check_fits(spec: ModelSpec, boundaries: int) -> None:
-    """Raise UserError, saying why, when the pipeline would compute something else."""
+    """Raise UserError, with the reason, when the pipeline cannot compute the same as the model."""
     network, diffusion = spec.unet, spec.diffusion
     for holds, sentence in [
-        (network.family == "adm", f"the network is {network.family}, and diffusers has only adm's"),
+        (network.family == "adm", f"the network is {network.family}, and diffusers has only adm"),
         (diffusion.boundary != "none", "it is a diffusion model, and the pipeline is for consistency models"),
         (
             diffusion.boundary != "piecewise",
-            "it is piecewise, and the pipeline's boundary is by skip connections",
+            "its boundary is piecewise, and the pipeline's is by skip connections",
         ),
         (
             isinstance(diffusion.column, EDM),
@@ -234,18 +237,22 @@ def _check_fits(spec: ModelSpec, boundaries: int) -> None:
         ),
         (
             network.channel_mult[0] == 1,
-            f"network.channel_mult begins with {network.channel_mult[0]}, and diffusers' with 1",
+            f"network.channel_mult begins with {network.channel_mult[0]}, and diffusers' must begin with 1",
         ),
         (boundaries >= 2, f"--boundaries must be at least 2, not {boundaries}"),
     ]:
         if not holds:
-            raise UserError(f"This model does not go into a ConsistencyModelPipeline: {sentence}.")
+            raise UserError(
+                f"This model cannot be written as a ConsistencyModelPipeline: {sentence}; choose another "
+                "format or other settings."
+            )
 
 
 def _timesteps(taus: tuple[float, ...], diffusion: Diffusion, boundaries: int) -> tuple[int, ...]:
-    """Return the nearest places on the pipeline's grid, descending to 0 (t_max), as it wants them.
+    """Return the nearest indices of the pipeline's grid, descending to 0 (t_max), as the pipeline expects
+    them.
 
-    Raises UserError when the grid does not tell the time points apart.
+    Raises UserError when two time points have the same index.
     """
     grid = karras_times(boundaries, t_min=diffusion.t_min, t_max=diffusion.t_max, rho=diffusion.rho).flip(0)
     points = torch.tensor((diffusion.t_max, *taus), dtype=torch.float64)
@@ -253,26 +260,26 @@ def _timesteps(taus: tuple[float, ...], diffusion: Diffusion, boundaries: int) -
     nearest = (grid**straight - points[:, None] ** straight).abs().argmin(dim=1).tolist()
     if nearest != sorted({*nearest}):
         raise UserError(
-            f"--boundaries {boundaries} does not tell the time points {list(taus)} apart: take more."
+            f"--boundaries {boundaries} is too few to distinguish the time points {list(taus)}; give more."
         )
     return tuple(reversed(nearest))
 
 
 def _config(file: Path) -> Any:
     if not file.is_file():
-        raise UserError(f"{file} is missing: the pipeline was not saved whole.")
+        raise UserError(f"{file} is missing; give a complete pipeline.")
     return read_json(file)
 
 
-def _check_class(file: Path, config: Mapping[str, Any], wanted: str) -> None:
-    if (found := config.get("_class_name")) != wanted:
-        raise UserError(f"{file} is of a {found}, and only a {wanted} can be read here.")
+def _check_class(file: Path, config: Mapping[str, Any], expected: str) -> None:
+    if (found := config.get("_class_name")) != expected:
+        raise UserError(f"{file} is the config of a {found}; give a pipeline with a {expected}.")
 
 
 def _check_fixed(file: Path, config: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
     for name, value in fixed.items():
         if config.get(name, value) != value:
-            raise UserError(f"{file} has {name} {config[name]!r}, and only {value!r} can be read here.")
+            raise UserError(f"{file} has {name} {config[name]!r}; give a pipeline with {value!r}.")
 
 
 def _write(file: Path, config: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
-"""State dicts of Karras et al.'s networks under our names: their DDPM++, NCSN++ and ADM.
+"""Reads state dicts of the networks of Karras et al. 2022: DDPM++, NCSN++ and ADM.
 
-Their published files are pickles of code, which are not read here; a state dict saved from one is, as
-``torch.save(pickle["ema"].state_dict(), "edm-cifar10-32x32-cond-vp.pt")``. Names of tensors tell the
-network, and the name of the file tells the column of table 1.
+The published files are pickles of code, which are not read here. Save a state dict from one with
+``torch.save(pickle["ema"].state_dict(), "edm-cifar10-32x32-cond-vp.pt")``. The network follows from the names
+of the tensors, and the column of table 1 from the name of the file.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from cm_ray.errors import UserError
 from cm_ray.networks.architectures import ADM, Architecture, DDPMpp, NCSNpp
 from cm_ray.networks.families import family_of
 from cm_ray.networks.formats.openai import placeholders
-from cm_ray.networks.formats.unet_parts import Part, network_of, parts
+from cm_ray.networks.formats.unet_layers import Layer, layers, network_of
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import UNet
 
 _FILE = re.compile(r"(edm|baseline)-.*-(vp|ve|adm)")
-"""edm-cifar10-32x32-uncond-vp: vp is the architecture there, and the column as well in a baseline."""
+"""Names of the files, such as edm-cifar10-32x32-uncond-vp. The last word is the architecture; in the name of
+a baseline, it is also the column."""
 _OUTER = {"time_embed.0": "map_layer0", "time_embed.2": "map_layer1", "label_emb": "map_label"}
 _RESIDUAL = {
     "in_layers.0": "norm0",
@@ -40,24 +41,24 @@ _RESIDUAL = {
 }
 _ATTENTION = {"norm": "norm2", "qkv": "qkv", "proj_out": "proj"}
 _AUGMENTATION, _FILTER = "map_augment.", ".resample_filter"
-"""What only their training uses, and the constants of resampling."""
+"""Names of tensors that have no counterpart here: the augmentation of training, constants of resampling."""
 _NORM = re.compile(r".*norm\d?\.weight")
 _GROUPS = ADM().norm_groups
 _FEWEST = 4 * _GROUPS
-"""Channels of a norm that has as many groups in their code as here."""
+"""The fewest channels of a norm for which EDM's code uses as many groups as ours."""
 _COLUMN = EDM(sigma_data=0.5, time_scale=1.0)
 
 
 def is_edms(weights: Weights) -> bool:
-    """Tell whether tensors are called as in EDM's code."""
+    """Return True if tensors have the names of EDM's code."""
     return any(re.fullmatch(r"(model\.)?map_layer0\.weight", name) for name in weights)
 
 
 def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[ModelSpec, Weights]:
-    """Return the diffusion model that a state dict is of, and its weights under our names.
+    """Return the specification of a diffusion model, and its weights by our names, from a state dict.
 
-    assumed: what says the column where the name of the file does not. Raises UserError, naming the file and
-    the first tensor, when they are of no network of theirs.
+    assumed: gives the column when the name of the file does not. Raises UserError, with the names of the file
+    and of the first wrong tensor, when the state dict is not one of EDM's networks.
     """
     theirs = {name.removeprefix("model."): value for name, value in weights.items()}
     filters = {name: value for name, value in theirs.items() if name.endswith(_FILTER)}
@@ -65,13 +66,15 @@ def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[M
     diffusion = _diffusion(file.stem, assumed)
     if diffusion is None:
         raise UserError(
-            f"{file} does not tell its column: call it as EDM's files are, edm-cifar10-32x32-cond-vp, or "
-            "give it as the teacher of a run with teacher.column."
+            f"{file} has an unknown column of EDM's table 1; name the file like EDM's, such as "
+            "edm-cifar10-32x32-cond-vp, or give it as the teacher of a run and set teacher.column."
         )
     try:
         network, shape, classes = _infer(theirs)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"{file} holds none of EDM's networks: {error} is missing or wrong.") from error
+        raise UserError(
+            f"{file} is not one of EDM's networks ({error} is missing or wrong); give a state dict of EDM."
+        ) from error
     spec = ModelSpec(
         network=network,
         diffusion=diffusion,
@@ -85,10 +88,9 @@ def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[M
 
 
 def _diffusion(stem: str, assumed: ModelSpec | None) -> Diffusion | None:
-    """Return the preconditioning; None if neither the name of the file nor a run tells the column.
+    """Return the preconditioning; None if neither the name of the file nor a run gives the column.
 
-    Whatever the column, their networks see ln(t)/4 and not a thousand times as much, and data of standard
-    deviation 1/2.
+    In EDM's code the network time is ln(t)/4, without the factor 1000 of OpenAI's, and sigma_data is 0.5.
     """
     if (match := _FILE.fullmatch(stem)) is None:
         if assumed is None:
@@ -102,29 +104,32 @@ def _diffusion(stem: str, assumed: ModelSpec | None) -> Diffusion | None:
 
 
 def _check_groups(file: Path, weights: Weights) -> None:
-    """Refuse norms that have fewer groups in their code, where a group is of at least four channels."""
+    """Raise UserError on norms with fewer groups in EDM's code, where a group has at least four channels."""
     for name, scale in weights.items():
         if _NORM.fullmatch(name) and len(scale) < _FEWEST:
             raise UserError(
-                f"{file} normalises {len(scale)} channels in {name}: of less than {_FEWEST}, EDM's code "
-                f"makes {len(scale) // 4} groups and not {_GROUPS}, and such a network cannot be read here."
+                f"{file} normalises {len(scale)} channels in {name}, for which EDM's code uses "
+                f"{len(scale) // 4} groups, not {_GROUPS}; give a network with at least {_FEWEST} channels."
             )
 
 
 def _check_filters(file: Path, network: Architecture, filters: Weights) -> None:
-    """Refuse another resampling than the family's: it does not show in the weights."""
+    """Raise UserError when a resampling filter is not the one of the network's family."""
     taps = torch.tensor(family_of(network).filter)
-    wanted = torch.outer(taps, taps) / taps.sum() ** 2
+    expected = torch.outer(taps, taps) / taps.sum() ** 2
     for name, found in filters.items():
-        if found.squeeze().shape != wanted.shape or not torch.allclose(found.squeeze(), wanted):
+        if found.squeeze().shape != expected.shape or not torch.allclose(found.squeeze(), expected):
             raise UserError(
-                f"{file} resamples by another filter in {name} than {network.family}'s, "
-                f"{[int(tap) for tap in taps]}, and such a network cannot be read here."
+                f"{file} has another resampling filter in {name} than {network.family}'s, "
+                f"{[int(tap) for tap in taps]}; give a network with that filter."
             )
 
 
 def _infer(weights: Weights) -> tuple[Architecture, tuple[int, int, int], int]:
-    """Return network, shape of the images and classes. Raises KeyError, IndexError … when there are none."""
+    """Return the network settings, the shape of the images and the number of classes.
+
+    Raises KeyError, IndexError, ValueError or ZeroDivisionError when no network fits the tensors.
+    """
     places = {name.split(".")[1] for name in weights if name.startswith("enc.")}
     sizes = sorted({int(place.split("x")[0]) for place in places}, reverse=True)
     first = weights[f"enc.{sizes[0]}x{sizes[0]}_conv.weight"]
@@ -150,7 +155,7 @@ def _infer(weights: Weights) -> tuple[Architecture, tuple[int, int, int], int]:
 
 
 def _names(network: UNet, size: int) -> dict[str, str]:
-    """Return, for each of our layers, what EDM calls it."""
+    """Return EDM's name of each of our layers."""
     adm = network.config.family == "adm"
     first, last = f"enc.{size}x{size}_conv", f"dec.{size}x{size}_aux"
     table = _OUTER | {
@@ -158,24 +163,24 @@ def _names(network: UNet, size: int) -> dict[str, str]:
         "out.0": "out_norm" if adm else f"{last}_norm",
         "out.2": "out_conv" if adm else f"{last}_conv",
     }
-    for part in parts(network):
-        prefix = _prefix(part, size)
-        inner = _ATTENTION if part.kind == "attention" else _RESIDUAL
-        table |= {f"{part.name}.{ours}": f"{prefix}.{theirs}" for ours, theirs in inner.items()}
-        if part.kind == "pyramid":
-            table[part.name] = prefix
+    for layer in layers(network):
+        prefix = _prefix(layer, size)
+        inner = _ATTENTION if layer.kind == "attention" else _RESIDUAL
+        table |= {f"{layer.name}.{ours}": f"{prefix}.{theirs}" for ours, theirs in inner.items()}
+        if layer.kind == "pyramid":
+            table[layer.name] = prefix
     return table
 
 
-def _prefix(part: Part, size: int) -> str:
-    here = size >> part.level
-    if part.side == "middle":
-        return f"dec.{here}x{here}_in{part.block}"
-    if part.kind in ("resampling", "pyramid"):
-        there = here // 2 if part.side == "down" else here * 2
-        end = "aux_residual" if part.kind == "pyramid" else part.side
-        return f"{'enc' if part.side == 'down' else 'dec'}.{there}x{there}_{end}"
-    return f"{'enc' if part.side == 'down' else 'dec'}.{here}x{here}_block{part.block}"
+def _prefix(layer: Layer, size: int) -> str:
+    here = size >> layer.level
+    if layer.side == "middle":
+        return f"dec.{here}x{here}_in{layer.block}"
+    if layer.kind in ("resampling", "pyramid"):
+        there = here // 2 if layer.side == "down" else here * 2
+        end = "aux_residual" if layer.kind == "pyramid" else layer.side
+        return f"{'enc' if layer.side == 'down' else 'dec'}.{there}x{there}_{end}"
+    return f"{'enc' if layer.side == 'down' else 'dec'}.{here}x{here}_block{layer.block}"
 
 
 def _renamed(spec: ModelSpec, weights: Weights, source: Path) -> Weights:
@@ -186,17 +191,19 @@ def _renamed(spec: ModelSpec, weights: Weights, source: Path) -> Weights:
         layer, leaf = ours.rsplit(".", 1)
         theirs = "map_noise.freqs" if leaf == "frequencies" else f"{names[layer]}.{leaf}"
         if theirs not in left:
-            raise UserError(f"{source} lacks {theirs}.")
+            raise UserError(f"{source} lacks {theirs}; give a complete state dict.")
         tensor = left.pop(theirs)
         if layer.endswith(".qkv"):
             tensor = _reordered(tensor, spec.unet.head_channels)
         renamed[ours] = tensor.t() if ours == "label_emb.weight" and spec.network.family == "adm" else tensor
     if left:
-        raise UserError(f"{source} has {next(iter(left))}, which belongs to no network of EDM's.")
+        raise UserError(
+            f"{source} has {next(iter(left))}, which none of EDM's networks has; give a state dict of EDM."
+        )
     return renamed
 
 
 def _reordered(qkv: Tensor, head_channels: int) -> Tensor:
-    """Return channels in the order (three, heads, dim), which EDM has as (heads, dim, three)."""
+    """Return channels in the order (three, heads, dim), from EDM's order (heads, dim, three)."""
     dim = head_channels or len(qkv) // 3
     return qkv.unflatten(0, (-1, dim, 3)).movedim(2, 0).flatten(0, 2)

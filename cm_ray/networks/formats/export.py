@@ -1,4 +1,4 @@
-"""Exporting a model: the formats by name, and the place that is written to."""
+"""Exports a model in a format that is given by its name."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ SUFFIXES = {"diffusers": "", "model": "", "safetensors": ".safetensors", "torch"
 
 
 def export_model(model: Model, format: str, out: Path, *, grid: int = 40) -> Path:
-    """Write a model for other tools; return the path, with the ending of the format.
+    """Write a model for other tools; return the path that was written, with the ending of the format.
 
-    format: diffusers, safetensors, torch, onnx, or model. grid: boundaries of the grid on which diffusers
-    counts time points. Raises UserError on another format, where something is there already (an export is
-    whole or not there), or when the format cannot hold the model.
+    format: "diffusers", "safetensors", "torch", "onnx" or "model". grid: number of boundaries of the grid of
+    diffusers' time points. A failed export leaves nothing. Raises UserError on another format, on a path that
+    exists, and when the format cannot hold the model.
     """
     if format not in SUFFIXES:
         raise UserError(f"There is no format {format!r}: {closest(format, list(get_args(ExportFormat)))}")
-    place = free_place(format, out)
+    path = free_path(format, out)
     if format == "diffusers":
-        write_pipeline(place, model.spec, model.network.state_dict(), grid)
+        write_pipeline(path, model.spec, model.network.state_dict(), grid)
     elif format == "model":
-        save_model(place, model.spec, model.network.state_dict())
+        save_model(path, model.spec, model.network.state_dict())
     else:
-        {"safetensors": write_safetensors, "torch": write_program, "onnx": write_onnx}[format](place, model)
-    return place
+        {"safetensors": write_safetensors, "torch": write_program, "onnx": write_onnx}[format](path, model)
+    return path
 
 
-def free_place(format: str, out: Path) -> Path:
-    """Return the path to write to. Raises UserError when something is there already."""
+def free_path(format: str, out: Path) -> Path:
+    """Return `out` with the ending of the format. Raises UserError when that path exists and is not empty."""
     suffix = SUFFIXES[format]
-    place = out if out.suffix == suffix or not suffix else out.with_name(out.name + suffix)
-    if place.exists() and (suffix or not place.is_dir() or any(place.iterdir())):
-        raise UserError(f"{place} exists already: remove it, or choose another place.")
-    return place
+    path = out if out.suffix == suffix or not suffix else out.with_name(out.name + suffix)
+    if path.exists() and (suffix or not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists already; remove it, or choose another path.")
+    return path

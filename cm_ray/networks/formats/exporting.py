@@ -1,6 +1,6 @@
-"""A model in the forms that other tools read: one file of weights, a program of PyTorch, ONNX.
+"""Writes a model as one file of weights, as a program of torch.export, or as ONNX.
 
-A directory for diffusers is in `diffusers_pipeline`.
+`diffusers_pipeline` writes a directory for diffusers.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from cm_ray.networks.model import Model, spec_to_dict
 from cm_ray.storage.files import written_aside
 
 _MOST_BYTES = 1_900_000_000
-"""Protocol buffers end at 2 GiB."""
+"""The largest weights of an ONNX file: protocol buffers are limited to 2 GiB."""
 
 
 class OneStep(nn.Module):
-    """One-step generation as a module: noise and labels to images, Algorithm 1 of the paper without loop."""
+    """One-step generation as a module.  Song et al. 2023, Algorithm 1 without its loop."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class OneStep(nn.Module):
 
 
 def write_safetensors(file: Path, model: Model) -> None:
-    """Write the weights under OpenAI's names, the specification in the metadata: for `read_model`."""
+    """Write the weights by OpenAI's names, with the specification in the metadata, for `read_model`."""
     weights = {name: value.cpu().contiguous() for name, value in model.network.state_dict().items()}
     metadata = {"format": "pt", SPEC_KEY: json.dumps(spec_to_dict(model.spec))}
     with written_aside(file) as aside:
@@ -52,7 +52,7 @@ def write_safetensors(file: Path, model: Model) -> None:
 
 
 def write_program(file: Path, model: Model) -> None:
-    """Write the one-step sampler for ``torch.export.load(file).module()``, for any batch size.
+    """Write the one-step sampler, for any batch size. Load it with ``torch.export.load(file).module()``.
 
     Raises UserError for a diffusion model.
     """
@@ -62,24 +62,26 @@ def write_program(file: Path, model: Model) -> None:
 
 
 def write_onnx(file: Path, model: Model) -> None:
-    """Write the one-step sampler as ONNX: inputs noise and labels, output images, any batch size.
+    """Write the one-step sampler as ONNX, for any batch size: from noise and labels to images.
 
-    Raises UserError for a diffusion model, for one that is too big for the format, and where onnx and
+    Raises UserError for a diffusion model, for a model that is too large for the format, and when onnx and
     onnxscript are not installed.
     """
     needs("onnx", "onnxscript", extra="onnx")
     if (size := sum(weights.nbytes for weights in model.network.parameters())) > _MOST_BYTES:
-        raise UserError(f"{size / 1e9:.1f} GB of weights do not go into an ONNX file: export them as torch.")
+        raise UserError(
+            f"{size / 1e9:.1f} GB of weights are too large for an ONNX file; export the model as torch."
+        )
     program = _program(model)
     with _quiet():
-        made: Any = torch.onnx.export(program, dynamo=True, verbose=False)
+        exported: Any = torch.onnx.export(program, dynamo=True, verbose=False)
     with written_aside(file) as aside:
-        made.save(aside, external_data=False)
+        exported.save(aside, external_data=False)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what the exporters say about their own parts."""
+    """Suppress the warnings and logs of the exporters."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -94,7 +96,10 @@ def _quiet() -> Iterator[None]:
 def _program(model: Model) -> ExportedProgram:
     spec = model.spec
     if spec.diffusion.boundary == "none":
-        raise UserError("This is a diffusion model, and the one-step sampler is a consistency model's.")
+        raise UserError(
+            "This is a diffusion model, and the one-step sampler is for consistency models; export it as "
+            "safetensors."
+        )
     noise = torch.zeros(2, *spec.shape)
     labels: Tensor | None = torch.zeros(2, dtype=torch.long) if spec.classes else None
     batch = {0: Dim("batch")}

@@ -1,7 +1,7 @@
-"""OpenAI's published consistency models and teachers: what they are, read from their shapes and their names.
+"""Specifications of OpenAI's published consistency models and teachers, from their tensors and file names.
 
-Their tensors have our names. Shapes tell the network but for what has no weights: heads of 64 channels and
-norms of 32 groups, which all of them have, and the size of the images, which their names end in.
+The tensors have the same names as ours, and their shapes determine most of the network. All published models
+have attention heads of 64 channels and group norms of 32 groups, and their file names contain the image size.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cm_ray.networks.unet import check_fits
 
 _SIZES = {"imagenet64": 64, "bedroom256": 256, "cat256": 256}
 _NAME = re.compile(rf"(edm|cd|ct)_({'|'.join(_SIZES)})(?:_.*)?")
-"""edm_imagenet64_ema, cd_bedroom256_lpips, ct_cat256 … : method and data. Of other files nobody knows what
-weights do not show."""
+"""Names of the published files, such as edm_imagenet64_ema, cd_bedroom256_lpips and ct_cat256. They give the
+method and the data, which the weights do not."""
 
 NAMES = "{edm,cd,ct}_{imagenet64,bedroom256,cat256}, such as cd_imagenet64_l2 or edm_bedroom256_ema"
-"""How the files are called, for sentences."""
+"""Names of the published files, for messages."""
 
-_SECOND_POINTS = {  # boundaries of the grid, index from t_max down; Song et al. 2023, in OpenAI's launch.sh
+_SECOND_POINTS = {  # boundaries of the grid, and index from t_max down, in OpenAI's launch.sh
     "cd_imagenet64_lpips": (40, 22),
     "cd_imagenet64_l2": (40, 22),
     "ct_imagenet64": (201, 106),
@@ -39,14 +39,14 @@ _SECOND_POINTS = {  # boundaries of the grid, index from t_max down; Song et al.
 
 
 def is_openais(weights: Weights) -> bool:
-    """Tell whether tensors are called as in OpenAI's code, and ours."""
+    """Return True if tensors have the names of OpenAI's code, which are also ours."""
     return "time_embed.0.weight" in weights and "input_blocks.0.0.weight" in weights
 
 
 def published_spec(stem: str, weights: Weights) -> ModelSpec | None:
-    """Return what a file called `stem` holds; None when its name is not of the published form.
+    """Return the specification of a file named `stem`; None when it is not the name of a published file.
 
-    Classes are called by their numbers. Raises UserError when the tensors are not an ADM U-Net's.
+    Classes are named by their numbers. Raises UserError when the tensors are not those of an ADM U-Net.
     """
     if (match := _NAME.fullmatch(stem)) is None:
         return None
@@ -54,7 +54,9 @@ def published_spec(stem: str, weights: Weights) -> ModelSpec | None:
     try:
         network, channels, classes = infer_network(weights, size)
     except (KeyError, IndexError, ZeroDivisionError, ValueError) as error:
-        raise UserError(f"{stem} holds no U-Net of OpenAI's: {error} is missing or does not fit.") from error
+        raise UserError(
+            f"{stem} is not a U-Net of OpenAI ({error} is missing or does not fit); give a published file."
+        ) from error
     try:
         check_fits(network, (channels, size, size))
     except UserError as error:
@@ -71,15 +73,15 @@ def published_spec(stem: str, weights: Weights) -> ModelSpec | None:
 
 
 def placeholders(classes: int) -> tuple[str, ...]:
-    """Return names for classes of which only the number is known."""
+    """Return the names "0", "1", … for classes of which only the number is known."""
     return tuple(map(str, range(classes)))
 
 
 def infer_network(weights: Weights, size: int) -> tuple[Architecture, int, int]:
-    """Return the network that tensors of these shapes are of, its image channels and its classes.
+    """Return the network settings that fit the shapes of tensors, the image channels and the classes.
 
-    size: of the images. Raises KeyError, IndexError, ZeroDivisionError or ValueError when they are of none;
-    what comes back is yet to be compared, tensor by tensor.
+    size: pixels per side of the images. Raises KeyError, IndexError, ZeroDivisionError or ValueError when no
+    network fits. Only some of the tensors are checked: the caller compares all of them.
     """
     channels = weights["time_embed.0.weight"].shape[1]
     ups = {_number(name) for name in weights if re.fullmatch(_UP, name)}
@@ -108,17 +110,17 @@ def infer_network(weights: Weights, size: int) -> tuple[Architecture, int, int]:
 
 
 def as_images(network: Architecture, weights: Weights, source: Path) -> Weights:
-    """Return weights whose attention is of convolutions of images, where it was of flattened pixels.
+    """Return weights whose attention layers are 2D convolutions instead of 1D convolutions.
 
-    Their older code, whose tensors have three dimensions, orders several heads before queries, keys and
-    values. Raises UserError, naming the source, when there are several.
+    In OpenAI's older code, these tensors have three dimensions, and channels are ordered by heads first.
+    Raises UserError, with the name of the source, when there are several heads.
     """
     flat = {n: x[..., None] for n, x in weights.items() if n.endswith(_ATTENTION) and x.ndim == 3}
     for name, tensor in flat.items():
         if name.endswith(".qkv.weight") and network.head_channels not in (0, len(tensor) // 3):
             raise UserError(
-                f"{source} has attention in {name} as older code of OpenAI's, which orders channels (heads, "
-                "three, dim); only (three, heads, dim), tensors of four dimensions, can be read here."
+                f"{source} has attention in {name} as in OpenAI's older code, which orders channels (heads, "
+                "three, dim); give a file with the order (three, heads, dim) and tensors of four dimensions."
             )
     return weights | flat
 

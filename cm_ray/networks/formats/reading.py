@@ -1,4 +1,4 @@
-"""A model from wherever it is: our folder, a file of weights, or a directory of diffusers."""
+"""Reads a model from a folder of ours, from a file of weights, or from a directory of diffusers."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, build_model, 
 from cm_ray.storage.files import read_json, sha256_of
 
 SPEC_KEY = "cm_ray.model"
-"""Where the metadata of our .safetensors files have the specification."""
+"""Key of the specification in the metadata of our .safetensors files."""
 
 
 def is_model(path: Path) -> bool:
-    """Tell whether `read_model` is for what is at a path, without reading it."""
+    """Return True if `read_model` can read the path, judged by its name and its files alone."""
     if path.is_file():
         return path.suffix in SUFFIXES
     return (path / SPEC).is_file() or is_pipeline(path)
 
 
 def load_model(path: Path, device: torch.device | str = "cpu", assumed: ModelSpec | None = None) -> Model:
-    """Read a model as `read_model` does, in eval mode; device "auto" is a GPU if there is one.
+    """Return the model at a path, in eval mode on a device; "auto" is a GPU if there is one.
 
-    Raises UserError when it is not one or there is no such device.
+    assumed: see `read_model`. Raises UserError as `read_model` does, and when the device does not exist.
     """
     spec, weights = read_model(path, assumed)
     return build_model(spec, weights, path, device)
 
 
 def read_model(path: Path, assumed: ModelSpec | None = None) -> tuple[ModelSpec, Weights]:
-    """Read the specification and the weights of a model, under our names.
+    """Return the specification of a model, and its weights by our names.
 
-    path: a folder that `save_model` wrote; a directory of diffusers' ConsistencyModelPipeline; a file of
-    weights, which tells what it is by its metadata (ours) or by its name (OpenAI's, EDM's). assumed: what
-    a file is that does not tell. Nothing is unpickled. Raises UserError, naming the file, when it is of
-    another kind, cut off or incomplete.
+    path: a folder that `save_model` wrote; a directory of diffusers' ConsistencyModelPipeline; or a file
+    of weights, whose specification is in its metadata (ours) or follows from its name (OpenAI's, EDM's).
+    assumed: the specification of files without one. Nothing is unpickled. Raises UserError, with the name
+    of the file, when it has another format, is cut off or incomplete.
     """
     if path.is_file():
         return _read_file(path, assumed)
     if is_pipeline(path):
         return read_pipeline(path)
     if not (path / SPEC).is_file() or not (path / WEIGHTS).is_file():
-        raise UserError(f"{path} holds no model: {SPEC} and {WEIGHTS} are expected there.")
+        raise UserError(f"{path} holds no model; give a folder with {SPEC} and {WEIGHTS}.")
     spec = _spec(str(path / SPEC), read_json(path / SPEC))
     try:
         return spec, load_file(path / WEIGHTS)
@@ -61,16 +61,16 @@ def read_model(path: Path, assumed: ModelSpec | None = None) -> tuple[ModelSpec,
 
 
 def network_digest(path: Path) -> str:
-    """Return a SHA-256 of a model that tells what it computes: not how it is best sampled.
+    """Return a SHA-256 of a model's network and weights, without its sampler and time points.
 
-    A search for time points alters model.json and leaves this alone. Raises FileNotFoundError when there is
-    no model at `path`.
+    A search for time points changes model.json but not this digest. Raises FileNotFoundError when there is no
+    model at `path`.
     """
     if (path / SPEC).is_file():
         values = read_json(path / SPEC)
-        what = {name: value for name, value in values.items() if name not in ("time_points", "sampler")}
-        content = json.dumps(what, sort_keys=True) + sha256_of(path / WEIGHTS)
-    else:  # the name of a file tells what its weights are
+        network = {name: value for name, value in values.items() if name not in ("time_points", "sampler")}
+        content = json.dumps(network, sort_keys=True) + sha256_of(path / WEIGHTS)
+    else:  # the name of a file is included, because the specification follows from it
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         content = path.name + "".join(map(sha256_of, files or [path]))
     return hashlib.sha256(content.encode()).hexdigest()
@@ -89,8 +89,8 @@ def _read_file(file: Path, assumed: ModelSpec | None) -> tuple[ModelSpec, Weight
     elif assumed is not None:
         return assumed, weights
     raise UserError(
-        f"{file} does not tell what it is: a file of OpenAI's weights is called {NAMES}; any other one can "
-        "be --teacher or --init-from of a run, whose settings it is taken to have."
+        f"{file} has no specification; give it the name of one of OpenAI's files ({NAMES}), or give it as "
+        "teacher.model or init_from.model of a run, whose settings are then assumed."
     )
 
 
@@ -102,9 +102,9 @@ def _specification(file: Path, text: str) -> Any:
 
 
 def _spec(place: str, values: Any) -> ModelSpec:
-    """Return the specification that JSON values are. Raises UserError, naming their place, on others."""
+    """Return the specification from JSON values. Raises UserError, with their place, on other values."""
     try:
         return spec_from_dict(values)
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
-        said = str(error).rstrip(".") if isinstance(error, UserError) else repr(error)
-        raise UserError(f"{place} is no specification of a model ({said}); restore it.") from error
+        reason = str(error).rstrip(".") if isinstance(error, UserError) else repr(error)
+        raise UserError(f"{place} is not the specification of a model ({reason}); restore it.") from error

@@ -1,0 +1,117 @@
+"""The Ray actor that samples, edits and reads images, and extracts their features."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import ray
+import torch
+from torch import Tensor
+
+from cm_ray.cluster.pool.result import Outputs, TaskResult
+from cm_ray.data.shards import Manifest, read_rows, rows_per_group
+from cm_ray.editing.files import EditRequest, edit_unit
+from cm_ray.errors import UserError
+from cm_ray.metrics.extractors.extractor import Extractor
+from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.networks.model import ModelSpec, build_model
+from cm_ray.sampling.requests import Request, sample_unit
+
+Opener: TypeAlias = Callable[[str], Extractor]
+"""A picklable function that opens the extractor on a device."""
+
+RETRIES = 5
+"""Restarts of an actor, and retries of a task, before the pool gives up."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PutModel:
+    """A model whose weights are in Ray's object store, once for each node that has actors."""
+
+    digest: str
+    """SHA-256 of the network and its weights; see `network_digest`."""
+    spec: ModelSpec
+    source: str
+    """Folder that the model was read from, for messages."""
+    weights: list[Any]
+    """Object reference of the weights; in a list, so that Ray does not fetch them for every task."""
+
+
+@ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES)
+class Sampler:
+    """Actor that keeps a model and an extractor in memory between tasks."""
+
+    def __init__(self, opener: Opener | None, device: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.opener, self.device, self.digest = opener, device, ""
+        self.extractor: Extractor | None = (
+            None  # opened by the first task: the caller then gets its errors unchanged
+        )
+
+    def started(self) -> None:
+        """Return as soon as the actor runs."""
+
+    def sample(
+        self, model: PutModel, request: Request, first: int, count: int, outputs: Outputs
+    ) -> TaskResult:
+        """Sample `count` images, starting at index `first`."""
+        self._load(model)
+        started, batches = time.perf_counter(), []
+        with _out_of_memory_error(request.unit):
+            for start, size in replace(request, first=first, count=count).units():
+                batches.append(sample_unit(self.model, request, start, size))
+            return self._result(torch.cat(batches), outputs, time.perf_counter() - started)
+
+    def edit(self, model: PutModel, request: EditRequest, first: int, count: int) -> TaskResult:
+        """Edit `count` files, starting at file `first`; the images of the result are ordered by file."""
+        self._load(model)
+        started = time.perf_counter()
+        with _out_of_memory_error(count):
+            images = edit_unit(self.model, request, first, count).flatten(0, 1)
+        return self._result(images, frozenset(["images"]), time.perf_counter() - started)
+
+    def read(self, file: Path, start: int, stop: int, manifest: Manifest, outputs: Outputs) -> TaskResult:
+        """Read the images `start` to `stop` (exclusive) of a shard."""
+        started, step, groups = time.perf_counter(), rows_per_group(manifest.shape), []
+        for row in range(start, stop, step):
+            groups.append(read_rows(file, row, min(stop, row + step), manifest.shape)[0])
+        images = torch.from_numpy(np.concatenate(groups))
+        return self._result(images, outputs, time.perf_counter() - started)
+
+    def _load(self, model: PutModel) -> None:
+        """Build a model from its weights, unless it is already loaded. Only the latest one is kept."""
+        if model.digest != self.digest:
+            self.digest = ""
+            arrays = ray.get(model.weights[0])
+            weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            self.model = build_model(model.spec, weights, model.source, self.device)
+            self.digest = model.digest
+
+    def _result(self, images: Tensor, outputs: Outputs, seconds: float) -> TaskResult:
+        features = total = None
+        if outputs - {"images"}:
+            if self.extractor is None:
+                assert self.opener is not None, "a pool without an extractor cannot return features"
+                self.extractor = self.opener(self.device)
+            features = torch.cat([self.extractor.features(batch) for batch in images.split(256)])
+        if "statistics" in outputs and features is not None:
+            total = FeatureStatistics.of(features)
+        kept = features.float().cpu() if "features" in outputs and features is not None else None
+        return TaskResult(len(images), images if "images" in outputs else None, kept, total, seconds)
+
+
+@contextlib.contextmanager
+def _out_of_memory_error(batch_size: int) -> Iterator[None]:
+    """Raise UserError when the block runs out of GPU memory."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise UserError(
+            f"A batch of {batch_size} images does not fit into the GPU's memory; lower the batch size."
+        ) from error
