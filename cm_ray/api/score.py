@@ -8,7 +8,7 @@ from typing import Any
 
 from cm_ray.api.run import Run
 from cm_ray.api.trained_model import TrainedModel
-from cm_ray.core.sampler_texts import text_of
+from cm_ray.core.samplers import Sampler
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
 from cm_ray.errors import UserError
@@ -30,7 +30,7 @@ def score(
     kinds: Sequence[str] = ("FD",),
     n: int = 0,
     steps: int = 0,
-    sampler: str = "",
+    sampler: str | Sampler = "",
     extractor: str | Extractor = "",
     weights: str = "",
     resizing: Resizing = "legacy_tensorflow",
@@ -55,15 +55,11 @@ def score(
         extractor = open_extractor(name, weights=weights, resizing=resizing)
     if not isinstance(scored, TrainedModel):
         images = load_images(scored.tensor() if isinstance(scored, Samples) else scored, size=size)
-        return score_images(
-            images.blocks, images.count, reference, extractor, kinds, seed=seed, sampler="images", nfe=0
-        )
+        return score_images(images.blocks, images.count, reference, extractor, kinds, seed=seed)
     asked = sampler_of(scored.spec, sampler, steps)
     request = Request(count=n or reference.count, seed=seed, sampler=asked, unit=batch_size)
-    blocks, text = partial(sample_units, scored.torch_model, request), text_of(asked)
-    return score_images(
-        blocks, request.count, reference, extractor, kinds, seed=seed, sampler=text, nfe=asked.nfe
-    )
+    blocks = partial(sample_units, scored.torch_model, request)
+    return score_images(blocks, request.count, reference, extractor, kinds, seed=seed, sampler=asked)
 
 
 def _reference(data: Any, recipe: Recipe | None, size: int) -> ImageSet:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cm_ray.core.samplers import Sampler
 from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_upload, read_file
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Task, plan_edit
@@ -67,7 +68,7 @@ class TrainedModel:
         n: int = 16,
         *,
         steps: int = 0,
-        sampler: str = "",
+        sampler: str | Sampler = "",
         taus: Sequence[float] = (),
         label: str | int | None = None,
         seed: int | None = None,
@@ -77,10 +78,10 @@ class TrainedModel:
         """Draw n samples, uint8 (n, h, w, c); sample i of a seed is the same whatever n and the batch size.
 
         steps: network evaluations of a consistency model, or steps of a diffusion model's sampler. sampler:
-        by its text, such as multistep:4 or heun:18. taus: descending time points after t_max. By default the
-        model's own sampler. label: a class by its name or number, for all samples; by default drawn. seed: by
-        default a new one each time. first: index of the first sample. Raises UserError when these do not fit
-        the model or each other.
+        an object, such as Heun(steps=18), or its text, such as multistep:4. taus: descending time points
+        after t_max. By default the model's own sampler. label: a class by its name or number; by
+        default drawn. seed: by default a new one each time. first: index of the first sample. Raises
+        UserError when these do not fit the model or each other.
         """
         request = Request(
             count=n,

@@ -10,7 +10,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cm_ray.extras import needs
+
 __all__ = ["sweep", "train"]
+
+needs("ray", "pyarrow", "tqdm", extra="train")
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.data.cached_shards import as_shards
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings
-from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.scoring.reference import Shards
 from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Space
@@ -49,7 +49,7 @@ def train(
         if num_workers:
             more["cluster.num_workers"] = num_workers
         chosen = override(chosen, {**given, **(changes or {}), **more})
-        place = Path(out or chosen.run_dir or default_run_dir(chosen.name)).expanduser().absolute()
+        place = run_place(out or chosen.run_dir, chosen.name)
         train_recipe(replace(chosen, run_dir=str(place)))
     return Run(place)
 

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from cm_ray.core.draw import Draw
 from cm_ray.core.losses import regression_loss
-from cm_ray.core.methods import Draw, Method
 from cm_ray.core.pairs import perturb
-from cm_ray.core.types import Denoise, Images, Labels, Times
+from cm_ray.core.proposals import TrainedTimes
+from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
+from cm_ray.core.weights import Weight
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 
+class TrainedBy(Protocol):
+    """The part of a method that its loss is made of; see `cm_ray.core.methods.Method`."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a teacher is evaluated."""
+
+    @property
+    def times(self) -> TrainedTimes:
+        """The pairs of times that are trained on."""
+
+    @property
+    def distance(self) -> Distance:
+        """d, the distance to the regression target."""
+
+    @property
+    def weight(self) -> Weight:
+        """lambda, the weight of a pair of times."""
+
+    def gauges(self, step: int, total_steps: int, /) -> Mapping[str, float]:
+        """Return the values of the curricula at a step."""
+
+    def aim(self, draw: Draw, target: Denoise, teacher: Denoise, /) -> Images:
+        """Return the regression target."""
+
+
 def training_loss(
-    method: Method,
+    method: TrainedBy,
     f: Any,
     x: Images,
     *,
@@ -52,7 +81,7 @@ def training_loss(
     )
 
 
-def _total(method: Method, step: int, total_steps: int | None) -> int:
+def _total(method: TrainedBy, step: int, total_steps: int | None) -> int:
     """Return K. Where it is not given, raise ValueError unless the curricula are the same for any K."""
     if total_steps is not None:
         return total_steps
@@ -62,7 +91,7 @@ def _total(method: Method, step: int, total_steps: int | None) -> int:
     return few
 
 
-def _drawn(method: Method, x: Images, f: Any, step: int, total: int, generator: Generator | None) -> Draw:
+def _drawn(method: TrainedBy, x: Images, f: Any, step: int, total: int, generator: Generator | None) -> Draw:
     options: dict[str, Any] = {"generator": generator, "device": _device(generator)}
     uniforms = torch.rand(len(x), **options).to(x.device)
     noise = torch.randn(x.shape, **options).to(x)

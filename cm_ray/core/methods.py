@@ -18,28 +18,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cm_ray.core.diffusion import BoundaryCondition
 from cm_ray.core.distance import L2
+from cm_ray.core.draw import Draw
+from cm_ray.core.loss import training_loss
 from cm_ray.core.pairs import distillation_pair, perturb
 from cm_ray.core.proposals import Grid, Lognormal, PairTimes, TrainedTimes
 from cm_ray.core.schedules import AdaptiveDecay, Constant, ConstantDecay, Halving, TargetDecay
 from cm_ray.core.solvers import euler_step, heun_step
-from cm_ray.core.times import NoiseLevels
 from cm_ray.core.types import Denoise, Distance, Images, Times, check_same_shape, per_sample
 from cm_ray.core.weights import KarrasWeight, TruncatedSNR, UniformWeight, Weight
 from cm_ray.errors import require
 from cm_ray.settings.choices import choice
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The random draw of a training step; x_t = x + t · noise."""
-
-    x: Images
-    noise: Images
-    x_t: Images
-    t: Times
-    s: Times
-    levels: NoiseLevels = field(default_factory=NoiseLevels)
-    """The noise levels that t and s are drawn from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +93,6 @@ class Method:
 
         See `cm_ray.core.loss.training_loss`, which lists the options.
         """
-        from cm_ray.core.loss import training_loss
-
         return training_loss(self, f, x, step=step, **options)
 
 

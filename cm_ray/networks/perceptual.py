@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -12,7 +13,6 @@ from torch.nn import functional
 from cm_ray.core.types import Images, Times, check_same_shape
 from cm_ray.errors import UserError
 from cm_ray.extras import needs
-from cm_ray.networks.lpips_distance import LPIPS
 from cm_ray.networks.vision import torchvision
 from cm_ray.storage.files import cache_root, download, sha256_of
 
@@ -31,6 +31,22 @@ _TRUNKS = {  # public address, SHA-256 (torchvision prints its first eight digit
     ),
 }
 _SMALLEST = {"vgg": 16, "alex": 31, "squeeze": 17}  # pixels; smaller images vanish in the pooling layers
+
+
+class TrunkSettings(Protocol):
+    """The settings of LPIPS; see `cm_ray.networks.lpips_distance.LPIPS`."""
+
+    @property
+    def net(self) -> str:
+        """The trunk: vgg, alex or squeeze."""
+
+    @property
+    def size(self) -> int:
+        """Smaller images are resized to this many pixels; 0 keeps them."""
+
+    @property
+    def weights(self) -> str:
+        """File of the trunk's weights; empty: the cache, else its public address."""
 
 
 class PerceptualDistance(nn.Module):
@@ -70,7 +86,7 @@ class PerceptualDistance(nn.Module):
         return x
 
 
-def perceptual_distance(settings: LPIPS, *, random_trunk: bool = False) -> PerceptualDistance:
+def perceptual_distance(settings: TrunkSettings, *, random_trunk: bool = False) -> PerceptualDistance:
     """Build the LPIPS distance.
 
     random_trunk: leave the trunk's weights random; for tests of the plumbing only.
@@ -88,7 +104,7 @@ def perceptual_distance(settings: LPIPS, *, random_trunk: bool = False) -> Perce
     return PerceptualDistance(metric, settings.size, _SMALLEST[settings.net])
 
 
-def _load_trunk(trunk: nn.Module, settings: LPIPS) -> None:
+def _load_trunk(trunk: nn.Module, settings: TrunkSettings) -> None:
     """Load the published weights into the trunk, which names the layer ``features.N`` by its number N."""
     state = torch.load(_weights_file(settings), map_location="cpu", weights_only=True)
     renamed = {
@@ -98,7 +114,7 @@ def _load_trunk(trunk: nn.Module, settings: LPIPS) -> None:
     trunk.load_state_dict(renamed)
 
 
-def _weights_file(settings: LPIPS) -> Path:
+def _weights_file(settings: TrunkSettings) -> Path:
     url, sha256 = _TRUNKS[settings.net]
     if not settings.weights:
         return download(url, cache_root() / "weights" / url.rsplit("/", 1)[1], sha256=sha256)

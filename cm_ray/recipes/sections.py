@@ -19,7 +19,7 @@ class DataSettings:
     """The images."""
 
     path: str = ""
-    """A folder of shards (jobs/make_shards.py), of Hugging Face Parquet files or of image files; an .npz of
+    """A folder of shards (cm-ray shards), of Hugging Face Parquet files or of image files; an .npz of
     uint8 NHWC images; or the name of a data set: digits, cifar10. Images that are not in shards are first
     written to shards in the cache."""
     size: int = 0

@@ -25,7 +25,7 @@ from typing import Any
 from cm_ray.errors import UserError
 from cm_ray.recipes.recipe import Recipe, differences
 from cm_ray.settings.tree import from_dict, to_dict
-from cm_ray.storage.files import read_json, remove, write_json, written_aside
+from cm_ray.storage.files import local_path, read_json, remove, write_json, written_aside
 
 _OWNERS = {
     "config.json": "a training run",
@@ -216,12 +216,20 @@ class RunDirectory:
             aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def run_place(given: str | Path, name: str) -> Path:
+    """Return the absolute directory of a run: the given one, else the default one of a run called `name`.
+
+    Raises UserError when it is the address of an object store.
+    """
+    return local_path(given) if given else default_run_dir(name)
+
+
 def default_run_dir(name: str) -> Path:
     """Return the directory of a run called `name` that names none: $CM_RAY_RUNS/name or ./runs/name.
 
     Inside of a submitted Ray job it is ~/cm_ray/runs/name, since Ray deletes the job's working directory.
     """
     if root := os.environ.get("CM_RAY_RUNS"):
-        return Path(root).absolute() / name
+        return local_path(root) / name
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     return (Path.home() / "cm_ray" / "runs" if in_job else Path.cwd() / "runs") / name

@@ -11,20 +11,24 @@ from cm_ray.errors import UserError
 from cm_ray.networks.model import ModelSpec
 
 
-def sampler_of(spec: ModelSpec, text: str = "", steps: int = 0, taus: tuple[float, ...] = ()) -> Sampler:
+def sampler_of(
+    spec: ModelSpec, sampler: str | Sampler = "", steps: int = 0, taus: tuple[float, ...] = ()
+) -> Sampler:
     """Return the sampler that is asked of a model; by default the model's own.
 
-    text: see `sampler_texts`. steps: of the model's own sampler; a consistency model takes its own
-    time points if it knows any for as many evaluations, else those of a Karras grid. taus: time points of a
-    consistency model below t_max, descending. Raises UserError when two of them are given, or when they do
-    not fit the model.
+    sampler: an object, or its text; see `sampler_texts`. steps: of the model's own sampler; a consistency
+    model takes its own time points if it knows any for as many evaluations, else those of a Karras grid.
+    taus: time points of a consistency model below t_max, descending. Raises UserError when two of them are
+    given, or when they do not fit the model.
     """
-    if sum(map(bool, (text, steps, taus))) > 1:
+    if sum((sampler != "", bool(steps), bool(taus))) > 1:
         raise UserError("Give one of a sampler, a number of steps and time points.")
     if steps < 0:
         raise UserError(f"The number of sampling steps must be at least 1, not {steps}.")
-    if text:
-        return parse(text, spec.diffusion, own=spec.sampler, time_points=spec.time_points)
+    if isinstance(sampler, Sampler):
+        return checked_kind(sampler, spec.diffusion)
+    if sampler:
+        return parse(sampler, spec.diffusion, own=spec.sampler, time_points=spec.time_points)
     if taus:
         return checked_kind(multistep_of(taus, spec.diffusion), spec.diffusion)
     if steps and spec.diffusion.denoiser:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from cm_ray.core.sampler_texts import text_of
+from cm_ray.core.samplers import Sampler
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.score_kinds import NEEDS, SampleSet, check_kinds, estimate_all
@@ -27,19 +29,19 @@ def score_images(
     kinds: Sequence[str],
     *,
     seed: int,
-    sampler: str,
-    nfe: int,
+    sampler: Sampler | None = None,
 ) -> dict[str, Score]:
     """Return the scores of n images by kind, each with its standard error and its key.
 
-    blocks: yields the images. reference: the images to compare with. seed, sampler, nfe: those of the
-    samples, for the key. Raises UserError on an unknown kind, and when there are too few images for a
-    kind.
+    blocks: yields the images. reference: the images to compare with. seed, sampler: those of the samples,
+    for the key; None for images without a sampler. Raises UserError on an unknown kind, and when there
+    are too few images for a kind.
     """
     check_kinds(kinds, extractor, n, reference.count)
     samples = _sample_set(blocks(), n, extractor, kinds)
     compared = _sample_set(reference.blocks(), reference.count, extractor, kinds)
-    key = score_key(extractor, n=n, seed=seed, reference=reference.fingerprint, sampler=sampler, nfe=nfe)
+    text, nfe = (text_of(sampler), sampler.nfe) if sampler else ("images", 0)
+    key = score_key(extractor, n=n, seed=seed, reference=reference.fingerprint, sampler=text, nfe=nfe)
     estimates = estimate_all(kinds, samples, compared, extractor, seed=seed)
     return {kind: score_from_estimate(kind, estimate, key) for kind, estimate in estimates.items()}
 

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -20,9 +21,23 @@ from cm_ray.errors import UserError
 _CHUNK = 1 << 20
 
 
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
+"""The beginning of s3://bucket/folder; `Path` makes one slash of the two."""
+
+
 def cache_root() -> Path:
-    """Return the folder for downloads and derived data: $CM_RAY_CACHE, else ~/.cache/cm_ray."""
-    return Path(os.environ.get("CM_RAY_CACHE") or Path.home() / ".cache" / "cm_ray")
+    """Return the folder for downloads and derived data: $CM_RAY_CACHE, else ~/.cache/cm_ray.
+
+    Raises UserError when $CM_RAY_CACHE is the address of an object store.
+    """
+    return local_path(os.environ.get("CM_RAY_CACHE") or Path.home() / ".cache" / "cm_ray")
+
+
+def local_path(place: str | Path) -> Path:
+    """Return a place as an absolute path. Raises UserError when it is the address of an object store."""
+    if _ADDRESS.match(str(place)):
+        raise UserError(f"{place} is an address, not a folder: give a folder that all nodes mount.")
+    return Path(place).expanduser().absolute()
 
 
 @contextlib.contextmanager

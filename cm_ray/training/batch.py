@@ -17,6 +17,11 @@ class Batch:
     labels: Tensor
     """Labels, int64 (b,), -1 for images without one; only conditional networks use them."""
 
+    def rows(self, first: int, count: int) -> Batch:
+        """Return `count` rows from `first` on."""
+        span = slice(first, first + count)
+        return Batch(self.images[span], self.labels[span])
+
 
 @dataclass(frozen=True, slots=True)
 class Share:

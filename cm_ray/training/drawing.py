@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cm_ray.core.methods import Draw
+from cm_ray.core.draw import Draw
 from cm_ray.core.noise import Purpose, normal, uniform
 from cm_ray.core.pairs import perturb
 from cm_ray.core.types import Images

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cm_ray.core.draw import Draw
 from cm_ray.core.ema import update_average
 from cm_ray.core.losses import regression_loss
-from cm_ray.core.methods import Draw
 from cm_ray.core.noise import derived_seed
 from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
 from cm_ray.errors import UserError
@@ -23,6 +23,7 @@ from cm_ray.runs.checkpoint import Checkpoint
 from cm_ray.settings.choices import word_of
 from cm_ray.training.arithmetic import autocast, compile_networks, to_device
 from cm_ray.training.batch import Batch, Share, StepStats
+from cm_ray.training.data_parallel import settle_buckets, without_sync
 from cm_ray.training.drawing import draw_step
 from cm_ray.training.loss_watch import REMEDY, LossWatch
 from cm_ray.training.optimizer import (
@@ -72,6 +73,9 @@ class Engine:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.step = 0
         self.losses = LossWatch()
+        if wrap:
+            with self._autocast():
+                settle_buckets(self.replica, spec, self._rows(), self.device)
 
     def train(self, batches: Iterable[Batch]) -> Iterator[StepStats]:
         """Take steps until `config.steps` are done; yield after each of them.
@@ -103,16 +107,15 @@ class Engine:
 
         The share is divided into `accumulate` micro-batches. Raises ValueError on another number of images.
         """
-        config = self.config
-        rows = config.batch_size // self.share.world // config.accumulate
+        config, rows = self.config, self._rows()
         if len(batch.images) != rows * config.accumulate:
             raise ValueError(f"expected {rows * config.accumulate} images, got {len(batch.images)}")
         self.student.train()
         losses = []
         for index in range(config.accumulate):
             last = index == config.accumulate - 1
-            with contextlib.nullcontext() if last else self._no_sync():
-                loss = self._loss(_micro_batch(batch, index, rows), index, rows)
+            with contextlib.nullcontext() if last else without_sync(self.replica):
+                loss = self._loss(batch.rows(index * rows, rows), index, rows)
                 self.scaler.scale(loss / config.accumulate).backward()
             losses.append(loss.detach())
         return torch.stack(losses).mean()
@@ -190,6 +193,9 @@ class Engine:
         restore_optimizer(self.optimizer, list(self.student.parameters()), checkpoint.group("optimizer"))
         self.scaler.load_state_dict(checkpoint.extra["scaler"])
 
+    def _rows(self) -> int:
+        return self.config.batch_size // self.share.world // self.config.accumulate
+
     def _loss(self, batch: Batch, index: int, rows: int) -> Tensor:
         """Return the mean loss of the micro-batch `index` of this worker's share."""
         config = self.config
@@ -239,15 +245,8 @@ class Engine:
         if self.config.compile:
             compile_networks([model.network for model in models if model], self.device)
 
-    def _no_sync(self) -> contextlib.AbstractContextManager[Any]:
-        """Return a context without averaging of gradients over workers, for all but the last micro-batch."""
-        no_sync = getattr(self.replica, "no_sync", contextlib.nullcontext)
-        context: contextlib.AbstractContextManager[Any] = no_sync()
-        return context
-
     def _begin_round(self) -> None:
-        """Start a round after the first one: the student becomes the teacher; averages and optimizer are
-        reset.
+        """Start a further round: the student becomes the teacher; averages and optimizer are reset.
 
         Salimans & Ho 2022, Algorithm 2.
         """
@@ -293,8 +292,3 @@ class Engine:
             groups["teacher"] = self.teacher.network.state_dict()
         groups.update({f"ema{i}": self.averaged_weights(i) for i in range(len(self.averages))})
         return groups
-
-
-def _micro_batch(batch: Batch, index: int, rows: int) -> Batch:
-    span = slice(index * rows, (index + 1) * rows)
-    return Batch(batch.images[span], batch.labels[span])

@@ -21,7 +21,7 @@ from cm_ray.networks.model import Model
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, followed, say
-from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.runs.lineage import write_lineage
 from cm_ray.scoring.conclusion import Conclusion, generate_here, summary
 from cm_ray.scoring.evaluator import extractor_opener
@@ -89,7 +89,7 @@ class Trainer:
             custom = custom_network(network, conditional=recipe.network.conditional)
             recipe = replace(recipe, network=custom)
         check_models_named(recipe)
-        place = Path(out or recipe.run_dir or default_run_dir(recipe.name)).expanduser().absolute()
+        place = run_place(out or recipe.run_dir, recipe.name)
         self.run, self.recipe = RunDirectory(place), replace(recipe, run_dir=str(place))
         self.callbacks, self.quiet = callbacks, quiet
         self.device = torch.device(_chosen(device))

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from cm_ray import recipes
 from cm_ray.core.precondition import VE, VP
-from cm_ray.core.samplers import Heun
+from cm_ray.core.samplers import Heun, OneStep
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.runs.directory import RunDirectory
@@ -194,7 +194,8 @@ def text(settings, folder):
 def piecewise(settings, folder):
     model = denoiser(settings)
     diffusion = dataclasses.replace(model.spec.diffusion, boundary="piecewise")
-    return saved(folder, Model(dataclasses.replace(model.spec, diffusion=diffusion)))
+    spec = dataclasses.replace(model.spec, diffusion=diffusion, sampler=OneStep())
+    return saved(folder, Model(spec))
 
 
 def not_tensors(settings, folder):

@@ -449,7 +449,11 @@ def test_the_jobs_exist_and_know_the_options():
     for _, job, *words in commands():
         assert (REPO / job).is_file(), f"{job} does not exist"
         for option in (word for word in words if word.startswith("--")):
-            path = ALIASES.get(option, option).removeprefix("--").replace("-", "_")
+            path = (
+                {short: path for path, short in ALIASES.items()}.get(option, option)
+                .removeprefix("--")
+                .replace("-", "_")
+            )
             assert path in known, f"{job} has no option {option}"
     assert "--run-dir /runs/" in rayjob_documents()[1]["spec"]["entrypoint"]
 

@@ -1,6 +1,7 @@
 """What is written for other tools computes what the model does, read by these tools."""
 
 import dataclasses
+import importlib.util
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def test_onnx(spec, tmp_path):
 
 
 def test_onnx_needs_its_packages(monkeypatch, tmp_path):
-    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'cm_ray\[onnx\]'"):
         write_onnx(tmp_path / "m.onnx", model(PLAIN))
     assert not any(tmp_path.iterdir())
@@ -72,7 +73,7 @@ def test_onnx_needs_its_packages(monkeypatch, tmp_path):
 
 def test_what_is_too_big_for_onnx_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(exporting, "_MOST_BYTES", 100)
-    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     with pytest.raises(UserError, match="GB of weights are too large for an ONNX file"):
         write_onnx(tmp_path / "m.onnx", model(PLAIN))
 

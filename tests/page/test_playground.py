@@ -193,7 +193,7 @@ def test_without_gradio_the_page_says_how_to_get_it(monkeypatch, run):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    with pytest.raises(UserError, match=r"The page needs Gradio; run pip install 'cm_ray\[app\]'"):
+    with pytest.raises(UserError, match=r"gradio is not installed: run pip install 'cm_ray\[app\]'"):
         serve(PageSettings(model=str(run.root), port=port))
     with pytest.raises(UserError, match="--port must be 1 to 65535, not 0"):
         serve(PageSettings(model=str(run.root), port=0))

@@ -9,6 +9,7 @@ import torch
 from cm_ray.data.shards import Manifest, write_shard
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.scoring.reference import (
+    Shards,
     keep_features,
     keep_statistics,
     kept_features,
@@ -60,7 +61,7 @@ def same(a, b):
 def test_statistics_are_those_of_all_images(tmp_path):
     images, extractor = pictures(3000), Pixels()
     make_shards(tmp_path / "shards", images[:1800], images[1800:])
-    found = reference_statistics(tmp_path / "shards", extractor)
+    found = reference_statistics(Shards.open(tmp_path / "shards"), extractor)
     direct = FeatureStatistics.of(Pixels().features(torch.from_numpy(images)))
     assert found.n == 3000
     np.testing.assert_allclose(found.total, direct.total, rtol=1e-13)
@@ -71,12 +72,12 @@ def test_statistics_are_those_of_all_images(tmp_path):
 
 def test_they_are_computed_once(tmp_path, cache):
     make_shards(tmp_path / "shards", pictures(40))
-    first = reference_statistics(tmp_path / "shards", Pixels())
+    first = reference_statistics(Shards.open(tmp_path / "shards"), Pixels())
     again = Pixels()
-    assert same(reference_statistics(tmp_path / "shards", again), first)
+    assert same(reference_statistics(Shards.open(tmp_path / "shards"), again), first)
     assert again.seen == []
     (tmp_path / "shards").rename(tmp_path / "elsewhere")
-    assert same(reference_statistics(tmp_path / "elsewhere", again), first)
+    assert same(reference_statistics(Shards.open(tmp_path / "elsewhere"), again), first)
     assert again.seen == []
     assert len(list(cache.iterdir())) == 1
 
@@ -90,11 +91,11 @@ def test_another_extractor_has_another_file(entry, tmp_path, cache):
         make_shards(tmp_path / "shards", pictures(40)),
         replace(Pixels(), **{entry: OTHERS[entry]}),
     )
-    reference_statistics(tmp_path / "shards", Pixels())
+    reference_statistics(Shards.open(tmp_path / "shards"), Pixels())
     keep_features(manifest, Pixels(), torch.ones(40, 6))
     assert kept_statistics(manifest, other) is None
     assert kept_features(manifest, other) is None
-    reference_statistics(tmp_path / "shards", other)
+    reference_statistics(Shards.open(tmp_path / "shards"), other)
     assert len(list(cache.iterdir())) == 3
 
 
@@ -114,7 +115,7 @@ def test_other_images_have_other_files(tmp_path):
 def test_features_follow_the_order_and_statistics_do_not(tmp_path):
     images = pictures(40)
     one = make_shards(tmp_path / "one", images[:20], images[20:])
-    statistics = reference_statistics(tmp_path / "one", Pixels())
+    statistics = reference_statistics(Shards.open(tmp_path / "one"), Pixels())
     features = Pixels().features(torch.from_numpy(images))
     keep_features(one, Pixels(), features)
     found = kept_features(one, Pixels())
@@ -134,30 +135,30 @@ def test_features_follow_the_order_and_statistics_do_not(tmp_path):
 @pytest.mark.parametrize("cut", [0, 5, -1])
 def test_a_file_that_is_cut_off_is_made_again(cut, tmp_path, cache):
     manifest = make_shards(tmp_path / "shards", pictures(40))
-    first = reference_statistics(tmp_path / "shards", Pixels())
+    first = reference_statistics(Shards.open(tmp_path / "shards"), Pixels())
     (file,) = cache.iterdir()
     file.write_bytes(file.read_bytes()[:cut])
     assert kept_statistics(manifest, Pixels()) is None
     assert not file.exists()
     again = Pixels()
-    assert same(reference_statistics(tmp_path / "shards", again), first)
+    assert same(reference_statistics(Shards.open(tmp_path / "shards"), again), first)
     assert again.seen == [40]
 
 
 def test_a_file_of_something_else_is_made_again(tmp_path, cache):
     manifest = make_shards(tmp_path / "shards", pictures(40))
-    first = reference_statistics(tmp_path / "shards", Pixels())
+    first = reference_statistics(Shards.open(tmp_path / "shards"), Pixels())
     (statistics,) = cache.iterdir()
     keep_features(manifest, Pixels(), torch.ones(40, 6))
     (features,) = set(cache.iterdir()) - {statistics}
     features.replace(statistics)
     assert kept_statistics(manifest, Pixels()) is None
-    assert same(reference_statistics(tmp_path / "shards", Pixels()), first)
+    assert same(reference_statistics(Shards.open(tmp_path / "shards"), Pixels()), first)
 
 
 def test_names_of_files_are_plain_whatever_the_source_is_called(tmp_path, cache):
     make_shards(tmp_path / "shards", pictures(4), source="../my data: 5/8")
-    reference_statistics(tmp_path / "shards", replace(Pixels(), name="own.module:factory"))
+    reference_statistics(Shards.open(tmp_path / "shards"), replace(Pixels(), name="own.module:factory"))
     (file,) = cache.iterdir()
     assert file.parent == cache
     assert file.name.startswith("..-my-data--5-8-own.module-factory-statistics-")

@@ -54,7 +54,8 @@ def test_an_instance_and_its_class_have_the_same_word():
     for kind, words in WORDS.items():
         for word in words:
             each = classes_of(kind)[word]
-            assert word_of(each()) == word_of(each) == word
+            given = {"path": "package.module:Class"} if word == "custom" else {}
+            assert word_of(each(**given)) == word_of(each) == word
 
 
 def test_a_word_is_given_once():

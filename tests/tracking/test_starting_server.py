@@ -95,7 +95,7 @@ def assert_told(server):
 def test_one_that_refuses_connections_at_first(tmp_path, serve, capsys):
     port, server = free_port(), []
     group = logged_group(tmp_path / "table", port)
-    assert capsys.readouterr().err.count("Could not tell MLflow") == 1
+    assert capsys.readouterr().err.count("Could not reach MLflow") == 1
     timer = threading.Timer(2, lambda: server.append(serve(Server(port))))
     timer.start()
     group.finish("FINISHED")
@@ -103,7 +103,7 @@ def test_one_that_refuses_connections_at_first(tmp_path, serve, capsys):
     assert_told(server[0])
     said = capsys.readouterr().err
     assert said == (
-        f"MLflow at {group.uri} does not answer; waiting up to 120 s for it, to tell it about "
+        f"MLflow at {group.uri} does not answer; waiting up to 120 s for it, to send "
         f"{tmp_path}/table. Ctrl-C ends the waiting.\n"
     )
 

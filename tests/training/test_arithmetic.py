@@ -79,11 +79,11 @@ def test_only_the_networks_arithmetic_is_short(precision):
 def test_what_is_sent_arrives():
     """On a GPU, what is there already is left there: its memory cannot be pinned."""
     batch = torch.arange(4)
-    assert arithmetic.sent(batch, torch.device("cpu")) is batch
+    assert arithmetic.to_device(batch, torch.device("cpu")) is batch
     for device in ["cuda"] * torch.cuda.is_available():
-        there = arithmetic.sent(batch, torch.device(device))
+        there = arithmetic.to_device(batch, torch.device(device))
         assert there.is_cuda
-        assert arithmetic.sent(there, there.device) is there
+        assert arithmetic.to_device(there, there.device) is there
 
 
 @pytest.mark.gpu

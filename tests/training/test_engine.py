@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from cm_ray.core.precondition import VE, VP
+from cm_ray.core.samplers import Progressive
 from cm_ray.networks.perceptual import perceptual_distance
 from cm_ray.training.batch import Batch
 from tests.training.engines import LABELS, batches, engine, run, small, teacher, weights
@@ -40,7 +41,7 @@ def test_rounds_of_progressive_distillation():
     for stats in made.train(batches(made)):
         seen.append((stats.gauges["num_scales"], stats.gauges["learning_rate"], made.round_ended()))
         if stats.step == 3:
-            assert made.averaged_spec().sampler == "pd:2"
+            assert made.averaged_spec().sampler == Progressive(steps=2)
             assert not made.in_last_round()
             assert made.teacher is first
             ended = weights(made)
@@ -55,7 +56,7 @@ def test_rounds_of_progressive_distillation():
     assert [scales for scales, _, _ in seen] == [3, 3, 3, 2, 2, 2]
     assert [rate for _, rate, _ in seen] == pytest.approx([1e-3, 2e-3 / 3, 1e-3 / 3] * 2)
     assert [end for _, _, end in seen] == [False, False, True, False, False, True]
-    assert made.averaged_model().spec.sampler == "pd:1"
+    assert made.averaged_model().spec.sampler == Progressive(steps=1)
     assert made.in_last_round()
 
 

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +37,7 @@ from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, est
 from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.recipes.sections import EXPERIMENT, DataSettings
 from cm_ray.runs.console import say, shown
-from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.sampling.kept_samples import keep_samples
 from cm_ray.sampling.pictures import save_grid
 from cm_ray.sampling.requests import Request
@@ -65,8 +64,7 @@ def evaluate(settings: Evaluation) -> tuple[RunDirectory, list[Score]]:
     check_evaluation(settings, is_model=model is not None)
     setup = scoring_setup(settings, run_of(model.folder) if model else None)
     check_kinds(settings.scores, setup.extractor, settings.samples or None)
-    named = Path(settings.run_dir).absolute() if settings.run_dir else None
-    run = RunDirectory(named or default_run_dir(f"evaluate-{name_of(settings.source)}"))
+    run = RunDirectory(run_place(settings.run_dir, f"evaluate-{name_of(settings.source)}"))
     scores: list[Score] = []
     with run.locked():
         run.check_owner(run.source_file)

@@ -29,7 +29,7 @@ from cm_ray.recipes.recipe import check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report
 from cm_ray.runs.console import say
-from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.scoring.evaluator import extractor_opener
 from cm_ray.scoring.reference import Shards, reference_statistics
 from cm_ray.settings.tree import flatten, override
@@ -82,8 +82,7 @@ def sweep(settings: Sweep, changes: Mapping[str, Any], space: Space | None = Non
         space = replace(space, base=override(space.base, changes))
         check_space(space)
     check_models_named(space.base)
-    named = Path(settings.run_dir).absolute() if settings.run_dir else None
-    run = RunDirectory(named or default_run_dir(f"sweep-{Path(settings.space).stem}"))
+    run = RunDirectory(run_place(settings.run_dir, f"sweep-{Path(settings.space).stem}"))
     with run.locked():
         run.check_owner(run.sweep_file)
         driver = _Driver(settings, space, run)

@@ -24,7 +24,7 @@ from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.networks.model import SPEC, WEIGHTS, build_model, save_model, spec_to_dict
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.runs.console import say
-from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.storage.files import folder_written_aside, read_json, write_json
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.locate import locate_model
@@ -43,8 +43,7 @@ def find_time_points(settings: TimePointSearch) -> RunDirectory:
     folder = locate_model(settings.model, registry)
     run_config = run_of(folder)
     setup = scoring_setup(settings, run_config)
-    named = Path(settings.run_dir).absolute() if settings.run_dir else None
-    run = RunDirectory(named or default_run_dir(f"time_points-{name_of(settings.model)}"))
+    run = RunDirectory(run_place(settings.run_dir, f"time_points-{name_of(settings.model)}"))
     plan = SearchPlan.of(settings, folder, run_config, setup)
     with run.locked():
         identity = _identity(plan, folder, setup)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from cm_ray.cluster.pool.pool import SamplerPool
@@ -16,7 +15,7 @@ from cm_ray.metrics.score import Score
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, followed, say
-from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.runs.lineage import write_lineage
 from cm_ray.sampling.requests import Request
 from cm_ray.scoring.conclusion import Conclusion, Generated, summary
@@ -39,7 +38,7 @@ def train(config: Recipe, watch: Watch | None = None) -> None:
     on a training that cannot continue.
     """
     check_models_named(config)
-    run = RunDirectory(Path(config.run_dir).absolute() if config.run_dir else default_run_dir(config.name))
+    run = RunDirectory(run_place(config.run_dir, config.name))
     with run.locked():
         run.check_same(config)
         tracker = open_tracker(config, run)  # before Ray starts, so that its errors appear at once

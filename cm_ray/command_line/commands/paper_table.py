@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cm_ray.cluster.paper_table import Table, make_table
 from cm_ray.command_line.options import parse_changes
 from cm_ray.command_line.settings.paper_table import PaperTable
-from cm_ray.runs.directory import default_run_dir
+from cm_ray.runs.directory import run_place
 
 
 def run(args: PaperTable) -> None:
     """Make the table, and print it and its files."""
     table = Table(
-        folder=Path(args.run_dir).absolute() if args.run_dir else default_run_dir("paper_table"),
+        folder=run_place(args.run_dir, "paper_table"),
         data=args.data,
         changes=parse_changes(args.set),
         methods=args.methods,

@@ -1,0 +1,21 @@
+"""The random draw of a training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cm_ray.core.times import NoiseLevels
+from cm_ray.core.types import Images, Times
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random draw of a training step; x_t = x + t · noise."""
+
+    x: Images
+    noise: Images
+    x_t: Images
+    t: Times
+    s: Times
+    levels: NoiseLevels = field(default_factory=NoiseLevels)
+    """The noise levels that t and s are drawn from."""
