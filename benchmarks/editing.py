@@ -1,4 +1,4 @@
-"""How good zero-shot edits of digits are, against doing without a model.
+"""Benchmark of the quality of zero-shot edits of digits, compared with methods without a model.
 
     python benchmarks/editing.py --model runs/demo
 
@@ -36,7 +36,7 @@ COLUMNS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What to edit with."""
+    """Settings of the benchmark."""
 
     model: str
     """A consistency model of digits: its run directory."""

@@ -1,4 +1,4 @@
-"""Which machine a figure was measured on, and where the rows go."""
+"""Description of the machine that runs a benchmark, and the file of the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Ray costs: the same engine through Ray Train and Ray Data, and in a plain loop on a tensor.
+"""Benchmark of the overhead of Ray: the engine with Ray Train and Ray Data, and in a loop on a tensor.
 
     python benchmarks/overhead.py --data cifar10
 
@@ -45,7 +45,7 @@ from cm_ray.training.specification import model_spec
 
 @dataclass(frozen=True, kw_only=True)
 class Overhead:
-    """What to measure."""
+    """Settings of the benchmark."""
 
     data: str = "cifar10"
     """CIFAR-10: its name, a folder of its Parquet files (PNGs), or shards."""

@@ -165,7 +165,7 @@ def consistency(network: nn.Module, x: Tensor, t: Tensor, sigma: float = 0.5, t_
 
 @dataclass(frozen=True)
 class Draw:
-    """What is random in a step: standard normal images, and the times t > s of every sample."""
+    """The random numbers of a step: standard normal images, and the times t > s of every sample."""
 
     noise: Tensor
     t: Tensor

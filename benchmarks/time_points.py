@@ -1,4 +1,4 @@
-"""What a search for a time point costs, and how good its answer is, on simulated curves and on a real model.
+"""Benchmark of searches for a time point on simulated curves and on a real model: samples, and regret.
 
     python benchmarks/time_points.py --model runs/demo
 
@@ -45,26 +45,26 @@ from cm_ray.time_points.sample_budget import Array, SampleBudget, SampleRange
 from cm_ray.tracking.locate import locate_model
 
 SAMPLES = 20_000
-"""Of a candidate and a seed: as many as a search and its confirmation take at most."""
+"""Samples of a candidate for each seed: the most that a search and its confirmation need."""
 BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark(Synthetic):
-    """What to search."""
+    """Settings of the benchmark."""
 
     model: str = ""
     """A consistency model's run directory; empty: simulated curves only."""
     simulated: bool = True
-    """Whether simulated curves are searched, too."""
+    """Also search simulated curves."""
     grids: tuple[int, ...] = (18, 40)
     """Boundaries of the real model's grids."""
     seeds: int = 2
     """Seeds for each grid, two at least."""
     live: bool = True
-    """Whether searches that sample for themselves are timed."""
+    """Also time searches that sample from the model."""
     folder: str = ""
-    """Where the real samples are kept; empty: a temporary folder."""
+    """Folder of the real samples; empty for a temporary folder."""
 
 
 class Real:
@@ -82,7 +82,7 @@ class Real:
         self.model = pool.put(self.place)
 
     def cache(self, folder: Path) -> ResultCache:
-        """Return the model with its history in a folder."""
+        """Return the cache of the model's results in a folder."""
         return ResultCache(self.pool, self.model, self.setup.extractor, OUTPUTS, folder)
 
     def request(self, size: int, index: int, first: int, count: int, seed: int) -> requests.Request:

@@ -1,4 +1,4 @@
-"""What a search for a time point costs, and how good its answer is: simulated curves of the published shapes.
+"""Benchmark of searches for a time point on simulated curves of the published shapes: samples, and regret.
 
     python benchmarks/time_points_synthetic.py --curves 240
 
@@ -33,7 +33,7 @@ OPENAI = "ternary, fixed"
 
 @dataclass(frozen=True, kw_only=True)
 class Synthetic:
-    """What to simulate."""
+    """Settings of the benchmark."""
 
     curves: int = 240
     """Curves of each grid."""
@@ -42,7 +42,7 @@ class Synthetic:
     budget: int = 10_000
     """Samples of an evaluation of fixed size, and most samples of a candidate otherwise."""
     seed: int = 0
-    """Of the curves and their noise."""
+    """Seed of the curves and their noise."""
 
 
 class Trial(NamedTuple):

@@ -1,4 +1,4 @@
-"""How long a training step takes, against a plain program, the machine's peak, and its memory.
+"""Benchmark of the time and the memory of a training step, compared with a plain program and the peak speed.
 
     python benchmarks/train_step.py                       # the comparison, float32 and bfloat16
     python benchmarks/train_step.py --compiled            # torch.compile too: many minutes of compiling
@@ -52,14 +52,14 @@ PEAK_SIZE = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class TrainStep:
-    """What to time."""
+    """Settings of the benchmark."""
 
     networks: tuple[Network, ...] = ("small",)
     """small: ADM at 32x32, 7.66 M parameters; the others as in the recipes."""
     methods: tuple[Literal["ct", "cd"], ...] = ("ct", "cd")
     """Consistency training, distillation."""
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
-    """Of the networks' arithmetic."""
+    """Precisions of the networks' computations."""
     compiled: bool = False
     """Time every case with torch.compile, too."""
     batch_size: int = 16
@@ -69,12 +69,12 @@ class TrainStep:
     threads: int = 0
     """PyTorch's threads; 0: as many as there are cores. On a shared machine, one, and `processor_seconds`."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where."""
+    """Device of the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What one step is of."""
+    """A case of the benchmark: the model and the settings of one step."""
 
     network: Network
     method: Literal["ct", "cd"]

@@ -1,4 +1,4 @@
-"""The mathematics of consistency models: pure PyTorch, no files, no devices, no state, no Ray.
+"""The mathematics of consistency models in PyTorch, without files, devices, state and Ray.
 
 Notation, the same in every file of the project:
 

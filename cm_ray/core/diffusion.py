@@ -1,4 +1,4 @@
-"""The noise levels of a model together with its preconditioning."""
+"""The noise levels and the preconditioning of a model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ BoundaryCondition = Literal["skip", "piecewise", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diffusion(NoiseLevels):
-    """What a model's times mean and how its network is scaled; all but the network that a model is."""
+    """The noise levels, the scalings and the boundary condition of a model: all of it but the network."""
 
     column: Column = field(default_factory=EDM)
     """The scalings of the network's input, output and time."""
     boundary: BoundaryCondition = "skip"
-    """f(x, t_min) = x by skip connections or piecewise, for consistency models; none: a denoiser."""
+    """Boundary condition f(x, t_min) = x of a consistency model, by skip connections or piecewise; "none"
+    for a denoiser."""
 
     @classmethod
     def of(cls, levels: NoiseLevels, column: Column, boundary: BoundaryCondition) -> Diffusion:
@@ -28,7 +29,7 @@ class Diffusion(NoiseLevels):
 
     @property
     def denoiser(self) -> bool:
-        """Whether it is a diffusion model, which has no boundary condition."""
+        """True for a diffusion model, which has no boundary condition."""
         return self.boundary == "none"
 
     @property

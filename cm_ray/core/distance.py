@@ -39,7 +39,7 @@ class L2:
 class Norm:
     """|a - b|, the Euclidean norm over all pixels of a sample: pseudo-Huber with c = 0.
 
-    Geng et al. 2024 (ECT) train CIFAR-10 with it. The gradient where a = b is 0.
+    Geng et al. 2024 (ECT) use it for CIFAR-10. The gradient is 0 where a = b.
     """
 
     def __call__(self, a: Images, b: Images, /) -> Times:
@@ -54,7 +54,7 @@ class PseudoHuber:
     """sqrt(|a - b|^2 + c^2) - c, the norm over all pixels of a sample.  Song & Dhariwal 2023, Eq. 8."""
 
     c: float = 0.0
-    """0 stands for the paper's c = 0.00054 sqrt(D), with D pixels times channels in a sample."""
+    """Constant c; 0 for the paper's c = 0.00054 sqrt(D), with D pixels times channels in a sample."""
 
     def __post_init__(self) -> None:
         """Raise SettingError on a negative c."""

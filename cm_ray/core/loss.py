@@ -1,4 +1,4 @@
-"""The loss of a training step with a network of one's own, in an ordinary PyTorch loop."""
+"""The loss of a training step with a custom network, for an ordinary PyTorch training loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TrainedBy(Protocol):
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether a teacher is evaluated."""
+        """True if the method evaluates a teacher."""
 
     @property
     def times(self) -> TrainedTimes:
@@ -58,12 +58,12 @@ def training_loss(
 ) -> Times:
     """Return the per-sample loss of a training step (b,); its mean is what to minimise.
 
-    f: the student, a map (x_t, t[, labels]) to clean images with a `diffusion`, such as `Consistency`.
-    x: clean images in [-1, 1] (b, c, h, w). step, total_steps: k and K of the method's curricula; K may be
-    left out where nothing depends on it. labels: int64 (b,), for f, target and teacher. target: the target
-    network; by default the student itself. teacher: the diffusion model of a distillation. generator: of the
-    random numbers, by default PyTorch's. Student and target see the same dropout mask.
-    Raises ValueError without a teacher or a total number of steps where the method needs them.
+    f: the student, a map (x_t, t[, labels]) to clean images with a `diffusion`, such as `Consistency`. x:
+    clean images in [-1, 1] (b, c, h, w). step, total_steps: k and K of the method's schedules; K is
+    optional when nothing depends on it. labels: int64 (b,), for f, target and teacher. target: the target
+    network; default: the student itself. teacher: the diffusion model of a distillation. generator:
+    generator of the random numbers; default: PyTorch's. Student and target have the same dropout mask.
+    Raises ValueError without a teacher or a total number of steps when the method needs them.
     """
     if method.needs_teacher and teacher is None:
         raise ValueError(f"{type(method).__name__} needs a teacher: give teacher=")

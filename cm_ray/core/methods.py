@@ -32,26 +32,27 @@ from cm_ray.settings.choices import choice
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
-    """A trained model to begin with, copied into the run directory before the first step."""
+    """A trained model that a run starts from; it is copied into the run directory before the first step."""
 
     model: str = ""
     """A run by its name or directory, a model's folder, models:/NAME@ALIAS, a directory of diffusers, or a
     file of weights (.safetensors, .pt): OpenAI's by their names, or one for the network of this run."""
     column: Literal["own", "edm", "vp", "ve"] = "own"
-    """Scalings of a file of weights for the network of this run; own: as this run's. Others know theirs."""
+    """Scalings of a file of weights for the network of this run; "own" for this run's. Other models contain
+    theirs."""
 
 
 class Method:
-    """A method of training; its subclasses are the settings that it reads."""
+    """Base class of the training methods; the fields of a subclass are its settings."""
 
     needs_teacher: ClassVar[bool] = False
-    """Whether a teacher is evaluated."""
+    """True if the method evaluates a teacher."""
 
     if TYPE_CHECKING:
 
         @property
         def boundary(self) -> BoundaryCondition:
-            """The boundary condition of the trained model; none: it becomes a denoiser."""
+            """Boundary condition of the trained model; "none" for a denoiser."""
 
         @property
         def times(self) -> TrainedTimes:
@@ -67,12 +68,12 @@ class Method:
 
     @property
     def has_target(self) -> bool:
-        """Whether the target network is another than the student."""
+        """True if the target network differs from the student."""
         return False
 
     @property
     def halving(self) -> Halving | None:
-        """The rounds of progressive distillation; none in other methods."""
+        """The rounds of progressive distillation; None for other methods."""
         return None
 
     def target_decay(self, step: int, total_steps: int) -> float:
@@ -80,7 +81,7 @@ class Method:
         return 0.0
 
     def gauges(self, step: int, total_steps: int) -> Mapping[str, float]:
-        """Return the values of the curricula at a step, for the log."""
+        """Return the values of the schedules at a step, for the log."""
         target = {"target_decay": self.target_decay(step, total_steps)} if self.has_target else {}
         return {**self.times.gauges(step, total_steps), **target}
 
@@ -113,12 +114,12 @@ class ConsistencyTraining(Method):
     """f(x, t_min) = x by skip connections (Eq. 5 of the paper) or piecewise (Eq. 4)."""
 
     def __post_init__(self) -> None:
-        """Raise SettingError when the target follows a grid that is not there."""
+        """Raise SettingError when the target decay needs a grid and the times are continuous."""
         _check_target(self.target, self.times)
 
     @property
     def has_target(self) -> bool:
-        """Whether the target network is another than the student."""
+        """True if the target network differs from the student."""
         return self.target != ConstantDecay(mu=0.0)
 
     def target_decay(self, step: int, total_steps: int) -> float:
@@ -126,7 +127,7 @@ class ConsistencyTraining(Method):
         return self.target(step, total_steps, self.times.scales)
 
     def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
-        """Return target(x + s · noise, s): the target's answer on the same noise."""
+        """Return target(x + s · noise, s), with the same noise as x_t."""
         return target(perturb(draw.x, draw.noise, draw.s), draw.s)
 
 
@@ -154,7 +155,7 @@ class ConsistencyDistillation(Method):
 
     @property
     def has_target(self) -> bool:
-        """Whether the target network is another than the student."""
+        """True if the target network differs from the student."""
         return self.target != ConstantDecay(mu=0.0)
 
     def target_decay(self, step: int, total_steps: int) -> float:
@@ -209,7 +210,7 @@ class ProgressiveDistillation(Method):
 
     @property
     def times(self) -> Grid:
-        """Neighbours on the grid of the round, all alike."""
+        """Neighbours on the grid of the round, uniformly distributed."""
         return Grid(scales=self.rounds)
 
     @property
@@ -218,7 +219,7 @@ class ProgressiveDistillation(Method):
         return self.rounds
 
     def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
-        """Return the image whose Euler step from x_t arrives where the teacher's two arrive."""
+        """Return the image whose Euler step from x_t equals two Euler steps of the teacher."""
         middle = middle_time(draw.t, draw.s, draw.levels.rho)
         x_middle = euler_step(teacher, draw.x_t, draw.t, middle)
         x_s = euler_step(teacher, x_middle, middle, draw.s)

@@ -1,4 +1,4 @@
-"""Multistep sampling from a model: by time points of one's own, of the model, or of a Karras grid."""
+"""Multistep samplers with given time points, with those of a model, or with those of a Karras grid."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cm_ray.core.times import NoiseLevels, turned
 from cm_ray.errors import UserError
 
 TimePoints: TypeAlias = tuple[tuple[float, ...], ...]
-"""Descending time points of multistep sampling, for one NFE or more: k - 1 points for k evaluations."""
+"""Descending time points of multistep sampling for some NFE, with k - 1 points for k evaluations."""
 
 
 def multistep_of(taus: tuple[float, ...], levels: NoiseLevels) -> OneStep | Multistep:
-    """Return the sampler with these time points, descending; without any, that of one step.
+    """Return the sampler with these descending time points; the one-step sampler without points.
 
     Raises UserError when they do not descend between t_max and t_min.
     """
@@ -26,13 +26,13 @@ def multistep_of(taus: tuple[float, ...], levels: NoiseLevels) -> OneStep | Mult
 
 
 def multistep_for(nfe: int, levels: NoiseLevels, time_points: TimePoints = ()) -> OneStep | Multistep:
-    """Return the sampler of `nfe` network evaluations: by the model's time points, else a Karras grid's."""
+    """Return the sampler with `nfe` network evaluations, with the model's time points or a Karras grid's."""
     known = {len(taus) + 1: taus for taus in time_points}
     return multistep_of(known.get(nfe) or _karras_taus(nfe, levels), levels)
 
 
 def _karras_taus(nfe: int, levels: NoiseLevels) -> tuple[float, ...]:
-    """Return the inner points of a grid, in as few digits as tell them apart: they stand in texts."""
+    """Return the inner points of a grid, with the fewest digits that distinguish them, for short texts."""
     times = turned(levels.grid(nfe + 1).tolist()[1:-1])
     for digits in (3, 6):
         rounded = [float(f"{tau:.{digits}g}") for tau in times]

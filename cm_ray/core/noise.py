@@ -1,9 +1,9 @@
 """Random numbers as a function of (seed, step, position, purpose): Philox4x32-10 in PyTorch integers.
 
-A stateful generator ties a sample's noise to everything drawn before it. Here the numbers of sample
-`position` of `step` are a pure function, so a resumed run draws what an uninterrupted one would have
-drawn, a sample has the same noise in whatever batch and on whatever worker it is made, and CPU and GPU
-agree (integers to the bit, normals to rounding). Nothing needs to be saved.
+With a stateful generator, the noise of a sample depends on everything drawn before. Here it is a pure
+function of its arguments. So a resumed run draws the same numbers as an uninterrupted one, a sample has
+the same noise in any batch and on any worker, CPU and GPU agree (integers bit for bit, normals to
+rounding), and no state needs to be saved.
 
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (constants, ten rounds).
 """
@@ -25,7 +25,7 @@ _ROUNDS = 10
 
 
 class Purpose(enum.IntEnum):
-    """What numbers are drawn for; each purpose is a stream of its own."""
+    """The purpose of random numbers; each purpose is an independent stream."""
 
     NOISE = 0
     TIMES = 1
@@ -33,14 +33,14 @@ class Purpose(enum.IntEnum):
     SAMPLE = 3
     LABELS = 4
     EDIT = 5
-    """Of edits: a sample that is edited is not made again by the noise that made it."""
+    """Noise of edits, which differs from the noise of samples: an edited sample is not its own result."""
 
 
 def uniform(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Sequence[int] = ()) -> Tensor:
-    """Draw uniform numbers in (0, 1), float32, (b, *shape), one row per position.
+    """Return uniform numbers in (0, 1), float32 (b, *shape), one row per position.
 
-    positions: int64 (b,), places in the global batch or sample indices, below 2^32.
-    step: training step, or index of a sampling step, in [0, 2^32). Lands on the device of `positions`.
+    positions: int64 (b,), positions in the global batch or sample indices, below 2^32. step: training
+    step, or index of a sampling step, in [0, 2^32). The result is on the device of `positions`.
     """
     count = math.prod(shape)
     words = _words(seed, step, positions, purpose, (count + 3) // 4)
@@ -48,7 +48,7 @@ def uniform(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Se
 
 
 def normal(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Sequence[int] = ()) -> Tensor:
-    """Draw standard normal numbers, float32, (b, *shape), one row per position; see `uniform`.
+    """Return standard normal numbers, float32 (b, *shape), one row per position; see `uniform`.
 
     Box-Muller on pairs of 32-bit uniforms: the tails reach 6.6 standard deviations.
     """
@@ -61,7 +61,7 @@ def normal(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Seq
 
 
 def derived_seed(seed: int, *words: int | str) -> int:
-    """Return a 63-bit seed that depends on all of `words`, for generators that must be stateful."""
+    """Return a 63-bit seed that depends on all of `words`, for stateful generators."""
     text = "/".join(str(word) for word in (seed, *words))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -69,7 +69,7 @@ def derived_seed(seed: int, *words: int | str) -> int:
 def philox(counter: Sequence[Tensor], key: Sequence[int]) -> tuple[Tensor, ...]:
     """Apply Philox4x32-10: four counters and two key words, 32 bits each, to four words.
 
-    Words live in the low half of int64: products wrap, and masks bring them back.
+    Words are the low 32 bits of int64: products may overflow, and masks remove the high bits.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key

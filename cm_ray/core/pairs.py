@@ -1,4 +1,4 @@
-"""Pairs (x_t, x_s) on one trajectory: what training and distillation differ in."""
+"""Pairs (x_t, x_s) on one trajectory, for consistency training and for distillation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def perturb(x: Images, noise: Images, t: Times) -> Images:
 def training_pair(x: Images, noise: Images, t: Times, s: Times) -> tuple[Images, Images]:
     """Return (x + t · noise, x + s · noise): the pair of consistency training, with the same noise.
 
-    It is an Euler step from t to s of the PF ODE with x in the place of the teacher's denoiser.
+    It equals an Euler step of the PF ODE from t to s with x as the output of the denoiser.
     Song et al. 2023, Algorithm 3.
     """
     return perturb(x, noise, t), perturb(x, noise, s)

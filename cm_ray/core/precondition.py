@@ -1,7 +1,7 @@
-"""From the raw network F to a denoiser D or a consistency function f: scalings around it.
+"""Preconditioning: the scalings that make a denoiser D or a consistency function f from a raw network F.
 
 D(x_t, t) = c_skip(t) x_t + c_out(t) F(c_in(t) x_t, network_time(t)) for the columns of table 1 of Karras
-et al. 2022 (EDM, VP, VE); a consistency function is a column with a boundary condition, f(x, t_min) = x.
+et al. 2022 (EDM, VP, VE). A consistency function is a column with the boundary condition f(x, t_min) = x.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Network(Protocol):
-    """F_theta: scaled noisy images (b, c, h, w) and network times (b,) to a residual (b, c, h, w)."""
+    """F_theta, which maps scaled images (b, c, h, w) and network times (b,) to a residual (b, c, h, w)."""
 
     def __call__(self, x: Images, time: Tensor, /) -> Images:
         """Return the residual."""
@@ -32,19 +32,19 @@ class Scalings(Protocol):
     """The four scalings of a preconditioning, each (b,) to (b,)."""
 
     def c_skip(self, t: Times, /) -> Times:
-        """Return what x_t is multiplied by on its way past the network."""
+        """Return the factor of x_t in the output."""
         ...
 
     def c_out(self, t: Times, /) -> Times:
-        """Return what the network's output is multiplied by."""
+        """Return the factor of the network's output."""
         ...
 
     def c_in(self, t: Times, /) -> Times:
-        """Return what the network's input is multiplied by."""
+        """Return the factor of the network's input."""
         ...
 
     def network_time(self, t: Times, /) -> Times:
-        """Return the time that the network sees."""
+        """Return the time input of the network."""
         ...
 
 
@@ -53,9 +53,10 @@ class Column(Scalings, Protocol):
 
 
 def precondition(scalings: Scalings, network: Network, x_t: Images, t: Times) -> Images:
-    """Return c_skip x_t + c_out F(c_in x_t, network_time), float32 whatever F's precision (b, c, h, w).
+    """Return c_skip x_t + c_out F(c_in x_t, network_time), of x_t's shape (b, c, h, w).
 
-    Double precision stays double. Raises ValueError when the network changes the shape.
+    The result is float32 for any precision of F; double precision stays double. Raises ValueError when the
+    network changes the shape.
     """
     residual = network(per_sample(scalings.c_in(t), x_t) * x_t, scalings.network_time(t))
     check_same_shape(residual, x_t)
@@ -66,12 +67,12 @@ def precondition(scalings: Scalings, network: Network, x_t: Images, t: Times) ->
 @choice(Column, "edm")
 @dataclass(frozen=True)
 class EDM:
-    """The column "Ours" of table 1: unit variance in and out, least amplification of errors."""
+    """The column "Ours" of table 1: inputs and targets of unit variance, least amplification of errors."""
 
     sigma_data: float = 0.5
     """Standard deviation of the data in [-1, 1]."""
     time_scale: float = 1000.0
-    """The network sees time_scale · ln(t)/4: 1000 as in OpenAI's code, 1 as in EDM and JAX's."""
+    """The network's time is time_scale · ln(t)/4: 1000 in OpenAI's code, 1 in EDM's and the JAX code."""
 
     def __post_init__(self) -> None:
         """Raise SettingError on a sigma_data or a time scale that is not positive."""
@@ -79,7 +80,7 @@ class EDM:
         require(self.time_scale > 0, "time_scale", f"must be positive, not {self.time_scale}")
 
     def c_skip(self, t: Times, /) -> Times:
-        """Return sigma_data^2 / (t^2 + sigma_data^2), in a form that is 1 at t = 0 whatever the rounding."""
+        """Return sigma_data^2 / (t^2 + sigma_data^2), computed so that it is exactly 1 at t = 0."""
         return 1.0 / (1.0 + (t / self.sigma_data) ** 2)
 
     def c_out(self, t: Times, /) -> Times:
@@ -87,7 +88,7 @@ class EDM:
         return self.sigma_data * t / (t**2 + self.sigma_data**2).sqrt()
 
     def c_in(self, t: Times, /) -> Times:
-        """Return 1 / sqrt(t^2 + sigma_data^2): the network sees unit variance."""
+        """Return 1 / sqrt(t^2 + sigma_data^2), which gives inputs of unit variance."""
         return (t**2 + self.sigma_data**2).rsqrt()
 
     def network_time(self, t: Times, /) -> Times:
@@ -98,14 +99,14 @@ class EDM:
 @choice(Column, "vp")
 @dataclass(frozen=True)
 class VP:
-    """The column VP of table 1: the network predicts the noise, its time is that of the VP SDE."""
+    """The column VP of table 1: the network predicts the noise, and its time is that of the VP SDE."""
 
     beta_d: float = 19.9
     """Growth of the SDE's beta."""
     beta_min: float = 0.1
     """The SDE's beta at time 0."""
     steps: int = 1000
-    """Times that the network was made for."""
+    """Number of discrete times of the network."""
 
     def c_skip(self, t: Times, /) -> Times:
         """Return 1."""
@@ -128,7 +129,7 @@ class VP:
 @choice(Column, "ve")
 @dataclass(frozen=True)
 class VE:
-    """The column VE of table 1: unscaled input, the network predicts the noise's opposite."""
+    """The column VE of table 1: the input is not scaled, and the network predicts the negative noise."""
 
     def c_skip(self, t: Times, /) -> Times:
         """Return 1."""
@@ -149,13 +150,13 @@ class VE:
 
 @dataclass(frozen=True)
 class Boundary:
-    """A column with f(x, t_min) = x to the bit.  Song et al. 2023, Eq. 5 and appendix C.
+    """A column with the exact boundary condition f(x, t_min) = x.  Song et al. 2023, Eq. 5 and appendix C.
 
-    c_skip is the column's at t - t_min, c_out the column's at t times (t - t_min)/t, c_in is unchanged. For
-    EDM's column that is sigma_data^2/((t - t_min)^2 + sigma_data^2) and
-    sigma_data (t - t_min)/sqrt(t^2 + sigma_data^2), as in OpenAI's code and published weights; some
-    presentations have (t - t_min)^2 under that root, too. The network is the column's: a teacher's weights
-    are a good start.
+    c_skip is the column's at t - t_min, c_out is the column's at t, times (t - t_min)/t, and c_in is
+    unchanged. For EDM's column these are sigma_data^2/((t - t_min)^2 + sigma_data^2) and sigma_data (t -
+    t_min)/sqrt(t^2 + sigma_data^2), as in OpenAI's code and published weights; some publications have (t
+    - t_min)^2 under the root. The network has the same meaning as in the column, so that the weights of a
+    teacher are a good start.
     """
 
     column: Scalings
@@ -180,9 +181,9 @@ class Boundary:
 
 @dataclass(frozen=True)
 class Piecewise:
-    """The first parameterisation: f(x, t) = x at t_min, F elsewhere.  Song et al. 2023, Eq. 4.
+    """The piecewise boundary condition: f(x, t) = x at t_min, F elsewhere.  Song et al. 2023, Eq. 4.
 
-    The input and the time are scaled as in the column; the output is not.
+    Input and time are scaled as in the column; the output is not scaled.
     """
 
     column: Scalings

@@ -1,4 +1,4 @@
-"""The times that are trained on, on a grid or continuous, as functions of uniform numbers and of the step."""
+"""Distributions of the times of training pairs, as functions of uniform numbers and of the step."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LARGEST_RATIO = 0.999
-"""Of r/t in easy consistency tuning: nearer times round to equal ones, which train nothing."""
+"""The largest r/t of easy consistency tuning: closer times may be rounded to equal ones, without a loss."""
 
 
 class IntervalProposal(Protocol):
-    """The distribution of the trained interval, of those between neighbours on the grid."""
+    """Distribution over the intervals between neighbours on the grid."""
 
     def __call__(self, times: Tensor, uniforms: Tensor, /) -> Tensor:
         """Map a grid (n,) and uniform numbers (b,) to indices i in [0, n - 2] (b,), by inversion."""
@@ -72,11 +72,11 @@ class LognormalIntervals:
 
 
 class TrainedTimes(Protocol):
-    """The distribution of the pairs of times that are trained on at a step."""
+    """Distribution of the pairs of times t > s at a training step."""
 
     @property
     def scales(self) -> Scales | None:
-        """N(k) of the grid; none when the times are continuous."""
+        """N(k) of the grid; None for continuous times."""
         ...
 
     def __call__(
@@ -86,12 +86,12 @@ class TrainedTimes(Protocol):
         ...
 
     def gauges(self, step: int, total_steps: int, /) -> Mapping[str, float]:
-        """Return the values of the curriculum at a step, for the log."""
+        """Return the values of the schedules at a step, for the log."""
         ...
 
 
 class PairTimes(TrainedTimes, Protocol):
-    """The times of consistency training, whose pairs come nearer to each other."""
+    """Distribution of the pairs of times of consistency training, which get closer during training."""
 
 
 @choice(PairTimes, "grid")
@@ -120,7 +120,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Lognormal:
-    """ln t ~ N(mean, std^2), cut to (t_min, t_max), against the clean image: s = 0.
+    """ln t ~ N(mean, std^2), truncated to (t_min, t_max), and s = 0, the clean image.
 
     Karras et al. 2022, table 1 (training of a denoiser).
     """
@@ -136,7 +136,7 @@ class Lognormal:
 
     @property
     def scales(self) -> None:
-        """No grid."""
+        """None: the times are continuous."""
         return None
 
     def __call__(
@@ -147,18 +147,18 @@ class Lognormal:
         return t, torch.zeros_like(t)
 
     def gauges(self, step: int, total_steps: int, /) -> Mapping[str, float]:
-        """Return nothing: all steps are alike."""
+        """Return an empty mapping, because all steps have the same distribution."""
         return {}
 
 
 @choice(PairTimes, "tuned")
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """Continuous t, and s = r(t, k) which comes nearer in stages: r/t = 1 - n(t)/q^a, at least t_min.
+    """Continuous t, and s = r(t, k), which gets closer to t in stages: r/t = 1 - n(t)/q^a, at least t_min.
 
-    a = 1 + floor(k/K · stages), n(t) = 1 + k sigmoid(-b t).  Geng et al. 2024 (ECT), Eq. 15, 18. In the first
-    stages r is t_min for most t: training begins as that of a denoiser. Theirs goes down to 0, where the
-    boundary is; ours is at t_min. As in their code, r/t is at most 0.999.
+    a = 1 + floor(k/K · stages), n(t) = 1 + k sigmoid(-b t).  Geng et al. 2024 (ECT), Eq. 15, 18. In the
+    first stages r is t_min for most t, as in the training of a denoiser. In the paper the smallest r is
+    0, the time of its boundary; here it is t_min. As in the paper's code, r/t is at most 0.999.
     """
 
     mean: float = -1.1
@@ -166,13 +166,13 @@ class Tuned:
     std: float = 2.0
     """Standard deviation of ln t."""
     q: float = 2.0
-    """Base of the shrinking distance between the times."""
+    """Base q of the distance between the times, which shrinks with each stage."""
     k: float = 8.0
-    """Factor of the distance at small t."""
+    """Factor k of the distance at small t."""
     b: float = 1.0
-    """Rate at which that factor falls with t."""
+    """Rate b at which the factor decreases with t."""
     stages: int = 8
-    """Stages of equal length."""
+    """Number of stages of equal length."""
 
     def __post_init__(self) -> None:
         """Raise SettingError on values that are out of range."""
@@ -182,7 +182,7 @@ class Tuned:
 
     @property
     def scales(self) -> None:
-        """No grid."""
+        """None: the times are continuous."""
         return None
 
     def stage(self, step: int, total_steps: int) -> int:
@@ -203,7 +203,7 @@ class Tuned:
 
 
 def _lognormal(mean: float, std: float, uniforms: Tensor, levels: NoiseLevels) -> Times:
-    """Return exp of a normal number, cut to the noise levels, float32 (b,)."""
+    """Return lognormal times, truncated to the noise levels, float32 (b,)."""
     low, high = (_normal_cdf((math.log(t) - mean) / std) for t in (levels.t_min, levels.t_max))
     normals = torch.special.ndtri(low + uniforms.double() * (high - low))
     return (mean + std * normals).exp().clamp(levels.t_min, levels.t_max).float()

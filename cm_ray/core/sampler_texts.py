@@ -1,7 +1,8 @@
 """Samplers as short texts: ``one-step``, ``multistep@2.0,0.8``, ``heun:18``, ``pd:4``.
 
-The texts stand on the command line, in settings, in model.json, in the keys of scores and in the names of
-files. No other module knows them: `parse` makes a `Sampler` of a text, and `text_of` a text of a `Sampler`.
+The texts are used on the command line, in settings, in model.json, in the keys of scores and in names of
+files. `parse` converts a text to a `Sampler`, and `text_of` a `Sampler` to a text; no other module
+handles the texts.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ ONE_STEP, OWN = "one-step", "own"
 _MULTISTEP, _HEUN = word_of(Multistep), word_of(Heun)
 _OPTIONS = tuple(item.name for item in fields(Heun) if item.name != "steps")
 _LONGEST = 100
-"""Characters of a file's name: file systems take 255, and files are written aside under longer names."""
+"""The longest name of a file: file systems allow 255 characters, and temporary files have longer names."""
 
 
 def text_of(sampler: Sampler) -> str:
-    """Return the text of a sampler, of which `parse` makes the same sampler."""
+    """Return the text of a sampler; `parse` converts it to an equal sampler."""
     if isinstance(sampler, Multistep):
         return f"{_MULTISTEP}@" + ",".join(map(repr, sampler.taus))
     word = word_of(sampler)
@@ -33,7 +34,7 @@ def text_of(sampler: Sampler) -> str:
 
 
 def _options_of(sampler: Sampler) -> list[str]:
-    """Return the options of Heun's text: those that are not the defaults."""
+    """Return the options of Heun's text that differ from the defaults."""
     if not isinstance(sampler, Heun):
         return []
     default = Heun(steps=sampler.steps)
@@ -46,7 +47,7 @@ def _digits(value: float) -> str:
 
 
 def file_name(sampler: Sampler) -> str:
-    """Return the text as a part of a file's name; of many time points, the first ones and a digest of all."""
+    """Return the text for names of files; many time points are shortened to the first ones and a digest."""
     name = re.sub(r"[^\w.=-]", "-", text_of(sampler))
     if len(name) <= _LONGEST:
         return name
@@ -58,9 +59,9 @@ def parse(
 ) -> Sampler:
     """Return the sampler that a text means for models with these times.
 
-    own: the sampler that ``own`` stands for. time_points: the model's own, of which ``multistep:k`` takes
-    those for k evaluations; if there are none, it takes a Karras grid's. Raises UserError when the text means
-    nothing, or not for this kind of model.
+    own: the sampler of the text ``own``. time_points: the model's, from which ``multistep:k`` takes those
+    for k evaluations; if there are none, it takes those of a Karras grid. Raises UserError on an invalid
+    text, and on a sampler for another kind of model.
     """
     sampler = own if text == OWN and own is not None else _parsed(text, diffusion, time_points)
     return checked_kind(sampler, diffusion, text)

@@ -1,8 +1,8 @@
 """The samplers' loops from noise to images, ``loop(denoise, noise, times, ...)``: generators of steps.
 
-Times ascend, as everywhere, and a loop goes down from ``times[-1]``. It begins with times[-1] · noise(0)
-and takes further noise, where it needs any, as noise(1), noise(2) ... A step to time 0 ends in the estimate
-itself. The settings of the samplers are in `cm_ray.core.samplers`.
+Times ascend, and a loop goes down from ``times[-1]``. It starts with times[-1] · noise(0); stochastic
+samplers add noise(1), noise(2) ... A step to time 0 returns the denoiser's estimate. The settings of the
+samplers are in `cm_ray.core.samplers`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Step(NamedTuple):
     """The state of a sampler after a step."""
 
     x: Images
-    """The images at noise level `t`; those of the last step are the sample (b, c, h, w)."""
+    """Images at noise level `t` (b, c, h, w); those of the last step are the samples."""
     t: float
-    """The time that the step arrived at."""
+    """Time at the end of the step."""
 
 
 def clipped(denoise: Denoise) -> Denoise:
-    """Return `denoise` with its estimates clamped to [-1, 1]: for sampling only."""
+    """Return `denoise` with its estimates clamped to [-1, 1]; used for sampling, not for training."""
     return lambda x_t, t: denoise(x_t, t).clamp(-1.0, 1.0)
 
 
@@ -36,7 +36,7 @@ def multistep(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterato
     """Multistep consistency sampling.  Song et al. 2023, Algorithm 1.
 
     denoise: a consistency function. times: (t_min, tau_k, ..., tau_1, t_max); (t_min, t_max) is one-step
-    generation. Every step evaluates once. Raises ValueError when the times do not ascend.
+    generation. Each step is one evaluation. Raises ValueError when the times do not ascend.
     """
     t_min, *above = ascending(times)
     taus = turned(above)
@@ -49,7 +49,7 @@ def multistep(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterato
 
 
 def euler(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterator[Step]:
-    """Euler's steps of the PF ODE, one evaluation each: DDIM, and the sampler of progressive distillation."""
+    """Euler's method for the PF ODE, one evaluation per step: DDIM; used by progressive distillation."""
     pairs = _descending_pairs(times)
     x = pairs[0][0] * noise(0)
     for t, s in pairs:
@@ -75,9 +75,9 @@ class Churn:
 def heun(
     denoise: Denoise, noise: Noise, times: Sequence[float], *, churn: Churn | None = None
 ) -> Iterator[Step]:
-    """Heun's steps of the PF ODE, two evaluations each but for a step to 0.  Karras et al. 2022, Algorithm 2.
+    """Heun's method for the PF ODE, two evaluations per step, one for a step to 0.
 
-    churn: none for the deterministic Algorithm 1.
+    Karras et al. 2022, Algorithm 2. churn: None for the deterministic Algorithm 1.
     """
     churn, pairs = churn or Churn(), _descending_pairs(times)
     x = pairs[0][0] * noise(0)
@@ -90,9 +90,9 @@ def heun(
 
 
 def dpm_solver_2(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterator[Step]:
-    """DPM-Solver-2, two evaluations a step but for a step to 0.  Lu et al. 2022, Algorithm 1.
+    """DPM-Solver-2, two evaluations per step, one for a step to 0.  Lu et al. 2022, Algorithm 1.
 
-    With sigma(t) = t and alpha = 1: the slope at the geometric mean of t and s carries the whole step.
+    With sigma(t) = t and alpha = 1, the step uses the slope at the geometric mean of t and s.
     """
     pairs = _descending_pairs(times)
     x = pairs[0][0] * noise(0)
@@ -107,7 +107,7 @@ def dpm_solver_2(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iter
 
 
 def euler_ancestral(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterator[Step]:
-    """Ancestral sampling, one evaluation a step: the reverse Markov chain of the noising.
+    """Ancestral sampling, one evaluation per step: the reverse Markov chain of the diffusion.
 
     An Euler step to sqrt(s^2 - up^2) = s^2/t, then noise up = s sqrt(t^2 - s^2)/t, the standard deviation of
     x_s given x_t and x.  Song et al. 2021, appendix F (VE); Ho et al. 2020.

@@ -1,7 +1,6 @@
-"""Curricula of training: the number of scales N(k), the target's decay mu(k), the learning rate.
+"""Schedules of training: the number of scales N(k), the target's decay mu(k), the learning rate.
 
-Steps k count from 0 and K is the total number of steps. Curricula are functions of both, so that nothing of
-them is state.
+Steps k count from 0, and K is the total number of steps. Schedules are functions of both and have no state.
 """
 
 from __future__ import annotations
@@ -113,9 +112,9 @@ class Doubling:
 class Halving:
     """N(k) of progressive distillation: s1 + 1 boundaries, then s1/2 + 1, down to s0 + 1.
 
-    Salimans & Ho 2022, Algorithm 2. The student of a round takes as many steps as its grid has intervals,
-    its teacher twice as many. The rounds to two steps and to one last twice as long as the others, as in
-    section 4 there.
+    Salimans & Ho 2022, Algorithm 2. The student of a round has as many sampling steps as its grid has
+    intervals, and its teacher twice as many. The rounds for two steps and for one step are twice as long
+    as the others, as in section 4 of the paper.
     """
 
     s0: int = 1
@@ -156,7 +155,7 @@ class Halving:
 
 
 class TargetDecay(Protocol):
-    """mu(k): the share of the old target network that is kept at a step; 0 makes the target the student."""
+    """mu(k), the decay of the target network's moving average; with 0, the target is the student."""
 
     def __call__(self, step: int, total_steps: int, scales: Scales | None, /) -> float:
         """Return mu(step) in [0, 1)."""
@@ -169,7 +168,7 @@ class ConstantDecay:
     """mu(k) = mu, as in consistency distillation."""
 
     mu: float = 0.0
-    """Decay; 0 is the stop-gradient target of iCT: the student itself."""
+    """Decay; 0 is the target of iCT, the student itself without gradient."""
 
     def __post_init__(self) -> None:
         """Raise SettingError on a decay outside of [0, 1)."""
@@ -183,10 +182,10 @@ class ConstantDecay:
 @choice(TargetDecay, "adaptive")
 @dataclass(frozen=True, slots=True)
 class AdaptiveDecay:
-    """mu(k) = exp(s0 ln mu0 / N(k)), which follows N(k) of the grid.  Song et al. 2023, section 5.
+    """mu(k) = exp(s0 ln mu0 / N(k)), a function of the grid's N(k).  Song et al. 2023, section 5.
 
-    With the paper's N, which counts boundaries: mu(0) = mu0 for N(0) = s0. OpenAI's code divides by
-    N - 1 intervals instead, and so begins at mu0^2 (.9025 for .95).
+    N counts boundaries, as in the paper: mu(0) = mu0 for N(0) = s0. OpenAI's code divides by the N - 1
+    intervals instead, so that it starts at mu0^2 (0.9025 for 0.95).
     """
 
     mu0: float = 0.9
@@ -205,10 +204,10 @@ class AdaptiveDecay:
 
 @dataclass(frozen=True)
 class LearningRate:
-    """A constant rate, after a linear warm-up, with or without a linear decay to zero.
+    """A constant rate after a linear warm-up, with or without a linear decay to zero.
 
-    starts: steps at which training begins anew (the rounds of progressive distillation) and the last
-    step; the decay ends with every round, as in Salimans & Ho 2022, and the warm-up begins with it.
+    starts: the first step of each round (of progressive distillation; otherwise 0), and the last step. Each
+    round has its own warm-up and decay, as in Salimans & Ho 2022.
     """
 
     base: float

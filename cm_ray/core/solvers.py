@@ -12,7 +12,7 @@ from cm_ray.core.types import Denoise, Images, Times, check_same_shape, per_samp
 
 
 class Solver(Protocol):
-    """A one-step ODE solver Phi: images at t to images at s, each sample with its own times."""
+    """A one-step ODE solver Phi, which maps images at t to images at s; each sample has its own times."""
 
     def __call__(self, denoise: Denoise, x_t: Images, t: Times, s: Times, /) -> Images:
         """Return x_s (b, c, h, w)."""
@@ -42,9 +42,9 @@ def heun_step(denoise: Denoise, x_t: Images, t: Times, s: Times) -> Images:
 
 
 def data_denoiser(x: Images) -> Denoise:
-    """Return the denoiser of a data set that is one image a sample: D = x, whatever the noise.
+    """Return the denoiser D = x of a data set with a single image, for each sample.
 
-    The teacher-free ODE of consistency training: an Euler step with it from x + t · noise leads to
-    x + s · noise, and so does a Heun step.
+    It gives the ODE of consistency training: an Euler step, or a Heun step, from x + t · noise leads to
+    x + s · noise.
     """
     return lambda x_t, t: x

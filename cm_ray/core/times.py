@@ -1,4 +1,4 @@
-"""Noise levels, and the Karras grid of them."""
+"""Noise levels and their Karras grid."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class NoiseLevels:
 
 
 def turned(times: Iterable[float]) -> tuple[float, ...]:
-    """Return times in the other order: grids and the times of samplers ascend, and time points descend.
+    """Return the times in reverse order: grids and times of samplers ascend, time points descend.
 
     Time points tau_1 > tau_2 > ... are written as in Algorithm 1 of Song et al. 2023.
     """

@@ -1,4 +1,4 @@
-"""Types of the signatures in `core`; PyTorch is imported for type checkers alone, as settings need none."""
+"""Types of the signatures in `core`. PyTorch is imported for type checkers only: settings do not need it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Images: TypeAlias = "Tensor"
-"""Images, float, shape (b, c, h, w), clean ones in [-1, 1]."""
+"""Images, float, shape (b, c, h, w); clean images are in [-1, 1]."""
 
 Times: TypeAlias = "Tensor"
 """One number per sample, float, shape (b,): noise standard deviations, weights or losses."""
@@ -20,11 +20,11 @@ Labels: TypeAlias = "Tensor"
 
 
 Noise: TypeAlias = "Callable[[int], Images]"
-"""noise(i): the i-th draw of standard normal images (b, c, h, w) of a sampler, the same whenever called."""
+"""noise(i) returns the i-th standard normal images (b, c, h, w) of a sampler; equal i give equal noise."""
 
 
 class Distance(Protocol):
-    """d(a, b): how far two batches of images (b, c, h, w) are apart, per sample (b,); 0 iff equal."""
+    """d(a, b), the distance of two batches of images (b, c, h, w) per sample (b,); 0 for equal images."""
 
     def __call__(self, a: Images, b: Images, /) -> Times:
         """Return the distances (b,)."""
@@ -40,11 +40,11 @@ class Denoise(Protocol):
 
 
 def per_sample(values: Times, images: Images) -> Tensor:
-    """Reshape (b,) to (b, 1, 1, 1), so that it multiplies images."""
+    """Reshape (b,) to (b, 1, 1, 1), to multiply images (b, c, h, w)."""
     return values.reshape(-1, *(1,) * (images.ndim - 1))
 
 
 def check_same_shape(a: Tensor, b: Tensor) -> None:
-    """Raise ValueError when two tensors differ in shape: broadcasting would hide a mistake."""
+    """Raise ValueError when two tensors differ in shape, because broadcasting would hide the mistake."""
     if a.shape != b.shape:
         raise ValueError(f"shapes differ: {tuple(a.shape)} and {tuple(b.shape)}")

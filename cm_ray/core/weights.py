@@ -1,4 +1,4 @@
-"""lambda, the weight of a pair of times in the loss."""
+"""Weights lambda of a pair of times in the loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cm_ray.errors import SettingError
 from cm_ray.settings.choices import choice
 
 _LEAST_GAP = 1e-7
-"""The least t - s: continuous times can round to equal ones, whose distance is zero, too."""
+"""The smallest t - s of a weight: rounding can make continuous times equal; their distance is then 0, too."""
 
 
 class Weight(Protocol):
