@@ -1,4 +1,4 @@
-"""A table of the memory that presets need: counted for any device, and measured on this machine if wanted."""
+"""A table of the memory that recipes need: counted for any device, and measured on this machine if wanted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cm_ray.command_line.settings.memory import MemoryQuestion
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.model import ModelSpec
-from cm_ray.recipes import preset
+from cm_ray.recipes import named
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings
 from cm_ray.settings.tree import override
@@ -24,16 +24,16 @@ MARGIN = 0.2
 
 
 def memory_table(asked: MemoryQuestion) -> Iterator[str]:
-    """Yield the lines of a table, a row for each preset with and without recomputed activations.
+    """Yield the lines of a table, a row for each recipe with and without recomputed activations.
 
-    Raises UserError on an unknown preset, or workers that do not share its batch.
+    Raises UserError on an unknown recipe, or workers that do not share its batch.
     """
     counted = ["held", "of one image", "images at a time", "--accumulate"]
     if asked.measure:
         counted = [f"{asked.measure} at a time: counted", "measured", "measured / counted"]
-    yield _line("preset", "recomputing", "parameters", *counted)
+    yield _line("recipe", "recomputing", "parameters", *counted)
     yield _line("---", "---", *["---:"] * (1 + len(counted)))
-    for name in asked.presets:
+    for name in asked.recipes:
         for recompute in (False, True):
             yield _row(name, recompute, asked)
 
@@ -65,8 +65,8 @@ def _measured(config: Recipe, spec: ModelSpec, asked: MemoryQuestion) -> list[st
 
 
 def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> Recipe:
-    """Return the preset's settings on these workers; gradients of earlier parts are there, too."""
-    config = preset(name)
+    """Return the recipe's settings on these workers; gradients of earlier parts are there, too."""
+    config = named(name)
     if config.batch_size % asked.num_workers:
         raise UserError(f"--num-workers {asked.num_workers} do not share the batch of {name} evenly.")
     share = config.batch_size // asked.num_workers
@@ -81,7 +81,7 @@ def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> Recipe:
 
 
 def _images(data: DataSettings) -> tuple[tuple[int, int, int], int]:
-    """Return the shape and the classes of a preset's images."""
+    """Return the shape and the classes of a recipe's images."""
     return _NAMED.get(data.path, ((3, data.size, data.size), 1000))
 
 
