@@ -85,7 +85,7 @@ class Case:
 
 
 def configured(case: Case) -> Recipe:
-    """Return the preset's settings, but for l2 and a target and times that do not move with the step."""
+    """Return the recipe's settings, but for l2 and a target and times that do not move with the step."""
     base = {"digits": "ct_digits", "imagenet64": "ct_imagenet64"}.get(case.network, "ct_cifar10")
     changes: dict[str, Any] = {
         "batch_size": case.batch_size,
@@ -103,7 +103,7 @@ def configured(case: Case) -> Recipe:
     }
     if case.method == "cd":
         changes |= {"method": "cd", "teacher.model": "given"}
-    return override(recipes.preset(base), changes | (SMALL if case.network == "small" else {}))
+    return override(recipes.named(base), changes | (SMALL if case.network == "small" else {}))
 
 
 def engine_of(case: Case) -> Engine:

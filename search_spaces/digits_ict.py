@@ -24,6 +24,6 @@ SPACE = Space(
         "times.proposal.std": Float(1.0, 3.0),
         "optimizer.learning_rate": Float(5e-4, 1e-2, log=True),
     },
-    first={"distance.c": 0.00432},  # 0.00054 sqrt(64), which the preset's 0 stands for
+    first={"distance.c": 0.00432},  # 0.00054 sqrt(64), which the recipe's 0 stands for
     trials=20,
 )

@@ -15,6 +15,6 @@ SPACE = Space(
         "network.dropout": Float(0.0, 0.4),
         "optimizer.learning_rate": Float(3e-5, 1e-3, log=True),
     },
-    first={"distance.c": 0.03},  # 0.00054 sqrt(3072), which the preset's 0 stands for
+    first={"distance.c": 0.03},  # 0.00054 sqrt(3072), which the recipe's 0 stands for
     trials=60,
 )

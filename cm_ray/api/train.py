@@ -12,7 +12,7 @@ from cm_ray.api.run import Run
 from cm_ray.data.load_images import load_images
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.model import from_uint8
-from cm_ray.recipes import PRESETS
+from cm_ray.recipes import RECIPES
 from cm_ray.recipes.own_images import METHODS, recipe_for_images
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.scoring.reference import ScoredAgainst
@@ -74,10 +74,10 @@ def recipe_for(name: str, images: Callable[[], TrainingImages | None]) -> Recipe
     images: opens the images, where a method's word needs them. Raises UserError when there is no such recipe,
     or a method's word comes without images.
     """
-    if name in PRESETS:
-        return PRESETS[name]()
+    if name in RECIPES:
+        return RECIPES[name]()
     if name not in METHODS:
-        raise UserError(f"There is no recipe {name!r}: {closest(name, [*PRESETS, *METHODS])}")
+        raise UserError(f"There is no recipe {name!r}: {closest(name, [*RECIPES, *METHODS])}")
     if (found := images()) is None:
         raise UserError(f"The recipe {name!r} is made for given images: pass data, or name {name}_cifar10.")
     deviation = float(from_uint8(next(iter(found.blocks()))).std())

@@ -1,4 +1,4 @@
-"""A table of the memory that presets need, counted for a device or measured on this machine."""
+"""A table of the memory that recipes need, counted for a device or measured on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cm_ray.command_line.settings.memory import MemoryQuestion
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.model import ModelSpec
-from cm_ray.recipes import preset
+from cm_ray.recipes import named
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings
 from cm_ray.settings.tree import override
@@ -25,16 +25,16 @@ MARGIN = 0.2
 
 
 def memory_table(asked: MemoryQuestion) -> Iterator[str]:
-    """Yield the lines of a table with two rows for each preset: without and with recomputed activations.
+    """Yield the lines of a table with two rows for each recipe: without and with recomputed activations.
 
-    Raises UserError on an unknown preset, and when the workers do not divide its batch size.
+    Raises UserError on an unknown recipe, and when the workers do not divide its batch size.
     """
     counted = ["held", "of one image", "images at a time", "--accumulate"]
     if asked.measure:
         counted = [f"{asked.measure} at a time: counted", "measured", "measured / counted"]
-    yield _line("preset", "recomputing", "parameters", *counted)
+    yield _line("recipe", "recomputing", "parameters", *counted)
     yield _line("---", "---", *["---:"] * (1 + len(counted)))
-    for name in asked.presets:
+    for name in asked.recipes:
         for recompute in (False, True):
             yield _row(name, recompute, asked)
 
@@ -66,8 +66,8 @@ def _measured(config: Recipe, spec: ModelSpec, asked: MemoryQuestion) -> list[st
 
 
 def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> Recipe:
-    """Return the preset's settings for these workers, with accumulation of gradients where possible."""
-    config = preset(name)
+    """Return the recipe's settings for these workers, with accumulation of gradients where possible."""
+    config = named(name)
     if config.batch_size % asked.num_workers:
         raise UserError(
             f"--num-workers {asked.num_workers} does not divide the batch size of {name}, which is "
@@ -85,7 +85,7 @@ def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> Recipe:
 
 
 def _images(data: DataSettings) -> tuple[tuple[int, int, int], int]:
-    """Return the shape (c, h, w) of a preset's images, and the number of their classes."""
+    """Return the shape (c, h, w) of a recipe's images, and the number of their classes."""
     return _NAMED.get(data.path, ((3, data.size, data.size), 1000))
 
 

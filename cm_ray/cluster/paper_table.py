@@ -16,7 +16,7 @@ from cm_ray.command_line.settings.paper_table import DEFAULT, Method
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import SettingError, UserError
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.recipes import preset
+from cm_ray.recipes import named
 from cm_ray.recipes.recipe import TEACHER, Recipe, check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.comparison import Cell, write_comparison
@@ -136,7 +136,7 @@ def _configs(table: Table) -> dict[str, Recipe]:
 
 def _check_changes(table: Table, methods: Sequence[str]) -> None:
     """Raise SettingError on a change of a setting that no recipe has."""
-    recipes = [sketch(preset(f"{method}_{table.data}"), table.changes) for method in methods]
+    recipes = [sketch(named(f"{method}_{table.data}"), table.changes) for method in methods]
     known = {path for recipe in recipes for path in flatten(recipe)}
     for path in table.changes:
         if path not in known:
@@ -145,7 +145,7 @@ def _check_changes(table: Table, methods: Sequence[str]) -> None:
 
 def _config(table: Table, method: str) -> Recipe:
     """Return the recipe of a method with its run directory, its teacher and the changes that it accepts."""
-    recipe = preset(f"{method}_{table.data}")
+    recipe = named(f"{method}_{table.data}")
     known = flatten(sketch(recipe, table.changes))
     changes = {path: value for path, value in table.changes.items() if path in known}
     config = override(recipe, {**changes, "run_dir": str(table.folder / method)})

@@ -34,7 +34,7 @@ class Command:
 
 COMMANDS = {
     "train": Command(
-        "Train a preset, and go on with an interrupted run.",
+        "Train a recipe, and go on with an interrupted run.",
         "cm_ray.command_line.training.parse_training",
         "cm_ray.cluster.training.run.train",
     ),
@@ -89,7 +89,7 @@ def main() -> None:
 def job(*words: str) -> None:
     """Run a subcommand as a script of jobs/ does: `words`, then this process's arguments; exit with its code.
 
-    words: the name of the subcommand, and arguments that come first, such as the name of a preset.
+    words: the name of the subcommand, and arguments that come first, such as the name of a recipe.
     """
     sys.exit(run([*words, *sys.argv[1:]]))
 

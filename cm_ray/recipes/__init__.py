@@ -16,7 +16,7 @@ from cm_ray.recipes.lsun256 import cd_lsun256, ct_lsun256, edm_lsun256
 from cm_ray.recipes.recipe import Recipe
 
 __all__ = [
-    "PRESETS",
+    "RECIPES",
     "cd_cifar10",
     "cd_digits",
     "cd_imagenet64",
@@ -33,12 +33,12 @@ __all__ = [
     "edm_lsun256",
     "ict_cifar10",
     "ict_digits",
+    "named",
     "pd_cifar10",
     "pd_digits",
-    "preset",
 ]
 
-PRESETS: dict[str, Callable[[], Recipe]] = {
+RECIPES: dict[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe
     for recipe in (
         edm_cifar10,
@@ -64,8 +64,8 @@ PRESETS: dict[str, Callable[[], Recipe]] = {
 """Every recipe by name."""
 
 
-def preset(name: str) -> Recipe:
+def named(name: str) -> Recipe:
     """Return the recipe called `name`. Raises UserError on an unknown one, with the nearest known."""
-    if name not in PRESETS:
-        raise UserError(f"There is no preset {name!r}: {closest(name, list(PRESETS))}")
-    return PRESETS[name]()
+    if name not in RECIPES:
+        raise UserError(f"There is no recipe {name!r}: {closest(name, list(RECIPES))}")
+    return RECIPES[name]()

@@ -34,7 +34,7 @@ def forward_flops(config):
     ],
 )
 def test_a_step_costs_its_passes(name, passes):
-    config = recipes.preset(name)
+    config = recipes.named(name)
     teacher = None
     if config.method.needs_teacher:
         denoiser = dataclasses.replace(config.diffusion, boundary="none")

@@ -40,8 +40,8 @@ linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="L
 @linux
 @pytest.mark.parametrize("name", ["ct_cifar10", "ct_imagenet64"])
 def test_the_estimate_is_near_the_peak_of_a_process(name):
-    """Of networks like two presets', but small: beside the margin, buffers that do not grow with them."""
-    config = recipes.preset(name)
+    """Of networks like two recipes', but small: beside the margin, buffers that do not grow with them."""
+    config = recipes.named(name)
     heads = ONE_HEAD if config.network.family == "adm" else {}
     config = override(config, {"accumulate": 2, **SMALL, **heads})
     spec = ModelSpec(network=config.network, diffusion=config.diffusion, shape=SHAPE)
@@ -53,9 +53,9 @@ def test_the_estimate_is_near_the_peak_of_a_process(name):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("name", "precision"), [("ct_cifar10", ""), ("ct_imagenet64", "bfloat16")])
-def test_the_estimate_is_near_the_peak_of_a_preset(name, precision):
+def test_the_estimate_is_near_the_peak_of_a_recipe(name, precision):
     """Wants 13 GiB."""
-    asked = MemoryQuestion(presets=(name,), device="cpu", precision=precision, measure=2)
+    asked = MemoryQuestion(recipes=(name,), device="cpu", precision=precision, measure=2)
     _, _, *rows = memory_table(asked)
     for row in rows:
         assert 0.85 < float(row.split("|")[-2]) < 1 / (1 - MARGIN)

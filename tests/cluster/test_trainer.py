@@ -32,8 +32,8 @@ SMALL = NETWORK | {
 }
 
 
-def trained(folder, preset="ict_digits", **changes):
-    config = override(recipes.preset(preset), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
+def trained(folder, recipe="ict_digits", **changes):
+    config = override(recipes.named(recipe), SMALL | {k.replace("__", "."): v for k, v in changes.items()})
     shards, manifest = prepare_shards(config.data)
     spec = model_spec(config, manifest)
     run = RunDirectory(folder)
@@ -51,13 +51,13 @@ def trained(folder, preset="ict_digits", **changes):
 
 
 @pytest.mark.parametrize(
-    "preset",
+    "recipe",
     ["pd_digits", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ict_digits", "cd_digits"))],
 )
-def test_one_and_two_workers_agree_and_leave_a_whole_run_directory(preset, ray_cluster, tmp_path):
-    distilled = preset != "ict_digits"
+def test_one_and_two_workers_agree_and_leave_a_whole_run_directory(recipe, ray_cluster, tmp_path):
+    distilled = recipe != "ict_digits"
     changes = {"teacher__model": save_teacher(tmp_path / "teacher")} if distilled else {}
-    runs = [trained(tmp_path / str(n), preset, cluster__num_workers=n, **changes) for n in (1, 2)]
+    runs = [trained(tmp_path / str(n), recipe, cluster__num_workers=n, **changes) for n in (1, 2)]
     one, two = (CheckpointStore(run.checkpoints, 2).load(20) for run in runs)
     for name, tensor in one.tensors.items():
         torch.testing.assert_close(two.tensors[name], tensor, rtol=1e-3, atol=2e-5)
@@ -71,7 +71,7 @@ def test_one_and_two_workers_agree_and_leave_a_whole_run_directory(preset, ray_c
     assert rows == [(10, False), (10, True), (20, False), (20, True)]
     names = ["step-00000010.png", "step-00000020.png"]
     assert sorted(path.name for path in runs[0].samples.iterdir()) == names
-    if preset == "pd_digits":
+    if recipe == "pd_digits":
         for run in runs:
             kept = {folder.name: load_model(folder).spec.sampler for folder in run.rounds.iterdir()}
             assert kept == {str(n): Progressive(n) for n in (16, 8, 4, 2, 1)}

@@ -78,7 +78,7 @@ def test_the_models_own():
     with pytest.raises(UserError, match="own is for consistency models, and this is a diffusion model"):
         parse("own", DENOISER, own=OneStep())
     own = {
-        name: text_of(preset().own_sampler()) for name, preset in recipes.PRESETS.items() if "digits" in name
+        name: text_of(recipe().own_sampler()) for name, recipe in recipes.RECIPES.items() if "digits" in name
     }
     assert own == {
         "edm_digits": "heun:18",

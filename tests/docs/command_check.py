@@ -15,7 +15,7 @@ from cm_ray.command_line.options import parse, parse_changes
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.sampler_texts import parse as parse_sampler
 from cm_ray.errors import SettingError, UserError
-from cm_ray.recipes import PRESETS
+from cm_ray.recipes import RECIPES
 from cm_ray.recipes.recipe import check_models_named
 from cm_ray.settings.tree import override
 from cm_ray.sweeps.space_files import load_space
@@ -101,16 +101,16 @@ def answered(action):
 
 
 def check_settings(name, settings):
-    """Check what parsing alone does not: models that a recipe begins with, presets, spaces, samplers."""
+    """Check what parsing alone does not: models that a recipe begins with, recipes, spaces, samplers."""
     if name == "train":
         check_models_named(settings)
     elif name == "memory":
-        assert set(settings.presets) <= set(PRESETS), settings.presets
+        assert set(settings.recipes) <= set(RECIPES), settings.recipes
     elif name == "sweep":
         teacher = {"teacher.model": settings.teacher} if settings.teacher else {}
         check_models_named(load_space(settings.space, parse_changes(settings.set) | teacher).base)
     elif name == "paper-table":
-        override(PRESETS[f"ct_{settings.data}"](), parse_changes(settings.set))
+        override(RECIPES[f"ct_{settings.data}"](), parse_changes(settings.set))
     elif name in ("sample", "score"):
         texts = settings.samplers if name == "score" else [settings.sampler]
         for text in filter(None, texts):

@@ -54,8 +54,8 @@ def job(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("train.py", ["ct_digit"], "There is no preset 'ct_digit': did you mean 'ct_digits'?"),
-        ("train.py", [], "Name a preset first: edm_cifar10, cd_cifar10"),
+        ("train.py", ["ct_digit"], "There is no recipe 'ct_digit': did you mean 'ct_digits'?"),
+        ("train.py", [], "Name a recipe first: edm_cifar10, cd_cifar10"),
         (
             "ct_cifar.py",
             ["--network.chanels", "8"],
@@ -225,8 +225,8 @@ class TestOnACluster:
 
 
 def test_models_to_begin_with_are_asked_for_by_trainings_alone():
-    for name in recipes.PRESETS:
-        config = recipes.preset(name)
+    for name in recipes.RECIPES:
+        config = recipes.named(name)
         if config.teacher is not None or config.init_from.model == "teacher":
             path = "teacher.model" if config.teacher is not None else "init_from.model"
             with pytest.raises(UserError, match=f"^{path} is missing: it takes a run directory"):
@@ -235,10 +235,10 @@ def test_models_to_begin_with_are_asked_for_by_trainings_alone():
         check_models_named(config)
 
 
-@pytest.mark.parametrize("preset", ["cd_digits", "ect_digits"])
-def test_a_missing_model_is_said_before_anything_is_written(preset, tmp_path, monkeypatch):
+@pytest.mark.parametrize("recipe", ["cd_digits", "ect_digits"])
+def test_a_missing_model_is_said_before_anything_is_written(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("cm_ray.cluster.training.run.connected", lambda: pytest.fail("Ray was started"))
-    config = override(recipes.preset(preset), {"run_dir": str(tmp_path / "run")})
+    config = override(recipes.named(recipe), {"run_dir": str(tmp_path / "run")})
     with pytest.raises(UserError, match="is missing: it takes a run directory"):
         train(config)
     assert not list(tmp_path.iterdir())
@@ -361,7 +361,7 @@ def test_progressive_distillation_that_cannot_be(changes, message):
         override(recipes.pd_digits(), {"teacher.model": "runs/edm"} | changes)
 
 
-def test_presets_are_table_3():
+def test_recipes_are_table_3():
     """Against the published table, where it is at hand."""
     import csv
 
@@ -371,22 +371,22 @@ def test_presets_are_table_3():
     table = {row["hyperparameter"]: row for row in csv.DictReader(file.open())}
     for data in ("cifar10", "imagenet64", "lsun256"):
         for method in ("cd", "ct"):
-            preset = recipes.preset(f"{method}_{data}")
+            recipe = recipes.named(f"{method}_{data}")
             published = {name: row[f"{data}_{method}"] for name, row in table.items()}
-            assert word_of(preset.method) == method
-            assert preset.optimizer.learning_rate == float(published["learning_rate"])
-            assert preset.batch_size == int(published["batch_size"])
-            assert word_of(preset.method.distance) == published["distance"]
-            assert preset.ema_decays == (float(published["ema_decay"]),)
-            assert preset.steps == int(published["training_iterations"])
-            assert (preset.precision != "float32") == (published["mixed_precision"] == "yes")
-            assert preset.network.dropout == float(published["dropout"])
-            scales, target = preset.method.times.scales, preset.method.target
+            assert word_of(recipe.method) == method
+            assert recipe.optimizer.learning_rate == float(published["learning_rate"])
+            assert recipe.batch_size == int(published["batch_size"])
+            assert word_of(recipe.method.distance) == published["distance"]
+            assert recipe.ema_decays == (float(published["ema_decay"]),)
+            assert recipe.steps == int(published["training_iterations"])
+            assert (recipe.precision != "float32") == (published["mixed_precision"] == "yes")
+            assert recipe.network.dropout == float(published["dropout"])
+            scales, target = recipe.method.times.scales, recipe.method.target
             if method == "ct":
                 assert target == AdaptiveDecay(mu0=float(published["mu_0"]))
                 assert scales == Adaptive(s0=int(published["s_0"]), s1=int(published["s_1"]))
             else:
                 assert target == ConstantDecay(mu=float(published["mu"]))
-                assert scales(0, preset.steps) == scales(preset.steps, preset.steps) == int(published["n"])
-                assert preset.method.solver == published["ode_solver"]
-                assert preset.init_from.model == "teacher"
+                assert scales(0, recipe.steps) == scales(recipe.steps, recipe.steps) == int(published["n"])
+                assert recipe.method.solver == published["ode_solver"]
+                assert recipe.init_from.model == "teacher"

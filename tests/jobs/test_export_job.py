@@ -16,7 +16,7 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.networks.model import SPEC, ModelSpec, save_model
-from cm_ray.recipes import PRESETS
+from cm_ray.recipes import RECIPES
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import override
 from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
@@ -130,7 +130,7 @@ NETWORK = {
 
 def published(tmp_path, recipe, kind):
     """A file as OpenAI's, or a directory of diffusers, of a small network of a recipe."""
-    config = override(PRESETS[recipe](), NETWORK | {"column.sigma_data": 0.5})
+    config = override(RECIPES[recipe](), NETWORK | {"column.sigma_data": 0.5})
     spec = ModelSpec(
         network=config.network,
         diffusion=config.diffusion,

@@ -46,7 +46,7 @@ def test_what_cannot_fit_is_said(job):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["ct_digit"], "There is no preset 'ct_digit': did you mean 'ct_digits'?"),
+        (["ct_digit"], "There is no recipe 'ct_digit': did you mean 'ct_digits'?"),
         (["ct_digits", "--gib", "0"], "--gib must be positive"),
         (["ct_digits", "--num-workers", "7"], "--num-workers 7 does not divide the batch size of ct_digits"),
     ],

@@ -19,9 +19,9 @@ def parsed(*options, default=None):
     return parse_recipe(default or recipes.ict_digits(), [str(each) for each in options])
 
 
-def test_without_options_a_recipe_is_its_preset():
-    for name in recipes.PRESETS:
-        assert parse_recipe(recipes.preset(name), []) == recipes.preset(name)
+def test_without_options_a_recipe_is_its_recipe():
+    for name in recipes.RECIPES:
+        assert parse_recipe(recipes.named(name), []) == recipes.named(name)
 
 
 def test_options_are_paths():
@@ -175,9 +175,9 @@ def documented(config, prefix=""):
             yield prefix + item.name, [field_documentation(type(config), item.name)]
 
 
-@pytest.mark.parametrize("preset", recipes.PRESETS)
-def test_help_has_every_setting_with_its_documentation(preset, capsys, monkeypatch):
-    default = recipes.preset(preset)
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_help_has_every_setting_with_its_documentation(recipe, capsys, monkeypatch):
+    default = recipes.named(recipe)
     text = shown(default, capsys=capsys, monkeypatch=monkeypatch)
     found = dict(documented(default))
     assert set(found) == set(flatten(default))

@@ -18,16 +18,16 @@ TINY = ADM(
 
 
 @pytest.mark.parametrize(
-    ("preset", "shape", "classes", "tensors", "millions"),
+    ("recipe", "shape", "classes", "tensors", "millions"),
     [
         (recipes.ct_imagenet64(), (3, 64, 64), 1000, 541, 295.90),
         (recipes.ct_lsun256(), (3, 256, 256), 0, 566, 526.30),
     ],
 )
-def test_published_sizes(preset, shape, classes, tensors, millions):
+def test_published_sizes(recipe, shape, classes, tensors, millions):
     """OpenAI's ImageNet-64 and LSUN-256 checkpoints have this many tensors and parameters."""
     with torch.device("meta"):
-        network = UNet(preset.network, shape, classes)
+        network = UNet(recipe.network, shape, classes)
     assert len(network.state_dict()) == tensors
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=5e-3)
 

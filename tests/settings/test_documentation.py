@@ -55,9 +55,9 @@ def undocumented(config, prefix=""):
                 yield f"{prefix}{item.name} {word}"
 
 
-@pytest.mark.parametrize("preset", recipes.PRESETS)
-def test_every_setting_and_every_class_is_documented(preset):
-    assert list(undocumented(recipes.preset(preset))) == []
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_every_setting_and_every_class_is_documented(recipe):
+    assert list(undocumented(recipes.named(recipe))) == []
 
 
 def test_a_setting_without_documentation_is_found():

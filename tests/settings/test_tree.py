@@ -31,18 +31,18 @@ from cm_ray.settings.tree import (
 ICT = recipes.ict_digits()
 
 
-@pytest.mark.parametrize("preset", recipes.PRESETS)
-def test_presets_go_to_json_and_back(preset):
-    recipe = recipes.preset(preset)
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_recipes_go_to_json_and_back(recipe):
+    recipe = recipes.named(recipe)
     values = json.loads(json.dumps(to_dict(recipe)))
     assert from_dict(Recipe, values) == recipe
     assert recipe_from_dict(values) == recipe
 
 
-@pytest.mark.parametrize("preset", recipes.PRESETS)
-def test_presets_are_made_of_their_own_paths(preset):
+@pytest.mark.parametrize("recipe", recipes.RECIPES)
+def test_recipes_are_made_of_their_own_paths(recipe):
     """All settings of one recipe, put into another of any method, make it the same."""
-    recipe = recipes.preset(preset)
+    recipe = recipes.named(recipe)
     for start in (recipe, recipes.edm_digits(), recipes.pd_digits(), ICT):
         assert override(start, flatten(recipe)) == recipe
 
@@ -243,8 +243,8 @@ def test_all_paths_are_those_of_all_choices():
     paths = all_paths(Recipe)
     assert len(paths) == len(set(paths))
     assert {"times.q", "times.scales.n", "rounds.s1", "solver", "column.beta_d", "distance.net"} <= set(paths)
-    for preset in recipes.PRESETS:
-        assert set(flatten(recipes.preset(preset))) <= set(paths)
+    for recipe in recipes.RECIPES:
+        assert set(flatten(recipes.named(recipe))) <= set(paths)
 
 
 @pytest.mark.parametrize(

@@ -272,12 +272,12 @@ def load_teacher(file):
     return "cd_" in file.stem
 
 
-def test_trial_0_of_ict_is_the_preset_with_its_c_written_out():
+def test_trial_0_of_ict_is_the_recipe_with_its_c_written_out():
     both = [("ict", recipes.ict_cifar10(), 3072), ("digits_ict", recipes.ict_digits(), 64)]
-    for name, preset, size in both:
+    for name, recipe, size in both:
         start = load_space(name, {})
         assert start.start()["distance.c"] == pytest.approx(0.00054 * math.sqrt(size), rel=0.01)
-        assert start.base == preset if name == "ict" else start.base.method == preset.method
+        assert start.base == recipe if name == "ict" else start.base.method == recipe.method
 
 
 def test_a_file_of_ones_own(tmp_path):

@@ -9,7 +9,7 @@ import tyro
 
 from cm_ray.errors import UserError
 
-_PRESETS = ("ct_digits", "ct_cifar10", "ct_imagenet64", "cd_imagenet64", "ct_lsun256", "cd_lsun256")
+_RECIPES = ("ct_digits", "ct_cifar10", "ct_imagenet64", "cd_imagenet64", "ct_lsun256", "cd_lsun256")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +22,14 @@ class MemoryQuestion:
     fits. --measure takes steps and compares.
     """
 
-    presets: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PRESETS")] = _PRESETS
-    """Names of presets; none: one of each network."""
+    recipes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPES")] = _RECIPES
+    """Names of recipes; none: one of each network."""
     gib: float = 80.0
     """Memory of a worker's device in GiB, of which a fifth is left to PyTorch, libraries and gaps."""
     num_workers: int = 8
     """Workers; each takes its share of the batch."""
     precision: Literal["float32", "bfloat16", "float16", ""] = ""
-    """Precision of the networks; empty: the preset's."""
+    """Precision of the networks; empty: the recipe's."""
     device: Literal["cuda", "cpu"] = "cuda"
     """Autocast keeps more in float32 on GPUs."""
     measure: int = 0
