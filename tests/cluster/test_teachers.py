@@ -238,5 +238,5 @@ def test_what_cannot_be_a_teacher_is_said(make, sentence, tmp_path):
 def test_a_piecewise_network_is_no_start_for_another(tmp_path):
     folder = piecewise(config(), tmp_path / "there")
     settings = override(recipes.ict_digits(), TINY | {"init_from.model": folder})
-    with pytest.raises(UserError, match=r"has boundary piecewise, and this run skip"):
+    with pytest.raises(UserError, match=r"has boundary piecewise, and this run has skip"):
         prepare(settings, tmp_path / "run")
