@@ -140,7 +140,8 @@ def _check_changes(table: Table, methods: Sequence[str]) -> None:
     known = {path for recipe in recipes for path in flatten(recipe)}
     for path in table.changes:
         if path not in known:
-            raise SettingError(path, why_unknown(recipes[0], path))
+            problems = [why_unknown(recipe, path) for recipe in recipes]
+            raise SettingError(path, next((each for each in problems if "did you" in each), problems[-1]))
 
 
 def _config(table: Table, method: str) -> Recipe:

@@ -35,6 +35,7 @@ from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.scoring.evaluator import Evaluator
+from cm_ray.scoring.reference import Shards
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
 from tests.cluster.tiny import NETWORK, make_tiny_run, save_tiny
@@ -176,7 +177,7 @@ class TestScores:
         config = override(
             run_of(tiny / "model"), {"seed": 1, "evaluation.samples": COUNT, "evaluation.grid": 2}
         )
-        evaluator = Evaluator(config, digits_shards(), torch.device("cpu"))
+        evaluator = Evaluator(config, Shards.open(digits_shards()), torch.device("cpu"))
         (one_step, *_) = evaluator.evaluate(load_model(tiny / "model"), 0, tmp_path)
         ours = by_metric(scored[1])[one_step.metric]
         assert ours.key == one_step.key
@@ -325,7 +326,7 @@ class TestScores:
         said = capsys.readouterr().err
         assert said.count("warning: 60 samples are not more than 64 features") == 1
         assert said.count("warning: 50 images of data are not more than 64 features") == 1
-        assert "features of data, once for this extractor:" in said
+        assert "features of data, computed once for this extractor:" in said
 
         units.clear()
         evaluate(settings(npz, tmp_path / "b", data=str(npz), scores=("IS", "SWD")))
@@ -608,7 +609,9 @@ class TestBadImages:
         folder.mkdir()
         for size in (8, 9):
             Image.new("L", (size, size)).save(folder / f"{size}.png")
-        refused("different sizes: .*8x8.*9x9.*--size|different sizes: .*9x9.*8x8.*--size", folder, tmp_path)
+        refused(
+            "different sizes: .*8x8.*9x9.*set size|different sizes: .*9x9.*8x8.*set size", folder, tmp_path
+        )
 
     def test_too_few(self, tiny, tmp_path):
         one = save_npz(tmp_path / "one.npz", noise(1))
