@@ -133,7 +133,7 @@ def requests_made(monkeypatch):
 
 @pytest.mark.ray
 def test_the_points_are_the_best_of_all_that_was_evaluated(warm, run, requests_made):
-    found = find_time_points(search(run, spend="fixed", method="exhaustive", steps=2, passes=0))
+    found = find_time_points(search(run, spend="fixed", method="exhaustive", nfe=2, passes=0))
     rows = result(found)["evaluated"]
     times = karras_times(10)
     assert [row["points"] for row in rows] == [[i] for i in range(1, 9)]
@@ -190,7 +190,7 @@ def test_adaptive_searches_find_the_minimum_of_the_exhaustive_curve(warm, run, s
     }
     assert len(as_good) < 3, "the curve tells candidates apart"
     for spend in ("smooth", "raced"):
-        settings = search(run, spend, spend=spend, steps=2, passes=0, update=False, batch_size=80)
+        settings = search(run, spend, spend=spend, nfe=2, passes=0, update=False, batch_size=80)
         (placed,) = result(find_time_points(settings))["placed"]
         assert placed["best"] in as_good
         assert placed["spent"] < placed["fixed"]
@@ -289,7 +289,7 @@ def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
     )
     register_model(client, "tiny", run.model, run_id=mlflow_run.info.run_id, score=None, lineage={})
     settings = dataclasses.replace(
-        search(run, data="digits", extractor="digits", tracking_uri=uri, steps=2),
+        search(run, data="digits", extractor="digits", tracking_uri=uri, nfe=2),
         model="models:/tiny@champion",
     )
     found = find_time_points(settings)
@@ -408,7 +408,7 @@ def test_a_finished_search_of_other_images_or_settings_is_not_shown(ray_cluster,
     with pytest.raises(UserError, match=r"images has other images than at the start of the search in"):
         find_time_points(settings)
     with pytest.raises(UserError, match=r"other settings \(grid\); repeat its settings to resume"):
-        find_time_points(dataclasses.replace(settings, grid=12))
+        find_time_points(dataclasses.replace(settings, boundaries=12))
 
 
 @pytest.mark.parametrize("owner", ["config.json", "source.json", "cells", "tracking.json", "result.json"])
