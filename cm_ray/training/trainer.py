@@ -195,12 +195,10 @@ class Trainer:
         return (Batch(images, labels) for images, labels in batches)
 
     def _finished(self) -> bool:
-        """Tell whether the last step was taken, and scored."""
+        """Return True when the last step was taken, and scored."""
         store = CheckpointStore(self.run.checkpoints, self.recipe.checkpoint.keep)
         steps = store.steps()
-        rows = self.run.read_metrics()
-        scored = any(row["step"] == self.recipe.steps and "scores" in row for row in rows)
-        return bool(steps) and steps[-1] >= self.recipe.steps and scored
+        return bool(steps) and steps[-1] >= self.recipe.steps and self.recipe.steps in self.run.scored_steps()
 
     def _conclude(self) -> None:
         step = self.conclusion.export()
