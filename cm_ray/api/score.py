@@ -15,12 +15,12 @@ from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.score import Score
-from cm_ray.recipes.recipe import Recipe
-from cm_ray.recipes.sections import Resizing
+from cm_ray.recipes.sections import DataSettings, EvaluationSettings, Resizing
 from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.sampling.requests import Request, sample_units
 from cm_ray.sampling.samples import Samples
 from cm_ray.scoring.score_here import score_images
+from cm_ray.storage.files import read_json
 
 
 def score(
@@ -42,30 +42,59 @@ def score(
 
     Every score has its standard error and its key: only scores of equal keys compare. scored: a model or a
     run, or images in any form that `load_images` takes. data: the images to compare with, in any form; of a
-    run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall. n:
-    samples; by default as many as there are images to compare with. steps, sampler: as in `sample`.
+    run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall. n: samples
+    of a model; by default as many as there are images to compare with. steps, sampler: as in `sample`.
     extractor: inception-2015 (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, your own as
     package.module:factory, or an object; of a run, by default its recipe's. weights, resizing: of the
-    extractor. Raises UserError when a kind cannot be had of these images, or weights are missing.
+    extractor. size: crop and resize the images to this many pixels; of a run, by default as its recipe does.
+    Raises UserError when a kind cannot be had of these images, the images differ in shape, or weights are
+    missing.
     """
-    recipe = scored.recipe if isinstance(scored, Run) else None
-    reference = _reference(data, recipe, size)
+    run = scored if isinstance(scored, Run) else None
+    if not isinstance(scored, TrainedModel) and (n or steps or sampler != ""):
+        raise UserError("n, steps and sampler are for models, and images are scored: leave them out.")
+    reference = _reference(data, run, size)
     if isinstance(extractor, str):
-        name = extractor or (recipe.evaluation.extractor if recipe else "") or "inception-2015"
-        extractor = open_extractor(name, weights=weights, resizing=resizing)
+        extractor = _extractor(extractor, weights, resizing, run)
     if not isinstance(scored, TrainedModel):
         images = load_images(scored.tensor() if isinstance(scored, Samples) else scored, size=size)
+        _check_shapes(images.shape, reference)
         return score_images(images.blocks, images.count, reference, extractor, kinds, seed=seed)
+    _check_shapes(scored.spec.shape, reference)
     asked = sampler_of(scored.spec, sampler, steps)
     request = Request(count=n or reference.count, seed=seed, sampler=asked, unit=batch_size)
     blocks = partial(sample_units, scored.torch_model, request)
     return score_images(blocks, request.count, reference, extractor, kinds, seed=seed, sampler=asked)
 
 
-def _reference(data: Any, recipe: Recipe | None, size: int) -> ImageSet:
+def _reference(data: Any, run: Run | None, size: int) -> ImageSet:
     """Return the images to compare with: those given, or the training data of a run."""
-    if data is not None:
-        return load_images(data, size=size)
-    if recipe is None or not recipe.data.path:
+    settings = run.recipe.data if run else DataSettings()
+    given = settings.path if data is None else data
+    if data is None and not settings.path:
         raise UserError("Scores compare with images: pass data.")
-    return load_images(recipe.data.path, size=size or recipe.data.size)
+    reference = load_images(given, size=size or settings.size, on_bad_image=settings.on_bad_image)
+    if run and data is None:
+        trained_on = read_json(run.directory.lineage_file)["data.fingerprint"]
+        if not size and reference.fingerprint != trained_on:
+            raise UserError(f"{run.name} was trained on other images than those of {given}: pass data.")
+    return reference
+
+
+def _extractor(name: str, weights: str, resizing: Resizing, run: Run | None) -> Extractor:
+    """Return the extractor of a name; without one, that of the run's recipe with its settings, or FID's."""
+    own = run.recipe.evaluation if run and not name else None
+    if own is None or own.extractor == "none":
+        return open_extractor(name or "inception-2015", weights=weights, resizing=resizing)
+    if resizing == EvaluationSettings().resizing:
+        resizing = own.resizing
+    return open_extractor(own.extractor, weights=weights or own.weights, resizing=resizing)
+
+
+def _check_shapes(shape: tuple[int, int, int], reference: ImageSet) -> None:
+    """Raise UserError when images (c, h, w) are compared with others of another shape."""
+    if shape != reference.shape:
+        raise UserError(
+            f"The scored images are {shape} and those to compare with {reference.shape}, channels first: "
+            "give others, or set size."
+        )

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from cm_ray.api.run import Run
+from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.model import from_uint8
@@ -50,16 +51,21 @@ def train(
     steps: training steps, else the recipe's. changes: settings by dotted path, such as {"distance": "l2"}.
     network, device, callbacks, quiet: see `Trainer`. Raises UserError on bad input, before the first step.
     """
-    images = None
+    more: dict[str, Any] = {name: value for name, value in (("steps", steps), ("data.size", size)) if value}
     if data is not None:
-        images = load_images(data, size=size or (recipe.data.size if isinstance(recipe, Recipe) else 0))
-    chosen = recipe if isinstance(recipe, Recipe) else recipe_for(recipe, lambda: images)
-    more = {"steps": steps} if steps else {}
-    if size:
-        more["data.size"] = size
-    chosen = override(chosen, {**(changes or {}), **more})
+        more["data.path"] = str(data) if isinstance(data, str | Path) else ""
+    wanted = {**(changes or {}), **more}
+
+    def opened() -> ImageSet | None:
+        nonlocal data
+        if data is not None:
+            skip = wanted.get("data.on_bad_image", "raise")
+            data = load_images(data, size=wanted.get("data.size", 0), on_bad_image=skip)
+        return data
+
+    chosen = override(recipe if isinstance(recipe, Recipe) else recipe_for(recipe, opened), wanted)
     trainer = Trainer(
-        chosen, images, out=out, network=network, device=device, callbacks=callbacks, quiet=quiet
+        chosen, data, out=out, network=network, device=device, callbacks=callbacks, quiet=quiet
     ).train()
     if not trainer.run.result_file.is_file():
         raise UserError(

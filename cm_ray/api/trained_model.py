@@ -24,7 +24,8 @@ from cm_ray.sampling.requests import Request, sample_all
 from cm_ray.sampling.samples import Samples
 
 Pictures = Any
-"""Images to edit: a PIL image, the path of a file, uint8 arrays or tensors, `Samples`, or a list of these."""
+"""Images to edit: a PIL image, the path of a file, a uint8 array (h, w, c), (h, w) or (n, h, w, c), a uint8
+tensor (c, h, w) or (n, c, h, w), `Samples`, or a list of single ones."""
 
 
 class TrainedModel:
@@ -133,13 +134,14 @@ class TrainedModel:
     ) -> Samples:
         """Edit images zero-shot.  Song et al. 2023, Algorithm 4.
 
-        images: fitted to the model's shape. mask: of inpaint. steps, taus: network evaluations, or the times
-        of each. factor: of upscale. sigma: of denoise. label: a class by its name or number, else drawn.
-        Returns uint8 (n, h, w, c). Raises UserError when these do not fit the task or the model.
+        images: cropped and resized to the model's shape; those of upscale may be smaller by the factor. mask:
+        of inpaint. steps, taus: network evaluations, or the times of each. factor: of upscale. sigma: of
+        denoise. label: a class by its name or number, else drawn. Returns uint8 (n, h, w, c). Raises
+        UserError when these do not fit the task or the model.
         """
         settings: dict[str, Any] = {"steps": steps, "taus": tuple(taus), "factor": factor, "sigma": sigma}
         edit = plan_edit(task, self.spec.diffusion, self.spec.shape, **settings)
-        pictures, pixels = self._pixels(images)
+        pictures, pixels = self._pixels(images, edit.factor)
         indices = torch.arange(len(pixels), device=self.device)
         labels = self._labels(label, len(pixels))
         result = edited(
@@ -213,16 +215,17 @@ class TrainedModel:
         number = self.label(label)
         return None if number is None else torch.full((n,), number, device=self.device)
 
-    def _pixels(self, images: Pictures) -> tuple[list[Image.Image], Tensor]:
-        """Return images in any form as pictures, and as uint8 (n, c, h, w) of the model's shape."""
-        if isinstance(images, Tensor):
-            images = images.cpu().numpy().transpose(0, 2, 3, 1) if images.ndim == 4 else images.cpu().numpy()
-        if isinstance(images, np.ndarray) and images.ndim == 4:
+    def _pixels(self, images: Pictures, factor: int) -> tuple[list[Image.Image], Tensor]:
+        """Return images in any form as pictures, and as uint8 (n, c, h, w) of the model's shape.
+
+        factor: pixels of images that are smaller by it become patches, which are what an upscaling keeps.
+        """
+        if isinstance(images, Tensor | np.ndarray) and images.ndim == 4:
             images = list(images)
         listed = images if isinstance(images, list | tuple) else [images]
         pictures = [_picture(each, f"image {number}") for number, each in enumerate(listed)]
         pixels = [
-            fitted_pixels(each, f"image {number}", self.spec.shape, resize=True)
+            fitted_pixels(each, f"image {number}", self.spec.shape, resize=True, factor=factor)
             for number, each in enumerate(pictures)
         ]
         return pictures, torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
@@ -230,6 +233,8 @@ class TrainedModel:
     def _mask(self, mask: Any, task: Task, pictures: list[Image.Image]) -> Tensor | None:
         """Return the mask of inpainting (n, 1, h, w); none in other tasks."""
         if task != "inpaint":
+            if mask is not None:
+                raise UserError(f"A mask goes with inpaint, not with {task}: leave it out.")
             return None
         if mask is None:
             raise UserError("inpaint needs a mask (h, w), true where the image is kept.")
@@ -245,7 +250,12 @@ def _picture(image: Any, name: str) -> Image.Image:
         return image
     if isinstance(image, str | Path):
         return open_upload(read_file(Path(image)), str(image))
+    if isinstance(image, Tensor):
+        image = image.cpu().movedim(0, -1) if image.ndim == 3 else image.cpu()
     array = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
-        raise UserError(f"{name} must be uint8 (h, w) or (h, w, c), not {array.dtype} {array.shape}.")
-    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3):
+        raise UserError(
+            f"{name} must be uint8 (h, w) or (h, w, c) with 1 or 3 channels, not {array.dtype} {array.shape}."
+        )
+    return Image.fromarray(array.reshape(array.shape[:2]) if channels == 1 else array)

@@ -69,7 +69,7 @@ def training_loss(
         raise ValueError(f"{type(method).__name__} needs a teacher: give teacher=")
     devices = [x.device] if x.device.type == "cuda" else []
     seed = int(torch.randint(2**62, (), generator=generator, device=_device(generator)))
-    draw = _drawn(method, x, f, step, _total(method, step, total_steps), generator)
+    draw = _drawn(method, x, f, step, _total(method, total_steps), generator)
     with torch.random.fork_rng(devices=devices):
         with torch.no_grad():
             torch.manual_seed(seed)
@@ -81,14 +81,14 @@ def training_loss(
     )
 
 
-def _total(method: TrainedBy, step: int, total_steps: int | None) -> int:
+def _total(method: TrainedBy, total_steps: int | None) -> int:
     """Return K. Where it is not given, raise ValueError unless the curricula are the same for any K."""
     if total_steps is not None:
         return total_steps
-    few, many = 1, 10**9
+    many = 10**9
     if method.gauges(0, many) != method.gauges(many, many):
         raise ValueError(f"{type(method).__name__} changes with the steps: give total_steps=")
-    return few
+    return many
 
 
 def _drawn(method: TrainedBy, x: Images, f: Any, step: int, total: int, generator: Generator | None) -> Draw:

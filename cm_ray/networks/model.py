@@ -131,10 +131,11 @@ def build_model(
     """Return a model in eval mode. Raises UserError, naming the source, when the weights are another's."""
     model = Model(spec)
     load_weights(model.network, weights, source)
-    return model.to(_device(device)).eval()
+    return model.to(open_device(device)).eval()
 
 
-def _device(name: torch.device | str) -> torch.device:
+def open_device(name: torch.device | str) -> torch.device:
+    """Return a device; "auto" is a GPU if there is one. Raises UserError when it does not exist."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

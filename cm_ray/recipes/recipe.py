@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Method, ModelSource
@@ -33,8 +33,6 @@ from cm_ray.recipes.sections import (
 )
 from cm_ray.settings import tree
 from cm_ray.settings.tree import INLINE
-
-T = TypeVar("T")
 
 TEACHER = "teacher"
 """As the model of `init_from`: the method's teacher."""
@@ -202,8 +200,3 @@ def _check_samplers(recipe: Recipe) -> None:
             parse(text, recipe.diffusion, own=own)
         except UserError as error:
             raise SettingError("evaluation.samplers", f"{text}: {error}") from error
-
-
-def recipe_from_dict(values: dict[str, Any]) -> Recipe:
-    """Return the recipe that `to_dict` made. Raises SettingError on anything else."""
-    return tree.from_dict(Recipe, values)

@@ -209,6 +209,10 @@ class RunDirectory:
                 rows.append(json.loads(line))
         return rows
 
+    def scored_steps(self) -> set[int]:
+        """Return the steps after which the model was scored while training."""
+        return {row["step"] for row in self.read_metrics() if "scores" in row}
+
     def forget_metrics_after(self, step: int) -> None:
         """Remove rows of later steps, as if a continued run had never been interrupted."""
         rows = [row for row in self.read_metrics() if row["step"] <= step]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cm_ray.core.sampler_texts import file_name
-from cm_ray.metrics.extractors.extractor import Extractor
+from cm_ray.metrics.extractors.extractor import Extractor, statistics_of_batches
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score
 from cm_ray.metrics.statistics import FeatureStatistics
@@ -51,9 +51,7 @@ class Sampled:
     """The samples of one sampler, and their scores."""
 
     grid: Path
-    score: Score | None = None
-    class_shares: list[float] | None = None
-    noise_distance: float | None = None
+    score: Score | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +76,23 @@ class Conclusion:
     def score(self, model_step: int, generate: Generate) -> None:
         """Sample and score the exported model with every sampler of the recipe; write result.json last."""
         started = time.perf_counter()
-        texts = self.recipe.evaluation.samplers
-        samples = [self._sample(generate, self._request(text)) for text in texts]
+        requests = [self._request(text) for text in self.recipe.evaluation.samplers]
+        self._warn_of_bias(requests[0].count)
+        reference = reference_statistics(self.data, self.extractor) if self.extractor else None
+        shares, samples = None, []
+        for number, request in enumerate(requests):
+            generated = generate(request)
+            samples.append(self._sampled(generated, request, reference))
+            if number == 0:
+                shares = class_shares(self.extractor, generated.images)
         rows = [row for row in self.run.read_metrics() if "seconds" in row]
         result = {
             "name": self.recipe.name,
             "steps": self.recipe.steps,
             "model_step": model_step,
             "scores": [sampled.score.to_row() for sampled in samples if sampled.score],
-            "class_shares": samples[0].class_shares,
-            "clipped_noise": samples[0].noise_distance,
+            "class_shares": shares,
+            "clipped_noise": self._noise_distance(reference, requests[0].count),
             "timings": {
                 "training_s": rows[-1]["seconds"] if rows else None,
                 "images_per_s": rows[-1]["images_per_s"] if rows else None,
@@ -106,34 +111,39 @@ class Conclusion:
             unit=evaluation.batch_size,
         )
 
-    def _sample(self, generate: Generate, request: Request) -> Sampled:
+    def _sampled(
+        self, generated: Generated, request: Request, reference: FeatureStatistics | None
+    ) -> Sampled:
+        """Write the pictures of a request, and score its samples if there is an extractor."""
         columns = self.recipe.evaluation.grid
-        generated = generate(request)
         stem = self.run.samples / f"final-{file_name(request.sampler)}"
         grid, _ = save_samples(generated.images, stem, most=columns**2, columns=columns)
-        if self.extractor is None:
-            return Sampled(grid)
+        if self.extractor is None or reference is None:
+            return Sampled(grid, None)
         assert generated.statistics is not None
-        for count, images in ((request.count, "samples"), (self.data.count, "images of the reference")):
-            if warning := bias_warning(count, self.extractor.dim, images):
-                self.say(f"warning: {warning}")
-        reference = reference_statistics(self.data, self.extractor)
         return Sampled(
             grid,
             score_samples(generated.statistics, reference, self.extractor, request, self.data.fingerprint),
-            class_shares(self.extractor, generated.images),
-            noise_distance(self.extractor, reference, self.data.shape, request.count),
         )
+
+    def _noise_distance(self, reference: FeatureStatistics | None, count: int) -> float | None:
+        if self.extractor is None or reference is None:
+            return None
+        return noise_distance(self.extractor, reference, self.data.shape, count)
+
+    def _warn_of_bias(self, count: int) -> None:
+        if self.extractor is None:
+            return
+        for n, what in ((count, "samples"), (self.data.count, "images of the reference")):
+            if warning := bias_warning(n, self.extractor.dim, what):
+                self.say(f"warning: {warning}")
 
 
 def generate_here(model: Model, extractor: Extractor | None, request: Request) -> Generated:
     """Sample a request in this process."""
-    batches = list(sample_units(model, request))
-    if extractor is None:
-        return Generated(torch.cat(batches), None)
-    zero = FeatureStatistics.zero(extractor.dim)
-    statistics = sum((FeatureStatistics.of(extractor.features(batch)) for batch in batches), start=zero)
-    return Generated(torch.cat(batches), statistics)
+    images = list(sample_units(model, request))
+    statistics = statistics_of_batches(extractor, images) if extractor else None
+    return Generated(torch.cat(images), statistics)
 
 
 def class_shares(extractor: Any, images: Tensor) -> list[float] | None:

@@ -11,7 +11,7 @@ import torch
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.core.sampler_texts import text_of
 from cm_ray.core.samplers import Sampler
-from cm_ray.metrics.extractors.extractor import Extractor, statistics_of
+from cm_ray.metrics.extractors.extractor import Extractor, statistics_of, statistics_of_batches
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.score import Score, frechet_score
@@ -69,9 +69,7 @@ class Evaluator:
             sampler=sampler,
             unit=self.evaluation.batch_size,
         )
-        statistics = FeatureStatistics.zero(extractor.dim)
-        for images in sample_units(model, request):
-            statistics = statistics + FeatureStatistics.of(extractor.features(images))
+        statistics = statistics_of_batches(extractor, sample_units(model, request))
         return score_samples(statistics, self.reference, extractor, request, self.data.fingerprint)
 
 

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from cm_ray.data.shards import Manifest, read_rows, rows_per_group
-from cm_ray.metrics.extractors.extractor import Extractor
+from cm_ray.metrics.extractors.extractor import Extractor, statistics_of_batches
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.storage.files import cache_root, remove, written_aside
 
@@ -99,8 +99,7 @@ def reference_statistics(data: ScoredAgainst, extractor: Extractor) -> FeatureSt
     """Return the statistics of the features of all images, from the cache or computed and then cached."""
     found = kept_statistics(data, extractor)
     if found is None:
-        blocks = (FeatureStatistics.of(extractor.features(block)) for block in data.blocks())
-        found = sum(blocks, start=FeatureStatistics.zero(extractor.dim))
+        found = statistics_of_batches(extractor, data.blocks())
         keep_statistics(data, extractor, found)
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,9 +11,9 @@ from cm_ray.core.sampler_texts import text_of
 from cm_ray.core.samplers import Sampler
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
-from cm_ray.metrics.score_kinds import NEEDS, SampleSet, check_kinds, estimate_all
+from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.scoring.reference import ScoredAgainst
+from cm_ray.scoring.reference import ScoredAgainst, reference_statistics
 
 GROUPS = 20
 """Number of groups of samples, from whose statistics the error of a Fréchet distance is computed."""
@@ -38,17 +38,24 @@ def score_images(
     are too few images for a kind.
     """
     check_kinds(kinds, extractor, n, reference.count)
-    samples = _sample_set(blocks(), n, extractor, kinds)
-    compared = _sample_set(reference.blocks(), reference.count, extractor, kinds)
+    needs: set[Needs] = {NEEDS[kind] for kind in kinds}
+    if needs == {"statistics"}:
+        compared = SampleSet(groups=[reference_statistics(reference, extractor)])
+    else:
+        compared = _sample_set(reference.blocks(), reference.count, extractor, needs)
+    if sampler is None and "statistics" in needs:
+        needs.add("features")  # images may be sorted by class: errors from statistics of groups are wrong
+    samples = _sample_set(blocks(), n, extractor, needs)
     text, nfe = (text_of(sampler), sampler.nfe) if sampler else ("images", 0)
     key = score_key(extractor, n=n, seed=seed, reference=reference.fingerprint, sampler=text, nfe=nfe)
     estimates = estimate_all(kinds, samples, compared, extractor, seed=seed)
     return {kind: score_from_estimate(kind, estimate, key) for kind, estimate in estimates.items()}
 
 
-def _sample_set(images: Iterable[Tensor], n: int, extractor: Extractor, kinds: Sequence[str]) -> SampleSet:
-    """Return the set that the kinds of scores need: statistics of groups, features, or images."""
-    needs = {NEEDS[kind] for kind in kinds}
+def _sample_set(
+    images: Iterable[Tensor], n: int, extractor: Extractor, needs: Collection[Needs]
+) -> SampleSet:
+    """Return what is needed of images: statistics of groups, features, or the images."""
     groups, features, kept = [], [], []
     for block in _cut(images, max(1, n // GROUPS)):
         extracted = extractor.features(block)

@@ -225,7 +225,7 @@ def chosen(item: Field, word: Any, path: str) -> type | Any:
         return word
     if not item.classes:
         raise SettingError(path + item.name, f"is always {item.hint.__name__} here, and not {word!r}")
-    if word not in item.classes:
+    if not isinstance(word, str) or word not in item.classes:
         raise SettingError(path + item.name, f"cannot be {word!r}: {closest(str(word), list(item.classes))}")
     return item.classes[word]
 

@@ -49,8 +49,7 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
 
     def load_context(self, context: Any) -> None:
         """Read the model, onto a GPU if there is one."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load_model(Path(context.artifacts["model"]), device)
+        self.model = load_model(Path(context.artifacts["model"]), "auto")
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -81,8 +81,7 @@ class TrainingLoop:
             store.clean()
             self.run.forget_metrics_after(step)
             store.forget_after(step)
-            scored = {row["step"] for row in self.run.read_metrics() if "scores" in row}
-            if step and self._due(step, self.recipe.evaluation.every) and step not in scored:
+            if step and self._due(step, self.recipe.evaluation.every) and step not in self.run.scored_steps():
                 scores.evaluate(step)  # the run was killed between the checkpoint and its score
         self.communication.barrier()
 

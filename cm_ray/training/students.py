@@ -20,7 +20,7 @@ def build_student(spec: ModelSpec, seed: int, initial: Mapping[str, Tensor] | No
         torch.manual_seed(derived_seed(seed, "weights"))
         student = Model(spec)
     if initial is not None:
-        load_weights(student.network, dict(initial), "init_from")
+        load_weights(student.network, dict(initial), "init_from.model")
     return student
 
 

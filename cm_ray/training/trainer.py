@@ -17,7 +17,7 @@ from cm_ray.errors import UserError
 from cm_ray.metrics.score import Score
 from cm_ray.networks.custom import custom_network
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import Model
+from cm_ray.networks.model import Model, open_device
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, followed, say
@@ -88,11 +88,14 @@ class Trainer:
         if network is not None:
             custom = custom_network(network, conditional=recipe.network.conditional)
             recipe = replace(recipe, network=custom)
+        if data is not None and not isinstance(data, ImageSet):
+            path = str(data) if isinstance(data, str | Path) else ""
+            recipe = replace(recipe, data=replace(recipe.data, path=path))
         check_models_named(recipe)
         place = run_place(out or recipe.run_dir, recipe.name)
         self.run, self.recipe = RunDirectory(place), replace(recipe, run_dir=str(place))
         self.callbacks, self.quiet = callbacks, quiet
-        self.device = torch.device(_chosen(device))
+        self.device = open_device(device)
         self.data = self._load(data)
 
     def __iter__(self) -> Iterator[TrainedStep]:
@@ -182,7 +185,7 @@ class Trainer:
                     step = TrainedStep(loop.engine, stats.step, stats.loss, stats.gauges)
                     answers = [callback(step) for callback in self.callbacks]
                     yield step
-                    if False in answers:
+                    if any(answer is False for answer in answers):
                         return
         finally:
             progress.close()
@@ -196,9 +199,7 @@ class Trainer:
         """Return True if the last step is done and scored."""
         store = CheckpointStore(self.run.checkpoints, self.recipe.checkpoint.keep)
         steps = store.steps()
-        rows = self.run.read_metrics()
-        scored = any(row["step"] == self.recipe.steps and "scores" in row for row in rows)
-        return bool(steps) and steps[-1] >= self.recipe.steps and scored
+        return bool(steps) and steps[-1] >= self.recipe.steps and self.recipe.steps in self.run.scored_steps()
 
     def _conclude(self) -> None:
         step = self.conclusion.export()
@@ -208,9 +209,3 @@ class Trainer:
     def _say(self, text: str) -> None:
         if not self.quiet:
             say(text)
-
-
-def _chosen(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device

@@ -94,7 +94,7 @@ def test_what_is_there_is_left_alone(kind, there, job, run_directory, tmp_path):
     precious.write_text("years of work")
     done = job("export.py", run_directory, "--format", kind, "--out", tmp_path / "precious")
     assert done.code == 2
-    assert f"--out {tmp_path / Path(there).parts[0]} is there already: remove it" in done.err
+    assert f"{tmp_path / Path(there).parts[0]} exists already; remove it" in done.err
     assert precious.read_text() == "years of work"
 
 

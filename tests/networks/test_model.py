@@ -111,7 +111,7 @@ def test_what_is_asked_of_a_model():
         ({"taus": (1.0, 2.0)}, "must descend between 80 and 0.002"),
         ({"steps": 2, "taus": (1.0,)}, "Give one of a sampler, a number of steps and time points"),
         ({"steps": -1}, "sampling steps must be at least 1, not -1"),
-        ({"text": "heun:3"}, "is for diffusion models"),
+        ({"sampler": "heun:3"}, "is for diffusion models"),
     ]:
         with pytest.raises(UserError, match=sentence):
             sampler_of(SPEC, **wrong)

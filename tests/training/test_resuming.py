@@ -50,7 +50,7 @@ def test_training_starts_from_given_weights():
         assert torch.equal(value, given[name])
     for name, value in made.averaged_weights().items():
         assert torch.equal(value, given[name])
-    with pytest.raises(UserError, match="init_from belongs to another network"):
+    with pytest.raises(UserError, match=r"init_from\.model belongs to another network"):
         engine(small("wider"), initial=given)
 
 

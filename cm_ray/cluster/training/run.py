@@ -97,7 +97,7 @@ class Run:
 
     def _train(self, tracker: Tracker) -> None:
         steps = CheckpointStore(self.run.checkpoints, self.config.checkpoint.keep).steps()
-        if steps and steps[-1] >= self.config.steps and self._last_row_is_there():
+        if steps and steps[-1] >= self.config.steps and self.config.steps in self.run.scored_steps():
             return
         if steps:
             say(f"resuming from step {steps[-1]}")
@@ -108,16 +108,13 @@ class Run:
                 fit(self.task)
         finally:
             progress.close()
-        if self.run.stop_file.exists() and not self._last_row_is_there():
+        if self.run.stop_file.exists() and self.config.steps not in self.run.scored_steps():
             raise Stopped
 
     def _request_stop(self, row: dict[str, Any]) -> None:
         """Create the stop file when the callback returns True for a row."""
         if self.watch is not None and self.watch(row):
             self.run.stop_file.touch()
-
-    def _last_row_is_there(self) -> bool:
-        return any(row["step"] == self.config.steps and "scores" in row for row in self.run.read_metrics())
 
     def _conclude(self) -> None:
         """Export the best average of the weights, then sample from it and score it on the cluster."""

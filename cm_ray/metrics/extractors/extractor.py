@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -58,8 +59,13 @@ class Classifier(Protocol):
 
 def statistics_of(extractor: Extractor, images: Tensor, batch_size: int = 1024) -> FeatureStatistics:
     """Return the feature statistics of uint8 images (n, c, h, w), computed in batches of `batch_size`."""
-    batches = (FeatureStatistics.of(extractor.features(batch)) for batch in images.split(batch_size))
-    return sum(batches, start=FeatureStatistics.zero(extractor.dim))
+    return statistics_of_batches(extractor, images.split(batch_size))
+
+
+def statistics_of_batches(extractor: Extractor, batches: Iterable[Tensor]) -> FeatureStatistics:
+    """Return the feature statistics of batches of uint8 images (b, c, h, w), added up in their order."""
+    each = (FeatureStatistics.of(extractor.features(batch)) for batch in batches)
+    return sum(each, start=FeatureStatistics.zero(extractor.dim))
 
 
 def features_of(extractor: Extractor, images: Tensor, batch_size: int = 1024) -> Tensor:
