@@ -1,5 +1,10 @@
 """The exceptions that a user is meant to read."""
 
+from __future__ import annotations
+
+import operator
+from typing import Any
+
 DEBUG_VARIABLE = "CM_RAY_DEBUG"
 """Set to 1 by --debug: tracebacks of user errors, and Ray's logs on the terminal."""
 
@@ -31,6 +36,17 @@ def require(condition: bool, field: str, problem: str) -> None:
     """Raise SettingError unless a condition on a field holds."""
     if not condition:
         raise SettingError(field, problem)
+
+
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """Return an integer, also of NumPy, as int. Raises UserError on other values and on lower ones."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UserError(f"{name} must be an integer, not {value!r}.") from None
+    if least is not None and number < least:
+        raise UserError(f"{name} must be at least {least}, not {number}.")
+    return number
 
 
 _MOST_LISTED = 30

@@ -16,7 +16,7 @@ from cm_ray.core.samplers import Sampler
 from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_upload, read_file
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Task, plan_edit
-from cm_ray.errors import UserError, closest
+from cm_ray.errors import UserError, closest, whole
 from cm_ray.networks.formats.export import export_model
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, save_model, to_uint8
 from cm_ray.sampling.model_sampler import sampler_of
@@ -85,12 +85,12 @@ class TrainedModel:
         UserError when these do not fit the model or each other.
         """
         request = Request(
-            count=n,
-            seed=secrets.randbits(31) if seed is None else seed,
-            sampler=sampler_of(self.spec, sampler, steps, tuple(taus)),
-            first=first,
+            count=whole("n", n, 1),
+            seed=secrets.randbits(31) if seed is None else whole("seed", seed),
+            sampler=sampler_of(self.spec, sampler, whole("steps", steps), _numbers(taus)),
+            first=whole("first", first, 0),
             label=self.label(label),
-            unit=batch_size,
+            unit=whole("batch_size", batch_size, 1),
         )
         images, labels = sample_all(self.torch_model, request)
         return Samples(images, labels, self.class_names)
@@ -139,7 +139,8 @@ class TrainedModel:
         denoise. label: a class by its name or number, else drawn. Returns uint8 (n, h, w, c). Raises
         UserError when these do not fit the task or the model.
         """
-        settings: dict[str, Any] = {"steps": steps, "taus": tuple(taus), "factor": factor, "sigma": sigma}
+        settings: dict[str, Any] = {"steps": whole("steps", steps), "factor": whole("factor", factor)}
+        settings |= {"taus": _numbers(taus), "sigma": sigma}
         edit = plan_edit(task, self.spec.diffusion, self.spec.shape, **settings)
         pictures, pixels = self._pixels(images, edit.factor)
         indices = torch.arange(len(pixels), device=self.device)
@@ -168,10 +169,11 @@ class TrainedModel:
 
         label: of a conditional model, its class on the whole way. Raises UserError when it is missing.
         """
+        n = whole("n", n, 1)
         alpha = torch.linspace(0, 1, n, device=self.device)
         *_, last = interpolation_steps(
             self.torch_model,
-            sampler_of(self.spec, steps=steps),
+            sampler_of(self.spec, steps=whole("steps", steps)),
             alpha,
             indices=torch.full((n,), index, device=self.device),
             seeds=seeds,
@@ -207,9 +209,10 @@ class TrainedModel:
             if label not in names:
                 raise UserError(f"{self.name} has no class {label!r}: {closest(label, list(names))}")
             return names.index(label)
+        label = whole("label", label)
         if not 0 <= label < len(names):
             raise UserError(f"{self.name} has classes 0 to {len(names) - 1}, and no {label}.")
-        return int(label)
+        return label
 
     def _labels(self, label: str | int | None, n: int) -> Tensor | None:
         number = self.label(label)
@@ -223,6 +226,8 @@ class TrainedModel:
         if isinstance(images, Tensor | np.ndarray) and images.ndim == 4:
             images = list(images)
         listed = images if isinstance(images, list | tuple) else [images]
+        if not listed:
+            raise UserError("There are no images to edit: give at least one.")
         pictures = [_picture(each, f"image {number}") for number, each in enumerate(listed)]
         pixels = [
             fitted_pixels(each, f"image {number}", self.spec.shape, resize=True, factor=factor)
@@ -239,10 +244,18 @@ class TrainedModel:
         if mask is None:
             raise UserError("inpaint needs a mask (h, w), true where the image is kept.")
         if not isinstance(mask, Image.Image | str | Path):
-            mask = Image.fromarray((np.asarray(mask) != 0).astype(np.uint8) * 255)
+            array = np.asarray(mask)
+            if array.ndim != 2:
+                raise UserError(f"The mask must be (h, w), one for all images, not {array.shape}.")
+            mask = Image.fromarray((array != 0).astype(np.uint8) * 255)
         picture = _picture(mask, "the mask")
         fitted = [fitted_mask(picture, "The mask", each, self.spec.shape) for each in pictures]
         return torch.from_numpy(np.stack(fitted)[:, None]).to(self.device)
+
+
+def _numbers(taus: Any) -> tuple[Any, ...]:
+    """Return one time point, or any sequence, array or tensor of them, as a tuple."""
+    return tuple(np.atleast_1d(taus).tolist())
 
 
 def _picture(image: Any, name: str) -> Image.Image:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import turned
 from cm_ray.editing.replacement import GRID, STROKE_TIMES
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, closest
 
 Task: TypeAlias = Literal["inpaint", "colorize", "upscale", "stroke", "denoise"]
 """Inpainting, colorization, super-resolution, stroke-guided generation, denoising at a known level."""
@@ -46,6 +46,8 @@ def plan_edit(
     sigma: for denoise, the noise level of the input (standard deviation, for images in [-1, 1]). Raises
     UserError when settings exclude each other, or do not fit the task or the model.
     """
+    if task not in get_args(Task):
+        raise UserError(f"There is no task {task!r}: {closest(str(task), list(get_args(Task)))}")
     _check_belonging(task, steps, taus, factor, sigma)
     if task != "denoise" and diffusion.boundary == "none":
         raise UserError(f"{task} is for consistency models, and this is a diffusion model; it can denoise.")

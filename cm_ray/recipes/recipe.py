@@ -8,6 +8,7 @@ network.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,7 +33,7 @@ from cm_ray.recipes.sections import (
     TrackingSettings,
 )
 from cm_ray.settings import tree
-from cm_ray.settings.tree import INLINE
+from cm_ray.settings.tree import INLINE, flatten
 
 TEACHER = "teacher"
 """As the model of `init_from`: the method's teacher."""
@@ -90,6 +91,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raise SettingError when settings are out of range, or do not go with each other."""
+        for path, value in flatten(self).items():
+            finite = not isinstance(value, float) or math.isfinite(value)
+            require(finite, path, f"must be a finite number, not {value}")
         _check_batch(self)
         _check_run(self)
         _check_method(self)

@@ -32,6 +32,10 @@ class DataSettings:
     on_bad_image: Literal["raise", "skip"] = "raise"
     """The reaction to an image file that cannot be decoded; skipped ones are counted in the manifest."""
 
+    def __post_init__(self) -> None:
+        """Raise SettingError on a negative size."""
+        require(self.size >= 0, "size", f"must not be negative, but is {self.size}")
+
 
 class Optimizer:
     """The optimizer: the kind of setting that its choices share."""
@@ -151,8 +155,11 @@ class ClusterSettings:
     """Number of times that a dead worker is replaced, and training goes on from the last checkpoint."""
 
     def __post_init__(self) -> None:
-        """Raise SettingError without workers."""
+        """Raise SettingError on values that are out of range."""
         require(self.num_workers >= 1, "num_workers", f"must be at least 1, not {self.num_workers}")
+        cpus = self.cpus_per_worker
+        require(cpus >= 0, "cpus_per_worker", f"must not be negative, but is {cpus}")
+        require(self.threads >= 0, "threads", f"must not be negative, but is {self.threads}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,10 @@ def sampler_of(
         raise UserError(f"The number of sampling steps must be at least 1, not {steps}.")
     if isinstance(sampler, Sampler):
         return checked_kind(sampler, spec.diffusion)
+    if not isinstance(sampler, str):
+        raise UserError(f"The sampler must be an object, such as OneStep(), or its text, not {sampler!r}.")
+    if not all(isinstance(tau, int | float) for tau in taus):
+        raise UserError(f"Time points must be numbers, not {list(taus)}.")
     if sampler:
         return parse(sampler, spec.diffusion, own=spec.sampler, time_points=spec.time_points)
     if taus:

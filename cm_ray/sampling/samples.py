@@ -18,7 +18,8 @@ from cm_ray.sampling.pictures import grid_picture, save_arrays
 class Samples(np.ndarray):
     """uint8 images (n, h, w, c), or a part of them; c is 1 or 3.
 
-    Shows itself as a grid in a notebook. labels: class of each image (n,), if the model takes any.
+    Shows itself as a grid in a notebook. labels: class of each image (n,), if the model takes any. They
+    follow a choice of images, a copy and a pickle; what is computed from samples has none.
     """
 
     labels: np.ndarray | None
@@ -34,10 +35,44 @@ class Samples(np.ndarray):
         return array
 
     def __array_finalize__(self, parent: Any) -> None:
-        """Keep the names of the classes; labels belong to the whole."""
-        whole = parent is not None and getattr(parent, "shape", None) == self.shape
-        self.labels = getattr(parent, "labels", None) if whole else None
+        """Keep the names of the classes; labels only where it is known which image each belongs to."""
+        self.labels = None
         self.class_names = getattr(parent, "class_names", ())
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a part of the samples; the labels follow the choice of images."""
+        part = super().__getitem__(index)
+        if isinstance(part, Samples) and self.labels is not None:
+            first = index[0] if isinstance(index, tuple) and index else index
+            of_images = isinstance(first, slice | list) or (isinstance(first, np.ndarray) and first.ndim == 1)
+            if of_images and (not isinstance(index, tuple) or len(index) == 1):
+                part.labels = self.labels[first]
+        return part
+
+    def copy(self, order: Any = "C") -> Samples:
+        """Return a copy with its labels."""
+        new: Samples = super().copy(order)
+        new.labels = None if self.labels is None else self.labels.copy()
+        return new
+
+    def __copy__(self) -> Samples:
+        """Return a copy with its labels."""
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None) -> Samples:
+        """Return a copy with its labels."""
+        return self.copy()
+
+    def __reduce__(self) -> Any:
+        """Pickle the array with its labels and the names of the classes."""
+        parts: Any = super().__reduce__()
+        make, arguments, state = parts
+        return make, arguments, (state, self.labels, self.class_names)
+
+    def __setstate__(self, state: Any) -> None:
+        """Restore the array, its labels and the names of the classes."""
+        array, self.labels, self.class_names = state
+        super().__setstate__(array)
 
     def pil(self) -> list[Image.Image]:
         """Return the images as PIL images."""
@@ -73,6 +108,8 @@ class Samples(np.ndarray):
             array = array[None]
         if array.ndim != 4 or array.shape[-1] not in (1, 3) or array.dtype != np.uint8:
             raise UserError(f"An array of {array.dtype} {self.shape} is no image: take whole samples.")
+        if not array.size:
+            raise UserError(f"There are no pixels in samples of the shape {self.shape}: take one at least.")
         return array
 
     def _repr_png_(self) -> bytes | None:

@@ -101,6 +101,8 @@ def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
 
     Raises SettingError on an unknown field, an unknown word, or a value of another type or out of range.
     """
+    if not isinstance(values, Mapping):
+        raise SettingError(path or cls.__name__, f"must be a group of settings, not {values!r}")
     known = {item.name: item for item in fields_of(cls)}
     arguments = {}
     for name, value in values.items():
@@ -121,7 +123,7 @@ def choice_from_dict(kind: Any, values: Mapping[str, Any]) -> Any:
 def _from_json(item: Field, value: Any, path: str) -> Any:
     if not isinstance(value, Mapping):
         raise SettingError(path + item.name, f"must be a group of settings, not {value!r}")
-    inner = {key: each for key, each in value.items() if key != WORD}
+    inner = {key: each for key, each in value.items() if key != WORD or not item.classes}
     cls = chosen(item, value.get(WORD), path) if item.classes else item.hint
     return from_dict(cls, inner, path + item.prefix)
 
@@ -133,12 +135,12 @@ def override(config: T, changes: Mapping[str, Any]) -> T:
     class is chosen, fields of the same name keep their values, as far as the new class can have them. Raises
     SettingError on an unknown path, a field of a class that is not chosen, or a value that cannot be.
     """
-    left = dict(changes)
+    left = {str(path): value for path, value in changes.items()}
     drawn = _rebuilt(type(config), _values(config), left, "", _unchecked)
     if left:
         path = next(iter(left))
         raise SettingError(path, why_unknown(drawn, path))
-    return _rebuilt(type(config), _values(config), dict(changes), "", build)
+    return _rebuilt(type(config), _values(config), {str(path): changes[path] for path in changes}, "", build)
 
 
 def sketch(config: T, changes: Mapping[str, Any]) -> T:

@@ -85,6 +85,10 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         quiet: bool = False,
     ) -> None:
+        if not isinstance(recipe, Recipe):
+            raise UserError(
+                f"The trainer takes a Recipe, not {recipe!r}: call cm_ray.recipes.ict_digits(), say."
+            )
         if network is not None:
             custom = custom_network(network, conditional=recipe.network.conditional)
             recipe = replace(recipe, network=custom)

@@ -1,6 +1,7 @@
 """Trees of settings: to JSON and back, changed by path, compared; errors name the whole path."""
 
 import json
+import math
 
 import pytest
 
@@ -77,6 +78,16 @@ def test_missing_fields_take_their_defaults():
     ("values", "message"),
     [
         ({"stepz": 1}, "stepz is not a setting: did you mean 'steps'?"),
+        ({"method": {"kind": ["ct"]}}, "method cannot be ['ct']: known are cd, ct, edm, pd."),
+        ({"noise": {"kind": "edm"}}, "noise.kind is not a setting: known are"),
+        ([], "Recipe must be a group of settings, not []."),
+        ({"data": {"size": -1}}, "data.size must not be negative, but is -1."),
+        ({"cluster": {"threads": -1}}, "cluster.threads must not be negative, but is -1."),
+        ({"cluster": {"cpus_per_worker": -1}}, "cluster.cpus_per_worker must not be negative, but is -1.0."),
+        (
+            {"optimizer": {"kind": "adam", "learning_rate": math.inf}},
+            "optimizer.learning_rate must be",
+        ),
         ({"method": {"kind": "gan"}}, "method cannot be 'gan': known are cd, ct, edm, pd."),
         ({"method": {"distance": {"kind": "l2"}}}, "method cannot be None: known are cd, ct, edm, pd."),
         (
@@ -166,6 +177,8 @@ def test_values_are_of_their_type():
     [
         ({"times.scales.s": 1}, "times.scales.s is not a setting: did you mean 'times.scales.s1'?"),
         ({"distance": "l3"}, "distance cannot be 'l3': known are l1, l2, lpips, norm, pseudo-huber."),
+        ({"distance": ["l2"]}, "distance cannot be ['l2']: known are l1, l2, lpips, norm, pseudo-huber."),
+        ({"times.proposal.mean": math.nan}, "times.proposal.mean must be a finite number, not nan."),
         ({"distance.size": 3}, "distance.size belongs to distance lpips, and distance is pseudo-huber."),
         ({"times.q": 3.0}, "times.q belongs to times tuned, and times is grid."),
         (
