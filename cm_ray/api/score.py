@@ -61,10 +61,10 @@ def score(
         _check_shapes(images.shape, reference)
         return score_images(images.blocks, images.count, reference, extractor, kinds, seed=seed)
     _check_shapes(scored.spec.shape, reference)
-    asked = sampler_of(scored.spec, sampler, steps)
-    request = Request(count=n or reference.count, seed=seed, sampler=asked, unit=batch_size)
+    asked, count = sampler_of(scored.spec, sampler, steps), n or reference.count
+    request = Request(count=count, seed=seed, sampler=asked, unit=batch_size)
     blocks = partial(sample_units, scored.torch_model, request)
-    return score_images(blocks, request.count, reference, extractor, kinds, seed=seed, sampler=asked)
+    return score_images(blocks, count, reference, extractor, kinds, seed=seed, sampler=asked)
 
 
 def _reference(data: Any, run: Run | None, size: int) -> ImageSet:

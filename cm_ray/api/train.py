@@ -51,10 +51,7 @@ def train(
     steps: training steps, else the recipe's. changes: settings by dotted path, such as {"distance": "l2"}.
     network, device, callbacks, quiet: see `Trainer`. Raises UserError on bad input, before the first step.
     """
-    more: dict[str, Any] = {name: value for name, value in (("steps", steps), ("data.size", size)) if value}
-    if data is not None:
-        more["data.path"] = str(data) if isinstance(data, str | Path) else ""
-    wanted = {**(changes or {}), **more}
+    wanted = {**(changes or {}), **_named_settings(data, size, steps)}
 
     def opened() -> ImageSet | None:
         nonlocal data
@@ -68,10 +65,16 @@ def train(
         chosen, data, out=out, network=network, device=device, callbacks=callbacks, quiet=quiet
     ).train()
     if not trainer.run.result_file.is_file():
-        raise UserError(
-            f"The training in {trainer.run.root} was stopped by a callback; train again to go on."
-        )
+        raise UserError(f"A callback stopped the training in {trainer.run.root}; train again to go on.")
     return Run(trainer.run.root, device)
+
+
+def _named_settings(data: Any, size: int, steps: int) -> dict[str, Any]:
+    """Return the settings that arguments stand for, by dotted path."""
+    settings = {name: value for name, value in (("steps", steps), ("data.size", size)) if value}
+    if data is None:
+        return settings
+    return settings | {"data.path": str(data) if isinstance(data, str | Path) else ""}
 
 
 def recipe_for(name: str, images: Callable[[], TrainingImages | None]) -> Recipe:

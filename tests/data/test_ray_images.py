@@ -68,6 +68,7 @@ def test_the_order_is_kept_though_tasks_end_in_another(ray_cluster, digits, know
     rows = [{"image": images[i], "label": int(labels[i]), "place": i} for i in range(400)]
     dataset = ray_cluster.data.from_items(rows, override_num_blocks=2)
     dataset = dataset.map_batches(first_is_last, batch_size=None, num_cpus=0.5)
+    dataset.context.execution_options.preserve_order = False
     found = load_images(dataset)
     assert torch.equal(found.images, known.images[:400])
     assert not dataset.context.execution_options.preserve_order, "as it was"
