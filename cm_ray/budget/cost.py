@@ -1,4 +1,4 @@
-"""What a training costs, counted and not timed: machines are shared, and no two are alike."""
+"""The cost of a training, counted and not timed: machines are shared, and no two are alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training really takes of memory: steps of it, in a process of their own."""
+"""The memory that a training really takes, measured over steps in a process of their own."""
 
 from __future__ import annotations
 

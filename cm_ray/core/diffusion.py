@@ -13,7 +13,7 @@ BoundaryCondition = Literal["skip", "piecewise", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diffusion(NoiseLevels):
-    """What a model's times mean and how its network is scaled; all but the network that a model is."""
+    """The noise levels of a model and the scaling of its network: everything but the network itself."""
 
     column: Column = field(default_factory=EDM)
     """The scalings of the network's input, output and time."""
@@ -28,7 +28,7 @@ class Diffusion(NoiseLevels):
 
     @property
     def denoiser(self) -> bool:
-        """Whether it is a diffusion model, which has no boundary condition."""
+        """True for a diffusion model, which has no boundary condition."""
         return self.boundary == "none"
 
     @property

@@ -45,7 +45,7 @@ class Method:
     """A method of training; its subclasses are the settings that it reads."""
 
     needs_teacher: ClassVar[bool] = False
-    """Whether a teacher is evaluated."""
+    """True when a teacher is evaluated."""
 
     if TYPE_CHECKING:
 
@@ -67,7 +67,7 @@ class Method:
 
     @property
     def has_target(self) -> bool:
-        """Whether the target network is another than the student."""
+        """True when the target network is another than the student."""
         return False
 
     @property
@@ -96,9 +96,28 @@ class Method:
         return training_loss(self, f, x, step=step, **options)
 
 
+class _ConsistencyMethod(Method):
+    """A method whose regression target is an answer of the target network."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def target(self) -> TargetDecay:
+            """mu(k), the decay of the target network."""
+
+    @property
+    def has_target(self) -> bool:
+        """True unless the target network is the student itself."""
+        return self.target != ConstantDecay(mu=0.0)
+
+    def target_decay(self, step: int, total_steps: int) -> float:
+        """Return mu(step)."""
+        return self.target(step, total_steps, self.times.scales)
+
+
 @choice(Method, "ct")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConsistencyTraining(Method):
+class ConsistencyTraining(_ConsistencyMethod):
     """Consistency training without a teacher.  Song et al. 2023, Algorithm 3; settings of iCT and ECT."""
 
     times: PairTimes = field(default_factory=Grid)
@@ -116,15 +135,6 @@ class ConsistencyTraining(Method):
         """Raise SettingError when the target follows a grid that is not there."""
         _check_target(self.target, self.times)
 
-    @property
-    def has_target(self) -> bool:
-        """Whether the target network is another than the student."""
-        return self.target != ConstantDecay(mu=0.0)
-
-    def target_decay(self, step: int, total_steps: int) -> float:
-        """Return mu(step)."""
-        return self.target(step, total_steps, self.times.scales)
-
     def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
         """Return target(x + s · noise, s): the target's answer on the same noise."""
         return target(perturb(draw.x, draw.noise, draw.s), draw.s)
@@ -132,7 +142,7 @@ class ConsistencyTraining(Method):
 
 @choice(Method, "cd")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConsistencyDistillation(Method):
+class ConsistencyDistillation(_ConsistencyMethod):
     """Consistency distillation of a diffusion model.  Song et al. 2023, Algorithm 2."""
 
     needs_teacher: ClassVar[bool] = True
@@ -151,15 +161,6 @@ class ConsistencyDistillation(Method):
     """mu(k), the decay of the target network."""
     boundary: Literal["skip", "piecewise"] = "skip"
     """f(x, t_min) = x by skip connections (Eq. 5 of the paper) or piecewise (Eq. 4)."""
-
-    @property
-    def has_target(self) -> bool:
-        """Whether the target network is another than the student."""
-        return self.target != ConstantDecay(mu=0.0)
-
-    def target_decay(self, step: int, total_steps: int) -> float:
-        """Return mu(step)."""
-        return self.target(step, total_steps, self.times.scales)
 
     def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
         """Return target(x_s, s), with one solver step x_s of the teacher's ODE from x_t."""

@@ -25,7 +25,7 @@ _ROUNDS = 10
 
 
 class Purpose(enum.IntEnum):
-    """What numbers are drawn for; each purpose is a stream of its own."""
+    """The purpose that numbers are drawn for; each is a stream of its own."""
 
     NOISE = 0
     TIMES = 1
@@ -33,7 +33,7 @@ class Purpose(enum.IntEnum):
     SAMPLE = 3
     LABELS = 4
     EDIT = 5
-    """Of edits: a sample that is edited is not made again by the noise that made it."""
+    """The noise of edits: a sample that is edited is not made again by the noise that made it."""
 
 
 def uniform(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Sequence[int] = ()) -> Tensor:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LARGEST_RATIO = 0.999
-"""Of r/t in easy consistency tuning: nearer times round to equal ones, which train nothing."""
+"""Limit on r/t in easy consistency tuning: nearer times round to equal ones, which train nothing."""
 
 
 class IntervalProposal(Protocol):

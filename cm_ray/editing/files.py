@@ -18,26 +18,26 @@ from cm_ray.editing.tasks import Edit
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, to_uint8
 
 _MOST_PIXELS = 1 << 24
-"""Of the results of a unit of work: some tens of megabytes."""
+"""Limit on the pixels of the results of a unit of work: some tens of megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EditRequest:
-    """What is done to which files."""
+    """An edit, and the files that it is done to."""
 
     edit: Edit
     files: tuple[Path, ...]
     masks: tuple[Path, ...] = ()
-    """Of inpaint: one for each file."""
+    """Masks of inpaint, one for each file."""
     samples: int = 1
     """Results of every file: sample k is made with seed + k."""
     seed: int = 0
     labels: tuple[int, ...] = ()
     """A class for each file; none draws them with the seed of every sample."""
     resize: bool = False
-    """Whether images of other sizes are cropped and resized."""
+    """Crop and resize images of other sizes."""
     add_noise: bool = False
-    """Of denoise: add noise of the level to the files first."""
+    """In denoise, add noise of the level to the files first."""
     batch: int = 256
     """Images per network evaluation."""
 
@@ -52,7 +52,7 @@ class Inputs(NamedTuple):
     """Files as a model takes them."""
 
     given: Images
-    """What the files show (b, c, h, w), in [-1, 1]."""
+    """The images of the files (b, c, h, w), in [-1, 1]."""
     noisy: Images
     """The same but for noise that was added."""
     mask: Tensor | None

@@ -1,4 +1,4 @@
-"""Zero-shot editing with a model: its tasks as settings of `core.editing.replacement`."""
+"""Zero-shot editing with a model: its tasks as settings of `cm_ray.editing.replacement`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def edit_steps(
     indices: int64 (b,), which noise is whose: image i of a seed is edited in the same way in whatever batch.
     mask: of inpaint, (b, 1, h, w), true where the image is kept. labels: by default drawn with the seed, for
     a conditional model; a class that contradicts the image spoils the result. What is kept is kept as
-    `core.editing` says; the rest is in [-1, 1] up to the noise of t_min. Puts the model in eval mode.
+    `editing.replacement` says; the rest is in [-1, 1] up to the noise of t_min. Puts the model in eval mode.
     """
     model.eval()
     if labels is None:

@@ -20,7 +20,7 @@ RECORD, GRID = "edits.json", "grid.png"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a result comes from."""
+    """The origin of a result."""
 
     of: str
     """Results of one thing that a new edit of it does not make again are stale."""

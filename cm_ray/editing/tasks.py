@@ -1,4 +1,4 @@
-"""What can be done to images with a trained model: tasks, and the settings that make one possible."""
+"""Tasks of editing images with a trained model, and the settings that make one possible."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Edit:
     times: tuple[float, ...]
     """Ascending: t_min, then the time of every evaluation, the first one last."""
     factor: int = 1
-    """Of upscale: how many times wider and higher the result is than what is known of it."""
+    """Width and height of the result of upscale, over those of the known image."""
 
 
 def plan_edit(

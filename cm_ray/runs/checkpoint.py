@@ -29,7 +29,7 @@ class Checkpoint:
     extra: dict[str, Any] = field(default_factory=dict)
     """JSON values."""
     source: Path = Path("memory")
-    """Where it was read from, for messages."""
+    """The file that it was read from, for messages."""
 
     def group(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of one group, without the group's name."""

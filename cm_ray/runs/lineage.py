@@ -17,7 +17,7 @@ _PACKAGES = ("cm_ray", "torch", "ray", "mlflow", "numpy", "pyarrow", "safetensor
 
 
 class DescribedImages(Protocol):
-    """What a lineage tells of the data: a manifest, or images in memory."""
+    """The images that a lineage describes: a manifest, or images in memory."""
 
     @property
     def source(self) -> str:

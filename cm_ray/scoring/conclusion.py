@@ -39,7 +39,7 @@ class Generated:
     images: Tensor
     """uint8 (n, c, h, w)."""
     statistics: FeatureStatistics | None
-    """Of their features; none without an extractor."""
+    """The statistics of their features; none without an extractor."""
 
 
 Generate = Callable[[Request], Generated]

@@ -1,4 +1,4 @@
-"""How the networks' arithmetic is done: its precision, compiled or not, and on which device."""
+"""The networks' arithmetic: its precision, its compilation and its device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cm_ray.errors import UserError
 _PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 BACKEND = "inductor"
-"""What torch.compile compiles with."""
+"""The compiler that torch.compile uses."""
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:

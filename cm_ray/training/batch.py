@@ -25,7 +25,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which part of every global batch this worker takes."""
+    """The part of every global batch that this worker takes."""
 
     rank: int = 0
     world: int = 1
@@ -33,11 +33,12 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What a step reports."""
+    """The report of a step."""
 
     step: int
     """Steps done."""
     loss: Tensor
     """Mean loss of this worker's share, a scalar on the device: reading it waits for the device."""
     gauges: Mapping[str, float]
-    """What the schedules were: num_scales N(k), target_decay mu(k), learning_rate ..., as the method has."""
+    """The values of the curricula that the method has: num_scales N(k), target_decay mu(k), learning_rate
+    ..."""

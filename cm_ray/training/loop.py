@@ -33,7 +33,7 @@ class TrainingLoop:
     """The training data, which scores compare with."""
     communication: Communication
     stoppable: bool = False
-    """Whether the run's stop file ends the training."""
+    """True when the run's stop file ends the training."""
 
     def steps(self) -> Iterator[StepStats]:
         """Train from the last checkpoint to the last step, yielding after each one's log and checkpoint.

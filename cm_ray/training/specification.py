@@ -15,7 +15,7 @@ from cm_ray.recipes.recipe import Recipe
 
 
 class ShapedImages(Protocol):
-    """What a model's specification takes of the data: a manifest, or images in memory."""
+    """The images that a model is specified for: a manifest, or images in memory."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -93,7 +93,7 @@ class WorkerPlan:
 
     @property
     def use_gpu(self) -> bool:
-        """Whether workers train on GPUs."""
+        """True when workers train on GPUs."""
         return self.gpus_per_worker > 0
 
     def __str__(self) -> str:
