@@ -54,17 +54,28 @@ def score(
     if not isinstance(scored, TrainedModel) and (n or steps or sampler != ""):
         raise UserError("n, steps and sampler are for models, and images are scored: leave them out.")
     reference = _reference(data, run, size)
-    if isinstance(extractor, str):
-        extractor = _extractor(extractor, weights, resizing, run)
+    extractor = _extractor(extractor, weights, resizing, run)
     if not isinstance(scored, TrainedModel):
-        images = load_images(scored.tensor() if isinstance(scored, Samples) else scored, size=size)
-        _check_shapes(images.shape, reference)
+        images = _loaded(scored, size, reference)
         return score_images(images.blocks, images.count, reference, extractor, kinds, seed=seed)
+    asked = sampler_of(scored.spec, sampler, steps)
+    request = Request(count=n or reference.count, seed=seed, sampler=asked, unit=batch_size)
+    return _score_model(scored, request, reference, extractor, kinds)
+
+
+def _score_model(
+    scored: TrainedModel, request: Request, reference: ImageSet, extractor: Extractor, kinds: Sequence[str]
+) -> dict[str, Score]:
     _check_shapes(scored.spec.shape, reference)
-    asked, count = sampler_of(scored.spec, sampler, steps), n or reference.count
-    request = Request(count=count, seed=seed, sampler=asked, unit=batch_size)
-    blocks = partial(sample_units, scored.torch_model, request)
-    return score_images(blocks, count, reference, extractor, kinds, seed=seed, sampler=asked)
+    blocks, seed, sampler = partial(sample_units, scored.torch_model, request), request.seed, request.sampler
+    return score_images(blocks, request.count, reference, extractor, kinds, seed=seed, sampler=sampler)
+
+
+def _loaded(scored: Any, size: int, reference: ImageSet) -> ImageSet:
+    """Return the images to score. Raises UserError when they differ in shape from those of the reference."""
+    images = load_images(scored.tensor() if isinstance(scored, Samples) else scored, size=size)
+    _check_shapes(images.shape, reference)
+    return images
 
 
 def _reference(data: Any, run: Run | None, size: int) -> ImageSet:
@@ -81,8 +92,10 @@ def _reference(data: Any, run: Run | None, size: int) -> ImageSet:
     return reference
 
 
-def _extractor(name: str, weights: str, resizing: Resizing, run: Run | None) -> Extractor:
+def _extractor(name: str | Extractor, weights: str, resizing: Resizing, run: Run | None) -> Extractor:
     """Return the extractor of a name; without one, that of the run's recipe with its settings, or FID's."""
+    if not isinstance(name, str):
+        return name
     own = run.recipe.evaluation if run and not name else None
     if own is None or own.extractor == "none":
         return open_extractor(name or "inception-2015", weights=weights, resizing=resizing)

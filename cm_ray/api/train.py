@@ -51,7 +51,7 @@ def train(
     steps: training steps, else the recipe's. changes: settings by dotted path, such as {"distance": "l2"}.
     network, device, callbacks, quiet: see `Trainer`. Raises UserError on bad input, before the first step.
     """
-    wanted = {**(changes or {}), **_named_settings(data, size, steps)}
+    wanted = _changes(data, size, steps, changes)
 
     def opened() -> ImageSet | None:
         nonlocal data
@@ -69,12 +69,16 @@ def train(
     return Run(trainer.run.root, device)
 
 
-def _named_settings(data: Any, size: int, steps: int) -> dict[str, Any]:
-    """Return the settings that arguments stand for, by dotted path."""
-    settings = {name: value for name, value in (("steps", steps), ("data.size", size)) if value}
-    if data is None:
-        return settings
-    return settings | {"data.path": str(data) if isinstance(data, str | Path) else ""}
+def _changes(data: Any, size: int, steps: int, changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the settings that a call changes, by dotted path; those of the images are recorded with them."""
+    given: dict[str, Any] = {}
+    if data is not None:
+        given["data.path"] = str(data) if isinstance(data, str | Path) else ""
+    if size:
+        given["data.size"] = size
+    if steps:
+        given["steps"] = steps
+    return {**(changes or {}), **given}
 
 
 def recipe_for(name: str, images: Callable[[], TrainingImages | None]) -> Recipe:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cm_ray.core.draw import Draw
-from cm_ray.core.losses import regression_loss
+from cm_ray.core.loss import regression_loss
 from cm_ray.core.types import Distance, Images, Times
 from cm_ray.networks.lpips_distance import LPIPS
 from cm_ray.networks.model import Model, ModelSpec

@@ -41,9 +41,7 @@ def train(
     Raises UserError on bad input, before the first step.
     """
     with connected():
-        given: dict[str, Any] = {} if data is None else {"data.path": as_shards(data, size=size)}
-        if size:
-            given["data.size"] = size if isinstance(data, str | Path) else 0
+        given = _given(recipe, data, size)
         chosen = recipe if isinstance(recipe, Recipe) else _named(recipe, given)
         more: dict[str, Any] = {"steps": steps} if steps else {}
         if num_workers:
@@ -52,6 +50,17 @@ def train(
         place = run_place(out or chosen.run_dir, chosen.name)
         train_recipe(replace(chosen, run_dir=str(place)))
     return Run(place)
+
+
+def _given(recipe: str | Recipe, data: Any, size: int) -> dict[str, Any]:
+    """Return the settings of the data, by dotted path; images in memory become shards of the wanted size."""
+    if data is None:
+        return {"data.size": size} if size else {}
+    settings = recipe.data if isinstance(recipe, Recipe) else DataSettings()
+    wanted = size or settings.size
+    if isinstance(data, str | Path):
+        return {"data.path": as_shards(data), "data.size": wanted}
+    return {"data.path": as_shards(data, size=wanted, on_bad_image=settings.on_bad_image), "data.size": 0}
 
 
 def _named(name: str, given: Mapping[str, Any]) -> Recipe:

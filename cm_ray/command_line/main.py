@@ -24,7 +24,7 @@ class Command:
     """A subcommand, whose modules are imported when it is called."""
 
     summary: str
-    """What it does, in the list of commands."""
+    """Its line in the list of commands."""
     parse: str
     """Dotted name of the dataclass of its settings, or of a function of (arguments, prog=) that parses
     them."""

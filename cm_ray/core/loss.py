@@ -1,4 +1,4 @@
-"""The loss of a training step with a custom network, for an ordinary PyTorch training loop."""
+"""The loss that every method minimises, and that of a step in an ordinary PyTorch loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from cm_ray.core.draw import Draw
-from cm_ray.core.losses import regression_loss
 from cm_ray.core.pairs import perturb
 from cm_ray.core.proposals import TrainedTimes
 from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
@@ -42,6 +41,17 @@ class TrainedBy(Protocol):
 
     def aim(self, draw: Draw, target: Denoise, teacher: Denoise, /) -> Images:
         """Return the regression target."""
+
+
+def regression_loss(prediction: Images, aim: Images, weight: Times, distance: Distance) -> Times:
+    """Return the per-sample loss, weight · d(prediction, aim), of every method (b,); the caller averages.
+
+    Song et al. 2023, Eq. 7 and Eq. 10 (consistency); Karras et al. 2022, Eq. 2 (denoising, squared l2);
+    Salimans & Ho 2022, Algorithm 2. prediction: student(x_t, t), carries the gradient (b, c, h, w). aim: the
+    regression target, detached here; see `cm_ray.core.methods`. weight: lambda (b,). Raises ValueError on
+    unequal shapes.
+    """
+    return weight * distance(prediction, aim.detach())
 
 
 def training_loss(

@@ -97,9 +97,28 @@ class Method:
         return training_loss(self, f, x, step=step, **options)
 
 
+class _ConsistencyMethod(Method):
+    """A method whose regression target is an answer of the target network."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def target(self) -> TargetDecay:
+            """mu(k), the decay of the target network."""
+
+    @property
+    def has_target(self) -> bool:
+        """True unless the target network is the student itself."""
+        return self.target != ConstantDecay(mu=0.0)
+
+    def target_decay(self, step: int, total_steps: int) -> float:
+        """Return mu(step)."""
+        return self.target(step, total_steps, self.times.scales)
+
+
 @choice(Method, "ct")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConsistencyTraining(Method):
+class ConsistencyTraining(_ConsistencyMethod):
     """Consistency training without a teacher.  Song et al. 2023, Algorithm 3; settings of iCT and ECT."""
 
     times: PairTimes = field(default_factory=Grid)
@@ -117,15 +136,6 @@ class ConsistencyTraining(Method):
         """Raise SettingError when the target decay needs a grid and the times are continuous."""
         _check_target(self.target, self.times)
 
-    @property
-    def has_target(self) -> bool:
-        """True if the target network differs from the student."""
-        return self.target != ConstantDecay(mu=0.0)
-
-    def target_decay(self, step: int, total_steps: int) -> float:
-        """Return mu(step)."""
-        return self.target(step, total_steps, self.times.scales)
-
     def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
         """Return target(x + s · noise, s), with the same noise as x_t."""
         return target(perturb(draw.x, draw.noise, draw.s), draw.s)
@@ -133,7 +143,7 @@ class ConsistencyTraining(Method):
 
 @choice(Method, "cd")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConsistencyDistillation(Method):
+class ConsistencyDistillation(_ConsistencyMethod):
     """Consistency distillation of a diffusion model.  Song et al. 2023, Algorithm 2."""
 
     needs_teacher: ClassVar[bool] = True
@@ -152,15 +162,6 @@ class ConsistencyDistillation(Method):
     """mu(k), the decay of the target network."""
     boundary: Literal["skip", "piecewise"] = "skip"
     """f(x, t_min) = x by skip connections (Eq. 5 of the paper) or piecewise (Eq. 4)."""
-
-    @property
-    def has_target(self) -> bool:
-        """True if the target network differs from the student."""
-        return self.target != ConstantDecay(mu=0.0)
-
-    def target_decay(self, step: int, total_steps: int) -> float:
-        """Return mu(step)."""
-        return self.target(step, total_steps, self.times.scales)
 
     def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
         """Return target(x_s, s), with one solver step x_s of the teacher's ODE from x_t."""

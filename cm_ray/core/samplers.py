@@ -38,7 +38,7 @@ class Sampler:
     """A sampler: the kind of setting that its choices share."""
 
     for_denoisers: ClassVar[bool] = True
-    """Whether it samples from diffusion models; else from consistency models."""
+    """True when it samples from diffusion models, false when from consistency models."""
 
     @property
     def nfe(self) -> int:

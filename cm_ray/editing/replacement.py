@@ -92,7 +92,7 @@ class PatchBasis:
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What is known of images: A y, where the mask is true."""
+    """The known part of images: A y, where the mask is true."""
 
     reference: Images
     """y (b, c, h, w); what is not known of it plays no part."""

@@ -19,7 +19,7 @@ from cm_ray.errors import UserError
 from cm_ray.metrics.statistics import Array
 
 Counts = NDArray[np.int64]
-"""How often each of n items was drawn (n,)."""
+"""The number of times that each of n items was drawn (n,)."""
 MIN_VECTORS = 2
 """Number of vectors that any score needs of a set: a single vector has no variance."""
 REPLICATES = 50

@@ -10,12 +10,12 @@ from cm_ray.recipes.sections import Resizing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorSettings:
-    """Who samples and extracts features."""
+    """The actors that sample and extract features."""
 
     count: int = 0
     """Actors; 0: one for each GPU, or for each CPU core where there is none."""
     use_gpu: Literal["auto", "yes", "no"] = "auto"
-    """Whether actors have GPUs; auto: if the cluster has any."""
+    """Give GPUs to the actors; auto: if the cluster has any."""
     gpus_each: float = 1.0
     """Share of a GPU that an actor takes; 0.5 puts two on each."""
     cpus_each: float = 1.0
@@ -24,7 +24,7 @@ class ActorSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuringSettings:
-    """What a trained model is measured with; each job that measures adds its own."""
+    """Settings of all commands that measure a trained model; each adds its own."""
 
     data: str = ""
     """Images to compare with, as in training; empty: those that MODEL's run was trained on."""
@@ -37,13 +37,13 @@ class MeasuringSettings:
     """File of the extractor's published weights, or a folder with it; empty: an environment variable, the
     cache, or a download, with the SHA-256 checked in any case."""
     resizing: Resizing = "legacy_tensorflow"
-    """How Inception's images come to 299 x 299: as CIFAR-10's FIDs were published, or clean."""
+    """The resizing of images to Inception's 299 x 299: as CIFAR-10's FIDs were published, or clean."""
     batch_size: int = 256
     """Images per network evaluation."""
     actors: ActorSettings = field(default_factory=ActorSettings)
     run_dir: str = ""
-    """Where everything goes; the same command goes on from there. Empty: $CM_RAY_RUNS or ./runs, and a name
-    made of the job's and MODEL's."""
+    """Directory of everything that is written; the same command goes on from there. Empty: $CM_RAY_RUNS or
+    ./runs, and a name made of the job's and MODEL's."""
     tracking_uri: str = ""
     """MLflow server or store, also of models:/ names; empty: $MLFLOW_TRACKING_URI, else mlflow.db beside the
     run directory; none: do not track."""

@@ -36,7 +36,7 @@ from cm_ray.settings import tree
 from cm_ray.settings.tree import INLINE, flatten
 
 TEACHER = "teacher"
-"""As the model of `init_from`: the method's teacher."""
+"""The name that stands for the method's teacher as the model of `init_from`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from cm_ray.networks.model import Model, to_uint8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Which samples: `count` of them from index `first` on."""
+    """A request for samples: `count` of them from index `first` on."""
 
     count: int
     seed: int

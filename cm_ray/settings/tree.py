@@ -40,7 +40,7 @@ class Field:
 
     @property
     def nested(self) -> bool:
-        """Whether the field holds a dataclass."""
+        """True when the field holds a dataclass."""
         return bool(self.classes) or dataclasses.is_dataclass(self.hint)
 
 

@@ -52,7 +52,7 @@ class Named:
 
     @property
     def bundles(self) -> bool:
-        """Whether any value is a bundle."""
+        """True when any value is a bundle."""
         return any(isinstance(value, Mapping) for value in self.values.values())
 
 

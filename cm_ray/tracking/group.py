@@ -15,7 +15,7 @@ from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import check_uri, default_uri
 
 PATIENCE_S = 120.0
-"""How long the end of a table or a sweep waits for a tracking server that does not answer."""
+"""Time that the end of a table or a sweep waits for a tracking server that does not answer."""
 
 
 class RunGroup:

@@ -18,7 +18,7 @@ from cm_ray.storage.files import read_json, write_json
 
 @dataclass(slots=True, kw_only=True)
 class SentState:
-    """What the server at `uri` has received."""
+    """The rows and files that the server at `uri` has received."""
 
     uri: str
     """The server or store; another one receives everything from the start."""

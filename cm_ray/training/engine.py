@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cm_ray.core.draw import Draw
 from cm_ray.core.ema import update_average
-from cm_ray.core.losses import regression_loss
+from cm_ray.core.loss import regression_loss
 from cm_ray.core.noise import derived_seed
 from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
 from cm_ray.errors import UserError

@@ -6,7 +6,7 @@ import torch
 
 from cm_ray.core import methods
 from cm_ray.core.distance import L1, L2, Norm, PseudoHuber
-from cm_ray.core.losses import regression_loss
+from cm_ray.core.loss import regression_loss
 from cm_ray.core.methods import (
     ConsistencyDistillation,
     ConsistencyTraining,

@@ -64,7 +64,7 @@ class Measurement:
 
 
 class PointScores:
-    """Scores time points by Fréchet distance; implements `cm_ray.time_points.noisy_search.PointScores`.
+    """Scores time points by Fréchet distance; implements `cm_ray.time_points.noisy_search.PointScorer`.
 
     Sample i has the same noise and label for all points. So the influences of the samples on two scores are
     paired, and the replicates resample the same indices for all points.

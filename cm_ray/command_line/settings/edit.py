@@ -37,8 +37,8 @@ class Editing:
     """An image file, or a folder of them (and of its sub-folders), which is edited on Ray. upscale takes
     small images, and those of the model's size, of which it keeps the means alone."""
     mask: str = ""
-    """Of inpaint: an image that is white where the image is kept and black where it is made anew; or a folder
-    of such, called as the images are."""
+    """Mask of inpaint: an image that is white where the image is kept and black where it is made anew; or a
+    folder of such, called as the images are."""
     out: Path = Path("edits")
     """Folder for NAME-0.png, NAME-1.png ..., and grid.png: before, results, and the image given. Results that
     the same edit has left there are not made again."""
@@ -57,21 +57,22 @@ class Editing:
     """Times of the evaluations, descending, instead of --nfe; of stroke the paper's by default: 5.38 2.24.
     The greater the first, the freer of the strokes. Of interpolate: beyond t_max."""
     factor: int = 0
-    """Of upscale: how many times wider and higher; 0: 2."""
+    """Factor of upscale, of width and height; 0: 2."""
     sigma: float = 0.0
-    """Of denoise: standard deviation of the noise, where pixels go from -1 to 1."""
+    """Standard deviation of the noise of denoise, where pixels go from -1 to 1."""
     add_noise: bool = False
-    """Of denoise: add the noise first, to images without."""
+    """Add the noise first, in denoise, to images without."""
     to_seed: int | None = None
-    """Of interpolate: the other seed; by default --seed + 1."""
+    """The other seed of interpolate; by default --seed + 1."""
     frames: int = 9
-    """Of interpolate: images on the way, both ends among them."""
+    """Number of images of interpolate, both ends among them."""
     resize: bool = False
     """Crop and resize images of other sizes than the model's."""
     batch_size: int = 256
     """Images per network evaluation."""
     device: str = "auto"
-    """Of a single image and of interpolate: auto takes a GPU if there is one; else cpu, cuda, cuda:1."""
+    """Device of a single image and of interpolate: auto takes a GPU if there is one; else cpu, cuda,
+    cuda:1."""
     actors: ActorSettings = field(default_factory=ActorSettings)
     """The actors that edit a folder."""
     tracking_uri: str = ""

@@ -27,7 +27,7 @@ class PaperTable:
     methods: tuple[Method, ...] = DEFAULT
     """Methods of the table; the teacher, edm, is always there."""
     run_dir: str = ""
-    """Where the table and the runs go; empty: $CM_RAY_RUNS or ./runs, and paper_table."""
+    """Directory of the table and the runs; empty: $CM_RAY_RUNS or ./runs, and paper_table."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A setting to change in all runs, PATH=VALUE, such as cluster.num_workers=2; can be repeated."""
     tracking_uri: str = ""

@@ -28,14 +28,14 @@ class Evaluation(MeasuringSettings):
     """Fréchet distance (FID, if it is one), extrapolated to infinitely many samples, kernel distance,
     Inception score, improved precision and recall, sliced Wasserstein distance."""
     samples: int = 0
-    """How many samples of a model; 0: as many as there are images to compare with."""
+    """Number of samples of a model; 0: as many as there are images to compare with."""
     samplers: tuple[str, ...] = ()
-    """How to sample: one-step, multistep@2.0,0.8, multistep:4, heun:18 …; empty: the model's own sampler, and
+    """Samplers: one-step, multistep@2.0,0.8, multistep:4, heun:18 …; empty: the model's own sampler, and
     its own time points."""
     seed: int = 1
     """Seed of the noise and the labels. Checkpoints are chosen on a run's seed, 0 if it is not set."""
     keep: Literal["none", "npz", "shards"] = "none"
-    """Whether the samples are kept: as OpenAI's tools want them, or as shards, to be read as data."""
+    """Keep the samples: as OpenAI's tools want them, or as shards, to be read as data."""
     grid: int = 10
     """Samples per side of a grid picture."""
 

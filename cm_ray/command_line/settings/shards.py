@@ -26,6 +26,6 @@ class Shards:
     size: int = 0
     """Crop the centre to a square and resize it to this many pixels; 0 takes images as they are."""
     on_bad_image: Literal["raise", "skip"] = "raise"
-    """What to do with an image that cannot be decoded; skipped ones are counted in the manifest."""
+    """Treatment of images that cannot be decoded; skipped ones are counted in the manifest."""
     rows_per_shard: int = 8192
     """Images per file."""

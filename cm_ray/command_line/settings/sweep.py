@@ -39,7 +39,7 @@ class Sweep:
     concurrent: int = 0
     """Trials at once; 0: as many as the free GPUs, or cores, have room for."""
     retries: int = 1
-    """How often a trial whose process fails is tried again."""
+    """Number of times that a trial whose process fails is tried again."""
     seed: int = 0
     """Seed of the choice of settings."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -49,11 +49,11 @@ class Sweep:
     study: str = ""
     """Name of the study; empty: that of the run directory."""
     storage: str = ""
-    """Where the study is kept: sqlite:////path/study.db, postgresql://…, journal:/path/file; empty: study.db
+    """Storage of the study: sqlite:////path/study.db, postgresql://…, journal:/path/file; empty: study.db
     in the run directory."""
     run_dir: str = ""
-    """Where everything goes; the same command goes on from there. Empty: $CM_RAY_RUNS or ./runs, and
-    sweep-SPACE."""
+    """Directory of everything that is written; the same command goes on from there. Empty: $CM_RAY_RUNS or
+    ./runs, and sweep-SPACE."""
     tracking_uri: str = ""
     """MLflow server or store; empty: mlflow.db beside the run directory; none: do not track."""
 

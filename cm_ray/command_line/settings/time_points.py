@@ -37,8 +37,8 @@ class TimePointSearch(MeasuringSettings):
     minimum; raced: each decision of --method takes more only while it is open; fixed: --budget for every
     candidate."""
     method: Literal["ternary", "fibonacci", "sections", "exhaustive"] = "ternary"
-    """Of raced and fixed: ternary is the paper's; fibonacci takes the fewest evaluations, sections as many a
-    round as there are actors, exhaustive all of them."""
+    """Search of raced and fixed: ternary is the paper's; fibonacci takes the fewest evaluations, sections as
+    many a round as there are actors, exhaustive all of them."""
     budget: int = 10_000
     """Most samples for a candidate; the confirmation takes others, up to as many again."""
     probes: int = 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cm_ray.core.distance import L1, L2, Norm, PseudoHuber
-from cm_ray.core.losses import regression_loss
+from cm_ray.core.loss import regression_loss
 from tests.core.gaussian import normals
 
 
