@@ -27,7 +27,7 @@ def score(
     scored: Any,
     data: Any = None,
     *,
-    kinds: Sequence[str] = ("FD",),
+    kinds: str | Sequence[str] = ("FD",),
     n: int = 0,
     steps: int = 0,
     sampler: str | Sampler = "",
@@ -50,6 +50,7 @@ def score(
     Raises UserError when a kind cannot be had of these images, the images differ in shape, or weights are
     missing.
     """
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
     run = scored if isinstance(scored, Run) else None
     if not isinstance(scored, TrainedModel) and (n or steps or sampler != ""):
         raise UserError("n, steps and sampler are for models, and images are scored: leave them out.")

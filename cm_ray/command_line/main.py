@@ -45,7 +45,9 @@ COMMANDS = {
         f"{_COMMANDS}.score.run",
     ),
     "sweep": Command(
-        "Search for settings with Ray Tune and Optuna.", f"{_SETTINGS}.sweep.Sweep", f"{_COMMANDS}.sweep.run"
+        "Search for settings with Ray Tune and Optuna.",
+        "cm_ray.command_line.sweeping.parse_sweep",
+        f"{_COMMANDS}.sweep.run",
     ),
     "time-points": Command(
         "Find the time points of multistep sampling.",

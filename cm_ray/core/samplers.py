@@ -230,6 +230,8 @@ def sample(
     default PyTorch's. Raises UserError when the sampler is for another kind of model.
     """
     chosen = sampler or (Heun() if f.diffusion.denoiser else OneStep())
+    if not isinstance(chosen, Sampler):
+        raise UserError(f"sampler must be an object such as Multistep(taus=(0.8,)), not {chosen!r}.")
     if chosen.for_denoisers != f.diffusion.denoiser:
         kinds = ("consistency models", "diffusion models")
         theirs, wanted = kinds[chosen.for_denoisers], "Heun" if f.diffusion.denoiser else "Multistep"

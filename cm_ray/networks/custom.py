@@ -44,7 +44,10 @@ class Custom(Network):
         found = self._found()
         if not (isinstance(found, type) and issubclass(found, nn.Module)):
             raise UserError(f"network.path {self.path} is not a subclass of torch.nn.Module; give one.")
-        network: nn.Module = found(shape, classes)
+        try:
+            network: nn.Module = found(shape, classes)
+        except TypeError as error:
+            raise UserError(f"{self.path} is made as Class(shape, classes), which fails: {error}.") from error
         return network
 
     def _found(self) -> Any:
@@ -63,6 +66,10 @@ def custom_network(cls: type, *, conditional: bool = False, dropout: float = 0.0
     dropout: must be positive if the network uses dropout, so that its masks are seeded. Raises UserError on a
     class that is defined in a function.
     """
+    from torch import nn
+
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise UserError(f"network must be a subclass of torch.nn.Module, the class itself, not {cls!r}.")
     path = f"{cls.__module__}:{cls.__qualname__}"
     if "<locals>" in path:
         raise UserError(f"{path} is defined in a function; define the network at the top level of a module.")

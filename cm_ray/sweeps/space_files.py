@@ -8,15 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cm_ray.errors import UserError, closest
+from cm_ray.errors import UserError
 from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Space
 from cm_ray.sweeps.space_checks import check_space
+from cm_ray.sweeps.space_names import space_file
 
 VARIABLE = "SPACE"
-_INSTALLED = Path(__file__).parents[1] / "search_spaces"
-FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "search_spaces"
-"""The search spaces of cm_ray: a part of the package where it is installed, beside it in a checkout."""
 
 
 def load_space(name: str, changes: dict[str, Any]) -> Space:
@@ -25,11 +23,7 @@ def load_space(name: str, changes: dict[str, Any]) -> Space:
     changes: settings of its base, by dotted path. Raises UserError when there is no such file, or its
     space is invalid.
     """
-    path = Path(name).expanduser()
-    file = path if path.suffix == ".py" else FOLDER / f"{name}.py"
-    if not file.is_file():
-        known = sorted(each.stem for each in FOLDER.glob("[a-z]*.py"))
-        raise UserError(f"There is no search space {name!r}: {closest(path.stem, known)}")
+    file = space_file(name)
     space = getattr(_run(file), VARIABLE, None)
     if not isinstance(space, Space):
         raise UserError(f"{file} has no {VARIABLE} = Space(…).")

@@ -222,3 +222,31 @@ def test_a_network_of_ones_own_in_an_ordinary_loop(method, digits):
     assert error(loss, f, x, options) < 0.95 * before
     sampler = cm.Heun(steps=4) if method == "edm" else cm.Multistep(taus=(0.8,))
     assert cm.sample(f, torch.randn(4, 1, 8, 8), sampler).shape == (4, 1, 8, 8)
+
+
+class Odd(nn.Module):
+    """A network that is not made of a shape and a number of classes."""
+
+    def __init__(self):
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (Odd, r"is made as Class\(shape, classes\), which fails"),
+        (Tiny(), "the class itself"),
+        (3, "the class itself"),
+    ],
+)
+def test_networks_that_cannot_be_made_are_refused(network, sentence, tmp_path):
+    recipe = cm.override(cm.recipes.ict_digits(), {**TINY, "network.conditional": False, "steps": 2})
+    with pytest.raises(cm.UserError, match=sentence):
+        cm.Trainer(recipe, network=network, out=tmp_path / "odd", quiet=True).train()
+
+
+def test_a_sampler_is_an_object_and_a_kind_of_score_may_stand_alone(run):
+    f = cm.Consistency(Tiny())
+    with pytest.raises(cm.UserError, match="must be an object such as Multistep"):
+        cm.sample(f, torch.zeros(1, 1, 8, 8), "one-step")
+    assert list(cm.score(run, kinds="FD", n=100)) == ["FD"]

@@ -27,6 +27,7 @@ ANSWERS = [
     (["score", "runs/demo", "--scores", "FID"], 2),
     (["score", "runs/demo", "--samples", "1"], 2),
     (["sweep", "digits_ict", "--reduction", "1"], 2),
+    (["sweep", "digit_ict"], 2),
     (["time-points", "runs/demo", "--nfe", "1"], 2),
     (["edit", "inpant"], 2),
     (["edit", "stroke", "--model", "runs/demo", "--frames", "3"], 2),

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import os
 import re
+import typing
 
 import pytest
 
@@ -88,8 +89,9 @@ def known_options():
     """Return all options of all commands and recipes."""
     found = {*FOREIGN_OPTIONS, *ALIASES.values(), *map(option, all_paths(Recipe))}
     for command in COMMANDS.values():
-        settings = imported(command.parse)
-        if isinstance(settings, type):
+        parser = imported(command.parse)
+        settings = parser if isinstance(parser, type) else typing.get_type_hints(parser)["return"]
+        if settings is not Recipe:
             found |= set(map(option, all_paths(settings)))
     for text in (path.read_text() for path in (ROOT / "benchmarks").glob("*.py")):
         found |= {option(name) for name in re.findall(r"^    (\w+): .* = ", text, re.MULTILINE)}

@@ -19,7 +19,8 @@ from cm_ray.settings.choices import word_of
 from cm_ray.settings.tree import override
 from cm_ray.sweeps.space import Categorical, Float, Int, Named, Space
 from cm_ray.sweeps.space_checks import _Drawn, check_space
-from cm_ray.sweeps.space_files import FOLDER, load_space
+from cm_ray.sweeps.space_files import load_space
+from cm_ray.sweeps.space_names import FOLDER
 
 BASE = recipes.ct_digits()
 
