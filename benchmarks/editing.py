@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cm_ray.command_line.options import run_job
 from cm_ray.core.noise import Purpose, normal
+from cm_ray.drawing.pictures import save_grid
 from cm_ray.editing.model_edits import edited, interpolation_steps, shown_before
 from cm_ray.editing.replacement import inpainting, super_resolution
 from cm_ray.editing.tasks import Edit, plan_edit
@@ -27,7 +28,6 @@ from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import from_uint8, to_uint8
-from cm_ray.sampling.pictures import save_grid
 from cm_ray.tracking.locate import locate_model
 
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0, 80.0)

@@ -33,12 +33,12 @@ from cm_ray.cluster.runtime.connect import connected, node_resources
 from cm_ray.cluster.time_points.point_scores import OUTPUTS, PointScores, resampled_means
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.options import run_job
-from cm_ray.core.multistep import multistep_of
+from cm_ray.drawing import requests
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.runs.console import shown
-from cm_ray.sampling import requests
+from cm_ray.sampling.multistep import multistep_of
 from cm_ray.time_points.noisy_search import PointSampleRange
 from cm_ray.time_points.openai_indices import taus
 from cm_ray.time_points.sample_budget import Array, SampleBudget, SampleRange

@@ -39,7 +39,7 @@ _NAMES = {
     ),
     "cm_ray.core.precondition": ("EDM", "VE", "VP"),
     "cm_ray.core.proposals": ("Grid", "Lognormal", "LognormalIntervals", "Tuned", "UniformIntervals"),
-    "cm_ray.core.samplers": (
+    "cm_ray.sampling.samplers": (
         "DPM2",
         "Ancestral",
         "Euler",
@@ -75,7 +75,7 @@ _NAMES = {
     "cm_ray.networks.lpips_distance": ("LPIPS",),
     "cm_ray.networks.preconditioned": ("Consistency", "Denoiser"),
     "cm_ray.recipes.recipe": ("Recipe",),
-    "cm_ray.sampling.samples": ("Samples",),
+    "cm_ray.drawing.samples": ("Samples",),
     "cm_ray.settings.tree": ("override",),
     "cm_ray.training.trainer": ("TrainedStep", "Trainer"),
 }
@@ -125,14 +125,6 @@ if TYPE_CHECKING:
     from cm_ray.core.proposals import LognormalIntervals as LognormalIntervals
     from cm_ray.core.proposals import Tuned as Tuned
     from cm_ray.core.proposals import UniformIntervals as UniformIntervals
-    from cm_ray.core.samplers import DPM2 as DPM2
-    from cm_ray.core.samplers import Ancestral as Ancestral
-    from cm_ray.core.samplers import Euler as Euler
-    from cm_ray.core.samplers import Heun as Heun
-    from cm_ray.core.samplers import Multistep as Multistep
-    from cm_ray.core.samplers import OneStep as OneStep
-    from cm_ray.core.samplers import Progressive as Progressive
-    from cm_ray.core.samplers import sample as sample
     from cm_ray.core.schedules import Adaptive as Adaptive
     from cm_ray.core.schedules import AdaptiveDecay as AdaptiveDecay
     from cm_ray.core.schedules import Constant as Constant
@@ -148,6 +140,7 @@ if TYPE_CHECKING:
     from cm_ray.core.weights import UniformWeight as UniformWeight
     from cm_ray.data.image_set import ImageSet as ImageSet
     from cm_ray.data.load_images import load_images as load_images
+    from cm_ray.drawing.samples import Samples as Samples
     from cm_ray.errors import SettingError as SettingError
     from cm_ray.errors import UserError as UserError
     from cm_ray.metrics.score import Score as Score
@@ -159,7 +152,14 @@ if TYPE_CHECKING:
     from cm_ray.networks.preconditioned import Consistency as Consistency
     from cm_ray.networks.preconditioned import Denoiser as Denoiser
     from cm_ray.recipes.recipe import Recipe as Recipe
-    from cm_ray.sampling.samples import Samples as Samples
+    from cm_ray.sampling.samplers import DPM2 as DPM2
+    from cm_ray.sampling.samplers import Ancestral as Ancestral
+    from cm_ray.sampling.samplers import Euler as Euler
+    from cm_ray.sampling.samplers import Heun as Heun
+    from cm_ray.sampling.samplers import Multistep as Multistep
+    from cm_ray.sampling.samplers import OneStep as OneStep
+    from cm_ray.sampling.samplers import Progressive as Progressive
+    from cm_ray.sampling.samplers import sample as sample
     from cm_ray.settings.tree import override as override
     from cm_ray.training.trainer import TrainedStep as TrainedStep
     from cm_ray.training.trainer import Trainer as Trainer

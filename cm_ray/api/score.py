@@ -8,18 +8,18 @@ from typing import Any
 
 from cm_ray.api.run import Run
 from cm_ray.api.trained_model import TrainedModel
-from cm_ray.core.samplers import Sampler
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.requests import Request, sample_units
+from cm_ray.drawing.samples import Samples
 from cm_ray.errors import UserError
+from cm_ray.evaluation.score_here import score_images
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings, Resizing
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.requests import Request, sample_units
-from cm_ray.sampling.samples import Samples
-from cm_ray.scoring.score_here import score_images
+from cm_ray.sampling.samplers import Sampler
 from cm_ray.storage.files import read_json
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from cm_ray.api.run import Run
 from cm_ray.data.image_set import ImageSet
@@ -16,17 +16,23 @@ from cm_ray.networks.model import from_uint8
 from cm_ray.recipes import RECIPES
 from cm_ray.recipes.own_images import METHODS, recipe_for_images
 from cm_ray.recipes.recipe import Recipe
-from cm_ray.scoring.reference import ScoredAgainst
 from cm_ray.settings.tree import override
 from cm_ray.training.trainer import Callback, Trainer
 
 
-class TrainingImages(ScoredAgainst, Protocol):
-    """Images that a recipe is made for: in memory, or in shards."""
+class TrainingImages(Protocol):
+    """Images that a recipe is made for: in memory, in shards, or a glimpse of them."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of every image."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Name of each class; empty without labels."""
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Yield the images, uint8 (b, c, h, w)."""
 
 
 def train(

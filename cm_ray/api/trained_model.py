@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cm_ray.core.samplers import Sampler
 from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_upload, read_file
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.requests import Request, sample_all
+from cm_ray.drawing.samples import Samples
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Task, plan_edit
 from cm_ray.errors import UserError, closest, whole
 from cm_ray.networks.formats.export import export_model
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, save_model, to_uint8
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.requests import Request, sample_all
-from cm_ray.sampling.samples import Samples
+from cm_ray.sampling.samplers import Sampler
 
 Pictures = Any
 """Images to edit: a PIL image, the path of a file, a uint8 array (h, w, c), (h, w) or (n, h, w, c), a uint8

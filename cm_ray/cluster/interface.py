@@ -13,13 +13,13 @@ from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.sweeps import run_sweep
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.cluster.training.run import train as train_recipe
-from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.data.cached_shards import as_shards
+from cm_ray.evaluation.reference import Shards
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings
 from cm_ray.runs.directory import RunDirectory, run_place
-from cm_ray.scoring.reference import Shards
 from cm_ray.settings.tree import override
+from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space import Space
 
 

@@ -14,7 +14,12 @@ from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.cluster.training.run import train
 from cm_ray.command_line.settings.paper_table import DEFAULT, Method
 from cm_ray.data.shards import Manifest
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.requests import Request
 from cm_ray.errors import SettingError, UserError
+from cm_ray.evaluation.conclusion import FINAL_SEED
+from cm_ray.evaluation.evaluator import extractor_opener, noise_distance, score_samples
+from cm_ray.evaluation.reference import Shards, reference_statistics
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes import named
 from cm_ray.recipes.recipe import TEACHER, Recipe, check_models_named
@@ -22,11 +27,6 @@ from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.comparison import Cell, write_comparison
 from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.requests import Request
-from cm_ray.scoring.conclusion import FINAL_SEED
-from cm_ray.scoring.evaluator import extractor_opener, noise_distance, score_samples
-from cm_ray.scoring.reference import Shards, reference_statistics
 from cm_ray.settings.tree import flatten, override, sketch, why_unknown
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.tracking import RunGroup

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cm_ray.command_line.options import parse
-from cm_ray.command_line.settings.sweep import Sweep
+from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space_names import space_file
 
 

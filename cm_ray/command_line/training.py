@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from cm_ray.command_line.options import EPILOGUE
 from cm_ray.command_line.recipe_options import parse_recipe
 from cm_ray.errors import UserError
 from cm_ray.recipes import RECIPES, named
+from cm_ray.recipes.own_images import METHODS
 from cm_ray.recipes.recipe import Recipe
 
 DESCRIPTION = """Train a recipe: cm-ray train ct_cifar10 --data /data/cifar10 --num-workers 8
@@ -19,14 +21,36 @@ Ray Data streams the images to Ray Train workers. The same command goes on after
 def parse_training(words: Sequence[str], *, prog: str | None = None) -> Recipe:
     """Return the recipe that a command line gives: the name of a recipe, and options.
 
-    Exits and raises as `cm_ray.command_line.recipe_options.parse_recipe`, and raises UserError on an unknown
-    recipe.
+    For images of one's own (--data), the word of a method stands for a recipe that fits them. Exits and
+    raises as `cm_ray.command_line.recipe_options.parse_recipe`; raises UserError on an unknown recipe.
     """
     arguments = list(words)
-    if arguments[:1] and not arguments[0].startswith("-"):
-        return parse_recipe(named(arguments.pop(0)), arguments, DESCRIPTION, prog=prog)
-    known = ", ".join(RECIPES)
-    if arguments[:1] in (["--help"], ["-h"]):
-        print(f"{DESCRIPTION}\n\n{EPILOGUE}\n\nRecipes: {known}. RECIPE --help shows all settings.")
-        sys.exit(0)
-    raise UserError(f"Name a recipe first: {known}.")
+    if not arguments or arguments[0].startswith("-"):
+        if arguments[:1] in (["--help"], ["-h"]):
+            print(f"{DESCRIPTION}\n\n{EPILOGUE}\n\n{_known()}\nRECIPE --help shows all settings.")
+            sys.exit(0)
+        raise UserError(f"Name a recipe first. {_known()}")
+    name = arguments.pop(0)
+    recipe = _recipe_for_images(name, arguments) if name in METHODS else named(name)
+    return parse_recipe(recipe, arguments, DESCRIPTION, prog=prog)
+
+
+def _known() -> str:
+    recipes, methods = ", ".join(RECIPES), ", ".join(METHODS)
+    return f"Recipes: {recipes}; or a method, for images of your own (--data): {methods}."
+
+
+def _recipe_for_images(method: str, arguments: Sequence[str]) -> Recipe:
+    """Return the recipe of a method for the images that the arguments name."""
+    if {"--help", "-h"} & set(arguments):
+        return METHODS[method]()
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options.add_argument("--data", "--data.path", dest="path", default="")
+    options.add_argument("--data.size", dest="size", type=int, default=0)
+    given, _ = options.parse_known_args(list(arguments))
+    if not given.path:
+        raise UserError(f"{method} is for images of your own: give --data, or name {method}_cifar10.")
+    from cm_ray.api.train import recipe_for
+    from cm_ray.data.glimpse import glimpse
+
+    return recipe_for(method, lambda: glimpse(given.path, size=given.size))

@@ -1,4 +1,4 @@
-"""Images in an .npz file, as OpenAI's tools and `cm_ray.sampling.pictures` write it; without unpickling."""
+"""Images in an .npz file, as OpenAI's tools and `cm_ray.drawing.pictures` write it; without unpickling."""
 
 from __future__ import annotations
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.core.samplers import Sampler
-from cm_ray.core.sampling_steps import Step, clipped
 from cm_ray.core.types import Images, Labels, Noise
 from cm_ray.editing import replacement as editing
 from cm_ray.editing.replacement import Known
 from cm_ray.editing.tasks import Edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec
+from cm_ray.sampling.samplers import Sampler
+from cm_ray.sampling.sampling_steps import Step, clipped
 
 
 @torch.no_grad()

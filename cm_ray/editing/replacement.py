@@ -22,9 +22,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cm_ray.core.sampling_steps import Step, ascending, full
 from cm_ray.core.times import turned
 from cm_ray.core.types import Denoise, Images, Noise, Times, check_same_shape
+from cm_ray.sampling.sampling_steps import Step, ascending, full
 
 LUMINANCE = (0.2989, 0.5870, 0.1140)
 """Weights of red, green and blue in the grey of the paper, up to their sum."""

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cm_ray.drawing.pictures import save_grid, to_nhwc
 from cm_ray.errors import UserError
-from cm_ray.sampling.pictures import save_grid, to_nhwc
 from cm_ray.storage.files import read_json, write_json, written_aside
 
 RECORD, GRID = "edits.json", "grid.png"

@@ -15,5 +15,5 @@
 ==================  ===================================================================================
 
 A new score is a file here and a line in `score_kinds` and in `score.KINDS`. Sampling on a cluster, and
-reference statistics in the cache, belong to `cm_ray.cluster` and `cm_ray.scoring`.
+reference statistics in the cache, belong to `cm_ray.cluster` and `cm_ray.evaluation`.
 """

@@ -13,17 +13,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.multistep import TimePoints
 from cm_ray.core.noise import Purpose, normal, uniform
-from cm_ray.core.sampler_texts import parse, text_of
-from cm_ray.core.samplers import OneStep, Sampler
-from cm_ray.core.sampling_steps import Step
 from cm_ray.core.types import Images, Labels
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture, Network
 from cm_ray.networks.custom import Custom
 from cm_ray.networks.preconditioned import Preconditioned
 from cm_ray.networks.unet import UNet
+from cm_ray.sampling.multistep import TimePoints
+from cm_ray.sampling.samplers import OneStep, Sampler
+from cm_ray.sampling.sampling_steps import Step
+from cm_ray.sampling.text import parse, text_of
 from cm_ray.settings.tree import choice_from_dict, from_dict, to_dict
 from cm_ray.storage.files import folder_written_aside
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cm_ray.core.sampler_texts import ONE_STEP, text_of
 from cm_ray.networks.model import Model
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.text import ONE_STEP, text_of
 from cm_ray.storage.files import read_json
 from cm_ray.tracking.registry import existing_store, get_version, parse_model_uri
 from cm_ray.tracking.store import calling_mlflow, open_client

@@ -15,17 +15,17 @@ from PIL import Image
 from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.core.sampler_texts import text_of
-from cm_ray.core.sampling_steps import Step
 from cm_ray.core.types import Images
 from cm_ray.data.source import Pixels
 from cm_ray.data.uploads import fitted_pixels, open_upload
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.pictures import grid_picture, to_nhwc
 from cm_ray.editing.model_edits import check_label, edit_steps, interpolation_steps, shown_before
 from cm_ray.editing.tasks import MOST_STEPS, Task, plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, from_uint8, to_uint8
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.pictures import grid_picture, to_nhwc
+from cm_ray.sampling.sampling_steps import Step
+from cm_ray.sampling.text import text_of
 
 MOST_SAMPLES = 64
 """Maximal number of images in a picture; they are one batch."""

@@ -15,8 +15,6 @@ from typing import Literal
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Method, ModelSource
 from cm_ray.core.precondition import EDM, Column
-from cm_ray.core.sampler_texts import parse
-from cm_ray.core.samplers import Heun, OneStep, Progressive, Sampler
 from cm_ray.core.times import NoiseLevels
 from cm_ray.core.weights import KarrasWeight
 from cm_ray.errors import SettingError, UserError, require
@@ -32,6 +30,8 @@ from cm_ray.recipes.sections import (
     RAdam,
     TrackingSettings,
 )
+from cm_ray.sampling.samplers import Heun, OneStep, Progressive, Sampler
+from cm_ray.sampling.text import parse
 from cm_ray.settings import tree
 from cm_ray.settings.tree import INLINE, flatten
 

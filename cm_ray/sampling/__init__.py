@@ -1,4 +1,5 @@
-"""Sampling without a cluster: texts that name samplers, requests by index, pictures of samples.
+"""The samplers: from noise to images, as objects and as generators of steps, and the texts that name them.
 
-How samples are requested, drawn and shown belongs here. The samplers' mathematics is `cm_ray.core.samplers`.
+A new sampler is a class in `samplers`. Drawing with a model is `cm_ray.drawing`; the search for time points
+is `cm_ray.time_points`.
 """

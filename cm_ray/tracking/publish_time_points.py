@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cm_ray.core.multistep import TimePoints
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import network_digest
 from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
+from cm_ray.sampling.multistep import TimePoints
 from cm_ray.storage.files import read_json
 from cm_ray.tracking.registry import (
     CHAMPION,

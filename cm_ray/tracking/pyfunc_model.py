@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from cm_ray.core.samplers import Sampler
 from cm_ray.core.types import Images, Labels
 from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_upload
+from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Edit, Task, plan_edit
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec, from_uint8, to_uint8
-from cm_ray.sampling.model_sampler import sampler_of
+from cm_ray.sampling.samplers import Sampler
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 
 _BATCH, _MOST_STEPS = 256, 1000

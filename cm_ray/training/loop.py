@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from cm_ray.evaluation.evaluator import Evaluator
+from cm_ray.evaluation.reference import ScoredAgainst
 from cm_ray.networks.model import save_model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.scoring.evaluator import Evaluator
-from cm_ray.scoring.reference import ScoredAgainst
 from cm_ray.storage.files import remove
 from cm_ray.training.batch import Batch, StepStats
 from cm_ray.training.communication import Communication

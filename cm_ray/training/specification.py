@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cm_ray.core.multistep import TimePoints
-from cm_ray.core.sampler_texts import parse
-from cm_ray.core.samplers import Multistep
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import check_fits
 from cm_ray.recipes.recipe import Recipe
+from cm_ray.sampling.multistep import TimePoints
+from cm_ray.sampling.samplers import Multistep
+from cm_ray.sampling.text import parse
 
 
 class ShapedImages(Protocol):

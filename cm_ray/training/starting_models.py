@@ -10,12 +10,12 @@ from torch import Tensor
 
 from cm_ray.core.methods import ModelSource
 from cm_ray.core.precondition import Column
-from cm_ray.core.samplers import Heun
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights, save_model
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.samplers import Heun
 from cm_ray.settings.choices import classes_of, word_of
 from cm_ray.settings.tree import differences
 from cm_ray.tracking.locate import locate_model

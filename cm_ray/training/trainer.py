@@ -14,6 +14,8 @@ from torch import nn
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
 from cm_ray.errors import UserError
+from cm_ray.evaluation.conclusion import Conclusion, generate_here, summary
+from cm_ray.evaluation.evaluator import extractor_opener
 from cm_ray.metrics.score import Score
 from cm_ray.networks.custom import custom_network
 from cm_ray.networks.formats.reading import load_model
@@ -23,8 +25,6 @@ from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, followed, say
 from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.runs.lineage import write_lineage
-from cm_ray.scoring.conclusion import Conclusion, generate_here, summary
-from cm_ray.scoring.evaluator import extractor_opener
 from cm_ray.storage.files import read_json
 from cm_ray.tracking import open_tracker
 from cm_ray.training.batch import Batch

@@ -3,8 +3,8 @@
 import torch
 
 from cm_ray import recipes
-from cm_ray.core.samplers import Heun
 from cm_ray.networks.model import Model, ModelSpec, save_model
+from cm_ray.sampling.samplers import Heun
 from cm_ray.settings.tree import override
 
 NETWORK = {

@@ -13,7 +13,7 @@ from cm_ray.cluster.editing.edit_plan import plan_request
 from cm_ray.command_line.settings.edit import Editing
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.core.samplers import Heun
+from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.editing.files import edit_unit
 from cm_ray.editing.model_edits import edited
 from cm_ray.editing.tasks import plan_edit
@@ -21,7 +21,7 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import from_uint8, to_uint8
 from cm_ray.recipes.measuring import ActorSettings
-from cm_ray.sampling.model_sampler import sampler_of
+from cm_ray.sampling.samplers import Heun
 from tests.cluster.tiny import NETWORK, save_tiny
 
 CONDITIONAL = replace(NETWORK, conditional=True)

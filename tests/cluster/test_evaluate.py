@@ -22,20 +22,20 @@ from cm_ray.cluster.pool.reference import name_of, run_of, scoring_setup
 from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.sampler_texts import file_name, parse, text_of
-from cm_ray.core.samplers import Heun
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.data.source import ReadOptions
 from cm_ray.errors import UserError
+from cm_ray.evaluation.evaluator import Evaluator
+from cm_ray.evaluation.reference import Shards
 from cm_ray.metrics.extractors.digits_classifier import load_digits_images
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.score import KINDS, Score
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.scoring.evaluator import Evaluator
-from cm_ray.scoring.reference import Shards
+from cm_ray.sampling.samplers import Heun
+from cm_ray.sampling.text import file_name, parse, text_of
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
 from tests.cluster.tiny import NETWORK, make_tiny_run, save_tiny

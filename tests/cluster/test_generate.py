@@ -14,13 +14,13 @@ from cm_ray.cluster.pool import pool as generate
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import Actors, plan_actors
 from cm_ray.data.shards import Manifest, load_all, write_shard
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.extractor import statistics_of
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.measuring import ActorSettings
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.requests import Request, sample_all
 from tests.cluster.tiny import save_tiny
 
 OPENER = partial(open_extractor, "digits")

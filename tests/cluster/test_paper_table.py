@@ -8,9 +8,9 @@ from cm_ray.cluster import paper_table
 from cm_ray.cluster.paper_table import METHODS, Table, make_table
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.command_line.options import parse_changes
-from cm_ray.core.sampler_texts import text_of
 from cm_ray.core.schedules import Constant, Halving
 from cm_ray.errors import UserError
+from cm_ray.sampling.text import text_of
 from cm_ray.settings.choices import word_of
 from cm_ray.tracking.store import calling_mlflow, open_client
 

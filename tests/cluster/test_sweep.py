@@ -12,13 +12,13 @@ from PIL import Image
 from cm_ray.cluster.sweeps import run_sweep as module
 from cm_ray.cluster.sweeps.run_sweep import sweep
 from cm_ray.command_line.options import parse_changes
-from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.errors import UserError
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.choices import word_of
 from cm_ray.settings.tree import from_dict
 from cm_ray.storage.files import read_json
+from cm_ray.sweeps.options import Sweep
 from cm_ray.tracking.store import calling_mlflow, open_client
 from tests.cluster.pretending import pretended_trial
 from tests.cluster.processes import descendants, job, module_of_tests, reap, run, started, workers

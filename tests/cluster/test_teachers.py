@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 
 from cm_ray import recipes
 from cm_ray.core.precondition import VE, VP
-from cm_ray.core.samplers import Heun, OneStep
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.samplers import Heun, OneStep
 from cm_ray.settings.tree import override
 from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
 

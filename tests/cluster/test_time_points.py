@@ -27,8 +27,9 @@ from cm_ray.cluster.time_points.point_scores import OUTPUTS, PointSamples, resam
 from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Denoising
-from cm_ray.core.sampler_texts import text_of
 from cm_ray.core.times import karras_times
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.requests import Request, sample_units
 from cm_ray.errors import UserError
 from cm_ray.metrics.estimate import infinitesimal_jackknife
 from cm_ray.metrics.extractors.digits_classifier import load_digits_images
@@ -43,8 +44,7 @@ from cm_ray.recipes.measuring import ActorSettings
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.requests import Request, sample_units
+from cm_ray.sampling.text import text_of
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.time_points.openai_indices import read_ts
 from cm_ray.tracking.registry import model_digest, register_model

@@ -7,11 +7,11 @@ from cm_ray import recipes
 from cm_ray.cluster.runtime.connect import node_resources, plan_workers
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.cluster.training.workers import TrainingTask, fit
-from cm_ray.core.samplers import Progressive
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.samplers import Progressive
 from cm_ray.settings.tree import override
 from cm_ray.training.specification import model_spec
 from cm_ray.training.starting_models import prepare_teachers

@@ -18,11 +18,11 @@ from cm_ray.core.methods import (
 )
 from cm_ray.core.pairs import perturb
 from cm_ray.core.precondition import EDM, Boundary, precondition
-from cm_ray.core.sampling_steps import euler
 from cm_ray.core.solvers import data_denoiser, euler_step
 from cm_ray.core.times import NoiseLevels, karras_times
 from cm_ray.core.types import per_sample
 from cm_ray.core.weights import InverseGap, UniformWeight
+from cm_ray.sampling.sampling_steps import euler
 from tests.core.gaussian import Gaussian, Mixture, normals, order
 
 DATA, MIXTURE = Gaussian(0.3, 0.5), Mixture()

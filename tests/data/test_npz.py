@@ -15,8 +15,8 @@ from cm_ray.data.open_source import open_source
 from cm_ray.data.shard_writer import make_part, merge, recipe_of
 from cm_ray.data.shards import load_all
 from cm_ray.data.source import ReadOptions
+from cm_ray.drawing.pictures import save_arrays
 from cm_ray.errors import UserError
-from cm_ray.sampling.pictures import save_arrays
 
 
 def some(n=23, shape=(4, 5, 3)):

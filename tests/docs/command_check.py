@@ -13,10 +13,11 @@ from unittest import mock
 from cm_ray.command_line import main, options
 from cm_ray.command_line.options import parse, parse_changes
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.sampler_texts import parse as parse_sampler
 from cm_ray.errors import SettingError, UserError
 from cm_ray.recipes import RECIPES
+from cm_ray.recipes.own_images import METHODS
 from cm_ray.recipes.recipe import check_models_named
+from cm_ray.sampling.text import parse as parse_sampler
 from cm_ray.settings.tree import override
 from cm_ray.sweeps.space_files import load_space
 from tests.docs.documents import ROOT
@@ -79,6 +80,8 @@ def check_cm_ray(arguments):
     if name == "--help":
         return
     assert name in main.COMMANDS, f"there is no command {name}"
+    if name == "train" and rest[:1] and rest[0] in METHODS:  # the images of the documents are not there
+        rest = [f"{rest[0]}_cifar10", *rest[1:]]
     place, _, attribute = main.COMMANDS[name].parse.rpartition(".")
     parser = getattr(importlib.import_module(place), attribute)
     settings = answered(lambda: parse(parser, rest) if isinstance(parser, type) else parser(rest))

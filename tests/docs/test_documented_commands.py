@@ -23,7 +23,7 @@ FOREIGN_OPTIONS = {"--working-dir", "--env-manager", "--scale", "--volumes", "--
 VALUES = {
     "model": "cm_ray.api.run.Run",
     "run": "cm_ray.api.run.Run",
-    "samples": "cm_ray.sampling.samples.Samples",
+    "samples": "cm_ray.drawing.samples.Samples",
     "step": "cm_ray.training.trainer.TrainedStep",
     "trainer": "cm_ray.training.trainer.Trainer",
 }

@@ -7,13 +7,13 @@ import torch
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.core.samplers import Heun, Multistep
+from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.editing.model_edits import check_label, edit_steps, edited, interpolation_steps, shown_before
 from cm_ray.editing.replacement import luminance, patch_means
 from cm_ray.editing.tasks import Edit, plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, to_uint8
-from cm_ray.sampling.model_sampler import sampler_of
+from cm_ray.sampling.samplers import Heun, Multistep
 from tests.networks.test_unet import TINY, trained_like
 
 GREY = ModelSpec(network=TINY, diffusion=Diffusion(), shape=(1, 8, 8), time_points=((2.0,),))

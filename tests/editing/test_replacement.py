@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cm_ray.core.sampling_steps import clipped, multistep
 from cm_ray.core.times import karras_times
 from cm_ray.editing.replacement import (
     LUMINANCE,
@@ -24,6 +23,7 @@ from cm_ray.editing.replacement import (
     spherical,
     super_resolution,
 )
+from cm_ray.sampling.sampling_steps import clipped, multistep
 from tests.core.gaussian import Gaussian, full, normals
 
 DATA = Gaussian(0.3, 0.5)

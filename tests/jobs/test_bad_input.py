@@ -12,7 +12,6 @@ from PIL import Image
 from cm_ray import recipes
 from cm_ray.cluster.sweeps import run_sweep
 from cm_ray.cluster.training.run import train
-from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, ConstantDecay
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import SettingError, UserError
@@ -20,6 +19,7 @@ from cm_ray.recipes.recipe import check_models_named
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.choices import word_of
 from cm_ray.settings.tree import override
+from cm_ray.sweeps.options import Sweep
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -55,7 +55,8 @@ def job(monkeypatch, capsys):
     ("name", "options", "said"),
     [
         ("train.py", ["ct_digit"], "There is no recipe 'ct_digit': did you mean 'ct_digits'?"),
-        ("train.py", [], "Name a recipe first: edm_cifar10, cd_cifar10"),
+        ("train.py", [], "Name a recipe first. Recipes: edm_cifar10, cd_cifar10"),
+        ("train.py", ["ict"], "ict is for images of your own: give --data, or name ict_cifar10"),
         (
             "ct_cifar.py",
             ["--network.chanels", "8"],

@@ -38,7 +38,7 @@ def says_what_to_do(error, address, sha256, place):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("recipe", ["file", "folder"])
+@pytest.mark.parametrize("named", ["file", "folder"])
 @pytest.mark.parametrize("by", ["path", "variable"])
 def test_a_path_or_a_variable_names_the_file_or_its_folder(by, named, file, monkeypatch):
     place = file if named == "file" else file.parent

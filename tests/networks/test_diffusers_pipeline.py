@@ -11,8 +11,6 @@ from safetensors.torch import load_file, save_file
 from cm_ray import recipes
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM, VP
-from cm_ray.core.sampler_texts import parse
-from cm_ray.core.sampling_steps import clipped, multistep
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import ADM, DDPMpp
@@ -23,6 +21,8 @@ from cm_ray.networks.formats.reading import load_model, read_model
 from cm_ray.networks.formats.unet_layers import network_of
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.networks.vision import torchvision
+from cm_ray.sampling.sampling_steps import clipped, multistep
+from cm_ray.sampling.text import parse
 from tests.networks.test_unet import trained_like
 
 IMAGENET = recipes.ct_imagenet64().network

@@ -8,13 +8,13 @@ import torch
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM, VE, VP
-from cm_ray.core.sampler_texts import parse
-from cm_ray.core.samplers import Heun, Multistep, OneStep
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.requests import Request, sample_all, sample_units
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, save_model, to_uint8
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.requests import Request, sample_all, sample_units
+from cm_ray.sampling.samplers import Heun, Multistep, OneStep
+from cm_ray.sampling.text import parse
 from tests.networks.test_unet import TINY, trained_like
 
 SPEC = ModelSpec(network=TINY, diffusion=Diffusion(), shape=(1, 8, 8), time_points=((2.0,), (2.5, 0.5)))

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from cm_ray import recipes
-from cm_ray.core.samplers import Heun, OneStep
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import ADM
 from cm_ray.networks.formats.openai import infer_network, placeholders, published_spec
 from cm_ray.networks.formats.reading import SPEC_KEY, is_model, load_model, read_model
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, spec_to_dict
 from cm_ray.networks.unet import UNet
+from cm_ray.sampling.samplers import Heun, OneStep
 from tests.networks.test_unet import trained_like
 
 PUBLISHED = [

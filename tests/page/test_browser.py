@@ -16,10 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.pictures import grid_picture
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import to_uint8
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.pictures import grid_picture
 from tests.absent import installed, skip
 from tests.cluster.tiny import NETWORK, make_tiny_run
 from tests.waiting import LIMIT_S, wait_for_server

@@ -12,6 +12,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from cm_ray.command_line.settings.app import PageSettings
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.pictures import grid_picture
 from cm_ray.editing.model_edits import edited
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
@@ -20,8 +22,6 @@ from cm_ray.networks.model import from_uint8, to_uint8
 from cm_ray.page.model_card import model_card
 from cm_ray.page.playground import CanvasContent, EditForm, Playground
 from cm_ray.page.server import RequestLimit, serve
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.pictures import grid_picture
 from tests.cluster.tiny import NETWORK, make_tiny_run
 
 CONDITIONAL = dataclasses.replace(NETWORK, conditional=True)

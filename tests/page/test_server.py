@@ -17,12 +17,12 @@ from PIL import Image
 
 from cm_ray.command_line.settings.app import PageSettings
 from cm_ray.data.uploads import MOST_BYTES
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.pictures import grid_picture
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import to_uint8
 from cm_ray.page.server import application, serve
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.pictures import grid_picture
 from tests.absent import installed
 from tests.cluster.tiny import NETWORK, make_tiny_run
 

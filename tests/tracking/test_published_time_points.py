@@ -11,11 +11,11 @@ import torch
 from tracked_runs import free_port, score, tiny_model
 
 from cm_ray.core.precondition import EDM
-from cm_ray.core.samplers import Multistep
+from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import save_model, to_uint8
-from cm_ray.sampling.model_sampler import sampler_of
+from cm_ray.sampling.samplers import Multistep
 from cm_ray.storage.files import write_json
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.publish_time_points import publish_time_points

@@ -13,13 +13,13 @@ import torch
 from tracked_runs import free_port, score, tiny_model, tiny_spec
 
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.samplers import Heun
+from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, to_uint8
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.model_sampler import sampler_of
+from cm_ray.sampling.samplers import Heun
 from cm_ray.settings.tree import override
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.registry import save_pyfunc

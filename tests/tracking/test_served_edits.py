@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from tracked_runs import free_port, score, tiny_model
 
+from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import from_uint8, save_model, to_uint8
 from cm_ray.page.model_card import model_card
-from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.tracker import open_tracker
 from tests.waiting import LIMIT_S

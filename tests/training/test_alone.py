@@ -12,7 +12,7 @@ PROGRAM = f"""
 import sys
 sys.modules.update(dict.fromkeys({ABSENT}))  # None: importing them fails
 import torch
-import cm_ray.core.samplers, cm_ray.networks.unet
+import cm_ray.sampling.samplers, cm_ray.networks.unet
 from cm_ray import recipes
 from cm_ray.settings.tree import override
 from cm_ray.networks.model import ModelSpec

@@ -9,12 +9,12 @@ from sklearn.datasets import load_digits
 
 from cm_ray import recipes
 from cm_ray.core.noise import Purpose, normal
+from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.metrics.extractors.extractor import statistics_of
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import ModelSpec, to_uint8
-from cm_ray.sampling.model_sampler import sampler_of
 from cm_ray.settings.tree import override
 from cm_ray.training.batch import Batch
 from cm_ray.training.engine import Engine

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cm_ray.core.precondition import VE, VP
-from cm_ray.core.samplers import Progressive
 from cm_ray.networks.perceptual import perceptual_distance
+from cm_ray.sampling.samplers import Progressive
 from cm_ray.training.batch import Batch
 from tests.training.engines import LABELS, batches, engine, run, small, teacher, weights
 

@@ -28,9 +28,11 @@ from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.score import Evaluation
-from cm_ray.core.sampler_texts import file_name, text_of
-from cm_ray.core.samplers import Sampler
+from cm_ray.drawing.kept_samples import keep_samples
+from cm_ray.drawing.pictures import save_grid
+from cm_ray.drawing.requests import Request
 from cm_ray.errors import UserError
+from cm_ray.evaluation.score_folder import Scored
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
@@ -38,10 +40,8 @@ from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.recipes.sections import EXPERIMENT, DataSettings
 from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory, run_place
-from cm_ray.sampling.kept_samples import keep_samples
-from cm_ray.sampling.pictures import save_grid
-from cm_ray.sampling.requests import Request
-from cm_ray.scoring.score_folder import Scored
+from cm_ray.sampling.samplers import Sampler
+from cm_ray.sampling.text import file_name, text_of
 from cm_ray.storage.files import remove
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.status import Status

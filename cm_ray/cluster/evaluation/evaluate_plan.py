@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cm_ray.command_line.settings.score import Evaluation
-from cm_ray.core.samplers import Sampler
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shards import is_shard_folder
+from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec
-from cm_ray.sampling.model_sampler import sampler_of
+from cm_ray.sampling.samplers import Sampler
 from cm_ray.tracking.locate import find_model
 
 

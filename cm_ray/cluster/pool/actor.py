@@ -16,12 +16,12 @@ from torch import Tensor
 
 from cm_ray.cluster.pool.result import Outputs, TaskResult
 from cm_ray.data.shards import Manifest, read_rows, rows_per_group
+from cm_ray.drawing.requests import Request, sample_unit
 from cm_ray.editing.files import EditRequest, edit_unit
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import ModelSpec, build_model
-from cm_ray.sampling.requests import Request, sample_unit
 
 Opener: TypeAlias = Callable[[str], Extractor]
 """A picklable function that opens the extractor on a device."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from cm_ray.cluster.pool.actor import PutModel
 from cm_ray.cluster.pool.pool import Progress, SamplerPool
 from cm_ray.cluster.pool.result import Outputs, SampleResult
-from cm_ray.core.sampler_texts import file_name, text_of
+from cm_ray.drawing.requests import Request
 from cm_ray.metrics.extractors.extractor import Extractor
-from cm_ray.sampling.requests import Request
+from cm_ray.sampling.text import file_name, text_of
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.cluster.runtime.connect import user_error
 from cm_ray.data.shards import Manifest, rows_per_group
 from cm_ray.data.source import cut_pieces
+from cm_ray.drawing.requests import Request
 from cm_ray.editing.files import EditRequest
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.runs.console import say
-from cm_ray.sampling.requests import Request
 
 Progress: TypeAlias = Callable[[int, int], None]
 """A callback that gets the number of finished images and the total number of images."""

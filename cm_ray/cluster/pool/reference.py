@@ -14,6 +14,8 @@ from cm_ray.cluster.pool.actor import Opener
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.errors import UserError
+from cm_ray.evaluation.evaluator import extractor_opener
+from cm_ray.evaluation.reference import keep_features, keep_statistics, kept_features, kept_statistics
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import EXTRACTORS
 from cm_ray.metrics.score_kinds import SampleSet
@@ -23,8 +25,6 @@ from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings
 from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.scoring.evaluator import extractor_opener
-from cm_ray.scoring.reference import keep_features, keep_statistics, kept_features, kept_statistics
 from cm_ray.tracking.store import check_uri
 
 

@@ -23,17 +23,17 @@ from cm_ray.cluster.sweeps.sweep_table import SweepTable
 from cm_ray.cluster.sweeps.sweep_trial import Trials, run_trial
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.cluster.training.run import train
-from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.errors import UserError
+from cm_ray.evaluation.evaluator import extractor_opener
+from cm_ray.evaluation.reference import Shards, reference_statistics
 from cm_ray.recipes.recipe import check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report
 from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory, run_place
-from cm_ray.scoring.evaluator import extractor_opener
-from cm_ray.scoring.reference import Shards, reference_statistics
 from cm_ray.settings.tree import flatten, override
 from cm_ray.storage.files import read_json, write_json
+from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space import Sampler, Space
 from cm_ray.sweeps.space_checks import check_space
 from cm_ray.sweeps.space_files import load_space

@@ -8,8 +8,8 @@ from typing import Literal
 import ray
 
 from cm_ray.cluster.runtime.connect import WorkerPlan, node_resources, plan_workers
-from cm_ray.command_line.settings.sweep import Sweep
 from cm_ray.errors import UserError
+from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space import Space
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from cm_ray.cluster.pool.reference import ScoringSetup
 from cm_ray.command_line.settings.time_points import TimePointSearch
-from cm_ray.core.multistep import multistep_of
-from cm_ray.core.samplers import Multistep, OneStep
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.networks.formats.reading import read_model
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.console import say
+from cm_ray.sampling.multistep import multistep_of
+from cm_ray.sampling.samplers import Multistep, OneStep
 from cm_ray.time_points.greedy import Points
 from cm_ray.time_points.openai_indices import taus
 from cm_ray.time_points.sample_budget import SampleBudget

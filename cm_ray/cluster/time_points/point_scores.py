@@ -14,11 +14,11 @@ from torch import Tensor
 from cm_ray.cluster.pool.cache import ResultCache
 from cm_ray.cluster.pool.result import Outputs, SampleResult
 from cm_ray.core.noise import derived_seed
+from cm_ray.drawing.requests import Request
 from cm_ray.metrics.estimate import infinitesimal_jackknife
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
 from cm_ray.metrics.statistics import Array
 from cm_ray.runs.console import shown
-from cm_ray.sampling.requests import Request
 from cm_ray.time_points.greedy import Points
 from cm_ray.time_points.noisy_search import PointSampleRange
 

@@ -16,9 +16,8 @@ from cm_ray.cluster.runtime.connect import node_resources
 from cm_ray.cluster.time_points.point_plan import SearchPlan
 from cm_ray.cluster.time_points.point_scores import OUTPUTS, Measurement, PointScores
 from cm_ray.cluster.training.prepare import prepare_shards
-from cm_ray.core.multistep import multistep_for, multistep_of
-from cm_ray.core.sampler_texts import text_of
-from cm_ray.core.samplers import Multistep, OneStep, Sampler
+from cm_ray.drawing.pictures import save_grid
+from cm_ray.drawing.requests import Request
 from cm_ray.errors import UserError
 from cm_ray.metrics.estimate import Estimate, infinitesimal_jackknife
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
@@ -33,8 +32,9 @@ from cm_ray.reports.time_points_report import (
 )
 from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.pictures import save_grid
-from cm_ray.sampling.requests import Request
+from cm_ray.sampling.multistep import multistep_for, multistep_of
+from cm_ray.sampling.samplers import Multistep, OneStep, Sampler
+from cm_ray.sampling.text import text_of
 from cm_ray.storage.files import read_json, remove, write_json
 from cm_ray.time_points.greedy import Points, Stage, points_by_count
 from cm_ray.time_points.integer_search import method_named

@@ -11,16 +11,16 @@ from cm_ray.cluster.pool.sizing import actors_like
 from cm_ray.cluster.runtime.connect import connected, node_resources, plan_workers
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.cluster.training.workers import TrainingTask, fit
+from cm_ray.drawing.requests import Request
+from cm_ray.evaluation.conclusion import Conclusion, Generated, summary
+from cm_ray.evaluation.evaluator import extractor_opener
+from cm_ray.evaluation.reference import Shards
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, followed, say
 from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.runs.lineage import write_lineage
-from cm_ray.sampling.requests import Request
-from cm_ray.scoring.conclusion import Conclusion, Generated, summary
-from cm_ray.scoring.evaluator import extractor_opener
-from cm_ray.scoring.reference import Shards
 from cm_ray.storage.files import read_json, remove
 from cm_ray.tracking import Tracker, open_tracker
 from cm_ray.training.specification import model_spec
@@ -77,6 +77,8 @@ class Run:
             say=say,
         )
         say(f"{run.root}: {self.manifest.count} images of {self.manifest.source}, {workers}")
+        if self.manifest.class_names and not config.network.conditional:
+            say("The labels of the images are not used: network.conditional is off.")
 
     def finish(self, tracker: Tracker) -> None:
         """Train, export, score and register the model, skipping steps that are done."""

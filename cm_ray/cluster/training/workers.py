@@ -24,10 +24,10 @@ from cm_ray.cluster.data.stream import batches
 from cm_ray.cluster.runtime.connect import WorkerPlan, quiet_ray, user_error
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError
+from cm_ray.evaluation.reference import Shards
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.scoring.reference import Shards
 from cm_ray.storage.files import read_json, remove, write_json
 from cm_ray.training.batch import Batch, Share
 from cm_ray.training.engine import Engine

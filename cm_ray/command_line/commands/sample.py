@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from cm_ray.command_line.settings.sample import Sample
-from cm_ray.core.multistep import multistep_of
-from cm_ray.core.samplers import Sampler
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.pictures import save_samples
+from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.pictures import save_samples
-from cm_ray.sampling.requests import Request, sample_all
+from cm_ray.sampling.multistep import multistep_of
+from cm_ray.sampling.samplers import Sampler
 from cm_ray.time_points.openai_indices import read_ts, taus
 from cm_ray.tracking.locate import locate_model
 

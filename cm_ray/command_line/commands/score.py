@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cm_ray.cluster.evaluation.evaluate import evaluate
 from cm_ray.command_line.settings.score import Evaluation
-from cm_ray.scoring.score_folder import table
+from cm_ray.evaluation.score_folder import table
 
 
 def run(settings: Evaluation) -> None:

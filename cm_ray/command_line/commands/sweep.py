@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cm_ray.cluster.sweeps.run_sweep import sweep
 from cm_ray.command_line.options import parse_changes
-from cm_ray.command_line.settings.sweep import Sweep
+from cm_ray.sweeps.options import Sweep
 
 
 def run(settings: Sweep) -> None:

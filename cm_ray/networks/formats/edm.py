@@ -17,7 +17,6 @@ from torch import Tensor
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM, VE, VP, Column
-from cm_ray.core.samplers import Heun
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import ADM, Architecture, DDPMpp, NCSNpp
 from cm_ray.networks.families import family_of
@@ -26,6 +25,7 @@ from cm_ray.networks.formats.unet_layers import Layer, layers, network_of
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import UNet
+from cm_ray.sampling.samplers import Heun
 
 _FILE = re.compile(r"(edm|baseline)-.*-(vp|ve|adm)")
 """Names of the files, such as edm-cifar10-32x32-uncond-vp. The last word is the architecture; in the name of

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.samplers import Heun, OneStep
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import ADM, Architecture
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import check_fits
+from cm_ray.sampling.samplers import Heun, OneStep
 
 _SIZES = {"imagenet64": 64, "bedroom256": 256, "cat256": 256}
 _NAME = re.compile(rf"(edm|cd|ct)_({'|'.join(_SIZES)})(?:_.*)?")

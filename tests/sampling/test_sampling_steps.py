@@ -10,9 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
-from cm_ray.core.sampling_steps import Churn, clipped, dpm_solver_2, euler, euler_ancestral, heun, multistep
 from cm_ray.core.solvers import data_denoiser
 from cm_ray.core.times import karras_times
+from cm_ray.sampling.sampling_steps import (
+    Churn,
+    clipped,
+    dpm_solver_2,
+    euler,
+    euler_ancestral,
+    heun,
+    multistep,
+)
 from tests.core.gaussian import Gaussian, Mixture, full, normals, order
 
 DATA = Gaussian(0.3, 0.5)

@@ -2,7 +2,7 @@
 
 Times ascend, and a loop goes down from ``times[-1]``. It starts with times[-1] · noise(0); stochastic
 samplers add noise(1), noise(2) ... A step to time 0 returns the denoiser's estimate. The settings of the
-samplers are in `cm_ray.core.samplers`.
+samplers are in `cm_ray.sampling.samplers`.
 """
 
 from __future__ import annotations

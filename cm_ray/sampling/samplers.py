@@ -1,7 +1,7 @@
 """The samplers, from noise to images, as settings: each has a word, checks itself and makes its own steps.
 
-A new sampler is a dataclass here, with a loop in `cm_ray.core.sampling_steps`. Their short texts, such as
-``multistep@2.0,0.8`` and ``heun:18``, are known by `cm_ray.core.sampler_texts` alone.
+A new sampler is a dataclass here, with a loop in `cm_ray.sampling.sampling_steps`. Their short texts, such as
+``multistep@2.0,0.8`` and ``heun:18``, are known by `cm_ray.sampling.text` alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from cm_ray.core.sampling_steps import (
+from cm_ray.core.times import NoiseLevels, turned
+from cm_ray.core.types import Denoise, Images, Labels, Noise
+from cm_ray.errors import SettingError, UserError, require
+from cm_ray.sampling.sampling_steps import (
     Churn,
     Step,
     clipped,
@@ -25,9 +28,6 @@ from cm_ray.core.sampling_steps import (
     heun,
     multistep,
 )
-from cm_ray.core.times import NoiseLevels, turned
-from cm_ray.core.types import Denoise, Images, Labels, Noise
-from cm_ray.errors import SettingError, UserError, require
 from cm_ray.settings.choices import choice
 
 if TYPE_CHECKING:

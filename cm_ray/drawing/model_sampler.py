@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from cm_ray.core.multistep import multistep_for, multistep_of
-from cm_ray.core.sampler_texts import checked_kind, parse
-from cm_ray.core.samplers import Sampler
 from cm_ray.errors import UserError
 from cm_ray.networks.model import ModelSpec
+from cm_ray.sampling.multistep import multistep_for, multistep_of
+from cm_ray.sampling.samplers import Sampler
+from cm_ray.sampling.text import checked_kind, parse
 
 
 def sampler_of(

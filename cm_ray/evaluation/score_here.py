@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cm_ray.core.sampler_texts import text_of
-from cm_ray.core.samplers import Sampler
+from cm_ray.evaluation.reference import ScoredAgainst, reference_statistics
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.scoring.reference import ScoredAgainst, reference_statistics
+from cm_ray.sampling.samplers import Sampler
+from cm_ray.sampling.text import text_of
 
 GROUPS = 20
 """Number of groups of samples, from whose statistics the error of a Fréchet distance is computed."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cm_ray.data.shard_writer import shard_name
 from cm_ray.data.shards import Manifest, write_shard
+from cm_ray.drawing.pictures import save_arrays
 from cm_ray.networks.model import ModelSpec
-from cm_ray.sampling.pictures import save_arrays
 from cm_ray.storage.files import folder_written_aside
 
 

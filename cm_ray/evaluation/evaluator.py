@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.core.sampler_texts import text_of
-from cm_ray.core.samplers import Sampler
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.pictures import save_grid
+from cm_ray.drawing.requests import Request, sample_units
+from cm_ray.evaluation.reference import ScoredAgainst, reference_statistics
 from cm_ray.metrics.extractors.extractor import Extractor, statistics_of, statistics_of_batches
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
@@ -19,10 +21,8 @@ from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import Model, to_uint8
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import EvaluationSettings
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.pictures import save_grid
-from cm_ray.sampling.requests import Request, sample_units
-from cm_ray.scoring.reference import ScoredAgainst, reference_statistics
+from cm_ray.sampling.samplers import Sampler
+from cm_ray.sampling.text import text_of
 
 
 def extractor_opener(evaluation: EvaluationSettings) -> Callable[[torch.device | str], Extractor] | None:

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from cm_ray.data.shards import Manifest, write_shard
-from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.scoring.reference import (
+from cm_ray.evaluation.reference import (
     Shards,
     keep_features,
     keep_statistics,
@@ -16,6 +15,7 @@ from cm_ray.scoring.reference import (
     kept_statistics,
     reference_statistics,
 )
+from cm_ray.metrics.statistics import FeatureStatistics
 
 
 @dataclass(frozen=True)

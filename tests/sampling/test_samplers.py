@@ -8,7 +8,9 @@ from torch import nn
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM
-from cm_ray.core.samplers import (
+from cm_ray.core.times import NoiseLevels, karras_times, turned
+from cm_ray.errors import SettingError, UserError
+from cm_ray.sampling.samplers import (
     DPM2,
     Ancestral,
     Euler,
@@ -19,9 +21,7 @@ from cm_ray.core.samplers import (
     Sampler,
     sample,
 )
-from cm_ray.core.sampling_steps import Churn, dpm_solver_2, euler, euler_ancestral, heun, multistep
-from cm_ray.core.times import NoiseLevels, karras_times, turned
-from cm_ray.errors import SettingError, UserError
+from cm_ray.sampling.sampling_steps import Churn, dpm_solver_2, euler, euler_ancestral, heun, multistep
 from cm_ray.settings.choices import classes_of
 from tests.core.gaussian import Gaussian, full, normals
 

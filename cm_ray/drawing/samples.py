@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cm_ray.drawing.pictures import grid_picture, save_arrays
 from cm_ray.errors import UserError
-from cm_ray.sampling.pictures import grid_picture, save_arrays
 
 
 class Samples(np.ndarray):

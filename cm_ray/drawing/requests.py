@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cm_ray.core.samplers import Sampler
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, to_uint8
+from cm_ray.sampling.samplers import Sampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import TypeAlias
 
-from cm_ray.core.samplers import Multistep, OneStep
 from cm_ray.core.times import NoiseLevels, turned
 from cm_ray.errors import UserError
+from cm_ray.sampling.samplers import Multistep, OneStep
 
 TimePoints: TypeAlias = tuple[tuple[float, ...], ...]
 """Descending time points of multistep sampling for some NFE, with k - 1 points for k evaluations."""

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from cm_ray import recipes
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.sampler_texts import file_name, parse, text_of
-from cm_ray.core.samplers import DPM2, Ancestral, Euler, Heun, Multistep, OneStep, Progressive
 from cm_ray.errors import UserError
+from cm_ray.sampling.samplers import DPM2, Ancestral, Euler, Heun, Multistep, OneStep, Progressive
+from cm_ray.sampling.text import file_name, parse, text_of
 
 CONSISTENCY, DENOISER = Diffusion(), Diffusion(boundary="none")
 SAMPLERS = [

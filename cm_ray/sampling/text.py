@@ -12,9 +12,9 @@ import re
 from dataclasses import fields
 
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.multistep import TimePoints, multistep_for, multistep_of
-from cm_ray.core.samplers import Heun, Multistep, OneStep, Sampler
 from cm_ray.errors import SettingError, UserError, closest
+from cm_ray.sampling.multistep import TimePoints, multistep_for, multistep_of
+from cm_ray.sampling.samplers import Heun, Multistep, OneStep, Sampler
 from cm_ray.settings.choices import classes_of, word_of
 
 ONE_STEP, OWN = "one-step", "own"

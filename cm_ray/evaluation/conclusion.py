@@ -11,7 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cm_ray.core.sampler_texts import file_name
+from cm_ray.drawing.model_sampler import sampler_of
+from cm_ray.drawing.pictures import save_samples
+from cm_ray.drawing.requests import Request, sample_units
+from cm_ray.evaluation.evaluator import noise_distance, score_samples
+from cm_ray.evaluation.reference import ScoredAgainst, reference_statistics
 from cm_ray.metrics.extractors.extractor import Extractor, statistics_of_batches
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score
@@ -20,11 +24,7 @@ from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.model_sampler import sampler_of
-from cm_ray.sampling.pictures import save_samples
-from cm_ray.sampling.requests import Request, sample_units
-from cm_ray.scoring.evaluator import noise_distance, score_samples
-from cm_ray.scoring.reference import ScoredAgainst, reference_statistics
+from cm_ray.sampling.text import file_name
 from cm_ray.storage.files import read_json, write_json
 
 FINAL_SEED = 1

@@ -1,0 +1,39 @@
+"""Training on images of one's own from the command line: a method makes a recipe that fits them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cm_ray as cm
+from cm_ray.command_line.training import parse_training
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Twelve files in colour of 20x16, in a folder for each of two classes."""
+    draw = np.random.default_rng(0)
+    for number in range(12):
+        folder = tmp_path / "photos" / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (16, 20, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def test_a_method_makes_the_recipe_that_python_makes(photos):
+    recipe = parse_training(["ict", "--data", str(photos), "--data.size", "16", "--steps", "7"])
+    assert recipe.network.conditional
+    assert recipe.network.channel_mult == (2, 2)
+    assert recipe.evaluation.extractor == "none"
+    assert (recipe.steps, recipe.data.path, recipe.data.size) == (7, str(photos), 16)
+    images = cm.load_images(photos, size=16)
+    deviation = float((images.images.float() / 127.5 - 1).std())
+    assert recipe.column.sigma_data == pytest.approx(deviation, abs=1e-4)
+
+
+def test_images_that_no_recipe_fits_and_missing_ones_are_refused(photos):
+    with pytest.raises(cm.UserError, match="square ones of at least 8"):
+        parse_training(["ict", "--data", str(photos)])
+    with pytest.raises(cm.UserError, match="give --data"):
+        parse_training(["ect", "--steps", "3"])
+    with pytest.raises(cm.UserError, match="nowhere"):
+        parse_training(["ict", "--data", "nowhere"])
