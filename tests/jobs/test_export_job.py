@@ -172,7 +172,7 @@ def test_settings_that_shapes_do_not_show_are_compared(tmp_path):
     other = override(config.network, {"head_channels": 32})
     with pytest.raises(
         UserError,
-        match=r"has the network's head_channels 64, and this run has 32: set network\.head_channels to it",
+        match=r"has the network's head_channels 64, and this run has 32; set network\.head_channels to 64",
     ):
         prepare_teachers(
             config,
