@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from cm_ray.core.noise import Purpose, normal, uniform
-from cm_ray.core.schedules import Adaptive, Constant
+from cm_ray.core.pairs import perturb
+from cm_ray.core.schedules import Adaptive
 from cm_ray.core.times import karras_times
 from cm_ray.networks.model import from_uint8
+from cm_ray.training.drawing import draw_step
 from tests.training.engines import batches, column, draws, engine, shaken, small, teacher
 
 
@@ -92,19 +94,16 @@ def test_a_denoiser_learns_the_clean_image_by_karras_weight():
     torch.testing.assert_close(made._loss(batch, 0, 8), expected)
 
 
-class SameTimes:
-    """Times s = t = 1, as if of a grid."""
-
-    scales = Constant(n=18)
-
-    def __call__(self, uniforms, step, total_steps, levels):
-        """Return ones, twice."""
-        return torch.ones_like(uniforms), torch.ones_like(uniforms)
+def with_same_times(*arguments):
+    """Return the draw of a step with s = t = 1."""
+    draw = draw_step(*arguments)
+    t = torch.ones_like(draw.t)
+    return dataclasses.replace(draw, t=t, s=t, x_t=perturb(draw.x, draw.noise, t))
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("variant", ["ict", "paper", "cd"])
-def test_student_and_target_see_the_same_dropout_mask(variant, device):
+def test_student_and_target_see_the_same_dropout_mask(variant, device, monkeypatch):
     """With equal weights and s = t, only different masks could make the outputs differ."""
     config = small(variant, "much-dropout")
     made = shaken(engine(config, device=device))
@@ -115,7 +114,7 @@ def test_student_and_target_see_the_same_dropout_mask(variant, device):
         assert made.target is not made.student
     for model in watched:
         model.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
-    made.config = dataclasses.replace(config, method=dataclasses.replace(made.method, times=SameTimes()))
+    monkeypatch.setattr("cm_ray.training.engine.draw_step", with_same_times)
     made._loss(next(batches(made)), 0, 8)
     assert torch.equal(seen[0], seen[1])
     made._seed_dropout = lambda first: None
