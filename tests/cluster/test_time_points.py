@@ -407,7 +407,7 @@ def test_a_finished_search_of_other_images_or_settings_is_not_shown(ray_cluster,
     save(1)
     with pytest.raises(UserError, match=r"images has other images than at the start of the search in"):
         find_time_points(settings)
-    with pytest.raises(UserError, match=r"other settings \(grid\); repeat its settings to resume"):
+    with pytest.raises(UserError, match=r"other settings \(boundaries\); repeat its settings to resume"):
         find_time_points(dataclasses.replace(settings, boundaries=12))
 
 
