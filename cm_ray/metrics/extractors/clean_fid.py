@@ -15,10 +15,9 @@ from cleanfid.inception_torchscript import InceptionV3W  # type: ignore[import-u
 from cleanfid.resize import build_resizer  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from cm_ray.errors import UserError, closest
 from cm_ray.metrics.extractors.inference import check_images, plain_float32
 from cm_ray.metrics.extractors.published_weights import TORCHSCRIPT_INCEPTION
-from cm_ray.metrics.extractors.resizing import RESIZINGS
+from cm_ray.metrics.extractors.resizing import RESIZINGS, check_resizing
 
 DIM = 2048
 _BATCH = 64  # images per forward pass: activations of 299x299 images are large
@@ -58,8 +57,7 @@ class CleanFIDExtractor:
         The file contains code, so it is loaded only after its SHA-256 was checked. Raises UserError when the
         file is missing or another one, and on an unknown resizing.
         """
-        if resizing not in RESIZINGS:
-            raise UserError(f"There is no resizing {resizing!r}: {closest(resizing, list(RESIZINGS))}")
+        check_resizing(resizing)
         file = TORCHSCRIPT_INCEPTION.find(weights)
         network = _wrapped(file, resize_inside=resizing == "legacy_tensorflow")
         return cls(network.to(device).eval(), TORCHSCRIPT_INCEPTION.sha256, resizing, device)

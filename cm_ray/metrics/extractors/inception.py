@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cm_ray.errors import UserError, closest
 from cm_ray.metrics.extractors.digits_classifier import digest
 from cm_ray.metrics.extractors.inception_network import DIM, SIZE, FIDInception, build_inception
 from cm_ray.metrics.extractors.inference import check_images, plain_float32
 from cm_ray.metrics.extractors.published_weights import INCEPTION_2015
-from cm_ray.metrics.extractors.resizing import RESIZINGS, resized
+from cm_ray.metrics.extractors.resizing import RESIZINGS, check_resizing, resized
 
 _BATCH = 64  # images per forward pass: activations of 299x299 images are large
 
@@ -44,7 +43,7 @@ class InceptionExtractor:
 
         Raises UserError when the weights are missing or have another SHA-256, and on an unknown resizing.
         """
-        _check_resizing(resizing)
+        check_resizing(resizing)
         network = build_inception()
         _zero_counters(network)
         network.load_state_dict(INCEPTION_2015.load(weights))
@@ -62,7 +61,7 @@ class InceptionExtractor:
 
         It is for tests; its scores mean nothing.
         """
-        _check_resizing(resizing)
+        check_resizing(resizing)
         network = build_inception()
         _draw_weights(network, seed)
         sha256 = digest(network.state_dict())
@@ -98,11 +97,6 @@ class InceptionExtractor:
         with plain_float32(self.network.fc.weight):
             x = resized(images.to(device), SIZE, self.resizing)
             return self.network((x.expand(-1, 3, -1, -1) - 128) / 128)
-
-
-def _check_resizing(resizing: str) -> None:
-    if resizing not in RESIZINGS:
-        raise UserError(f"There is no resizing {resizing!r}: {closest(resizing, list(RESIZINGS))}")
 
 
 def _zero_counters(network: FIDInception) -> None:

@@ -11,6 +11,8 @@ import functools
 import torch
 from torch import Tensor
 
+from cm_ray.errors import UserError, closest
+
 RESIZINGS = {
     "legacy_tensorflow": "299x299 TensorFlow-1 bilinear without antialiasing",
     "clean": "299x299 Pillow bicubic with antialiasing",
@@ -21,6 +23,12 @@ RESIZINGS = {
 differs from PyTorch's bilinear resizing (clean-fid's `legacy_pytorch`) by a shift of half a pixel. `clean` is
 the method of Parmar et al. 2022.
 """
+
+
+def check_resizing(name: str) -> None:
+    """Raise UserError unless name is one of `RESIZINGS`."""
+    if name not in RESIZINGS:
+        raise UserError(f"There is no resizing {name!r}: {closest(name, list(RESIZINGS))}")
 
 
 def resized(images: Tensor, size: int, mode: str) -> Tensor:
