@@ -61,7 +61,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class ColourBasis:
-    """To colours whose first axis is the luminance, times a constant; for images of three channels."""
+    """Change to colours whose first axis is the luminance, times a constant; for images of three channels."""
 
     def forward(self, x: Images, /) -> Tensor:
         """Return (b, h, w, 3) of images (b, 3, h, w)."""
@@ -74,7 +74,7 @@ class ColourBasis:
 
 @dataclass(frozen=True)
 class PatchBasis:
-    """To patches of factor x factor pixels whose first axis is their mean, times the factor."""
+    """Change to patches of factor x factor pixels whose first axis is their mean, times the factor."""
 
     factor: int
 

@@ -19,26 +19,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from cm_ray.data.described import DescribedImages
 from cm_ray.data.shards import Manifest, read_rows, rows_per_group
 from cm_ray.metrics.extractors.extractor import Extractor, statistics_of_batches
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.storage.files import cache_root, remove, written_aside
 
 
-class ScoredAgainst(Protocol):
+class ScoredAgainst(DescribedImages, Protocol):
     """Reference images that samples are compared with, in shards or in memory."""
-
-    @property
-    def source(self) -> str:
-        """Short name of the source of the images."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the images that does not depend on their order."""
-
-    @property
-    def count(self) -> int:
-        """Number of images."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
+from cm_ray.data.described import DescribedImages
 from cm_ray.errors import UserError
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.files import read_json, write_json
@@ -16,27 +17,15 @@ from cm_ray.storage.files import read_json, write_json
 _PACKAGES = ("cm_ray", "torch", "ray", "mlflow", "numpy", "pyarrow", "safetensors")
 
 
-class DescribedImages(Protocol):
-    """The properties of the data that a lineage contains; a manifest and an ImageSet have them."""
-
-    @property
-    def source(self) -> str:
-        """Short name of the source of the images."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the images that does not depend on their order."""
-
-    @property
-    def count(self) -> int:
-        """Number of images."""
+class TracedImages(DescribedImages, Protocol):
+    """The properties of the data that a lineage contains."""
 
     @property
     def skipped(self) -> int:
         """Number of bad images that were left out."""
 
 
-def write_lineage(run: RunDirectory, data: DescribedImages) -> None:
+def write_lineage(run: RunDirectory, data: TracedImages) -> None:
     """Write lineage.json; for a resumed run, add the values that have changed.
 
     Raises UserError when the run was started with other images.
@@ -55,7 +44,7 @@ def write_lineage(run: RunDirectory, data: DescribedImages) -> None:
     write_json(run.lineage_file, before | later)
 
 
-def lineage(data: DescribedImages) -> dict[str, str]:
+def lineage(data: TracedImages) -> dict[str, str]:
     """Return the values of data, code, packages, machine and command, as text by name."""
     found = {
         "data.source": data.source,
