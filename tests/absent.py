@@ -1,4 +1,4 @@
-"""What some tests need and not every machine has: they are skipped there, but never by the CI."""
+"""Some tests need what not every machine has: they are skipped there, but never by the CI."""
 
 import importlib
 import os

@@ -1,4 +1,4 @@
-"""What the tests share: one Ray cluster, a cache of their own, the data beside the checkout."""
+"""The tests share one Ray cluster, a cache of their own, the data beside the checkout."""
 
 import os
 import shutil

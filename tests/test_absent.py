@@ -1,4 +1,4 @@
-"""What is absent skips a test here, and fails it where the CI runs."""
+"""An absent thing skips a test here, and fails it where the CI runs."""
 
 import pytest
 from _pytest.outcomes import Failed, Skipped

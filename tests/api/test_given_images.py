@@ -62,7 +62,7 @@ def test_a_run_is_scored_against_its_own_images_alone(run, digits, tmp_path):
 
 
 def test_a_recipe_by_name_reads_images_as_it_says(tmp_path):
-    """Of several sizes, and with a damaged file among them."""
+    """The images have several sizes, and a damaged file is among them."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(40):

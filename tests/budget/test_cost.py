@@ -1,4 +1,4 @@
-"""What a training costs: passes through the network, counted."""
+"""The cost of a training is its passes through the network, counted."""
 
 import dataclasses
 

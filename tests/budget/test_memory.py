@@ -40,7 +40,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="L
 @linux
 @pytest.mark.parametrize("name", ["ct_cifar10", "ct_imagenet64"])
 def test_the_estimate_is_near_the_peak_of_a_process(name):
-    """Of networks like two recipes', but small: beside the margin, buffers that do not grow with them."""
+    """The networks are like two recipes', but small: beside the margin, buffers that do not grow are left."""
     config = recipes.named(name)
     heads = ONE_HEAD if config.network.family == "adm" else {}
     config = override(config, {"accumulate": 2, **SMALL, **heads})

@@ -28,7 +28,7 @@ LEAN = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less: no cloud takes a node of a test back
     "RAY_worker_niceness": "0",  # what else runs on this machine should not make tests time out
 }
-"""How Ray runs in tests."""
+"""Ray runs in tests like this."""
 
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 

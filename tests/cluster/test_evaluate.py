@@ -142,7 +142,7 @@ def requests(monkeypatch):
 
 @pytest.mark.ray
 class TestScores:
-    """What the numbers are."""
+    """The numbers are those of the samples."""
 
     def test_every_score_has_its_row(self, scored):
         run, scores = scored
@@ -486,7 +486,7 @@ def refused(sentence, source, tmp_path, **changes):
 
 @pytest.fixture
 def no_cluster(monkeypatch):
-    """What is bad without the data at hand is said before Ray is started."""
+    """A mistake that shows without the data is refused before Ray is started."""
     monkeypatch.setattr(module, "connected", lambda: pytest.fail("Ray was started"))
 
 
@@ -587,7 +587,7 @@ class TestBadSettings:
 
 @pytest.mark.ray
 class TestBadImages:
-    """What is known when the images are at hand; nothing is sampled, and MLflow is not told."""
+    """These mistakes show when the images are at hand; nothing is sampled, and MLflow is not told."""
 
     @pytest.fixture(autouse=True)
     def nothing_is_told(self, ray_cluster, monkeypatch):

@@ -89,7 +89,7 @@ def disturb(name, folder, num_workers, kills):
 
 
 def test_kills_change_nothing(uninterrupted, tmp_path):
-    """In progressive distillation, which has most to lose: teachers, rounds, and their models."""
+    """Progressive distillation has most to lose: teachers, rounds, and their models."""
     disturb("pd_digits.py", tmp_path / "run", 2, {"worker": 45, "driver": 110})
     assert outcome(tmp_path / "run") == uninterrupted("pd_digits.py", 2)
 

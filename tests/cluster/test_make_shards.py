@@ -36,7 +36,7 @@ def save_images(folder, count, bad=(), grey=(), odd=()):
 
 
 def inodes(out):
-    """Which file is which: a rewritten one has another number."""
+    """The numbers say which file is which: a rewritten one has another number."""
     return {path.name: path.stat().st_ino for path in out.glob("shard-*.parquet")}
 
 

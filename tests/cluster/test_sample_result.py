@@ -1,4 +1,4 @@
-"""What actors bring back, in memory and in a file: whole and in order, or not there."""
+"""Actors bring back results, in memory and in a file, whole and in order, or not at all."""
 
 import itertools
 

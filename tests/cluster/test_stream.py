@@ -1,4 +1,4 @@
-"""What Ray Data delivers is the computed order: equal shares, whole epochs, and the very next batch."""
+"""Ray Data delivers the computed order: equal shares, whole epochs, and the very next batch."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""What a run begins with: teachers and initial weights by every name, copied once, refused in a sentence."""
+"""A run finds teachers and initial weights by every name, copies them once, or refuses in a sentence."""
 
 import dataclasses
 import pickle

@@ -1,4 +1,4 @@
-"""What the student is asked for: closed forms of Gaussian data, theorem 2, two steps in one."""
+"""The student's targets are tested on closed forms of Gaussian data, theorem 2, two steps in one."""
 
 import numpy as np
 import pytest

@@ -38,7 +38,7 @@ def test_without_a_limit_late_stages_would_train_nothing(monkeypatch):
 
 
 def test_the_limit_leaves_earlier_stages_as_they_are(monkeypatch):
-    """With q = 2 the ratio of the last stage is at most 1 - 1/256."""
+    """The ratio with q = 2 of the last stage is at most 1 - 1/256."""
     limited = [pairs(2.0, stage) for stage in range(8)]
     monkeypatch.setattr(proposals, "_LARGEST_RATIO", 1.0)
     for stage, (t, s) in enumerate(limited):

@@ -90,7 +90,7 @@ def picture(image):
 
 
 def as_tensors(image):
-    """As torchvision's ToTensor and Normalize(0.5, 0.5) make them."""
+    """The images are as torchvision's ToTensor and Normalize(0.5, 0.5) make them."""
     return torch.from_numpy(image).permute(2, 0, 1).float() / 255 * 2 - 1
 
 

@@ -1,4 +1,4 @@
-"""What `load_images` refuses: each sentence names what is wrong and what to give instead."""
+"""`load_images` refuses with a sentence that names what is wrong and what to give instead."""
 
 import numpy as np
 import pytest

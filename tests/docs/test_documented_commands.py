@@ -1,4 +1,4 @@
-"""What the documents say can be done: commands parse, snippets name what there is, links lead somewhere."""
+"""The documents say what works: commands parse, snippets name what there is, links lead somewhere."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""What is known of a data set's features: computed once, and found again only for the same content."""
+"""The statistics of a data set are computed once, and found again only for the same content."""
 
 from dataclasses import dataclass, field, replace
 

@@ -137,7 +137,7 @@ def pictures(tmp_path):
 
 @pytest.mark.ray
 class TestOnACluster:
-    """What can be known only with the data and the cluster at hand."""
+    """These mistakes show only with the data and the cluster at hand."""
 
     def test_missing_and_empty_data(self, ray_cluster, tmp_path):
         run = str(tmp_path / "run")

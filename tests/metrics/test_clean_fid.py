@@ -29,7 +29,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 class Scripted(nn.Module):
-    """What NVIDIA's file does around its layers: it shifts by half a pixel as TensorFlow 1, and scales."""
+    """NVIDIA's file, around its layers, shifts by half a pixel as TensorFlow 1, and scales."""
 
     def __init__(self, layers):
         super().__init__()

@@ -78,7 +78,7 @@ def test_groups_may_be_unequal_or_empty():
 
 
 def test_the_order_of_classes_does_not_matter_to_features():
-    """As a sampler may give one class after the other: groups, of a class each, cannot know better."""
+    """A sampler may give one class after the other: groups, of a class each, cannot know better."""
     classes = torch.arange(20).repeat_interleave(50)
     x = features(1000, 0, 5) + torch.linspace(-2, 2, 20).double()[classes, None]
     shuffled = x[torch.randperm(1000, generator=torch.Generator().manual_seed(0))]

@@ -50,7 +50,7 @@ def test_features_are_those_of_clean_fids_network(random_inception, clean_fid_ne
 
 
 def test_features_are_those_of_clean_fids_pipeline(random_inception, clean_fid_network, tmp_path):
-    """From files on the disk, through its reading, resizing and collecting."""
+    """The features come from files on the disk, through its reading, resizing and collecting."""
     from cleanfid.fid import get_folder_features
 
     x = images(3)

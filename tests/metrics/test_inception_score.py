@@ -28,7 +28,7 @@ def test_it_is_the_definition():
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torchmetrics")  # of its memory, and one split's deviation
 def test_it_is_torchmetrics(image_metrics):
-    """Which takes the network as given: here images are logits. It averages over as many splits."""
+    """The score takes the network as given: here images are logits. It averages over as many splits."""
     x = logits(60).double()
     theirs = image_metrics.inception.InceptionScore(torch.nn.Identity(), splits=1)
     theirs.update(x)

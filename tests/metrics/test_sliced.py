@@ -34,7 +34,7 @@ def test_of_zeros_and_ones_it_is_scipys(sizes):
 
 
 def test_it_is_scipys_at_least():
-    """By Jensen's inequality; the two are equal where all is shifted alike."""
+    """The order is Jensen's inequality; the two are equal where all is shifted alike."""
     x, y = features(80, 1).double(), features(90, 1, seed=1, shift=0.5).double()
     first = wasserstein_distance(x[:, 0].numpy(), y[:, 0].numpy())
     assert first < sliced_wasserstein(x, y).value < 1.5 * first

@@ -32,7 +32,7 @@ def published(file, url=NOWHERE, sha256=None):
 
 
 def says_what_to_do(error, address, sha256, place):
-    """In one sentence: what to fetch, which variable may name it, and where to put it."""
+    """One sentence says what to fetch, which variable may name it, and where to put it."""
     for part in (address, f"SHA-256 {sha256}", "SOME_WEIGHTS", str(place)):
         assert part in str(error.value)
     assert "\n" not in str(error.value)

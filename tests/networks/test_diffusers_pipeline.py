@@ -81,7 +81,7 @@ def diffusers():
 
 
 def pipeline_images(diffusers, folder, latents, labels, timesteps):
-    """What diffusers makes of these latents, in [-1, 1]; noise between steps is that of seed 5."""
+    """Return what diffusers makes of these latents, in [-1, 1]; noise between steps is that of seed 5."""
     pipeline = diffusers.ConsistencyModelPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline(
@@ -142,7 +142,7 @@ def test_in_and_out_is_the_identity(name, tmp_path):
 
 
 def test_what_the_library_itself_saves_is_read(diffusers, tmp_path):
-    """Also an older kind of file, half precision, and a config with all its defaults."""
+    """An older kind of file, half precision, and a config with all its defaults are read too."""
     made = model(SPECS["imagenet64"])
     write_pipeline(tmp_path / "p", made.spec, made.network.state_dict())
     pipeline = diffusers.ConsistencyModelPipeline.from_pretrained(tmp_path / "p")

@@ -1,4 +1,4 @@
-"""What is written for other tools computes what the model does, read by these tools."""
+"""Files written for other tools compute what the model does, read by these tools."""
 
 import dataclasses
 import importlib.util

@@ -72,7 +72,7 @@ def test_values_and_gradients_are_group_norms(dtype, tolerance, modulated, silu,
     ],
 )
 def test_other_images_take_pytorchs_operations(x):
-    """To the bit: what float32 has trained stays what it was."""
+    """The result is equal to the bit: what float32 has trained stays what it was."""
     norm = filled(GroupNorm(8, 24)).to(torch.float64 if x.dtype == torch.float64 else torch.float32)
     _, scale, shift = inputs(x.dtype)
     plain = functional.group_norm(x, 8, norm.weight, norm.bias, norm.eps)

@@ -202,7 +202,7 @@ def test_in_and_out_is_the_identity(name, tmp_path):
 
 
 def older(weights):
-    """In half precision, attention as a convolution of flattened pixels: three dimensions."""
+    """Weights in half precision have attention as a convolution of flattened pixels: three dimensions."""
     flat = {k: v[..., 0] for k, v in weights.items() if k.endswith(("qkv.weight", "proj_out.weight"))}
     return {k: v.half() for k, v in (weights | flat).items()}
 

@@ -40,7 +40,7 @@ def no_classifiers():
 
 @functools.cache
 def random_distance(net, size=64):
-    """With a random trunk: the weights cannot be in the repository."""
+    """The trunk is random: the weights cannot be in the repository."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return perceptual_distance(config(net, size), random_trunk=True)

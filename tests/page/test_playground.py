@@ -1,4 +1,4 @@
-"""What the page does with a model: the model's own samples and edits, and a sentence for what it refuses."""
+"""The page gives the model's own samples and edits, and a sentence for what it refuses."""
 
 import asyncio
 import dataclasses
@@ -200,7 +200,7 @@ def test_without_gradio_the_page_says_how_to_get_it(monkeypatch, run):
 
 
 def test_bodies_of_requests_are_counted():
-    """Also where a request does not say beforehand how much it brings."""
+    """It is refused also when the request does not say beforehand how much it brings."""
     read, answers = [], []
 
     async def app(scope, receive, send):

@@ -1,4 +1,4 @@
-"""What is said of found time points: whether they help, and which of them a model gets."""
+"""The report says of found time points whether they help, and which of them a model gets."""
 
 import pytest
 

@@ -72,7 +72,7 @@ def grid(steps, *, to_zero=False):
 
 @pytest.mark.parametrize(("sampler", "p"), ODE)
 def test_ode_samplers_converge_to_the_closed_form_at_their_orders(sampler, p):
-    """From t_max to t_min in n steps on the Karras grid: a global error."""
+    """The solver goes from t_max to t_min in n steps on the Karras grid: a global error."""
     counts, z = [32, 64, 128, 256], normals(0, 64, 1, 1, 1)
     exact = DATA.flow(80 * z, full(z, 80.0), full(z, 0.002))
     errors = [(final(sampler(DATA.denoise, lambda i: z, grid(n))) - exact).abs().max() for n in counts]

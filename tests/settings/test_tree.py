@@ -144,7 +144,7 @@ def test_another_method_keeps_what_it_can_have():
 
 
 def test_all_changes_are_made_at_once():
-    """Neither alone: s0 would be greater than s1, and the default s1 than the new s0."""
+    """Neither is valid alone: s0 would be greater than s1, and the default s1 than the new s0."""
     changed = override(ICT, {"times.scales.s0": 100, "times.scales.s1": 200})
     assert changed.method.times.scales == Doubling(s0=100, s1=200)
     with pytest.raises(SettingError, match=r"times\.scales\.s0 100 must be in \[1, s1 = 40\]"):

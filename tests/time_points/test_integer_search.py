@@ -123,7 +123,7 @@ def test_known_values_are_not_evaluated_again(method, function, data):
 
 @pytest.mark.parametrize("width", range(201))
 def test_fibonacci_needs_at_most_its_number_and_no_more_than_ternary(width):
-    """In the worst case; F_n - 1 candidates need n - 2 evaluations."""
+    """The count is of the worst case; F_n - 1 candidates need n - 2 evaluations."""
     fibonacci_numbers = [1, 1]
     while fibonacci_numbers[-1] - 1 < width + 1:
         fibonacci_numbers.append(sum(fibonacci_numbers[-2:]))

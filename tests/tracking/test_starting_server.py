@@ -26,7 +26,7 @@ ANSWERS = {
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """What a group asks of MLflow's REST API: the first `busy` requests are answered with `status`."""
+    """A group asks this of MLflow's REST API: the first `busy` requests are answered with `status`."""
 
     def __init__(self, port, *, busy=0, status=503):
         super().__init__(("127.0.0.1", port), Handler)

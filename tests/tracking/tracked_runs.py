@@ -1,4 +1,4 @@
-"""What the tests of tracking share: scores, tiny models, rows of a log."""
+"""The tests of tracking share these: scores, tiny models, rows of a log."""
 
 import socket
 from dataclasses import replace

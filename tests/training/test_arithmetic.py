@@ -14,7 +14,7 @@ from tests.training.engines import batches, engine, run, small, weights
 
 @pytest.fixture
 def fresh_dynamo():
-    """What other tests had compiled does not count against the limit of recompilations."""
+    """Functions that other tests had compiled do not count against the limit of recompilations."""
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -37,7 +37,7 @@ def test_compiled_networks_train_the_same(variant, monkeypatch):
 @pytest.mark.usefixtures("fresh_dynamo")
 @pytest.mark.parametrize("variant", ["paper", "dropout"])
 def test_compiled_to_cpp_networks_train_the_same(variant):
-    """By the real compiler; sums in other orders, to the rounding of float32."""
+    """The compiler is the real one; sums are in other orders, equal to the rounding of float32."""
     config = small("one-level", variant, steps=2)
     for one, other in zip(
         run(engine(config)), run(engine(dataclasses.replace(config, compile=True))), strict=True
@@ -77,7 +77,7 @@ def test_only_the_networks_arithmetic_is_short(precision):
 
 
 def test_what_is_sent_arrives():
-    """On a GPU, what is there already is left there: its memory cannot be pinned."""
+    """A batch that is on a GPU already is left there: its memory cannot be pinned."""
     batch = torch.arange(4)
     assert arithmetic.to_device(batch, torch.device("cpu")) is batch
     for device in ["cuda"] * torch.cuda.is_available():

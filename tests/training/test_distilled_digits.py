@@ -70,7 +70,7 @@ def digits():
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_recipes_reach_their_figures(digits):
-    """At most 1 % of noise in one evaluation; in two, at most 2.5 times the teacher at 35."""
+    """One evaluation leaves at most 1 % of noise; two, at most 2.5 times the teacher at 35."""
     teacher = trained(recipes.edm_digits(), digits)
     student = trained(override(recipes.cd_digits(), {"teacher.model": "given"}), digits, teacher)
     scores = Scores(digits[0])

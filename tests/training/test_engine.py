@@ -24,7 +24,7 @@ def test_averages_follow_the_student():
 
 
 def test_point_mass_data_are_learnt():
-    """If all data is one image, f is that image everywhere, and the loss goes to 0."""
+    """The optimum for data of one image is f equal to it everywhere, and the loss goes to 0."""
     config = small("10-scales", "fast", steps=150)
     made = engine(config)
     one = Batch(torch.full((8, 1, 8, 8), 200, dtype=torch.uint8), LABELS[:8])

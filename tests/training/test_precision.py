@@ -28,7 +28,7 @@ WRONG = {
 
 
 class Trained(NamedTuple):
-    """What training did."""
+    """The result of a training."""
 
     gradient: torch.Tensor
     """Of the first step, all parameters in one vector."""
@@ -67,7 +67,7 @@ def assert_trains_like(reference, other, tolerance):
 
 @pytest.fixture(scope="module")
 def reference():
-    """What float32 on the CPU does, of each method once."""
+    """Return the result in float32 on the CPU, of each method once."""
     known = {}
 
     def of(method):
