@@ -28,7 +28,7 @@ LEAN = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less: no cloud takes a node of a test back
     "RAY_worker_niceness": "0",  # what else runs on this machine should not make tests time out
 }
-"""Ray runs in tests like this."""
+"""The environment of Ray in tests: fewer processes, and no lower priority."""
 
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
