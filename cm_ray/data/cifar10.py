@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cm_ray.data.images import pixel_batches
-from cm_ray.data.source import Batch, ReadOptions, cut_pieces
+from cm_ray.data.source import Batch, LeftOut, ReadOptions, cut_pieces
 from cm_ray.errors import UserError, closest
 from cm_ray.storage.files import cache_root, download, locked, remove, written_aside
 
@@ -99,6 +99,16 @@ class Cifar10Source:
     def class_names(self) -> tuple[str, ...]:
         """Names of the ten classes."""
         return CLASS_NAMES
+
+    @property
+    def layout(self) -> str:
+        """Phrase for the form of the data."""
+        return "the binary files of CIFAR-10"
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Nothing: every image of the split is read."""
+        return ()
 
     @property
     def identity(self) -> str:

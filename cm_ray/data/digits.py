@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cm_ray.data.images import pixel_batches
-from cm_ray.data.source import Batch, ReadOptions
+from cm_ray.data.source import Batch, LeftOut, ReadOptions
 from cm_ray.errors import UserError
 from cm_ray.extras import needs
 
@@ -53,6 +53,16 @@ class DigitsSource:
     def class_names(self) -> tuple[str, ...]:
         """Names of the ten classes."""
         return tuple("0123456789")
+
+    @property
+    def layout(self) -> str:
+        """Phrase for the form of the data."""
+        return "the digits of scikit-learn"
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Nothing: every image is read."""
+        return ()
 
     @property
     def identity(self) -> str:

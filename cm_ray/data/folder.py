@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cm_ray.data.images import batches, decode
-from cm_ray.data.source import Batch, ReadOptions
+from cm_ray.data.source import Batch, LeftOut, ReadOptions
 from cm_ray.errors import UserError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -70,6 +70,10 @@ class FolderSource:
     class_names: tuple[str, ...]
     files: tuple[str, ...]
     labels: tuple[int, ...]
+    split: str = ""
+    """Name of the split that the folder is, if its data set has splits."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What lies in the folder and is not read."""
 
     @classmethod
     def open(cls, root: Path, name: str) -> FolderSource:
@@ -99,6 +103,11 @@ class FolderSource:
         return cls(
             root, name, tuple(classes), tuple(files[i] for i in order), tuple(labels[i] for i in order)
         )
+
+    @property
+    def layout(self) -> str:
+        """Phrase for how the files lie in the folder."""
+        return "image files in class folders" if self.class_names else "image files"
 
     @property
     def identity(self) -> str:

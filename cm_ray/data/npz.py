@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cm_ray.data.images import BATCH_ROWS, pixel_batches
-from cm_ray.data.source import Batch, Labels, ReadOptions
+from cm_ray.data.source import Batch, Labels, LeftOut, ReadOptions
 from cm_ray.errors import UserError
 
 IMAGES = "arr_0"
@@ -207,12 +207,21 @@ class NpzSource:
     """Number of images in the file."""
     class_names: tuple[str, ...] = ()
     """Always empty: the file holds numbers of classes, no names."""
+    split: str = ""
+    """Name of the split that the file is, if its data set has splits."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What lies beside the file and is not read."""
 
     @classmethod
     def open(cls, path: Path, name: str) -> NpzSource:
         """Read the arrays' headers. Raises UserError on a damaged file and on arrays that do not fit."""
         images, _ = _contents(path)
         return cls(path.resolve(), name, images.shape[0])
+
+    @property
+    def layout(self) -> str:
+        """Phrase for the form of the data."""
+        return "an .npz file"
 
     @property
     def identity(self) -> str:

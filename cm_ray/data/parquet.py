@@ -11,7 +11,7 @@ from typing import Any
 
 from cm_ray.data.arrow import pa, pq
 from cm_ray.data.images import batches, decode
-from cm_ray.data.source import Batch, ReadOptions, cut_pieces
+from cm_ray.data.source import Batch, LeftOut, ReadOptions, cut_pieces
 from cm_ray.errors import UserError
 
 IMAGE_COLUMNS = ("img", "image")
@@ -126,6 +126,10 @@ class ParquetSource:
     class_names: tuple[str, ...]
     files: tuple[tuple[str, int], ...]
     """(absolute path, rows) of each file."""
+    split: str = ""
+    """Name of the split that the files are, if their data set has splits."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What lies beside the files and is not read."""
 
     @classmethod
     def open(cls, paths: list[Path], name: str) -> ParquetSource:
@@ -140,6 +144,11 @@ class ParquetSource:
         if odd:
             raise UserError(f"{odd} names other classes than {paths[0]}; give them as two data sets.")
         return cls(name, names[0], tuple(files))
+
+    @property
+    def layout(self) -> str:
+        """Phrase for the form of the data."""
+        return "Parquet files" if len(self.files) > 1 else "a Parquet file"
 
     @property
     def identity(self) -> str:

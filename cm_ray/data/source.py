@@ -40,6 +40,18 @@ class Batch:
     """Name of the first image in messages."""
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Files or folders that a source does not read."""
+
+    count: int
+    """Number of them."""
+    what: str
+    """Their kind in the plural, such as "files ending in .txt"."""
+    why: str
+    """Reason, such as "not images"."""
+
+
 class MixedChannelsError(Exception):
     """Raised for a part of grey and colour images, which is then read again with `channels=3`."""
 
@@ -65,6 +77,18 @@ class Source(Protocol):
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes 0, 1, …; empty when there are none or they are not known."""
+
+    @property
+    def layout(self) -> str:
+        """Phrase for how the images lie there, such as "image files in class folders"."""
+
+    @property
+    def split(self) -> str:
+        """Name of the split that is read; "" when the data has no splits."""
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Files and folders of the data set that are not read."""
 
     @property
     def identity(self) -> str:
