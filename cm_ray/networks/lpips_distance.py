@@ -26,6 +26,9 @@ class LPIPS:
     """The trunk network."""
     size: int = 224
     """Smaller images are resized to this many pixels, as in OpenAI's code; 0 keeps their size."""
+    pooling: Literal["max", "average"] = "max"
+    """Pooling between the trunk's slices: max as published and in OpenAI's code for CIFAR-10, average as in
+    OpenAI's code for ImageNet 64x64 and LSUN 256x256."""
     weights: str = ""
     """File of the trunk's weights; empty for the cache or, if it is not there, the public address."""
 

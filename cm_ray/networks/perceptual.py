@@ -45,6 +45,10 @@ class TrunkSettings(Protocol):
         """Smaller images are resized to this many pixels; 0 keeps them."""
 
     @property
+    def pooling(self) -> str:
+        """Pooling between the slices: max or average."""
+
+    @property
     def weights(self) -> str:
         """File of the trunk's weights; empty: the cache, else its public address."""
 
@@ -62,6 +66,7 @@ class PerceptualDistance(nn.Module):
     def __init__(self, metric: nn.Module, size: int, smallest: int = 1) -> None:
         super().__init__()
         self.metric = metric.eval().requires_grad_(False)
+        self.metric.to(memory_format=torch.channels_last)
         self.size, self.smallest = size, smallest
 
     def forward(self, a: Images, b: Images) -> Times:
@@ -101,7 +106,18 @@ def perceptual_distance(settings: TrunkSettings, *, random_trunk: bool = False) 
         metric = lpips.LPIPS(net=settings.net, pnet_rand=True, verbose=False)
     if not random_trunk:
         _load_trunk(metric.net, settings)
+    if settings.pooling == "average":
+        _average_pooling(metric.net)
     return PerceptualDistance(metric, settings.size, _SMALLEST[settings.net])
+
+
+def _average_pooling(trunk: nn.Module) -> None:
+    """Replace max pooling by average pooling over the same windows, as OpenAI's code does by piq's option."""
+    for module in list(trunk.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.MaxPool2d):
+                average = nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode)
+                setattr(module, name, average)
 
 
 def _load_trunk(trunk: nn.Module, settings: TrunkSettings) -> None:

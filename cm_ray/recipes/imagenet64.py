@@ -52,7 +52,9 @@ def cd_imagenet64() -> Recipe:
         base,
         name="cd_imagenet64",
         method=ConsistencyDistillation(
-            times=Grid(scales=Constant(n=40)), distance=LPIPS(), target=ConstantDecay(mu=0.95)
+            times=Grid(scales=Constant(n=40)),
+            distance=LPIPS(pooling="average"),
+            target=ConstantDecay(mu=0.95),
         ),
         init_from=ModelSource(model=TEACHER),
         steps=600_000,
@@ -66,7 +68,9 @@ def ct_imagenet64() -> Recipe:
     return Recipe(
         name="ct_imagenet64",
         method=ConsistencyTraining(
-            times=Grid(scales=Adaptive(s0=2, s1=200)), distance=LPIPS(), target=AdaptiveDecay(mu0=0.95)
+            times=Grid(scales=Adaptive(s0=2, s1=200)),
+            distance=LPIPS(pooling="average"),
+            target=AdaptiveDecay(mu0=0.95),
         ),
         steps=800_000,
         batch_size=2048,

@@ -51,7 +51,9 @@ def cd_lsun256() -> Recipe:
         base,
         name="cd_lsun256",
         method=ConsistencyDistillation(
-            times=Grid(scales=Constant(n=40)), distance=LPIPS(), target=ConstantDecay(mu=0.95)
+            times=Grid(scales=Constant(n=40)),
+            distance=LPIPS(pooling="average"),
+            target=ConstantDecay(mu=0.95),
         ),
         init_from=ModelSource(model=TEACHER),
         steps=600_000,
@@ -65,7 +67,9 @@ def ct_lsun256() -> Recipe:
     return Recipe(
         name="ct_lsun256",
         method=ConsistencyTraining(
-            times=Grid(scales=Adaptive(s0=2, s1=150)), distance=LPIPS(), target=AdaptiveDecay(mu0=0.95)
+            times=Grid(scales=Adaptive(s0=2, s1=150)),
+            distance=LPIPS(pooling="average"),
+            target=AdaptiveDecay(mu0=0.95),
         ),
         steps=1_000_000,
         batch_size=2048,

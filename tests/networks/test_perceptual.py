@@ -13,6 +13,7 @@ from cm_ray.networks import perceptual
 from cm_ray.networks.lpips_distance import LPIPS
 from cm_ray.networks.perceptual import perceptual_distance
 from cm_ray.networks.vision import torchvision
+from cm_ray.recipes import RECIPES
 from tests.core.test_distance import DistanceContract
 
 MODELS = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}
@@ -133,7 +134,44 @@ def test_a_trunk_of_published_weights_sees_what_torchvisions_model_sees(publishe
     assert len(features) == len(expected)
     for ours, theirs in zip(features, expected, strict=True):
         assert theirs.any()
-        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(
+            ours, theirs, rtol=1e-4, atol=1e-4
+        )  # in another order of memory: equal to rounding
+
+
+def features_by_hand(model, images, pool):
+    """Run torchvision's layers one by one, with `pool` in the place of each layer that pools."""
+    found = []
+    for layer in model.features:
+        pools = isinstance(layer, torch.nn.MaxPool2d)
+        images = pool(images, layer.kernel_size, layer.stride) if pools else layer(images)
+        found.append(images)
+    return found
+
+
+@pytest.mark.parametrize("published", ["vgg", "alex"], indirect=True)
+def test_average_pooling_takes_the_means_of_the_windows(published):
+    """OpenAI's code for ImageNet 64x64 and LSUN 256x256 averages where the published trunk takes maxima."""
+    net, model, file = published
+    images = noise(2, 3, 64, 64)
+    functional = torch.nn.functional
+    for pooling, pool in (("max", functional.max_pool2d), ("average", functional.avg_pool2d)):
+        trunk = perceptual_distance(config(net, weights=str(file), pooling=pooling)).metric.net
+        with torch.no_grad():
+            expected = features_by_hand(model, images, pool)
+            for ours, end in zip(trunk(images), LAYERS[net], strict=True):
+                torch.testing.assert_close(ours, expected[end - 1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        *((f"{method}_cifar10", "max") for method in ("cd", "ct")),
+        *((f"{method}_{data}", "average") for method in ("cd", "ct") for data in ("imagenet64", "lsun256")),
+    ],
+)
+def test_recipes_pool_as_openais_code_for_their_data(name, pooling):
+    assert RECIPES[name]().method.distance == LPIPS(pooling=pooling)
 
 
 @pytest.mark.parametrize("published", ["alex"], indirect=True)
