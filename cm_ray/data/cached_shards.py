@@ -8,11 +8,12 @@ import itertools
 import json
 import re
 import uuid
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from cm_ray.data.classes import names_of_classes
+from cm_ray.data.classes import classes_of, count_labels
 from cm_ray.data.fingerprint import ContentHash
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import checked_batches, in_colour_if_mixed, load_images, read_options
@@ -97,24 +98,19 @@ def _is_whole(folder: Path) -> bool:
 
 @dataclass
 class _Seen:
-    """Skipped images, and least and greatest label, of the images written so far."""
+    """Number of skipped images, and of images of each label, written so far."""
 
     skipped: int
-    low: int = 0
-    high: int = -1
+    labels: Counter[int] = field(default_factory=Counter)
 
 
 def _pieces(opened: OpenedImages, options: ReadOptions, seen: _Seen) -> Iterator[_Piece]:
     """Yield (shard, images (n, c, h, w), labels (n,)), cut where a shard is full."""
     row = 0
-    labelled = False
     for batch in checked_batches(opened, options):
         seen.skipped += batch.skipped
         images, labels = batch.images.transpose(0, 3, 1, 2), batch.labels
-        if len(labels):
-            low, high = int(labels.min()), int(labels.max())
-            seen.low, seen.high = (min(seen.low, low), max(seen.high, high)) if labelled else (low, high)
-            labelled = True
+        seen.labels += count_labels(labels)
         while len(images):
             shard, inside = divmod(row, ROWS_PER_SHARD)
             room = ROWS_PER_SHARD - inside
@@ -143,11 +139,12 @@ def _written(opened: OpenedImages, root: Path, options: ReadOptions, skipped: in
             writer = _write_shard(aside / shard_name(index), pieces)
             shards.append(writer.shard)
             hashes.append(writer.hash)
-        names = names_of_classes(opened.name, opened.class_names, seen.low, seen.high)
+        names, counts = classes_of(opened.name, opened.class_names, seen.labels)
         order = _order(names, hashes)
         manifest = Manifest(
             shape=writer.shape,
             class_names=names,
+            class_counts=counts,
             source=opened.name,
             recipe=order,
             skipped=seen.skipped,

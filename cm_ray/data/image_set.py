@@ -51,6 +51,13 @@ class ImageSet:
         """Number of classes; 0 when the images have no labels."""
         return len(self.class_names)
 
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Number of images of each class; empty when the images have no labels."""
+        if not self.class_names:
+            return ()
+        return tuple(torch.bincount(self.labels, minlength=self.classes).tolist())
+
     def blocks(self) -> Iterator[Tensor]:
         """Yield all images in order, uint8 (b, c, h, w), in the blocks that shards are read in."""
         yield from self.images.split(rows_per_group(self.shape))

@@ -11,7 +11,7 @@ from typing import TypeVar, get_args
 import numpy as np
 import torch
 
-from cm_ray.data.classes import names_of_classes
+from cm_ray.data.classes import classes_of, count_labels
 from cm_ray.data.fingerprint import ContentHash, fingerprint
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.images import check_same_shape
@@ -52,7 +52,7 @@ def load_images(
         return _from_shards(folder, size)
     opened = open_images(data, split, progress)
     images, labels, skipped = in_colour_if_mixed(lambda options: _collected(opened, options), options)
-    names = names_of_classes(opened.name, opened.class_names, int(labels.min()), int(labels.max()))
+    names, _ = classes_of(opened.name, opened.class_names, count_labels(labels))
     found = ContentHash()
     found.add(images, labels)
     return ImageSet(

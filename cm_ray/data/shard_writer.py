@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cm_ray.data.classes import names_of_classes
+from cm_ray.data.classes import classes_of, count_labels
 from cm_ray.data.images import check_same_shape
 from cm_ray.data.shards import FORMAT, Manifest, Shape, Shard, ShardWriter, writing_shard
-from cm_ray.data.source import Batch, Labels, MixedChannelsError, Part, Pixels, ReadOptions, Source
+from cm_ray.data.source import Batch, MixedChannelsError, Part, Pixels, ReadOptions, Source
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, remove, write_json
 
@@ -36,10 +35,8 @@ class PartResult:
     """Name of its first image in messages."""
     skipped: int
     """Number of bad images that were left out."""
-    low: int
-    """The least label."""
-    high: int
-    """The greatest label."""
+    labels: tuple[tuple[int, int], ...]
+    """(label, number of images) of each label that occurs, ascending."""
 
 
 def recipe_of(source: Source, rows_per_shard: int, size: int) -> str:
@@ -79,24 +76,22 @@ def _written(part: Part, path: Path, recipe: str, options: ReadOptions) -> PartR
             break
     else:
         remove(path)
-        return PartResult(recipe=recipe, shard=None, shape=None, first="", skipped=skipped, low=-1, high=-1)
+        return PartResult(recipe=recipe, shard=None, shape=None, first="", skipped=skipped, labels=())
     height, width, channels = batch.images.shape[1:]
-    shape, first, labels = (channels, height, width), batch.first, [batch.labels]
+    shape, first, labels = (channels, height, width), batch.first, count_labels(batch.labels)
     with writing_shard(path, shape) as writer:
         _write(writer, batch, first)
         for batch in stream:
             skipped += batch.skipped
-            labels.append(batch.labels)
+            labels += count_labels(batch.labels)
             _write(writer, batch, first)
-    every: Labels = np.concatenate(labels)
     return PartResult(
         recipe=recipe,
         shard=writer.shard,
         shape=shape,
         first=first,
         skipped=skipped,
-        low=int(every.min()),
-        high=int(every.max()),
+        labels=tuple(sorted(labels.items())),
     )
 
 
@@ -115,8 +110,9 @@ def finished_part(out: Path, index: int, recipe: str, options: ReadOptions) -> P
         content: dict[str, Any] = read_json(_result_file(out, index))
         shard = Shard(**content["shard"]) if content["shard"] else None
         shape = tuple(content["shape"]) if content["shape"] else None
-        result = PartResult(**{**content, "shard": shard, "shape": shape})
-    except (FileNotFoundError, UserError, KeyError, TypeError):
+        labels = tuple((label, count) for label, count in content["labels"])
+        result = PartResult(**{**content, "shard": shard, "shape": shape, "labels": labels})
+    except (FileNotFoundError, UserError, KeyError, TypeError, ValueError):
         return None
     if result.recipe != recipe or (result.skipped and options.on_bad_image == "raise"):
         return None
@@ -143,14 +139,12 @@ def merge(source: Source, recipe: str, results: Sequence[PartResult]) -> Manifes
     for result, shape in zip(full, shapes, strict=True):
         check_same_shape(full[0].first, shapes[0], result.first, shape)
     assert full[0].shape is not None
+    labels = sum((Counter(dict(result.labels)) for result in full), Counter[int]())
+    names, counts = classes_of(source.name, source.class_names, labels)
     return Manifest(
         shape=full[0].shape,
-        class_names=names_of_classes(
-            source.name,
-            source.class_names,
-            min(result.low for result in full),
-            max(result.high for result in full),
-        ),
+        class_names=names,
+        class_counts=counts,
         source=source.name,
         recipe=recipe,
         skipped=skipped,

@@ -24,7 +24,7 @@ from cm_ray.data.source import Labels, Pixels
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, sha256_of, write_json, written_aside
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _GROUP_ROWS, _GROUP_BYTES = 1024, 1 << 23
 Shape = tuple[int, int, int]
@@ -55,6 +55,8 @@ class Manifest:
     """(c, h, w) of every image."""
     class_names: tuple[str, ...]
     """Name of each class; empty when the images have no labels."""
+    class_counts: tuple[int, ...] = ()
+    """Number of images of each class; empty when the images have no labels."""
     source: str
     """Name of the data set."""
     recipe: str
@@ -65,6 +67,13 @@ class Manifest:
     """The files, in order."""
     format: int = FORMAT
     """Version of this layout."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError when the counts of the classes do not fit the names or the shards."""
+        if len(self.class_counts) != len(self.class_names) or any(count < 0 for count in self.class_counts):
+            raise ValueError(f"counts {self.class_counts} of the classes {self.class_names}")
+        if self.class_names and sum(self.class_counts) != self.count:
+            raise ValueError(f"{sum(self.class_counts)} labelled images of {self.count}")
 
     @property
     def count(self) -> int:
@@ -122,6 +131,7 @@ class Manifest:
             return cls(
                 shape=(channels, height, width),
                 class_names=tuple(content["class_names"]),
+                class_counts=tuple(int(count) for count in content["class_counts"]),
                 source=content["source"],
                 recipe=content["recipe"],
                 skipped=content["skipped"],

@@ -23,12 +23,15 @@ def keep_samples(
     if how == "npz":
         save_arrays(images, stem.with_name(stem.name + ".npz"), labels)
         return
+    names = () if labels is None else spec.class_names
     numbers = torch.full((len(images),), -1) if labels is None else labels
+    counts = torch.bincount(numbers, minlength=len(names)).tolist() if names else ()
     with folder_written_aside(stem) as aside:
         shard = write_shard(aside / shard_name(0), images.numpy(), numbers.numpy())
         Manifest(
             shape=spec.shape,
-            class_names=spec.class_names if labels is not None else (),
+            class_names=names,
+            class_counts=tuple(counts),
             source=f"samples-{stem.name}",
             recipe=hashlib.sha256(f"{stem.name} {shard.content}".encode()).hexdigest(),
             skipped=0,

@@ -74,6 +74,11 @@ class Shards:
         """Names of the classes; empty without labels."""
         return self.manifest.class_names
 
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Number of images of each class; empty without labels."""
+        return self.manifest.class_counts
+
     def blocks(self) -> Iterator[Tensor]:
         """Yield all images in order, uint8 (b, c, h, w), one row group at a time."""
         step = rows_per_group(self.shape)

@@ -53,6 +53,7 @@ def test_digits(tmp_path):
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert Manifest.load(tmp_path / "out") == manifest
     assert (manifest.count, manifest.source, manifest.shape) == (1797, "digits", (1, 8, 8))
+    assert manifest.class_counts == (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
     assert only_shards(tmp_path / "out") == [shard.file for shard in manifest.shards]
     check_shards(tmp_path / "out", manifest, full=True)
     again = make_shards(open_source("digits"), tmp_path / "again", rows_per_shard=500)
@@ -93,6 +94,7 @@ def test_a_resume_keeps_what_was_done(tmp_path):
     skipped = make_shards(broken, out, **options)
     assert seen == [(3, 5), (4, 5), (5, 5)]
     assert skipped.skipped == 1
+    assert (whole.class_counts, skipped.class_counts) == ((5, 5), (5, 4))
     assert {name for name, inode in inodes(out).items() if kept.get(name) == inode} == {
         f"shard-{i:05d}.parquet" for i in (0, 1, 3)
     }

@@ -28,6 +28,7 @@ def shards(tmp_path_factory):
     Manifest(
         shape=(3, 4, 4),
         class_names=tuple("0123456789"),
+        class_counts=(400,) * 10,
         source="numbered",
         recipe="-",
         skipped=0,

@@ -17,6 +17,7 @@ from cm_ray.data.shard_writer import make_part, merge, recipe_of
 from cm_ray.data.source import ReadOptions
 
 DIGITS = tuple("0123456789")
+DIGIT_COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 
 
 class Pictures(Dataset):
@@ -128,4 +129,5 @@ def check_equal(found: ImageSet, known: ImageSet, *, ordered=True):
     else:
         assert in_one_order(found) == in_one_order(known)
     assert found.class_names == known.class_names == DIGITS
+    assert found.class_counts == known.class_counts == DIGIT_COUNTS
     assert found.fingerprint == known.fingerprint

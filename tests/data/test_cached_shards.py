@@ -36,6 +36,7 @@ def test_shards_hold_the_same_images(form, digits, known, tmp_path, monkeypatch)
     check_shards(tmp_path / "cache" / folder, manifest, full=True)
     assert [shard.rows for shard in manifest.shards] == [1000, 797]
     assert manifest.fingerprint == known.fingerprint
+    assert manifest.class_counts == known.class_counts
     assert os.listdir(tmp_path / "cache") == [os.path.basename(folder)]
 
 

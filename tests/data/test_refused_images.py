@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset
 
-from cm_ray.data.classes import MOST_CLASSES, names_of_classes
+from cm_ray.data.classes import MOST_CLASSES, classes_of
 from cm_ray.data.load_images import load_images
 from cm_ray.data.pixel_arrays import Scale
 from cm_ray.errors import UserError
@@ -173,9 +173,9 @@ def test_floats_are_rounded_to_the_nearest():
             assert Scale(low, "x").pixels(near).tolist() == levels.tolist()
 
 
-def test_names_of_classes():
-    assert names_of_classes("x", (), -1, -1) == ()
-    assert names_of_classes("x", ("a", "b"), -1, -1) == ()
-    assert names_of_classes("x", (), 0, 2) == ("0", "1", "2")
-    assert names_of_classes("x", ("a", "b", "c"), 0, 1) == ("a", "b", "c")
-    assert len(names_of_classes("x", (), 0, MOST_CLASSES - 1)) == MOST_CLASSES
+def test_classes_of_labels():
+    assert classes_of("x", (), {-1: 3}) == ((), ())
+    assert classes_of("x", ("a", "b"), {-1: 3}) == ((), ())
+    assert classes_of("x", (), {0: 1, 2: 5}) == (("0", "1", "2"), (1, 0, 5))
+    assert classes_of("x", ("a", "b", "c"), {1: 4, 0: 2}) == (("a", "b", "c"), (2, 4, 0))
+    assert len(classes_of("x", (), {MOST_CLASSES - 1: 1})[0]) == MOST_CLASSES

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shard_writer import finished_part, grey_parts, make_part, merge, recipe_of, shard_name
 from cm_ray.data.shards import (
@@ -69,6 +70,7 @@ def folder(tmp_path):
     Manifest(
         shape=SHAPE,
         class_names=tuple("0123456789"),
+        class_counts=tuple(np.bincount(labels, minlength=10).tolist()),
         source="random",
         recipe="r",
         skipped=0,
@@ -159,6 +161,19 @@ def test_altered_shard(folder):
     read_rows(path, 1024, 1500, SHAPE)
 
 
+def test_images_of_each_class_are_counted(folder, tmp_path):
+    """The counts are those of the labels, whatever the parts, and of classes without images too."""
+    assert Manifest.load(folder).class_counts == tuple(np.bincount(some(2500)[1], minlength=10).tolist())
+    labels = np.array([1, 4, 1, 2, 4, 1, 4, 1])
+    np.savez(tmp_path / "from_one.npz", np.zeros((8, 4, 4, 1), np.uint8), labels)
+    for rows in (1, 3, 8):
+        manifest = make(open_source(str(tmp_path / "from_one.npz")), tmp_path / f"rows{rows}", rows=rows)
+        assert manifest.class_names == ("0", "1", "2", "3", "4")
+        assert manifest.class_counts == (0, 4, 1, 0, 3)
+    assert load_images(tmp_path / "from_one.npz").class_counts == (0, 4, 1, 0, 3)
+    assert load_images(np.zeros((8, 4, 4, 1), np.uint8)).class_counts == ()
+
+
 def test_shards_that_do_not_fit_the_manifest(folder):
     for start, stop, shape in [(0, 1501, SHAPE), (0, 10, (3, 4, 4))]:
         with pytest.raises(UserError, match="does not hold rows"):
@@ -173,8 +188,10 @@ def test_shards_that_do_not_fit_the_manifest(folder):
 def test_manifests_that_are_none(folder):
     content = json.loads((folder / "manifest.json").read_text())
     for change, message in [
-        ({"format": 9}, "is of format 9, this program reads 1"),
+        ({"format": 9}, "is of format 9, this program reads 2"),
         ({"shape": [1, 2]}, "is not a manifest of shards"),
+        ({"class_counts": [2500]}, "is not a manifest of shards"),
+        ({"class_counts": [1] * 10}, r"is not a manifest of shards \(10 labelled images of 2500\)"),
         ({"shards": []}, "is not a manifest of shards"),
         ({"shards": [{**content["shards"][0], "file": "../x"}]}, "is not a manifest of shards"),
     ]:
