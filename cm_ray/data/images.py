@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
+from cm_ray.data.image_formats import READABLE_FORMATS
 from cm_ray.data.source import Batch, MixedChannelsError, Pixels, ReadOptions
 from cm_ray.errors import UserError
 
@@ -30,7 +31,7 @@ def decode(data: bytes, options: ReadOptions) -> Pixels:
     16-bit grey keeps its upper byte, transparency is dropped, the orientation that a camera recorded is
     applied, and an animation gives its first frame. Raises BadImageError.
     """
-    with _readable(), Image.open(io.BytesIO(data)) as image:
+    with _readable(), Image.open(io.BytesIO(data), formats=READABLE_FORMATS) as image:
         return picture_pixels(image, options)
 
 
