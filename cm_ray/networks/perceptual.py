@@ -66,7 +66,7 @@ class PerceptualDistance(nn.Module):
     def __init__(self, metric: nn.Module, size: int, smallest: int = 1) -> None:
         super().__init__()
         self.metric = metric.eval().requires_grad_(False)
-        self.metric.to(memory_format=torch.channels_last)
+        self.metric.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.size, self.smallest = size, smallest
 
     def forward(self, a: Images, b: Images) -> Times:
