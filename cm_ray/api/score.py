@@ -18,6 +18,7 @@ from cm_ray.evaluation.score_here import score_images
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.score import Score
+from cm_ray.networks.arithmetic import Precision
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings, Resizing
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.storage.files import read_json
@@ -37,39 +38,56 @@ def score(
     size: int = 0,
     seed: int = 1,
     batch_size: int = 256,
+    precision: Precision = "float32",
 ) -> dict[str, Score]:
-    """Score a model's samples, or images, against a data set; return a score for each kind.
+    """Return a score of a model's samples, or of images, for each kind, with its standard error and its key.
 
-    Every score has its standard error and its key: only scores of equal keys compare. scored: a model or a
-    run, or images in any form that `load_images` takes. data: the images to compare with, in any form; of a
-    run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall. n: samples
-    of a model; by default as many as there are images to compare with. steps, sampler: as in `sample`.
-    extractor: inception-2015 (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, your own as
-    package.module:factory, or an object; of a run, by default its recipe's. weights, resizing: of the
+    scored: a model or a run, or images in any form that `load_images` takes. data: the images to compare
+    with; of a run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall.
+    n: samples of a model; 0: as many as there are images to compare with. steps, sampler, precision: as in
+    `sample`. extractor: inception-2015 (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, your own
+    as package.module:factory, or an object; of a run, by default its recipe's. weights, resizing: of the
     extractor. size: crop and resize the images to this many pixels; of a run, by default as its recipe does.
-    Raises UserError when a kind cannot be had of these images, the images differ in shape, or weights are
-    missing.
+    Raises UserError when a kind cannot be had of these images, their shapes differ, or weights are missing.
     """
-    kinds = (kinds,) if isinstance(kinds, str) else kinds
     run = scored if isinstance(scored, Run) else None
-    if not isinstance(scored, TrainedModel) and (n or steps or sampler != ""):
-        raise UserError("n, steps and sampler are for models, and images are scored: leave them out.")
+    if not isinstance(scored, TrainedModel):
+        _check_not_sampled(n, steps, sampler, precision)
     reference = _reference(data, run, size)
     extractor = _extractor(extractor, weights, resizing, run)
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
     if not isinstance(scored, TrainedModel):
         images = _loaded(scored, size, reference)
         return score_images(images.blocks, images.count, reference, extractor, kinds, seed=seed)
     asked = sampler_of(scored.spec, sampler, steps)
-    request = Request(count=n or reference.count, seed=seed, sampler=asked, unit=batch_size)
+    request = Request(
+        count=n or reference.count, seed=seed, sampler=asked, unit=batch_size, precision=precision
+    )
     return _score_model(scored, request, reference, extractor, kinds)
+
+
+def _check_not_sampled(n: int, steps: int, sampler: str | Sampler, precision: Precision) -> None:
+    """Raise UserError on options of sampling when images are scored."""
+    if (n, steps, sampler, precision) != (0, 0, "", "float32"):
+        raise UserError(
+            "n, steps, sampler and precision are for models, and images are scored: leave them out."
+        )
 
 
 def _score_model(
     scored: TrainedModel, request: Request, reference: ImageSet, extractor: Extractor, kinds: Sequence[str]
 ) -> dict[str, Score]:
     _check_shapes(scored.spec.shape, reference)
-    blocks, seed, sampler = partial(sample_units, scored.torch_model, request), request.seed, request.sampler
-    return score_images(blocks, request.count, reference, extractor, kinds, seed=seed, sampler=sampler)
+    return score_images(
+        partial(sample_units, scored.torch_model, request),
+        request.count,
+        reference,
+        extractor,
+        kinds,
+        seed=request.seed,
+        sampler=request.sampler,
+        precision=request.precision,
+    )
 
 
 def _loaded(scored: Any, size: int, reference: ImageSet) -> ImageSet:

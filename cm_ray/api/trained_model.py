@@ -19,6 +19,7 @@ from cm_ray.drawing.samples import Samples
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Task, plan_edit
 from cm_ray.errors import UserError, closest, whole
+from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.formats.export import export_model
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, save_model, to_uint8
 from cm_ray.sampling.samplers import Sampler
@@ -75,13 +76,15 @@ class TrainedModel:
         seed: int | None = None,
         first: int = 0,
         batch_size: int = 64,
+        precision: Precision = "float32",
     ) -> Samples:
         """Draw n samples, uint8 (n, h, w, c); sample i of a seed is the same whatever n and the batch size.
 
         steps: network evaluations of a consistency model, or steps of a diffusion model's sampler. sampler:
         an object, such as Heun(steps=18), or its text, such as multistep:4. taus: descending time points
         after t_max. By default the model's own sampler. label: a class by its name or number; by
-        default drawn. seed: by default a new one each time. first: index of the first sample. Raises
+        default drawn. seed: by default a new one each time. first: index of the first sample.
+        precision: arithmetic of the network. Raises
         UserError when these do not fit the model or each other.
         """
         request = Request(
@@ -91,6 +94,7 @@ class TrainedModel:
             first=whole("first", first, 0),
             label=self.label(label),
             unit=whole("batch_size", batch_size, 1),
+            precision=precision,
         )
         images, labels = sample_all(self.torch_model, request)
         return Samples(images, labels, self.class_names)

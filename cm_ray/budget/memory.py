@@ -22,7 +22,6 @@ from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.networks.normalisation import GroupNorm
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import Adam
-from cm_ray.training.arithmetic import autocast
 
 _MOMENTS = 2
 _OPTIMIZER_SCRATCH = 2
@@ -116,10 +115,10 @@ def _batch(
         def network(x_t: Images, t: Times) -> Images:
             return student(x_t, t, labels)
 
-        with torch.no_grad(), autocast(config.precision, _HOST):
+        student.precision = "float32" if config.precision == "tf32" else config.precision  # of one size
+        with torch.no_grad():
             aim = config.method.aim(Draw(x, x, x, times, times, config.noise), network, network)
-        with autocast(config.precision, _HOST):
-            answer = network(x, times)
+        answer = network(x, times)
         regression_loss(answer, aim, times, distance).mean().backward()
     return counted.most - begun
 

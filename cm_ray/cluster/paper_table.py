@@ -207,6 +207,7 @@ def _request(entry: _Entry, config: Recipe, count: int) -> Request:
         seed=config.seed + FINAL_SEED,
         sampler=sampler_of(spec, entry.sampler),
         unit=config.evaluation.batch_size,
+        precision=config.precision,
     )
 
 

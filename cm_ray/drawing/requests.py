@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cm_ray.errors import UserError
+from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.model import Model, to_uint8
 from cm_ray.sampling.samplers import Sampler
 
@@ -25,6 +26,8 @@ class Request:
     """Class of all samples; None draws them."""
     unit: int = 256
     """Images per network evaluation."""
+    precision: Precision = "float32"
+    """Arithmetic of the network."""
 
     def units(self) -> list[tuple[int, int]]:
         """Return (first index, count) of every unit of work. Raises ValueError where there is none."""
@@ -39,7 +42,8 @@ def sample_unit(model: Model, request: Request, first: int, count: int) -> Tenso
     device = next(model.parameters()).device
     indices = torch.arange(first, first + count, device=device)
     labels = None if request.label is None else torch.full_like(indices, request.label)
-    images = model.sample(indices, seed=request.seed, sampler=request.sampler, labels=labels)
+    with model.computing_in(request.precision):
+        images = model.sample(indices, seed=request.seed, sampler=request.sampler, labels=labels)
     return to_uint8(images).cpu()
 
 

@@ -109,6 +109,7 @@ class Conclusion:
             seed=self.recipe.seed + FINAL_SEED,
             sampler=sampler_of(self.spec, text),
             unit=evaluation.batch_size,
+            precision=self.recipe.precision,
         )
 
     def _sampled(

@@ -38,7 +38,7 @@ class Evaluator:
     """Samples from a model on one device and scores it against the training data."""
 
     def __init__(self, config: Recipe, data: ScoredAgainst, device: torch.device) -> None:
-        self.evaluation, self.seed = config.evaluation, config.seed
+        self.evaluation, self.seed, self.precision = config.evaluation, config.seed, config.precision
         self.data = data
         opener = extractor_opener(self.evaluation)
         self.extractor = opener(device) if opener else None
@@ -59,6 +59,7 @@ class Evaluator:
             seed=self.seed,
             sampler=sampler,
             unit=self.evaluation.batch_size,
+            precision=self.precision,
         )
         save_grid(torch.cat(list(sample_units(model, request))), path, columns=self.evaluation.grid)
 
@@ -68,6 +69,7 @@ class Evaluator:
             seed=self.seed,
             sampler=sampler,
             unit=self.evaluation.batch_size,
+            precision=self.precision,
         )
         statistics = statistics_of_batches(extractor, sample_units(model, request))
         return score_samples(statistics, self.reference, extractor, request, self.data.fingerprint)
@@ -92,6 +94,7 @@ def score_samples(
         reference=fingerprint,
         sampler=text_of(request.sampler),
         nfe=request.sampler.nfe,
+        precision=request.precision,
     )
 
 

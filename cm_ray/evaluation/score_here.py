@@ -12,6 +12,7 @@ from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
 from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.networks.arithmetic import Precision
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.sampling.text import text_of
 
@@ -30,12 +31,13 @@ def score_images(
     *,
     seed: int,
     sampler: Sampler | None = None,
+    precision: Precision = "float32",
 ) -> dict[str, Score]:
     """Return the scores of n images by kind, each with its standard error and its key.
 
     blocks: yields the images. reference: the images to compare with. seed, sampler: those of the samples,
-    for the key; None for images without a sampler. Raises UserError on an unknown kind, and when there
-    are too few images for a kind.
+    for the key; None for images without a sampler. precision: arithmetic of the sampled network. Raises
+    UserError on an unknown kind, and when there are too few images for a kind.
     """
     check_kinds(kinds, extractor, n, reference.count)
     needs: set[Needs] = {NEEDS[kind] for kind in kinds}
@@ -47,7 +49,15 @@ def score_images(
         needs.add("features")  # images may be sorted by class: errors from statistics of groups are wrong
     samples = _sample_set(blocks(), n, extractor, needs)
     text, nfe = (text_of(sampler), sampler.nfe) if sampler else ("images", 0)
-    key = score_key(extractor, n=n, seed=seed, reference=reference.fingerprint, sampler=text, nfe=nfe)
+    key = score_key(
+        extractor,
+        n=n,
+        seed=seed,
+        reference=reference.fingerprint,
+        sampler=text,
+        nfe=nfe,
+        precision=precision if sampler else "",
+    )
     estimates = estimate_all(kinds, samples, compared, extractor, seed=seed)
     return {kind: score_from_estimate(kind, estimate, key) for kind, estimate in estimates.items()}
 

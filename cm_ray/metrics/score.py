@@ -32,11 +32,12 @@ Inception score, improved precision and recall.
 FID_SAMPLES = 50_000
 """Number of samples that a Fréchet distance needs to be called FID."""
 
-COMPARED = ("extractor", "weights_sha256", "preprocess", "n", "seed", "reference", "nfe")
+COMPARED = ("extractor", "weights_sha256", "preprocess", "n", "seed", "reference", "nfe", "precision")
 """Entries of a key that say how a score was measured; scores compare when these are equal.
 
 `nfe`, the number of network evaluations per sample, is among them because models compare at equal cost only;
-`seed`, because it decides the noise of the samples and so pairs the scores.
+`seed`, because it decides the noise of the samples and so pairs the scores. `precision` is the arithmetic in
+which the samples were drawn, "" for given images; features are always extracted in float32.
 """
 
 DESCRIPTIVE = ("sampler", "version")
@@ -139,14 +140,25 @@ class Score:
 
 
 def frechet_score(
-    value: float, extractor: Extractor, *, n: int, seed: int, reference: str, sampler: str, nfe: int
+    value: float,
+    extractor: Extractor,
+    *,
+    n: int,
+    seed: int,
+    reference: str,
+    sampler: str,
+    nfe: int,
+    precision: str = "float32",
 ) -> Score:
     """Return the score of `n` samples.
 
     value: their `frechet_distance` to the reference.  seed: seed of their noise.  reference: fingerprint of
-    the reference images.  sampler: its text.  nfe: number of network evaluations per sample.
+    the reference images.  sampler: its text.  nfe: number of network evaluations per sample.  precision: the
+    arithmetic of the network while it was sampled; "" for given images.
     """
-    key = score_key(extractor, n=n, seed=seed, reference=reference, sampler=sampler, nfe=nfe)
+    key = score_key(
+        extractor, n=n, seed=seed, reference=reference, sampler=sampler, nfe=nfe, precision=precision
+    )
     return Score(value=value, key=key)
 
 
@@ -156,7 +168,14 @@ def score_from_estimate(kind: str, measured: Estimate, key: Mapping[str, Any]) -
 
 
 def score_key(
-    extractor: Extractor, *, n: int, seed: int, reference: str, sampler: str, nfe: int
+    extractor: Extractor,
+    *,
+    n: int,
+    seed: int,
+    reference: str,
+    sampler: str,
+    nfe: int,
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """Return the key that all scores of one set of samples share; arguments as in `frechet_score`."""
     return {
@@ -167,6 +186,7 @@ def score_key(
         "seed": seed,
         "reference": reference,
         "nfe": nfe,
+        "precision": precision,
         "sampler": sampler,
         "version": __version__,
     }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, closest
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 """The arithmetic of convolutions, matrix products and attention. tf32 is float32 whose products are rounded
@@ -24,8 +24,11 @@ def arithmetic(
     both use TensorFloat-32 for tf32, and neither does otherwise, while PyTorch's default is to use it in
     convolutions alone. Convolutions try their algorithms once for each shape, unless PyTorch is told to be
     deterministic. autocast: False for a backward pass, whose operations have their types from the forward
-    pass. Raises UserError for tf32 where there is no such arithmetic.
+    pass. Raises UserError for an unknown precision, and for tf32 where there is no such arithmetic.
     """
+    if precision not in get_args(Precision):
+        known = list(get_args(Precision))
+        raise UserError(f"There is no precision {precision!r}: {closest(str(precision), known)}")
     if precision == "tf32":
         _check_tensor_float(device)
     short = autocast and precision in ("bfloat16", "float16")

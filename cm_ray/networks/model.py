@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal, uniform
-from cm_ray.core.types import Images, Labels
+from cm_ray.core.types import Images, Labels, Times
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture, Network
+from cm_ray.networks.arithmetic import Precision, arithmetic
 from cm_ray.networks.custom import Custom
 from cm_ray.networks.preconditioned import Preconditioned
 from cm_ray.networks.unet import UNet
@@ -74,7 +76,22 @@ class Model(Preconditioned):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(build_network(spec), spec.diffusion)
         self.spec = spec
+        self.precision: Precision = "float32"
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x_t: Images, t: Times, labels: Labels | None = None) -> Images:
+        """Return the clean images (b, c, h, w), not clipped; float32 for any precision of the network."""
+        with arithmetic(self.precision, x_t.device):
+            return super().forward(x_t, t, labels)
+
+    @contextlib.contextmanager
+    def computing_in(self, precision: Precision) -> Iterator[None]:
+        """Compute in another precision inside of this context."""
+        before, self.precision = self.precision, precision
+        try:
+            yield
+        finally:
+            self.precision = before
 
     @torch.no_grad()
     def sampling_steps(

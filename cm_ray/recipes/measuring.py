@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cm_ray.networks.arithmetic import Precision
 from cm_ray.recipes.sections import Resizing
 
 
@@ -40,6 +41,8 @@ class MeasuringSettings:
     """The resizing of images to Inception's 299 x 299: as CIFAR-10's FIDs were published, or clean."""
     batch_size: int = 256
     """Images per network evaluation."""
+    precision: Precision = "float32"
+    """Arithmetic of the network, a part of a score's key; all but float32 are faster on GPUs."""
     actors: ActorSettings = field(default_factory=ActorSettings)
     run_dir: str = ""
     """Directory of everything that is written; the same command goes on from there. Empty: $CM_RAY_RUNS or

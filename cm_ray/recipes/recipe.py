@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Method, ModelSource
@@ -21,6 +20,7 @@ from cm_ray.errors import SettingError, UserError, require
 from cm_ray.networks import custom as custom  # a choice of network
 from cm_ray.networks import lpips_distance as lpips_distance  # a choice of distance
 from cm_ray.networks.architectures import ADM, Network
+from cm_ray.networks.arithmetic import Precision
 from cm_ray.recipes.sections import (
     CheckpointSettings,
     ClusterSettings,
@@ -61,9 +61,10 @@ class Recipe:
     """Forward and backward passes per step and worker, each with its share of the batch."""
     seed: int = 0
     """Seed of weights, noise, times and data order."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the networks' arithmetic (autocast); weights, averages, optimizer's state, preconditioning
-    and loss stay float32."""
+    precision: Precision = "float32"
+    """Precision of the networks' arithmetic; weights, averages, optimizer's state, preconditioning and loss
+    stay float32. tf32: NVIDIA's rounding of products to 10 bits, for convolutions and matrix products alike;
+    bfloat16, float16: autocast."""
     compile: bool = False
     """Compile the networks by torch.compile: minutes at the start. Results are the same to rounding."""
     ema_decays: tuple[float, ...] = (0.9999,)

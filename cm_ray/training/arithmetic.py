@@ -1,30 +1,20 @@
-"""Precision, compilation and device of the networks' computations."""
+"""Compilation of networks, copies to their device, and the speed of arithmetic there."""
 
 from __future__ import annotations
 
-import contextlib
+import time
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cm_ray.errors import UserError
-
-_PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from cm_ray.networks.arithmetic import Precision, arithmetic
 
 BACKEND = "inductor"
 """Backend of torch.compile."""
-
-
-def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Return the context in which the networks run at the recipe's precision.
-
-    Only convolutions, matrix products and attention are affected: weights, their averages, the optimizer's
-    state, the preconditioning, the solvers and the loss stay float32.
-    """
-    dtype = _PRECISIONS[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+_SLOWER = 1.2
+"""Ratio of times from which on short arithmetic is called slower; a busy machine measures such ratios."""
 
 
 def compile_networks(networks: Iterable[nn.Module], device: torch.device) -> None:
@@ -64,3 +54,38 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def slow_arithmetic(precision: Precision, device: torch.device | str) -> str | None:
+    """Return a warning if short arithmetic is slower than float32 on a CPU, as measured; else None.
+
+    CPUs without instructions for bfloat16 or float16 compute them by conversions.
+    """
+    device = torch.device(device)
+    if device.type != "cpu" or precision not in ("bfloat16", "float16"):
+        return None
+    plain, short = convolution_speeds(("float32", precision), device)
+    if plain < _SLOWER * short:
+        return None
+    return (
+        f"{precision} is {plain / short:.1f} times slower than float32 on this CPU ({short:.0f} against "
+        f"{plain:.0f} GFLOP/s in a convolution): set precision to float32."
+    )
+
+
+@torch.no_grad()
+def convolution_speeds(precisions: Iterable[Precision], device: torch.device) -> list[float]:
+    """Return the best speed, in GFLOP/s, of a 3x3 convolution of 64 channels in each precision."""
+    rows, channels, side = 8, 64, 32
+    images = torch.ones(rows, channels, side, side, device=device).to(memory_format=torch.channels_last)
+    layer = torch.nn.Conv2d(channels, channels, 3, padding=1, device=device)
+    layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    operations = 2 * 9 * rows * channels**2 * side**2
+    fastest = dict.fromkeys(precisions, float("inf"))
+    for _ in range(4):  # in turns, so that what else the machine does slows all alike
+        for precision in fastest:
+            started = time.perf_counter()
+            with arithmetic(precision, device):
+                layer(images)
+            fastest[precision] = min(fastest[precision], time.perf_counter() - started)
+    return [operations / seconds / 1e9 for seconds in fastest.values()]

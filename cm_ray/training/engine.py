@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +15,13 @@ from cm_ray.core.loss import regression_loss
 from cm_ray.core.noise import derived_seed
 from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
 from cm_ray.errors import UserError
+from cm_ray.networks.arithmetic import arithmetic
 from cm_ray.networks.lpips_distance import on_device
 from cm_ray.networks.model import Model, ModelSpec, load_weights
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import Checkpoint
 from cm_ray.settings.choices import word_of
-from cm_ray.training.arithmetic import autocast, compile_networks, to_device
+from cm_ray.training.arithmetic import compile_networks, to_device
 from cm_ray.training.batch import Batch, Share, StepStats
 from cm_ray.training.data_parallel import settle_buckets, without_sync
 from cm_ray.training.drawing import draw_step
@@ -67,15 +67,14 @@ class Engine:
         self.distance = distance or on_device(self.method.distance, self.device)
         self.target = frozen_copy(self.student).train() if self.method.has_target else None
         self.teacher = teacher.to(self.device).requires_grad_(False).eval() if teacher else None
-        self._compile(self.student, self.target, self.teacher)
+        self._prepare(self.student, self.target, self.teacher)
         self.averages = self._fresh_averages()
         self.optimizer = build_optimizer(config, self.student)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.step = 0
         self.losses = LossWatch()
         if wrap:
-            with self._autocast():
-                settle_buckets(self.replica, spec, self._rows(), self.device)
+            settle_buckets(self.replica, spec, self._rows(), self.device)
 
     def train(self, batches: Iterable[Batch]) -> Iterator[StepStats]:
         """Take steps until `config.steps` are done; yield after each of them.
@@ -116,7 +115,8 @@ class Engine:
             last = index == config.accumulate - 1
             with contextlib.nullcontext() if last else without_sync(self.replica):
                 loss = self._loss(batch.rows(index * rows, rows), index, rows)
-                self.scaler.scale(loss / config.accumulate).backward()
+                with arithmetic(config.precision, self.device, autocast=False):
+                    self.scaler.scale(loss / config.accumulate).backward()
             losses.append(loss.detach())
         return torch.stack(losses).mean()
 
@@ -205,8 +205,7 @@ class Engine:
         draw = draw_step(config, self.step, to_device(batch.images, self.device), positions)
         aim = self._aim(draw, labels, first)
         self._seed_dropout(first)
-        with self._autocast():
-            prediction = self.replica(draw.x_t, draw.t, labels)
+        prediction = self.replica(draw.x_t, draw.t, labels)
         weight = self.method.weight(draw.t, draw.s, config.column)
         return regression_loss(prediction, aim, weight, self.distance).mean()
 
@@ -218,8 +217,7 @@ class Engine:
             self._seed_dropout(first)
             return (self.target or self.student)(x_s, s, labels)
 
-        with self._autocast():  # a context of its own, because autocast caches casts without gradient
-            return self.method.aim(draw, target, self._teaching(labels))
+        return self.method.aim(draw, target, self._teaching(labels))
 
     def _teaching(self, labels: Labels | None) -> Denoise:
         def teach(x_t: Images, t: Times) -> Images:
@@ -238,12 +236,13 @@ class Engine:
         if self.config.network.dropout:
             torch.manual_seed(derived_seed(self.config.seed, self.step, first, "dropout"))
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return autocast(self.config.precision, self.device)
-
-    def _compile(self, *models: Model | None) -> None:
+    def _prepare(self, *models: Model | None) -> None:
+        """Set the precision of the models, and compile their networks if the recipe says so."""
+        given = [model for model in models if model]
+        for model in given:
+            model.precision = self.config.precision
         if self.config.compile:
-            compile_networks([model.network for model in models if model], self.device)
+            compile_networks([model.network for model in given], self.device)
 
     def _begin_round(self) -> None:
         """Start a further round: the student becomes the teacher; averages and optimizer are reset.
@@ -257,7 +256,7 @@ class Engine:
 
     def _make_teacher_of_student(self) -> None:
         self.teacher = frozen_copy(self.student)
-        self._compile(self.teacher)
+        self._prepare(self.teacher)
 
     def _teacher_was_student(self) -> bool:
         """Return True if the teacher of the last step was the student of an earlier round."""

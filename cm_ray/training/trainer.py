@@ -27,6 +27,7 @@ from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.runs.lineage import write_lineage
 from cm_ray.storage.files import read_json
 from cm_ray.tracking import open_tracker
+from cm_ray.training.arithmetic import slow_arithmetic
 from cm_ray.training.batch import Batch
 from cm_ray.training.communication import SingleWorker
 from cm_ray.training.engine import Engine
@@ -163,6 +164,8 @@ class Trainer:
         )
         if self._finished():
             return
+        if warning := slow_arithmetic(recipe.precision, self.device):
+            self._say(f"warning: {warning}")
         engine = Engine(
             recipe,
             spec,

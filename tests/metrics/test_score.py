@@ -30,6 +30,7 @@ def score(value=1.0, **changes):
         "reference": "cd" * 32,
         "sampler": "one-step",
         "nfe": 1,
+        "precision": "float32",
     } | changes
     return frechet_score(value, Fake(), **settings)
 
@@ -53,7 +54,9 @@ def test_lower_is_better_under_one_key():
     assert comparable(*two)
 
 
-@pytest.mark.parametrize("changes", [{"n": 5}, {"seed": 1}, {"reference": "x"}, {"nfe": 2}])
+@pytest.mark.parametrize(
+    "changes", [{"n": 5}, {"seed": 1}, {"reference": "x"}, {"nfe": 2}, {"precision": "tf32"}]
+)
 def test_scores_of_different_keys_never_compare(changes):
     with pytest.raises(UserError, match=r"do not compare: .* is .* and "):
         better(score(), score(**changes))

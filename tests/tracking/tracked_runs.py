@@ -22,6 +22,7 @@ def score(value, **changes):
         "reference": "cd" * 32,
         "sampler": "one-step",
         "nfe": 1,
+        "precision": "float32",
     } | changes
     return frechet_score(value, FakeExtractor(), **settings)
 

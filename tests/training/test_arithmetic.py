@@ -76,6 +76,24 @@ def test_only_the_networks_arithmetic_is_short(precision):
     assert set(kept.values()) == {float32}
 
 
+@pytest.mark.parametrize(("short", "warned"), [(14.0, True), (82.0, False), (321.0, False)])
+def test_arithmetic_that_a_cpu_does_slowly_is_told_before_the_training(short, warned, monkeypatch):
+    monkeypatch.setattr(arithmetic, "convolution_speeds", lambda precisions, device: [82.0, short])
+    said = arithmetic.slow_arithmetic("bfloat16", "cpu")
+    sentence = (
+        "bfloat16 is 5.9 times slower than float32 on this CPU (14 against 82 GFLOP/s in a convolution): "
+        "set precision to float32."
+    )
+    assert said == (sentence if warned else None)
+    assert arithmetic.slow_arithmetic("float32", "cpu") is None
+
+
+def test_the_speed_of_arithmetic_is_measured():
+    speeds = arithmetic.convolution_speeds(("float32", "bfloat16"), torch.device("cpu"))
+    assert len(speeds) == 2
+    assert all(0.01 < speed < 1e5 for speed in speeds)
+
+
 def test_what_is_sent_arrives():
     """A batch that is on a GPU already is left there: its memory cannot be pinned."""
     batch = torch.arange(4)

@@ -89,6 +89,7 @@ class _Samples:
     sampler: str
     nfe: int
     seed: int
+    precision: str
     results: list[SampleResult]
 
     @functools.cached_property
@@ -199,6 +200,7 @@ class _Evaluating:
             reference=self.manifest.fingerprint,
             sampler=samples.sampler,
             nfe=samples.nfe,
+            precision=samples.precision,
         )
         for kinds in _computations(self.settings.scores):
             say(f"measuring {', '.join(kinds)}:")  # takes minutes with 2,048 features
@@ -216,7 +218,7 @@ class _Evaluating:
             say(f"images of {manifest.source}:")
             with shown("image") as progress:
                 results = pool.read(shards, manifest, self.outputs, progress)
-            yield _Samples(f"images of {manifest.source}", 0, 0, results)
+            yield _Samples(f"images of {manifest.source}", 0, 0, "", results)
         if self.model is not None:
             put = pool.put(self.model.folder)
             for sampler in self.model.samplers:
@@ -230,7 +232,7 @@ class _Evaluating:
         with shown("image") as progress:
             found = dict(cache.generate_all(self._requests(sampler), progress))
         results = [found[index] for index in sorted(found)]
-        samples = _Samples(text_of(sampler), sampler.nfe, settings.seed, results)
+        samples = _Samples(text_of(sampler), sampler.nfe, settings.seed, settings.precision, results)
         grid = self._request(sampler, 0, settings.grid**2)
         images = pool.generate(put, grid, frozenset(["images"])).images
         assert images is not None
@@ -251,7 +253,12 @@ class _Evaluating:
     def _request(self, sampler: Sampler, first: int, count: int) -> Request:
         settings = self.settings
         return Request(
-            count=count, first=first, seed=settings.seed, sampler=sampler, unit=settings.batch_size
+            count=count,
+            first=first,
+            seed=settings.seed,
+            sampler=sampler,
+            unit=settings.batch_size,
+            precision=settings.precision,
         )
 
 

@@ -160,7 +160,14 @@ class Search:
     def _samples(self, sampler: Sampler, first: int, count: int, seeds: int = 0) -> Request:
         settings = self.plan.settings
         seed = settings.seed + seeds
-        return Request(count=count, first=first, seed=seed, sampler=sampler, unit=settings.batch_size)
+        return Request(
+            count=count,
+            first=first,
+            seed=seed,
+            sampler=sampler,
+            unit=settings.batch_size,
+            precision=settings.precision,
+        )
 
     def _record_score(self, measurement: Measurement) -> None:
         kept = measurement.of
@@ -231,6 +238,7 @@ class Search:
             reference=self.manifest.fingerprint,
             sampler=text_of(request.sampler),
             nfe=request.sampler.nfe,
+            precision=request.precision,
         )
         return score_from_estimate("FD", measured, key)
 

@@ -23,6 +23,7 @@ from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.runs.lineage import write_lineage
 from cm_ray.storage.files import read_json, remove
 from cm_ray.tracking import Tracker, open_tracker
+from cm_ray.training.arithmetic import slow_arithmetic
 from cm_ray.training.specification import model_spec
 from cm_ray.training.starting_models import prepare_teachers
 
@@ -103,6 +104,8 @@ class Run:
             return
         if steps:
             say(f"resuming from step {steps[-1]}")
+        if not self.task.plan.use_gpu and (warning := slow_arithmetic(self.config.precision, "cpu")):
+            say(f"warning: {warning}")  # measured here: nodes of a cluster have CPUs of one kind, as a rule
         progress = Progress(self.config.steps)
         remove(self.run.stop_file)
         try:

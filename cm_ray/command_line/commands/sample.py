@@ -23,6 +23,7 @@ def run(args: Sample) -> None:
         sampler=_sampler(args, model.spec),
         label=args.label,
         unit=args.batch_size,
+        precision=args.precision,
     )
     images, labels = sample_all(model, request)
     for path in save_samples(images, args.out, labels=labels):

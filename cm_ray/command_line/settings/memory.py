@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from cm_ray.errors import UserError
+from cm_ray.networks.arithmetic import Precision
 
 _RECIPES = ("ct_digits", "ct_cifar10", "ct_imagenet64", "cd_imagenet64", "ct_lsun256", "cd_lsun256")
 
@@ -28,7 +29,7 @@ class MemoryQuestion:
     """Memory of a worker's device in GiB, of which a fifth is left to PyTorch, libraries and gaps."""
     num_workers: int = 8
     """Workers; each takes its share of the batch."""
-    precision: Literal["float32", "bfloat16", "float16", ""] = ""
+    precision: Precision | Literal[""] = ""
     """Precision of the networks; empty: the recipe's."""
     device: Literal["cuda", "cpu"] = "cuda"
     """Autocast keeps more in float32 on GPUs."""

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from cm_ray.errors import UserError
+from cm_ray.networks.arithmetic import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class Sample:
     """Class of all images, by number; by default drawn at random. For conditional models."""
     batch_size: int = 256
     """Images per network evaluation."""
+    precision: Precision = "float32"
+    """Arithmetic of the network; all but float32 are faster on GPUs."""
     device: str = "auto"
     """auto takes a GPU if there is one; else cpu, cuda, cuda:1."""
     tracking_uri: str = ""
