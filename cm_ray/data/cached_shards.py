@@ -54,7 +54,7 @@ def as_shards(
     if isinstance(data, str):
         return data
     root = cache or cache_root() / "shards"
-    opened = open_images(data)
+    opened = open_images(data, on_bad_image=on_bad_image)
     skipped = data.skipped if isinstance(data, ImageSet) else 0
     if isinstance(opened, ArrayImages):
         images = load_images(data, size=size)

@@ -27,30 +27,31 @@ def load_images(
     data: object,
     *,
     size: int = 0,
-    split: str = "train",
+    split: str = "",
     on_bad_image: OnBadImage = "raise",
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
     """Read images in any form into memory, without Ray but for a `ray.data.Dataset`.
 
-    data: the path of a folder of images (sub-folders are classes), of shards or of Parquet files, of a
-    Parquet file or of an .npz; the name of a data set ("digits", "cifar10"); a tensor or array, uint8 or
-    floating-point in [-1, 1] or [0, 1], (n, c, h, w), (n, h, w, c) or (n, h, w); a tuple (images, labels); a
-    map-style torch `Dataset` of images or (image, label), whose attribute `classes` names the classes; a
-    `ray.data.Dataset` with the columns image and label; or an `ImageSet`.
+    data: the path of a folder or zip archive of images (sub-folders are classes), of a folder of shards or of
+    Parquet files, of a Parquet file or of an .npz; the name of a data set ("digits", "cifar10"); a tensor or
+    array, uint8 or floating-point in [-1, 1] or [0, 1], (n, c, h, w), (n, h, w, c) or (n, h, w); a tuple
+    (images, labels); a map-style torch `Dataset` of images or (image, label), whose attribute `classes` names
+    the classes; a `ray.data.Dataset` with the columns image and label; or an `ImageSet`.
     size: crop the centre to a square and resize it to this many pixels; 0 takes images as they are.
-    split: of a named data set, or of a folder that has several. on_bad_image: "skip" leaves out files that
-    cannot be decoded. progress: called with bytes done and bytes in all if something is downloaded.
+    split: of a data set that has several (see `open_source`). on_bad_image: "skip" leaves out files that
+    cannot be decoded, and class folders of nothing else. progress: called with bytes done and bytes in all if
+    something is downloaded.
     Raises UserError when the data is missing, damaged, empty, of several sizes, or could be read in two ways.
     """
     options = read_options(size, on_bad_image)
     if isinstance(data, ImageSet) and size in (0, *_square(data.shape)):
         return data
     if (folder := _shard_folder(data)) is not None:
-        if split != "train":
+        if split:
             raise UserError(f"{folder} holds shards, which have no split {split!r}; leave split out.")
         return _from_shards(folder, size)
-    opened = open_images(data, split, progress)
+    opened = open_images(data, split, progress, on_bad_image=on_bad_image)
     images, labels, skipped = in_colour_if_mixed(lambda options: _collected(opened, options), options)
     names, _ = classes_of(opened.name, opened.class_names, count_labels(labels))
     found = ContentHash()

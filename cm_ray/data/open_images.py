@@ -15,13 +15,13 @@ from cm_ray.data.datasets import RayImages, TorchImages, is_map_style, is_ray_da
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.open_source import open_source
 from cm_ray.data.pixel_arrays import PixelArray
-from cm_ray.data.source import Batch, ReadOptions, Source
+from cm_ray.data.source import Batch, OnBadImage, ReadOptions, Source
 from cm_ray.errors import UserError
 
 _ROWS_PER_PART = 8192
 _KINDS = (
-    "a folder of images or of shards, Parquet, an .npz, the name of a data set, a tensor or array of images, "
-    "a tuple (images, labels), a torch Dataset or a ray.data.Dataset"
+    "a folder or a zip archive of images, a folder of shards, Parquet, an .npz, the name of a data set, a "
+    "tensor or array of images, a tuple (images, labels), a torch Dataset or a ray.data.Dataset"
 )
 
 
@@ -76,18 +76,22 @@ class ArrayImages:
 
 
 def open_images(
-    data: object, split: str = "train", progress: Callable[[int, int], None] | None = None
+    data: object,
+    split: str = "",
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    on_bad_image: OnBadImage = "raise",
 ) -> OpenedImages:
     """Open images in any form but a folder of shards.
 
-    data: see `load_images`. split: of a named data set or a folder that has several. progress: see
-    `open_source`. Raises UserError when `data` is something else, or `split` is given for data in memory.
+    data: see `load_images`. split, progress, on_bad_image: see `open_source`. Raises UserError when `data` is
+    something else, or `split` is given for data in memory.
     """
     if isinstance(data, Path):  # a path is not a data set's name, even if it reads like one
         data = str(data.expanduser().absolute())
     if isinstance(data, str):
-        return SourceImages(open_source(data, split, progress))
-    if split != "train":
+        return SourceImages(open_source(data, split, progress, on_bad_image=on_bad_image))
+    if split:
         raise UserError(
             f"The data is a {type(data).__name__}, which has no split {split!r}; leave split out."
         )

@@ -1,103 +1,132 @@
-"""Sources by name or path: a named data set, a folder of image files, Parquet files, or an .npz file."""
+"""Sources by name or path: a named data set, a folder or a zip archive of image files, tables of images."""
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
-from cm_ray.data.cifar10 import Cifar10Source
+from cm_ray.data.cifar10 import SPLITS, Cifar10Source
 from cm_ray.data.digits import DigitsSource
+from cm_ray.data.disk import Disk, reading
+from cm_ray.data.file_kinds import Kind, kind_of
+from cm_ray.data.file_tree import Folder
 from cm_ray.data.folder import FolderSource
-from cm_ray.data.npz import NpzSource
-from cm_ray.data.parquet import ParquetSource
-from cm_ray.data.source import Source
+from cm_ray.data.image_files import find_image_files
+from cm_ray.data.image_formats import SIGNATURE_BYTES
+from cm_ray.data.locate import locate
+from cm_ray.data.names import printable
+from cm_ray.data.open_tables import Table, open_table, open_tables
+from cm_ray.data.source import OnBadImage, Source
+from cm_ray.data.split_folders import folder_word
+from cm_ray.data.splits import chosen_split, same_split, split_word
+from cm_ray.data.zip_archive import ZipArchive
+from cm_ray.data.zip_source import ZipSource
 from cm_ray.errors import UserError, closest
 
 NAMED = ("cifar10", "digits")
-_WANTED = "a folder of images, a Parquet file or a folder of them, or an .npz file"
-_SPLIT_FOLDERS = frozenset({"train", "test", "val", "valid", "validation", "dev"})
-_HUB_FILE = re.compile(r"(.+)-\d{5}-of-\d{5}\.parquet")
+_MAGIC = {b"PAR1": Kind.PARQUET, b"PK\x03\x04": Kind.ARCHIVE}
+_Found = TypeVar("_Found", FolderSource, ZipSource, Table)
+_WANTED = "a folder or a zip archive of images, a Parquet file or a folder of them, or an .npz file"
 
 
 def open_source(
-    path_or_name: str, split: str = "train", progress: Callable[[int, int], None] | None = None
+    path_or_name: str,
+    split: str = "",
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    on_bad_image: OnBadImage = "raise",
 ) -> Source:
     """Open a data set by its name (digits, cifar10), or images at a path.
 
     A path is a Parquet file, an .npz file, a folder of Parquet files, a folder of image files, a folder of
-    one sub-folder of image files per class, or a folder that holds one of these for each split (train,
-    test, …). A name comes before a folder of the same name: write ./digits for the folder. `progress` is
-    called with bytes done and bytes in all if `parts` has to download something. Raises UserError when there
-    are no such images.
+    one sub-folder of image files per class, a folder that holds one of these for each split, or a zip archive
+    of image files in these layouts; docs/own_images.md describes all of them. A name comes before a folder of
+    the same name: write ./digits for the folder. split: a word such as train, val or test; "" takes the split
+    for training where there are splits, or the only one. `progress` is called with bytes done and bytes in
+    all if `parts` has to download something. on_bad_image: "skip" leaves out class folders in which no image
+    can be read. Raises UserError when there are no such images or no such split.
     """
     if path_or_name == "cifar10":
-        return Cifar10Source(split, progress)
+        return Cifar10Source(chosen_split(SPLITS, split, path_or_name), progress)
     if path_or_name == "digits":
-        return DigitsSource(split)
+        return DigitsSource(chosen_split(("train",), split, path_or_name))
     path = Path(path_or_name).expanduser()
-    if not path_or_name or not path.exists():
+    if not path_or_name or not os.path.exists(path):
         raise _missing(path_or_name)
+    path = Path(os.path.abspath(path))
     if path.is_file():
-        return _open_file(path)
+        return _open_file(path, split, skip_empty=on_bad_image == "skip")
     if (path / "manifest.json").is_file():
-        raise UserError(f"{path} holds shards already; use it as it is, without making shards of it.")
-    return _open_folder(path, split)
-
-
-def _open_file(path: Path) -> Source:
-    if path.suffix == ".parquet":
-        return ParquetSource.open([path], path.stem)
-    if path.suffix == ".npz":
-        return NpzSource.open(path, path.stem)
-    raise UserError(f"{path} is a file; give {_WANTED}.")
+        raise UserError(
+            f"{printable(str(path))} holds shards already; use it as it is, without making shards of it."
+        )
+    return _open_folder(path, split, skip_empty=on_bad_image == "skip")
 
 
 def _missing(path_or_name: str) -> UserError:
     hint = closest(path_or_name, list(NAMED))
     give = f"give the path of {_WANTED}."
+    shown = printable(path_or_name)
     if Path(path_or_name).name != path_or_name:
-        return UserError(f"There is no {path_or_name}; {give}")
+        return UserError(f"There is no {shown}; {give}")
     return UserError(
-        f"There is no data set and no path {path_or_name!r}; {hint.rstrip('.')}"
+        f"There is no data set and no path {shown!r}; {hint.rstrip('.')}"
         + ("" if hint.endswith("?") else f", or {give}")
     )
 
 
-def _open_folder(path: Path, split: str) -> Source:
-    folder = _split_folder(path, split)
-    base = path.resolve().name
-    name = base if folder == path else f"{base}-{split}"
-    for place in (folder, folder / "data"):  # the Hugging Face hub keeps the files of a data set in data/
-        files = sorted(place.glob("[!.]*.parquet"))
-        if files:
-            return ParquetSource.open(_of_split(files, split), name)
-    return FolderSource.open(folder, name)
+def _open_file(path: Path, split: str, *, skip_empty: bool) -> Source:
+    kind = _kind(path)
+    if kind is Kind.ARCHIVE:
+        archive = ZipArchive(path)
+        place = locate(Folder(archive), split)
+        if place.folder.first_data and not place.folder.first_data.images:
+            raise UserError(f"{place.folder} holds tables; unpack the archive and give the folder.")
+        found = find_image_files(place, split, (), skip_empty=skip_empty)
+        name = printable(_name(archive.name, found.split))
+        return _with_split(ZipSource.of(archive, name, found), split, path)
+    if kind in (Kind.PARQUET, Kind.NPZ):
+        return _with_split(open_table(path), split, path)
+    raise UserError(f"{printable(str(path))} is a file; give {_WANTED}.")
 
 
-def _split_folder(path: Path, split: str) -> Path:
-    """Return the sub-folder of `split` if the sub-folders of `path` are splits, else `path`.
+def _kind(path: Path) -> Kind:
+    """Return the kind of a file, by its content where its ending does not tell."""
+    with reading(path), path.open("rb") as file:
+        head = file.read(SIGNATURE_BYTES)
+    kind = kind_of(path.name, lambda: head)
+    if kind is Kind.ARCHIVE:
+        return kind if path.suffix.lower() == ".zip" else Kind.OTHER
+    if kind is Kind.UNKNOWN:
+        return next((found for magic, found in _MAGIC.items() if head.startswith(magic)), kind)
+    return kind
 
-    "train" may also be the name of a class, hence all names must be those of splits.
-    """
-    names = {sub.name for sub in path.iterdir() if sub.is_dir() and not sub.name.startswith(".")}
-    if not names or not names <= _SPLIT_FOLDERS:
-        return path
-    if split not in names:
-        raise UserError(f"{path} has no split {split!r}; {closest(split, sorted(names))}")
-    return path / split
+
+def _open_folder(path: Path, split: str, *, skip_empty: bool) -> Source:
+    place = locate(Folder(Disk(str(path))), split)
+    if tables := open_tables(place, path, split):
+        return _with_split(tables, split, path)
+    around = [Folder(Disk(str(path.parent)))] if folder_word(path.name) else []
+    found = find_image_files(place, split, around, skip_empty=skip_empty)
+    name = printable(_name(path.name, found.split))
+    return _with_split(FolderSource.of(path, name, found), split, path)
 
 
-def _of_split(files: list[Path], split: str) -> list[Path]:
-    """Return the files of a split, as the hub names them: SPLIT-00000-of-00005.parquet.
+def _name(base: str, split: str) -> str:
+    return f"{base}-{split}" if split else base
 
-    Files of other names belong to every split.
-    """
-    splits = [match[1] if (match := _HUB_FILE.fullmatch(file.name)) else None for file in files]
-    if None in splits or (split == "train" and len(set(splits)) == 1):  # the default takes the only one
-        return files
-    chosen = [file for file, of in zip(files, splits, strict=True) if of == split]
-    if not chosen:
-        known = sorted({str(of) for of in splits})
-        raise UserError(f"{files[0].parent} has no split {split!r}; {closest(split, known)}")
-    return chosen
+
+def _with_split(source: _Found, asked: str, path: Path) -> _Found:
+    """Return a source that has the split that is asked for, by its content or by the name of its path."""
+    if source.split or not asked:
+        return source
+    word = split_word(path.stem if path.is_file() else path.name)
+    if not (word and same_split(word, asked)):
+        raise UserError(
+            f"{printable(str(path))} has no split {asked!r}, since it is not divided into splits; leave "
+            "split out."
+        )
+    return replace(source, split=word)

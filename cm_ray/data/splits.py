@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from cm_ray.errors import UserError, closest
 
@@ -17,6 +18,7 @@ SPLIT_WORDS = (
 
 _KINDS = {word: words[0] for words in SPLIT_WORDS for word in words}
 _LETTERS = re.compile(r"[^\W\d_]+")
+_HUB_FILE = re.compile(r"(.+?)-\d{5,}-of-\d{5,}(-[0-9a-f]+)?")
 
 
 def split_word(name: str) -> str:
@@ -62,6 +64,33 @@ def chosen_split(words: Iterable[str], asked: str, place: str) -> str:
     raise UserError(f"{place} has the splits {listed}, and none is for training; choose one with split.")
 
 
-def no_split(place: str, asked: str) -> UserError:
-    """Return the error for a split that is asked of data without splits."""
-    return UserError(f"{place} has no split {asked!r}, since it is not divided into splits; leave split out.")
+def files_of_split(stems: Sequence[str], asked: str, place: str) -> tuple[list[int], str, list[str]]:
+    """Return the indices of the files of a split, its word and the words of the other splits.
+
+    stems: names of files without their endings. Files whose names have no split word make up a data set
+    without splits, whose word is "". In names of the Hugging Face hub, `NAME-00000-of-00005`, any NAME is a
+    split. asked, place: see `chosen_split`. Raises UserError when there is no such split, and when some names
+    have a split word and others none.
+    """
+    words, certain = _words_of_files(stems)
+    if not any(words):
+        return list(range(len(stems))), "", []
+    odd = next((stem for stem, word in zip(stems, words, strict=True) if word.lower() not in _KINDS), None)
+    known = [word for word in words if word.lower() in _KINDS]
+    if known and odd is not None and not (asked and certain):
+        way = "choose one of them with split" if certain else "move it away"
+        raise UserError(
+            f"{place} holds files of the splits {', '.join(sorted({*known}))}, and {odd} of none; {way}."
+        )
+    split = chosen_split(words, asked, place)
+    return [i for i, word in enumerate(words) if word == split], split, sorted({*words} - {split})
+
+
+def _words_of_files(stems: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the word of each file, and whether the names are the hub's, so that no word is a guess."""
+    found = [match[1] for stem in stems if (match := _HUB_FILE.fullmatch(stem))]
+    if len(found) < len(stems):
+        return [split_word(stem) for stem in stems], False
+    words = {name: split_word(name) or name for name in found}
+    shared = Counter(words.values())
+    return [name if shared[words[name]] > 1 else words[name] for name in found], True

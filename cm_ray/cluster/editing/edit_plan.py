@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cm_ray.command_line.settings.edit import Editing
-from cm_ray.data.folder import EXTENSIONS, image_files
+from cm_ray.data.folder import image_files
 from cm_ray.editing.files import EditRequest
 from cm_ray.editing.model_edits import check_label
 from cm_ray.editing.tasks import plan_edit
@@ -61,9 +61,9 @@ def find_images(image: str) -> tuple[Path, ...]:
         raise UserError(f"There is no image {image!r}; set --image to an image file or a folder of images.")
     if path.is_file():
         return (path.absolute(),)
-    found = image_files(path, deep=True)
+    found = image_files(path)
     if not found:
-        raise UserError(f"{path} holds no images ({', '.join(EXTENSIONS)}); give another folder.")
+        raise UserError(f"{path} holds no images that can be read; give another folder.")
     return tuple(path.absolute() / name for name in found)
 
 

@@ -24,7 +24,7 @@ def prepare_shards(data: DataSettings) -> tuple[Path, Manifest]:
     folder = Path(data.path).expanduser().absolute()
     if not is_shard_folder(folder):
         with shown("byte") as fetched:
-            source = open_source(data.path, progress=fetched)
+            source = open_source(data.path, progress=fetched, on_bad_image=data.on_bad_image)
         folder = cache_root() / "shards" / f"{source.name}-{source.identity[:12]}-{data.size}"
         if data.on_bad_image == "skip":
             folder = folder.with_name(folder.name + "-skip")

@@ -12,7 +12,9 @@ from cm_ray.runs.console import shown
 def run(args: Shards) -> None:
     """Make the shards and print their number, shape and fingerprint. Raises UserError on bad images."""
     with shown("byte") as fetched, shown("shard") as progress:
-        source = open_source(args.source, args.split, fetched)  # its errors need not wait for Ray
+        source = open_source(
+            args.source, args.split, fetched, on_bad_image=args.on_bad_image
+        )  # its errors need not wait for Ray
         with connected():
             manifest = make_shards(
                 source,

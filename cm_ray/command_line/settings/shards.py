@@ -13,16 +13,17 @@ import tyro
 class Shards:
     """Turn images into shards: cm-ray shards /data/photos --out /data/photos-64 --size 64
 
-    SOURCE is the name of a data set (digits, cifar10), a folder of image files (sub-folders are classes), or
-    Parquet files as on the Hugging Face hub. The same command goes on after an interruption.
+    SOURCE is the name of a data set (digits, cifar10), a folder or a zip archive of image files (sub-folders
+    are classes or splits), or Parquet files as on the Hugging Face hub. The same command goes on after an
+    interruption.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """digits, cifar10, or the path of a folder of images, a Parquet file or a folder of them."""
+    """digits, cifar10, or the path of images, of a Parquet file or of a folder of them."""
     out: Path
     """Folder for the shards; on a cluster, one that all nodes share."""
-    split: str = "train"
-    """Split of a data set that has several."""
+    split: str = ""
+    """Split of a data set that has several, such as train, val or test; the one for training if empty."""
     size: int = 0
     """Crop the centre to a square and resize it to this many pixels; 0 takes images as they are."""
     on_bad_image: Literal["raise", "skip"] = "raise"

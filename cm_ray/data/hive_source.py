@@ -1,0 +1,74 @@
+"""Parquet files in folders `label=…`, as Hive and Spark write them: the folder gives the label."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cm_ray.data.parquet import ParquetPart, ParquetSource
+from cm_ray.data.source import Batch, LeftOut, ReadOptions, cut_pieces
+from cm_ray.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class HivePart:
+    """Runs of rows, each with the label of its folder."""
+
+    pieces: tuple[tuple[ParquetPart, int], ...]
+
+    def read(self, options: ReadOptions) -> Iterator[Batch]:
+        """Decode the rows; see `Part.read`. Raises UserError when rows have labels of their own, too."""
+        for part, label in self.pieces:
+            for batch in part.read(options):
+                if (batch.labels != -1).any():
+                    raise UserError(
+                        f"{batch.first} has a label in a column and one by its folder; drop the column."
+                    )
+                yield replace(batch, labels=np.full_like(batch.labels, label))
+
+
+@dataclass(frozen=True, slots=True)
+class HiveSource:
+    """Parquet files of one folder per class."""
+
+    name: str
+    class_names: tuple[str, ...]
+    classes: tuple[ParquetSource, ...]
+    """The files of each class."""
+    split: str = ""
+    left_out: tuple[LeftOut, ...] = ()
+
+    @classmethod
+    def open(cls, files: Mapping[str, list[Path]], name: str) -> HiveSource:
+        """Read the footers of the files of each class. Raises UserError as `ParquetSource.open`.
+
+        files: the files of a class by its name, in the order of the classes.
+        """
+        return cls(name, tuple(files), tuple(ParquetSource.open(paths, name) for paths in files.values()))
+
+    @property
+    def layout(self) -> str:
+        """Phrase for the form of the data."""
+        return "Parquet files in folders of classes"
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the identities and names of the classes."""
+        named = zip(self.class_names, self.classes, strict=True)
+        digests = [f"{name!r} {source.identity}" for name, source in named]
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+    def parts(self, rows_per_part: int) -> Sequence[HivePart]:
+        """Split into runs of rows."""
+        files = [(*file, label) for label, source in enumerate(self.classes) for file in source.files]
+        numbered = [(str(number), rows) for number, (_, rows, _) in enumerate(files)]
+
+        def piece(number: str, start: int, stop: int) -> tuple[ParquetPart, int]:
+            file, _, label = files[int(number)]
+            return ParquetPart(((file, start, stop),)), label
+
+        return [HivePart(tuple(piece(*each) for each in run)) for run in cut_pieces(numbered, rows_per_part)]

@@ -1,0 +1,81 @@
+"""Parquet and .npz files of a data set: those of a split, and those in folders of classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from cm_ray.data.file_tree import Folder
+from cm_ray.data.folder_classes import hive_values
+from cm_ray.data.hive_source import HiveSource
+from cm_ray.data.locate import Place
+from cm_ray.data.names import class_name, in_class_order, printable
+from cm_ray.data.npz import NpzSource
+from cm_ray.data.parquet import ParquetSource
+from cm_ray.data.source import LeftOut
+from cm_ray.data.splits import files_of_split, split_word
+from cm_ray.errors import UserError
+
+Table = ParquetSource | NpzSource | HiveSource
+
+
+def open_table(path: Path) -> Table:
+    """Open one file; a split word in its name is its split."""
+    return replace(_opened([path], printable(path.stem)), split=split_word(path.stem))
+
+
+def open_tables(place: Place, root: Path, asked: str) -> Table | None:
+    """Open the tables of a place below the folder `root`; None when it holds image files instead.
+
+    asked: the split that the user names. Raises UserError when there is no such split, and when it is not
+    clear which files belong together.
+    """
+    folder = place.folder
+    files = folder.files.parquet or ([] if folder.files.images else folder.files.npz)
+    if files:
+        return _of_split([root / path for path in folder.paths(files)], place, root, asked)
+    data = folder.folders[0].first_data if folder.folders and not folder.files.images else None
+    if data is None or data.images:
+        return None
+    name = printable(f"{root.name}-{place.split}" if place.split else root.name)
+    return replace(_in_folders(folder, root, name), split=place.split, left_out=place.left_out)
+
+
+def _of_split(paths: list[Path], place: Place, root: Path, asked: str) -> Table:
+    """Open those of some files that belong to the split of their folder, or to the one asked for."""
+    wanted = place.split or asked
+    chosen, split, others = files_of_split([path.stem for path in paths], wanted, str(place.folder))
+    split = place.split or split
+    left = place.left_out
+    if others:
+        left += (LeftOut(len(others), f"other splits ({', '.join(others)})", f"the split {split} is read"),)
+    name = printable(f"{root.name}-{split}" if split else root.name)
+    return replace(_opened([paths[i] for i in chosen], name), split=split, left_out=left)
+
+
+def _opened(paths: list[Path], name: str) -> ParquetSource | NpzSource:
+    if paths[0].suffix.lower() != ".npz":
+        return ParquetSource.open(paths, name)
+    if len(paths) > 1:
+        names = ", ".join(printable(path.name) for path in paths[:5])
+        raise UserError(
+            f"{printable(str(paths[0].parent))} holds several .npz files ({names}); give one of them."
+        )
+    return NpzSource.open(paths[0], name)
+
+
+def _in_folders(folder: Folder, root: Path, name: str) -> ParquetSource | HiveSource:
+    """Open Parquet files in folders `key=value`; a key such as label gives the classes."""
+    files = {sub.name: _parquet_below(sub, root) for sub in folder.folders}
+    if values := hive_values(files):
+        named = {class_name(value): files[sub] for sub, value in values.items()}
+        return HiveSource.open({each: named[each] for each in in_class_order(named)}, name)
+    if all("=" in sub for sub in files):
+        return ParquetSource.open([path for paths in files.values() for path in paths], name)
+    names = [printable(sub) for sub in files]
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    raise UserError(f"{folder} holds tables in several folders ({shown}); give one of them.")
+
+
+def _parquet_below(folder: Folder, root: Path) -> list[Path]:
+    return sorted(root / path for each in folder.walk() for path in each.paths(each.files.parquet))

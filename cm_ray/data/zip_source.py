@@ -1,0 +1,82 @@
+"""Image files of a zip archive as a source."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cm_ray.data.image_files import ImageFiles
+from cm_ray.data.images import batches, decode
+from cm_ray.data.names import printable
+from cm_ray.data.source import Batch, LeftOut, ReadOptions
+from cm_ray.data.zip_archive import Member, ZipArchive, opened, read_member
+
+
+@dataclass(frozen=True, slots=True)
+class ZipPart:
+    """Some files of an archive with their labels; they are read without the archive's directory."""
+
+    archive: str
+    members: tuple[Member, ...]
+    labels: tuple[int, ...]
+
+    def read(self, options: ReadOptions) -> Iterator[Batch]:
+        """Decode the files; see `Part.read`."""
+        yield from batches(self._items(), options, decode)
+
+    def _items(self) -> Iterator[tuple[str, bytes, int]]:
+        with opened(self.archive) as file:
+            for member, label in zip(self.members, self.labels, strict=True):
+                yield (
+                    printable(f"{self.archive}: {member.name}"),
+                    read_member(file, self.archive, member),
+                    label,
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class ZipSource:
+    """Image files of a zip archive, in a fixed random order."""
+
+    archive: str
+    name: str
+    class_names: tuple[str, ...]
+    members: tuple[Member, ...]
+    labels: tuple[int, ...]
+    layout: str
+    split: str
+    left_out: tuple[LeftOut, ...]
+
+    @classmethod
+    def of(cls, archive: ZipArchive, name: str, found: ImageFiles) -> ZipSource:
+        """Return the source of files that were found in an archive."""
+        return cls(
+            archive.archive,
+            name,
+            found.class_names,
+            tuple(archive.members[path] for path in found.paths),
+            found.labels,
+            f"{found.layout}, in a zip archive",
+            found.split,
+            found.left_out,
+        )
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the names, labels, sizes and checksums of the files, from the archive's directory."""
+        digest = hashlib.sha256()
+        for member, label in zip(self.members, self.labels, strict=True):
+            digest.update(f"{member.name!r}\0{label}\0{member.size}\0{member.crc}\n".encode())
+        return digest.hexdigest()
+
+    def parts(self, rows_per_part: int) -> Sequence[ZipPart]:
+        """Split into runs of files."""
+        return [
+            ZipPart(
+                self.archive,
+                self.members[start : start + rows_per_part],
+                self.labels[start : start + rows_per_part],
+            )
+            for start in range(0, len(self.members), rows_per_part)
+        ]
