@@ -68,9 +68,7 @@ def _checked(listed: Any, place: str) -> Mapping[str, int] | None:
             raise UserError(f"A label of {place} is not of the form [file, class]; correct it.")
         file, label = entry[0].replace("\\", "/"), entry[1]
         if isinstance(label, list | float):
-            kind = (
-                "a vector of numbers, such as a one-hot vector" if isinstance(label, list) else "a fraction"
-            )
+            kind = "a vector, such as a one-hot vector" if isinstance(label, list) else "a fraction"
             raise UserError(f"The label of {printable(file)} in {place} is {kind}; {_NUMBERS}.")
         if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < 1 << 31:
             raise UserError(f"The label of {printable(file)} in {place} is {label!r:.40}; {_NUMBERS}.")

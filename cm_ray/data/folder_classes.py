@@ -37,9 +37,7 @@ def folder_classes(groups: Mapping[str, Group], around: Sequence[Folder]) -> Fol
     named = {class_name(values.get(folder, folder)): folder for folder in groups}
     if len(named) < len(groups):
         twice = next(folder for folder in groups if folder not in named.values())
-        raise UserError(
-            f"The name of the class folder {printable(twice)!r} is there twice; rename one of them."
-        )
+        raise UserError(f"Two class folders have the name {printable(twice)!r}; rename one of them.")
     names = in_class_order(named)
     folders = tuple(named[name] for name in names)
     if are_synsets(names):
@@ -61,7 +59,5 @@ def hive_values(folders: Mapping[str, object]) -> dict[str, str]:
         return {}
     null = next((folder for folder, (_, _, value) in pairs.items() if value in (_NULL, "")), None)
     if null:
-        raise UserError(
-            f"The folder {printable(null)!r} is for images without a label; remove it or label them."
-        )
+        raise UserError(f"The folder {printable(null)!r} is of images without a label; label or remove them.")
     return {folder: unquote(value) for folder, (_, _, value) in pairs.items()}

@@ -51,7 +51,7 @@ def locate(root: Folder, asked: str) -> Place:
         _check_one_kind(folder)
         if found := split_folders(folder, asked):
             place = _into_split(place, found, asked)
-        elif _wraps(folder):
+        elif _wraps(place):
             place = place.inside(folder.folders[0])
         else:
             return place
@@ -92,16 +92,17 @@ def _into_split(place: Place, found: dict[str, Folder], asked: str) -> Place:
     return place.inside(found[word], word, *left)
 
 
-def _wraps(folder: Folder) -> bool:
+def _wraps(place: Place) -> bool:
     """Return True if a folder holds nothing but one other folder, which is no class.
 
-    It is none if classes or tables lie below it, if its name says nothing of images, or repeats that of the
-    folder. The only folder at the top of an archive is none either.
+    It is none if classes or tables lie below it, if its name says nothing of images, or repeats that of a
+    folder above. The only folder at the top of an archive is none either.
     """
+    folder = place.folder
     if folder.files.images or len(folder.folders) != 1:
         return False
     sub = folder.folders[0]
-    plain = sub.name.lower() in {*PLAIN_NAMES, folder.name.lower()}
+    plain = sub.name.lower() in {*PLAIN_NAMES, *(each.name.lower() for each in place.trail)}
     return plain or _branches(sub) or (folder.store.is_archive and not folder.path)
 
 

@@ -120,13 +120,9 @@ def _name(base: str, split: str) -> str:
 
 
 def _with_split(source: _Found, asked: str, path: Path) -> _Found:
-    """Return a source that has the split that is asked for, by its content or by the name of its path."""
-    if source.split or not asked:
-        return source
-    word = split_word(path.stem if path.is_file() else path.name)
-    if not (word and same_split(word, asked)):
-        raise UserError(
-            f"{printable(str(path))} has no split {asked!r}, since it is not divided into splits; leave "
-            "split out."
-        )
-    return replace(source, split=word)
+    """Return a source whose split is the one asked for, by its content or by the name of its path."""
+    word = source.split or split_word(path.stem if path.is_file() else path.name)
+    if not asked or (word and same_split(word, asked)):
+        return replace(source, split=word) if asked else source
+    why = f"it belongs to {word}" if source.split else "it is not divided into splits"
+    raise UserError(f"{printable(str(path))} has no split {asked!r}, since {why}; leave split out.")

@@ -17,7 +17,7 @@ from cm_ray.data.file_tree import Entries, is_visible
 from cm_ray.data.names import printable
 from cm_ray.errors import UserError
 
-MOST_MEMBER_BYTES = 1 << 30
+MOST_MEMBER_BYTES = 1 << 29
 """Greatest size of a file in an archive, since a small archive can hold a file that fills the memory."""
 _ENCRYPTED = 0x1
 _MOST_DEPTH = 100
@@ -152,28 +152,27 @@ def opened(archive: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def read_member(file: IO[bytes], archive: str, member: Member, most: int = MOST_MEMBER_BYTES) -> bytes:
-    """Return the first `most` bytes of a file in an opened archive.
+def read_member(file: IO[bytes], archive: str, member: Member, most: int | None = None) -> bytes:
+    """Return a file in an opened archive, or its first `most` bytes.
 
-    Raises UserError when they are damaged, or when the whole file is asked for and has more than 1 GiB.
+    Raises UserError when it is damaged, and when a whole file has more than `MOST_MEMBER_BYTES`.
     """
-    whole = most >= member.size
-    if whole and member.size > MOST_MEMBER_BYTES:
+    wanted = member.size if most is None else min(most, member.size)
+    if wanted > MOST_MEMBER_BYTES:
         raise UserError(
-            f"{printable(member.name)} in {printable(archive)} has more than {MOST_MEMBER_BYTES >> 30} GiB; "
+            f"{printable(member.name)} in {printable(archive)} has more than {MOST_MEMBER_BYTES >> 20} MiB; "
             "leave it out."
         )
+    whole = wanted == member.size
     with _reading(archive):
         file.seek(member.offset)
         magic, *lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
         if magic != b"PK\x03\x04":
             raise damaged(archive, f"there is no file at the place of {member.name}")
         file.seek(sum(lengths), 1)
-        packed = file.read(member.packed if whole else min(member.packed, most + _TABLES))
-        if not member.deflated:
-            data = packed[:most]
-        else:
-            data = zlib.decompressobj(-15).decompress(packed, max(1, min(most, member.size) + whole))
+        data = file.read(member.packed if whole else min(member.packed, wanted + _TABLES))
+        if member.deflated:  # one byte more shows a file that is longer than it says
+            data = zlib.decompressobj(-15).decompress(data, wanted + 1)
     if whole and (len(data) != member.size or zlib.crc32(data) != member.crc):
         raise damaged(archive, f"{member.name} has other bytes than it should")
-    return data
+    return data[:wanted]
