@@ -17,7 +17,7 @@ from cm_ray.data.locate import Place
 from cm_ray.data.names import printable
 from cm_ray.data.source import LeftOut
 from cm_ray.data.split_folders import splits_in_classes
-from cm_ray.data.synsets import annotated_synsets, known_synsets, synset_names
+from cm_ray.data.synsets import ANNOTATIONS, annotated_synsets, known_synsets, synset_names
 from cm_ray.errors import UserError
 
 
@@ -149,15 +149,18 @@ def _annotated(
     place, synsets = found
     files = [os.path.basename(path) for path in paths]
     keys = [file if file in synsets else os.path.splitext(file)[0] for file in files]
-    if not any(key in synsets for key in keys):  # images of another split
+    if not (any(key in synsets for key in keys) or place.endswith(ANNOTATIONS)):  # images of another split
         return [-1] * len(paths), (), (), ""
     classes = known_synsets(folders) or sorted({*synsets.values()})
     number = {synset: index for index, synset in enumerate(classes)}
     for file, key in zip(files, keys, strict=True):
-        if synsets.get(key) not in number:
-            problem = f"gives {printable(file)} the class {synsets[key]}, which has no folder for training"
-            missing = f"has no class for {printable(file)}"
-            raise UserError(f"{place} {problem if key in synsets else missing}; correct it.")
+        if key not in synsets:
+            raise UserError(f"{place} has no class for {printable(file)}; correct it.")
+        if synsets[key] not in number:
+            raise UserError(
+                f"{place} gives {printable(file)} the class {synsets[key]}, which has no folder for "
+                "training; correct it."
+            )
     unused = len(synsets) - len({*keys})
     left = (LeftOut(unused, "annotations", "their images are not there"),) if unused else ()
     labels = [number[synsets[key]] for key in keys]

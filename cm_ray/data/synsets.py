@@ -16,6 +16,8 @@ from cm_ray.errors import UserError
 
 _SYNSET = re.compile(r"n\d{8}")
 _MOST_BYTES = 64 << 20
+ANNOTATIONS = "val_annotations.txt"
+"""Name of the file in which tiny-imagenet lists the classes of its images for validation."""
 
 
 def are_synsets(names: Iterable[str]) -> bool:
@@ -97,7 +99,7 @@ def annotated_synsets(folders: Iterable[Folder]) -> tuple[str, dict[str, str]] |
     ImageNet on Kaggle (file name without its ending, synset, box). None if there is no such file.
     """
     for folder in folders:
-        for file, read in (("val_annotations.txt", _tabbed), ("LOC_val_solution.csv", _solution)):
+        for file, read in ((ANNOTATIONS, _tabbed), ("LOC_val_solution.csv", _solution)):
             if file in folder.entries.files:
                 return f"{folder.place}/{file}", read(_text(folder, file))
     return None

@@ -109,8 +109,13 @@ def locked(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:  # the path of a file whose name is not UTF-8
+        data = json.dumps(value, indent=2, allow_nan=False).encode()
     with written_aside(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        aside.write_bytes(data + b"\n")
 
 
 def read_json(path: Path) -> Any:
