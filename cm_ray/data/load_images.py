@@ -37,11 +37,10 @@ def load_images(
     Parquet files, of a Parquet file or of an .npz; the name of a data set ("digits", "cifar10"); a tensor or
     array, uint8 or floating-point in [-1, 1] or [0, 1], (n, c, h, w), (n, h, w, c) or (n, h, w); a tuple
     (images, labels); a map-style torch `Dataset` of images or (image, label), whose attribute `classes` names
-    the classes; a `ray.data.Dataset` with the columns image and label; or an `ImageSet`.
-    size: crop the centre to a square and resize it to this many pixels; 0 takes images as they are.
-    split: of a data set that has several (see `open_source`). on_bad_image: "skip" leaves out files that
-    cannot be decoded, and class folders of nothing else. progress: called with bytes done and bytes in all if
-    something is downloaded.
+    the classes; a `ray.data.Dataset` with the columns image and label; or an `ImageSet`. size: crop the
+    centre to a square and resize it to this many pixels; 0 takes images as they are. split: of data that
+    has several (see `open_source`). on_bad_image: "skip" leaves out files that cannot be decoded, and class
+    folders of nothing else. progress: called with bytes done and bytes in all if something is downloaded.
     Raises UserError when the data is missing, damaged, empty, of several sizes, or could be read in two ways.
     """
     options = read_options(size, on_bad_image)

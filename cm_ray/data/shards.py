@@ -102,19 +102,13 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
-        """Read manifest.json and check that its files exist.
-
-        Raises UserError when the folder holds no shards, shards of another version, or not all of them.
-        """
+        """Read manifest.json. Raises UserError on no shards, on another format and on missing files."""
         if not is_shard_folder(folder):
             raise UserError(f"{folder} holds no shards ({MANIFEST}); make them with cm-ray shards.")
         content = read_json(folder / MANIFEST)
         version = content.get("format") if isinstance(content, dict) else None
         if version != FORMAT:
-            raise UserError(
-                f"{folder / MANIFEST} is of format {version}, this program reads {FORMAT}; "
-                "make the shards again."
-            )
+            raise UserError(f"{folder / MANIFEST} is of format {version}, not {FORMAT}: make shards anew.")
         manifest = cls._from(content, folder)
         for shard in manifest.shards:
             if not (folder / shard.file).is_file():

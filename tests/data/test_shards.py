@@ -188,7 +188,7 @@ def test_shards_that_do_not_fit_the_manifest(folder):
 def test_manifests_that_are_none(folder):
     content = json.loads((folder / "manifest.json").read_text())
     for change, message in [
-        ({"format": 9}, "is of format 9, this program reads 2"),
+        ({"format": 9}, "is of format 9, not 2"),
         ({"shape": [1, 2]}, "is not a manifest of shards"),
         ({"class_counts": [2500]}, "is not a manifest of shards"),
         ({"class_counts": [1] * 10}, r"is not a manifest of shards \(10 labelled images of 2500\)"),
