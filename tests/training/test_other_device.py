@@ -1,0 +1,154 @@
+"""A training, its samples and edits make no tensor on a device of their own.
+
+The tensors are PyTorch's fake ones, which compute shapes, types and devices alone. They lie on a device type
+that the engine does not know, so that what is made on the CPU, and would fail on a GPU, fails here.
+"""
+
+import contextlib
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from cm_ray.editing.model_edits import edited, interpolation_steps
+from cm_ray.editing.tasks import plan_edit
+from cm_ray.metrics.extractors.cifar_resnet import CifarResNet, CifarResNetExtractor
+from cm_ray.metrics.extractors.digits_classifier import DigitsExtractor, build_network
+from cm_ray.metrics.extractors.inception import InceptionExtractor
+from cm_ray.metrics.extractors.inception_network import FIDInception
+from cm_ray.networks.model import Model, to_uint8
+from cm_ray.sampling.samplers import DPM2, Ancestral, Euler, Heun, Multistep, OneStep
+from cm_ray.training import engine as engines
+from cm_ray.training.batch import Batch
+from cm_ray.training.engine import Engine
+from tests.training.engines import small, specification
+
+DEVICE = torch.device("lazy", 0)
+"""A device type that PyTorch knows without having it."""
+
+
+@pytest.fixture(scope="module")
+def fake():
+    """Return the mode of fake tensors: one for all tests, as tensors of two do not mix."""
+    return FakeTensorMode(allow_non_fake_inputs=False)
+
+
+@pytest.fixture(autouse=True)
+def modules_move(monkeypatch):
+    """Replace weights when a module moves: those of fake tensors cannot be exchanged in place."""
+
+    def apply(module, convert, recurse=True):
+        for child in module.children():
+            child._apply(convert)
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                moved = convert(parameter.detach())
+                module._parameters[name] = nn.Parameter(moved, parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = buffer if buffer is None else convert(buffer)
+        return module
+
+    monkeypatch.setattr(nn.Module, "_apply", apply)
+
+
+def a_batch():
+    return Batch(torch.zeros(8, 1, 8, 8, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64))
+
+
+def an_engine(*changes):
+    config = small(*changes, steps=4)
+    spec = specification(config)
+    denoiser = dataclasses.replace(spec.diffusion, boundary="none")
+    teacher = Model(dataclasses.replace(spec, diffusion=denoiser)) if config.method.needs_teacher else None
+    return Engine(config, spec, device=DEVICE, teacher=teacher)
+
+
+@pytest.mark.parametrize("change", ["paper", "edm", "cd", "pd", "conditional", "dropout"])
+def test_a_step_stays_on_its_device(change, fake):
+    with fake:
+        made = an_engine(change)
+        stats = made.one_step(a_batch())
+    assert stats.loss.device.type == DEVICE.type
+    for average in made.averages:
+        assert {tensor.device.type for tensor in average} == {DEVICE.type}
+
+
+@pytest.mark.parametrize("what", ["positions", "labels"])
+def test_a_tensor_on_the_cpu_is_noticed(what, fake, monkeypatch):
+    if what == "positions":
+        draw_step = engines.draw_step
+        monkeypatch.setattr(engines, "draw_step", lambda c, k, x, p: draw_step(c, k, x, p.cpu()))
+    else:
+        monkeypatch.setattr(engines, "to_device", lambda x, d: x.to(d) if x.dtype == torch.uint8 else x)
+    with fake:
+        made = an_engine("conditional")
+        with pytest.raises(RuntimeError, match="device"):
+            made.one_step(a_batch())
+
+
+SAMPLERS = (
+    *(OneStep(), Multistep((2.0, 0.8)), Euler(steps=3), Heun(steps=3, s_churn=10.0)),
+    *(DPM2(steps=3), Ancestral(steps=3)),
+)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samples_stay_on_their_device(sampler, fake, monkeypatch):
+    with fake:
+        model = an_engine("conditional").averaged_model()
+    times = sampler.times(model.spec.diffusion)  # numbers, which fake tensors do not have
+    monkeypatch.setattr(type(sampler), "times", lambda self, diffusion: times)
+    with fake:
+        images = model.sample(torch.arange(4, device=DEVICE), seed=0, sampler=sampler)
+        assert to_uint8(images).device.type == DEVICE.type
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [("inpaint", {}), ("upscale", {"factor": 2}), ("stroke", {}), ("denoise", {"sigma": 0.5})],
+)
+def test_edits_stay_on_their_device(task, options, fake):
+    with fake:
+        model = an_engine("conditional").averaged_model()
+    steps = {"steps": 3} if task in ("inpaint", "upscale") else {}
+    edit = plan_edit(task, model.spec.diffusion, model.spec.shape, **steps, **options)
+    with fake:
+        images = torch.zeros(2, 1, 8, 8, device=DEVICE)
+        mask = torch.ones(2, 1, 8, 8, dtype=torch.bool, device=DEVICE) if task == "inpaint" else None
+        indices = torch.arange(2, device=DEVICE)
+        results = edited(model, edit, images, indices=indices, seed=0, mask=mask)
+        assert results.device.type == DEVICE.type
+
+
+def test_interpolations_stay_on_their_device(fake):
+    with fake:
+        model = an_engine("paper").averaged_model()
+        alpha, indices = torch.ones(2, device=DEVICE) / 2, torch.arange(2, device=DEVICE)
+        for step in interpolation_steps(model, OneStep(), alpha, indices=indices, seeds=(0, 1)):
+            assert step.x.device.type == DEVICE.type
+
+
+@pytest.mark.parametrize("images_on", ["cpu", DEVICE])
+@pytest.mark.parametrize(
+    "name", ["digits", "cifar-resnet20", pytest.param("random-inception", marks=pytest.mark.exhaustive)]
+)
+def test_features_are_extracted_on_the_device_of_the_network(name, images_on, fake, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda device, enabled: contextlib.nullcontext())
+    with fake:
+        extractor, shape = extractor_of(name)
+        images = torch.zeros(2, *shape, dtype=torch.uint8, device=images_on)
+        features = extractor.features(images)
+        assert features.device.type == DEVICE.type
+        logits = extractor.logits_of(torch.zeros(2, extractor.dim))  # the driver has features on its CPU
+        assert logits.device.type == DEVICE.type
+
+
+def extractor_of(name):
+    """Return an extractor with fake weights, and the shape of its images (c, h, w)."""
+    if name == "digits":
+        return DigitsExtractor(build_network().to(DEVICE), ""), (1, 8, 8)
+    if name == "cifar-resnet20":
+        return CifarResNetExtractor(CifarResNet(20).eval().to(DEVICE), "", name), (3, 32, 32)
+    return InceptionExtractor(FIDInception().eval().to(DEVICE), "", name), (3, 64, 64)

@@ -1,0 +1,85 @@
+"""Two workers, without Ray: they skip a step together, and compile and accumulate as one worker trains."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+from cm_ray.training import arithmetic
+from cm_ray.training.batch import Share
+from tests.training.engines import batches, engine, run, shaken, small, weights
+
+WORLD = 2
+
+
+def parallel(rank, config):
+    """Return an engine whose student's gradients are averaged over the workers."""
+    return shaken(engine(config, share=Share(rank, WORLD), wrap=DistributedDataParallel))
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory):
+    """Return what each worker has trained: all in one start of two processes, which import PyTorch."""
+    folder = tmp_path_factory.mktemp("workers")
+    multiprocessing.spawn(work, (str(folder),), nprocs=WORLD)
+    return [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(WORLD)]
+
+
+def work(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD
+    )
+    results = {str(overflows): overflowing(rank, overflows) for overflows in (True, False)}
+    torch.save(results | {"compiled": compiled(rank)}, f"{folder}/result-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def overflowing(rank, overflows):
+    """Train two float16 steps; in the first, the gradient of the second worker's images may overflow."""
+    made = parallel(rank, small("paper", precision="float16"))
+    made.scaler.load_state_dict(made.scaler.state_dict() | {"scale": 256.0})
+    before = weights(made)
+    if overflows and rank == 1:
+        distance = made.distance
+        made.distance = lambda a, b: distance(a, b) * float("inf")
+    stream = batches(made)
+    made.one_step(next(stream))
+    first, scale = weights(made), made.scaler.get_scale()
+    if overflows and rank == 1:
+        made.distance = distance
+    made.one_step(next(stream))
+    return {"before": before, "first": first, "scale": torch.tensor(scale), "second": weights(made)}
+
+
+@pytest.mark.parametrize("overflows", [True, False])
+def test_workers_skip_a_step_together(overflows, workers):
+    one, two = (results[str(overflows)] for results in workers)
+    for name in one:
+        assert torch.equal(one[name], two[name])
+    assert torch.equal(one["first"], one["before"]) == overflows
+    assert one["scale"] == (128 if overflows else 256)
+    assert not torch.equal(one["second"], one["first"])
+
+
+def compiled(rank):
+    """Train two steps with compiled networks and two micro-batches, and return the weights."""
+    arithmetic.BACKEND = "aot_eager"
+    made = parallel(rank, small("paper", compile=True, accumulate=2, steps=2))
+    run(made)
+    return weights(made)
+
+
+def test_compiled_workers_that_accumulate_train_as_one_worker_does(workers):
+    one, two = (results["compiled"] for results in workers)
+    assert torch.equal(one, two)
+    alone = shaken(engine(small("paper", steps=2)))
+    start = weights(alone)
+    run(alone)
+    moved = (weights(alone) - start).norm()
+    assert (one - weights(alone)).norm() < 1e-3 * moved
+    half = shaken(engine(dataclasses.replace(small("paper", steps=2), batch_size=4)))
+    run(half)
+    assert (one - weights(half)).norm() > 1e-2 * moved, "half of the images is not enough"
