@@ -13,7 +13,7 @@ from cm_ray.data.file_groups import Group, Listing, are_chunks, left_files, left
 from cm_ray.data.file_kinds import Kind
 from cm_ray.data.file_tree import Folder
 from cm_ray.data.folder_classes import folder_classes
-from cm_ray.data.locate import Place
+from cm_ray.data.locate import Place, other_splits
 from cm_ray.data.names import printable
 from cm_ray.data.source import LeftOut
 from cm_ray.data.split_folders import splits_in_classes
@@ -68,12 +68,16 @@ def find_image_files(place: Place, asked: str, around: Sequence[Folder], *, skip
     otherwise. Raises UserError when there are no images, or when it is not clear which labels they have.
     """
     folder = place.folder
-    inner = "" if place.listed or place.split else splits_in_classes(folder, asked)
+    inner, others = ("", []) if place.listed or place.split else splits_in_classes(folder, asked)
     listing = list_files(folder, inner)
     full = {name: group for name, group in listing.groups.items() if group.images}
     if not (listing.direct.images or full):
         raise _no_images(folder, listing)
-    left = (*place.left_out, *left_files(listing, *([(".json", Kind.OTHER)] if place.listed else [])))
+    left = (
+        *place.left_out,
+        *other_splits(others, inner),
+        *left_files(listing, *([(".json", Kind.OTHER)] if place.listed else [])),
+    )
     split = place.split or inner
     if place.listed:
         paths = sorted(path for group in (listing.direct, *full.values()) for path in group.images)

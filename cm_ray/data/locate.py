@@ -29,7 +29,8 @@ class Place:
 
     def inside(self, folder: Folder, split: str = "", *left_out: LeftOut) -> Place:
         """Return the place of a folder inside this one."""
-        return Place(folder, (*self.trail, folder), split or self.split, self.left_out + left_out)
+        left = (*self.left_out, *left_out, *_left_folders(self.folder))
+        return Place(folder, (*self.trail, folder), split or self.split, left)
 
 
 def locate(root: Folder, asked: str) -> Place:
@@ -84,12 +85,17 @@ def _into_split(place: Place, found: dict[str, Folder], asked: str) -> Place:
             )
         return place.inside(next(iter(found.values())))
     word = chosen_split(found, asked, str(folder))
-    left = []
-    if others := sorted(found.keys() - {word}):
-        left.append(LeftOut(len(others), f"other splits ({', '.join(others)})", f"the split {word} is read"))
+    left = other_splits(sorted(found.keys() - {word}), word)
     if folder.files.images:
-        left.append(LeftOut(len(folder.files.images), "images beside the folders of splits", "in no split"))
+        left += (LeftOut(len(folder.files.images), "images beside the folders of splits", "in no split"),)
     return place.inside(found[word], word, *left)
+
+
+def other_splits(words: list[str], split: str) -> tuple[LeftOut, ...]:
+    """Return the splits that are not read, given the one that is."""
+    if not words:
+        return ()
+    return (LeftOut(len(words), f"other splits ({', '.join(words)})", f"the split {split} is read"),)
 
 
 def _wraps(place: Place) -> bool:
@@ -115,7 +121,7 @@ def _branches(folder: Folder) -> bool:
     return LABELS_FILE in folder.entries.files or not folder.files.images
 
 
-def left_folders(folder: Folder) -> tuple[LeftOut, ...]:
+def _left_folders(folder: Folder) -> tuple[LeftOut, ...]:
     """Return the sub-folders of a folder that hold no images and no tables."""
     empty = [name for name in folder.entries.folders if not folder.folder(name).first_data]
     if not empty:

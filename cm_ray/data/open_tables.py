@@ -8,11 +8,10 @@ from pathlib import Path
 from cm_ray.data.file_tree import Folder
 from cm_ray.data.folder_classes import hive_values
 from cm_ray.data.hive_source import HiveSource
-from cm_ray.data.locate import Place
+from cm_ray.data.locate import Place, other_splits
 from cm_ray.data.names import class_name, in_class_order, printable
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.parquet import ParquetSource
-from cm_ray.data.source import LeftOut
 from cm_ray.data.splits import files_of_split, split_word
 from cm_ray.errors import UserError
 
@@ -46,9 +45,7 @@ def _of_split(paths: list[Path], place: Place, root: Path, asked: str) -> Table:
     wanted = place.split or asked
     chosen, split, others = files_of_split([path.stem for path in paths], wanted, str(place.folder))
     split = place.split or split
-    left = place.left_out
-    if others:
-        left += (LeftOut(len(others), f"other splits ({', '.join(others)})", f"the split {split} is read"),)
+    left = place.left_out + other_splits(others, split)
     name = printable(f"{root.name}-{split}" if split else root.name)
     return replace(_opened([paths[i] for i in chosen], name), split=split, left_out=left)
 

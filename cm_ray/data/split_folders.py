@@ -80,28 +80,29 @@ def _names(folders: list[Folder]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
-def splits_in_classes(folder: Folder, asked: str) -> str:
-    """Return the split to be read where every class folder holds folders of splits; "" if none does.
+def splits_in_classes(folder: Folder, asked: str) -> tuple[str, list[str]]:
+    """Return the split to be read and the others where every class folder holds folders of splits.
 
-    Raises UserError when only some class folders do, or when one lacks the split.
+    ("", []) if none does. Raises UserError when only some class folders do, or when one lacks the split.
     """
-    held = {sub.name: _split_words(sub) for sub in folder.folders}
+    held = {sub.name: {*_split_words(sub)} for sub in folder.folders}
     with_splits = [name for name, words in held.items() if words]
     if not with_splits:
-        return ""
+        return "", []
     if len(with_splits) < len(held):
         if all(len(held[name]) == 1 for name in with_splits):  # a class may hold a folder of trains
-            return ""
+            return "", []
         odd = next(name for name, words in held.items() if not words)
         raise UserError(
             f"{folder} holds splits in {printable(with_splits[0])}, but none in {printable(odd)}; divide all "
             "classes into splits, or none."
         )
-    split = chosen_split({word for words in held.values() for word in words}, asked, str(folder))
+    known = {word for words in held.values() for word in words}
+    split = chosen_split(known, asked, str(folder))
     for name, words in held.items():
         if not any(same_split(word, split) for word in words):
             raise UserError(f"{folder.folder(name)} has no split {split!r}, but other classes do; add it.")
-    return split
+    return split, sorted(word for word in known if not same_split(word, split))
 
 
 def _split_words(folder: Folder) -> list[str]:

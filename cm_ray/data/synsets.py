@@ -106,7 +106,7 @@ def annotated_synsets(folders: Iterable[Folder]) -> tuple[str, dict[str, str]] |
 
 
 def _tabbed(text: str) -> dict[str, str]:
-    rows = (line.split("\t") for line in text.splitlines())
+    rows = (line.split("\t") if "\t" in line else line.split() for line in text.splitlines())
     return {row[0]: row[1] for row in rows if len(row) > 1 and _SYNSET.fullmatch(row[1])}
 
 
