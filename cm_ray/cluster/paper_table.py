@@ -10,7 +10,7 @@ from typing import Any
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import actors_like
 from cm_ray.cluster.runtime.connect import WorkerPlan, connected, node_resources, plan_workers
-from cm_ray.cluster.training.prepare import prepare_shards
+from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.run import train
 from cm_ray.command_line.settings.paper_table import DEFAULT, Method
 from cm_ray.data.shards import Manifest
@@ -99,10 +99,12 @@ def _make(table: Table, configs: Mapping[str, Recipe], group: RunGroup) -> list[
         "tracking.parent_run": group.run_id,
     }
     with connected():
+        data = configs["edm"].data
+        prepared = PreparedData(data, prepare_shards(data)[0])
         for number, (method, config) in enumerate(configs.items(), 1):
             say(f"[{number}/{len(configs)}] {method}")
-            train(override(config, tracked))
-        cells, note = _scored(table, configs["edm"], _entries(table, list(configs)))
+            train(override(config, tracked), prepared=prepared)
+        cells, note = _scored(table, configs["edm"], _entries(table, list(configs)), prepared)
     stem = table.folder / "table"
     files = write_comparison(cells, stem, title=f"Consistency models on {table.data}", note=note)
     values = {f"{cell.method} {cell.sampler}": cell.value for cell in cells}
@@ -170,9 +172,11 @@ def _entries(table: Table, methods: Sequence[str]) -> Iterator[_Entry]:
             yield _Entry(label, run, model, f"{sampler}:{count}")
 
 
-def _scored(table: Table, config: Recipe, entries: Iterator[_Entry]) -> tuple[list[Cell], str]:
+def _scored(
+    table: Table, config: Recipe, entries: Iterator[_Entry], prepared: PreparedData
+) -> tuple[list[Cell], str]:
     """Return the cells, and a note about how they were measured."""
-    shards, manifest = prepare_shards(config.data)
+    shards, manifest = prepare_shards(config.data, prepared)
     opener = extractor_opener(config.evaluation)
     assert opener is not None, "_configs has refused a recipe without an extractor"
     extractor = opener("cpu")
@@ -196,6 +200,7 @@ def _scored(table: Table, config: Recipe, entries: Iterator[_Entry]) -> tuple[li
 
     with SamplerPool(opener, actors_like(workers)) as pool:
         key = {"samples": count, "batch_size": config.evaluation.batch_size, "actors": str(workers)}
+        key |= {"reference": manifest.fingerprint, "extractor": extractor.weights_sha256}
         cells = [_cached(table, entry, measured, key) for entry in entries]
     return cells, _note(workers, manifest, config, noise)
 

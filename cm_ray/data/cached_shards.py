@@ -18,7 +18,7 @@ from cm_ray.data.fingerprint import ContentHash
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import checked_batches, in_colour_if_mixed, load_images, read_options
 from cm_ray.data.open_images import ArrayImages, OpenedImages, open_images
-from cm_ray.data.shard_writer import shard_name
+from cm_ray.data.shard_writer import ROWS_PER_SHARD, shard_name
 from cm_ray.data.shards import (
     FORMAT,
     Manifest,
@@ -32,7 +32,6 @@ from cm_ray.data.source import Labels, OnBadImage, Pixels, ReadOptions
 from cm_ray.errors import UserError
 from cm_ray.storage.files import cache_root, remove, sync
 
-ROWS_PER_SHARD = 8192
 _Piece = tuple[int, Pixels, Labels]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cm_ray.data.images import pixel_batches
-from cm_ray.data.source import Batch, LeftOut, ReadOptions, cut_pieces
+from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions, cut_pieces
 from cm_ray.errors import UserError, closest
 from cm_ray.storage.files import cache_root, download, locked, remove, written_aside
 
@@ -110,9 +110,8 @@ class Cifar10Source:
         """Nothing: every image of the split is read."""
         return ()
 
-    @property
-    def identity(self) -> str:
-        """SHA-256 of the split and the archive's digest."""
+    def identity(self, progress: Progress | None = None) -> str:
+        """Return the SHA-256 of the split and the archive's digest."""
         return hashlib.sha256(f"cifar10 {self.split} {SHA256}".encode()).hexdigest()
 
     def parts(self, rows_per_part: int) -> list[Cifar10Part]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cm_ray.data.images import pixel_batches
-from cm_ray.data.source import Batch, LeftOut, ReadOptions
+from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions
 from cm_ray.errors import UserError
 from cm_ray.extras import needs
 
@@ -64,9 +64,8 @@ class DigitsSource:
         """Nothing: every image is read."""
         return ()
 
-    @property
-    def identity(self) -> str:
-        """Constant digest: the data set never changes."""
+    def identity(self, progress: Progress | None = None) -> str:
+        """Return a constant: the data set never changes."""
         return hashlib.sha256(b"digits 1797").hexdigest()
 
     def parts(self, rows_per_part: int) -> list[DigitsPart]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from pathlib import Path
 
 from cm_ray.data.disk import Disk, reading
 from cm_ray.data.file_tree import Folder
+from cm_ray.data.identity import digest_of_files
 from cm_ray.data.image_files import ImageFiles
 from cm_ray.data.images import batches, decode
 from cm_ray.data.names import printable
-from cm_ray.data.source import Batch, LeftOut, ReadOptions
+from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions
 
 
 def image_files(folder: Path) -> list[str]:
@@ -76,14 +78,10 @@ class FolderSource:
             found.left_out,
         )
 
-    @property
-    def identity(self) -> str:
-        """SHA-256 of the files' relative paths, labels, sizes and modification times."""
-        digest = hashlib.sha256()
-        for file, label in zip(self.files, self.labels, strict=True):
-            stat = os.stat(os.path.join(self.root, file))
-            digest.update(os.fsencode(f"{file}\0{label}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
-        return digest.hexdigest()
+    def identity(self, progress: Progress | None = None) -> str:
+        """Return the digest of the files' relative paths, labels and contents."""
+        content = [digest_of_files(self.root, self.files, progress), self.labels]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def parts(self, rows_per_part: int) -> Sequence[FolderPart]:
         """Split into runs of files."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cm_ray.data.parquet import ParquetPart, ParquetSource
-from cm_ray.data.source import Batch, LeftOut, ReadOptions, cut_pieces
+from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions, cut_pieces
 from cm_ray.errors import UserError
 
 
@@ -55,11 +55,10 @@ class HiveSource:
         """Phrase for the form of the data."""
         return "Parquet files in folders of classes"
 
-    @property
-    def identity(self) -> str:
-        """SHA-256 of the identities and names of the classes."""
+    def identity(self, progress: Progress | None = None) -> str:
+        """Return the SHA-256 of the identities and names of the classes."""
         named = zip(self.class_names, self.classes, strict=True)
-        digests = [f"{name!r} {source.identity}" for name, source in named]
+        digests = [f"{name!r} {source.identity(progress)}" for name, source in named]
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
     def parts(self, rows_per_part: int) -> Sequence[HivePart]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import struct
 import zipfile
@@ -17,8 +16,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from cm_ray.data.identity import digest_of_files
 from cm_ray.data.images import BATCH_ROWS, pixel_batches
-from cm_ray.data.source import Batch, Labels, LeftOut, ReadOptions
+from cm_ray.data.source import Batch, Labels, LeftOut, Progress, ReadOptions
 from cm_ray.errors import UserError
 
 IMAGES = "arr_0"
@@ -223,12 +223,9 @@ class NpzSource:
         """Phrase for the form of the data."""
         return "an .npz file"
 
-    @property
-    def identity(self) -> str:
-        """SHA-256 of the file's name, size and modification time."""
-        stat = self.file.stat()
-        content = f"npz {self.file.name}\0{self.count}\0{stat.st_size}\0{stat.st_mtime_ns}"
-        return hashlib.sha256(content.encode()).hexdigest()
+    def identity(self, progress: Progress | None = None) -> str:
+        """Return the digest of the file's name and content."""
+        return digest_of_files(self.file.parent, [self.file.name], progress)
 
     def parts(self, rows_per_part: int) -> list[NpzPart]:
         """Split into runs of rows."""

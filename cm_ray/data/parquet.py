@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cm_ray.data.arrow import pa, pq
+from cm_ray.data.identity import digest_of_files
 from cm_ray.data.images import batches, decode
-from cm_ray.data.source import Batch, LeftOut, ReadOptions, cut_pieces
+from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions, cut_pieces
 from cm_ray.errors import UserError
 
 IMAGE_COLUMNS = ("img", "image")
@@ -150,14 +151,11 @@ class ParquetSource:
         """Phrase for the form of the data."""
         return "Parquet files" if len(self.files) > 1 else "a Parquet file"
 
-    @property
-    def identity(self) -> str:
-        """SHA-256 of the files' names, sizes and modification times."""
-        digest = hashlib.sha256()
-        for file, rows in self.files:
-            stat = Path(file).stat()
-            digest.update(f"{Path(file).name}\0{rows}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
+    def identity(self, progress: Progress | None = None) -> str:
+        """Return the digest of the files' names and contents."""
+        files = [Path(file) for file, _ in self.files]
+        root = Path(os.path.commonpath([file.parent for file in files]))
+        return digest_of_files(root, [str(file.relative_to(root)) for file in files], progress)
 
     def parts(self, rows_per_part: int) -> list[ParquetPart]:
         """Split into runs of rows."""

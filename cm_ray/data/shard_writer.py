@@ -13,10 +13,12 @@ from typing import Any
 from cm_ray.data.classes import classes_of, count_labels
 from cm_ray.data.images import check_same_shape
 from cm_ray.data.shards import FORMAT, Manifest, Shape, Shard, ShardWriter, writing_shard
-from cm_ray.data.source import Batch, MixedChannelsError, Part, Pixels, ReadOptions, Source
+from cm_ray.data.source import Batch, MixedChannelsError, Part, Pixels, Progress, ReadOptions, Source
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, remove, write_json
 
+ROWS_PER_SHARD = 8192
+"""Usual number of images of a shard."""
 WORK = ".parts"
 """Name of the folder, beside unfinished shards, that holds the results of finished parts."""
 
@@ -39,9 +41,12 @@ class PartResult:
     """(label, number of images) of each label that occurs, ascending."""
 
 
-def recipe_of(source: Source, rows_per_shard: int, size: int) -> str:
-    """Return the digest of a source and of the options that determine its shards."""
-    content = [FORMAT, source.identity, source.class_names, rows_per_shard, size]
+def recipe_of(source: Source, rows_per_shard: int, size: int, progress: Progress | None = None) -> str:
+    """Return the digest of a source's content and of the options that determine its shards.
+
+    progress: see `Source.identity`, which is called.
+    """
+    content = [FORMAT, source.identity(progress), source.class_names, rows_per_shard, size]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 OnBadImage = Literal["raise", "skip"]
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
+Progress = Callable[[int, int], None]
+"""Callback that gets what is done and what there is in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +92,11 @@ class Source(Protocol):
     def left_out(self) -> tuple[LeftOut, ...]:
         """Files and folders of the data set that are not read."""
 
-    @property
-    def identity(self) -> str:
-        """Hex digest that changes with the names, sizes or modification times of the files."""
+    def identity(self, progress: Progress | None = None) -> str:
+        """Return a hex digest of the names and contents of the files, which are read if they are not known.
+
+        progress: is called with bytes done and bytes in all. Raises UserError when a file cannot be read.
+        """
 
     def parts(self, rows_per_part: int) -> Sequence[Part]:
         """Split into parts of `rows_per_part` images each; the last may be shorter."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cm_ray.data.image_files import ImageFiles
 from cm_ray.data.images import batches, decode
 from cm_ray.data.names import printable
-from cm_ray.data.source import Batch, LeftOut, ReadOptions
+from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions
 from cm_ray.data.zip_archive import Member, ZipArchive, opened, read_member
 
 
@@ -62,9 +62,8 @@ class ZipSource:
             found.left_out,
         )
 
-    @property
-    def identity(self) -> str:
-        """SHA-256 of the names, labels, sizes and checksums of the files, from the archive's directory."""
+    def identity(self, progress: Progress | None = None) -> str:
+        """Return the SHA-256 of names, labels, sizes and checksums, from the archive's directory."""
         digest = hashlib.sha256()
         for member, label in zip(self.members, self.labels, strict=True):
             digest.update(f"{member.name!r}\0{label}\0{member.size}\0{member.crc}\n".encode())

@@ -78,7 +78,7 @@ def test_a_resume_keeps_what_was_done(tmp_path):
     source, out = save_images(tmp_path / "in", 10), tmp_path / "out"
     whole = make_shards(source, tmp_path / "whole", rows_per_shard=2)
     bad = tmp_path / "in" / "b" / "008.png"
-    good, stat = bad.read_bytes(), bad.stat()
+    good = bad.read_bytes()
     bad.write_bytes(b"broken")
     broken = open_source(str(tmp_path / "in"))
     with pytest.raises(UserError, match=r"008.png is not a readable image"):
@@ -103,9 +103,38 @@ def test_a_resume_keeps_what_was_done(tmp_path):
     with pytest.raises(UserError, match="was made without 1 bad images; pass --on-bad-image skip"):
         make_shards(broken, out, rows_per_shard=2)
     bad.write_bytes(good)
-    assert stat.st_size == len(good)
     with pytest.raises(UserError, match="another source"):  # its images have changed
         make_shards(open_source(str(tmp_path / "in")), out, rows_per_shard=2)
+
+
+def test_touched_files_cost_no_work(tmp_path):
+    source, out = save_images(tmp_path / "in", 6, bad=[5]), tmp_path / "out"
+    with pytest.raises(UserError, match=r"005.png is not a readable image"):
+        make_shards(source, out, rows_per_shard=2)
+    kept = inodes(out)
+    assert kept
+    for file in (tmp_path / "in").rglob("*.png"):
+        file.touch()
+    again = open_source(str(tmp_path / "in"))
+    manifest = make_shards(again, out, rows_per_shard=2, on_bad_image="skip")
+    assert kept.items() <= inodes(out).items()
+    for file in (tmp_path / "in").rglob("*.png"):
+        file.touch()
+    assert make_shards(again, out, rows_per_shard=2, on_bad_image="skip") == manifest
+
+
+def test_images_that_change_while_they_are_read_are_refused(tmp_path):
+    source, out = save_images(tmp_path / "in", 4), tmp_path / "out"
+    file = tmp_path / "in" / source.files[0]
+
+    def change(done, total):
+        file.write_bytes((tmp_path / "in" / source.files[-1]).read_bytes())
+
+    with pytest.raises(UserError, match="in has changed while shards were made of it; repeat the command"):
+        make_shards(source, out, rows_per_shard=1, progress=change)
+    assert not (out / "manifest.json").exists()
+    make_shards(source, out, rows_per_shard=1)
+    assert (load_all(out)[0][0] == load_all(out)[0][-1]).all()
 
 
 def test_other_options_start_anew(tmp_path):

@@ -48,9 +48,10 @@ def test_a_table_goes_on_where_it_was_stopped(methods, ray_cluster, tmp_path, mo
 
     train, trained = paper_table.train, []
 
-    def watched(config):
+    def watched(config, prepared):
+        assert prepared.folder_for(config.data), "a training would look at all files of the data again"
         trained.append(config.name)
-        train(config)
+        train(config, prepared=prepared)
 
     monkeypatch.setattr(paper_table, "train", watched)
     with monkeypatch.context() as patch:

@@ -106,7 +106,7 @@ def test_labels_without_images_are_said(form, tmp_path):
 def test_another_label_makes_another_identity(form, tmp_path):
     other = [[path, 0] for path in FILES]
     first = opened(form, tmp_path / "a", listed(LABELS))
-    assert opened(form, tmp_path / "b", listed(other)).identity != first.identity
+    assert opened(form, tmp_path / "b", listed(other)).identity() != first.identity()
 
 
 def test_edm_writes_its_archives_without_compression(tmp_path):

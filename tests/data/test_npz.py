@@ -137,14 +137,6 @@ def test_labels_and_images_of_other_names(save):
     assert found[1].tolist() == labels.tolist()
 
 
-def test_identity_follows_the_file(save):
-    path = save(*some())
-    before = open_source(path).identity
-    assert open_source(path).identity == before
-    os.utime(path, (1e9, 1e9))
-    assert open_source(path).identity != before
-
-
 IMAGES, LABELS = some()
 
 

@@ -45,10 +45,10 @@ def test_images_and_classes(odd):
 
 
 def test_identity(odd):
-    before = open_source(odd).identity
-    assert open_source(odd).identity == before
+    before = open_source(odd).identity()
+    assert open_source(odd).identity() == before
     os.rename(os.path.join(odd, "dog"), os.path.join(odd, "d\udcff"))
-    assert open_source(odd).identity != before
+    assert open_source(odd).identity() != before
 
 
 def test_shards_and_their_manifest(odd, tmp_path):

@@ -274,13 +274,6 @@ def test_nothing_usable(tmp_path):
         open_source("cifar10", "tests")
 
 
-def test_identity_follows_the_content(classes):
-    before = open_source(str(classes)).identity
-    assert open_source(str(classes)).identity == before
-    (classes / "a" / "1.png").write_bytes(encoded(picture(77)))
-    assert open_source(str(classes)).identity != before
-
-
 def test_cut_pieces():
     assert cut_pieces([("a", 5), ("b", 0), ("c", 4)], 3) == [
         (("a", 0, 3),),

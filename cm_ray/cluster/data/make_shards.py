@@ -15,6 +15,7 @@ import ray
 
 from cm_ray.cluster.runtime.connect import user_error
 from cm_ray.data.shard_writer import (
+    ROWS_PER_SHARD,
     WORK,
     PartResult,
     finished_part,
@@ -24,29 +25,29 @@ from cm_ray.data.shard_writer import (
     recipe_of,
 )
 from cm_ray.data.shards import Manifest, is_shard_folder
-from cm_ray.data.source import OnBadImage, Part, ReadOptions, Source
+from cm_ray.data.source import OnBadImage, Part, Progress, ReadOptions, Source
 from cm_ray.errors import UserError
 from cm_ray.storage.files import locked, remove
-
-Progress = Callable[[int, int], None]
 
 
 def make_shards(
     source: Source,
     out: Path,
     *,
-    rows_per_shard: int = 8192,
+    rows_per_shard: int = ROWS_PER_SHARD,
     size: int | None = None,
     on_bad_image: OnBadImage = "raise",
+    recipe: str = "",
     progress: Progress | None = None,
 ) -> Manifest:
     """Write the images of `source` as shards into the folder `out` and return their manifest.
 
     Ray must be connected. size: images are cropped and resized to that many pixels; None or 0 keeps their
-    size. progress: is called with the number of finished shards and the number of all shards. The same call
-    resumes an interrupted one and returns at once when the shards exist; of two calls at the same time, the
-    second one waits. The manifest is written last: a folder without one is unfinished. Raises UserError on
-    bad images (unless they are skipped) and on a folder that holds something else.
+    size. recipe: the result of `recipe_of`, if it is known. progress: is called with the number of finished
+    shards and the number of all shards. The same call resumes an interrupted one and returns at once when the
+    shards exist; of two calls at the same time, the second one waits. The manifest is written last: a folder
+    without one is unfinished. Raises UserError on bad images (unless they are skipped), on a folder that
+    holds something else, and when the source changes while it is read.
     """
     if rows_per_shard < 1 or (size or 0) < 0:
         raise UserError(
@@ -55,7 +56,7 @@ def make_shards(
         )
     out = out.resolve()
     options = ReadOptions(size=size or 0, on_bad_image=on_bad_image)
-    recipe = recipe_of(source, rows_per_shard, options.size)
+    recipe = recipe or recipe_of(source, rows_per_shard, options.size)
     if done := _finished(out, recipe, options):
         return done
     if out.exists() and not (out / WORK).is_dir() and (not out.is_dir() or any(out.iterdir())):
@@ -65,6 +66,8 @@ def make_shards(
             return done
         _clear_other_recipe(out, recipe)
         manifest = _make(source, out, rows_per_shard, recipe, options, progress)
+        if recipe_of(source, rows_per_shard, options.size) != recipe:
+            raise UserError(f"{source.name} has changed while shards were made of it; repeat the command.")
         manifest.save(out)
         _clean(out, manifest)
     return manifest

@@ -21,7 +21,7 @@ from cm_ray.cluster.sweeps.searcher import StudySearch
 from cm_ray.cluster.sweeps.sweep_plan import check_sweep, share
 from cm_ray.cluster.sweeps.sweep_table import SweepTable
 from cm_ray.cluster.sweeps.sweep_trial import Trials, run_trial
-from cm_ray.cluster.training.prepare import prepare_shards
+from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.run import train
 from cm_ray.errors import UserError
 from cm_ray.evaluation.evaluator import extractor_opener
@@ -219,7 +219,7 @@ class _Driver:
             "tracking.parent_run": self.group.run_id,
             "tracking.model_name": "",
         }
-        return self._common(changes), concurrent
+        return replace(self._common(changes), prepared=PreparedData(base.data, shards)), concurrent
 
     def _common(self, changes: Mapping[str, Any]) -> Trials:
         return Trials(

@@ -17,6 +17,7 @@ from ray import tune
 from cm_ray.budget.cost import training_flops
 from cm_ray.cluster.runtime.connect import ENVIRONMENT
 from cm_ray.cluster.sweeps.searcher import FINAL, STEP
+from cm_ray.cluster.training.prepare import PreparedData
 from cm_ray.cluster.training.run import Stopped, train
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import read_model
@@ -47,6 +48,8 @@ class Trials:
     """Operational settings of all trainings by dotted path: resources and tracking."""
     cwd: Path
     """Working directory of the command, to which paths in the settings are relative."""
+    prepared: PreparedData | None = None
+    """Shards of the space's base, so that not every trial looks at the files of the data."""
 
     def place(self, number: int) -> Path:
         """Return the folder of a trial."""
@@ -123,7 +126,7 @@ class _Trial:
             _wait_until_free(run)
             for row in run.read_metrics():
                 watch(row)  # the study may lack scores of an earlier call's training
-            train(config, watch=watch)
+            train(config, watch, self.trials.prepared)
             self.scores.append(float(read_json(run.result_file)["scores"][0]["value"]))
             if seed == 0 and "cost" in self.trials.space.minimize:
                 self.cost = _cost(config, run)

@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cm_ray.cluster.data.make_shards import make_shards
 from cm_ray.data.open_source import open_source
+from cm_ray.data.shard_writer import ROWS_PER_SHARD, recipe_of
 from cm_ray.data.shards import Manifest, check_shards, is_shard_folder
+from cm_ray.data.source import Source
 from cm_ray.errors import UserError
 from cm_ray.recipes.sections import DataSettings
 from cm_ray.runs.console import shown
 from cm_ray.storage.files import cache_root
 
 
-def prepare_shards(data: DataSettings) -> tuple[Path, Manifest]:
+@dataclass(frozen=True, slots=True)
+class PreparedData:
+    """The shards of some data, for trainings that would otherwise look at all of its files again."""
+
+    data: DataSettings
+    folder: Path
+    """Folder of the shards."""
+
+    def folder_for(self, data: DataSettings) -> Path | None:
+        """Return the folder if it has the images of these settings, else None."""
+        same = replace(data, cache=self.data.cache, horizontal_flip=self.data.horizontal_flip) == self.data
+        return self.folder if same else None
+
+
+def prepare_shards(data: DataSettings, prepared: PreparedData | None = None) -> tuple[Path, Manifest]:
     """Return the folder of shards of the data, and its manifest.
 
-    Shards that do not exist are made in the cache. Raises UserError when the data is not given, is missing or
-    is damaged.
+    Shards that do not exist are made in the cache. prepared: shards that this command has already prepared;
+    they are taken if they are those of `data`. Raises UserError when the data is not given, is missing or is
+    damaged.
     """
     if not data.path:
         raise UserError("data.path is empty; set it to a folder or to the name of a data set.")
-    folder = Path(data.path).expanduser().absolute()
+    folder = prepared.folder_for(data) if prepared else None
+    folder = folder or Path(data.path).expanduser().absolute()
     if not is_shard_folder(folder):
-        with shown("byte") as fetched:
-            source = open_source(data.path, progress=fetched, on_bad_image=data.on_bad_image)
-        folder = cache_root() / "shards" / f"{source.name}-{source.identity[:12]}-{data.size}"
-        if data.on_bad_image == "skip":
-            folder = folder.with_name(folder.name + "-skip")
-        with shown("shard") as progress:
-            make_shards(
-                source,
-                folder,
-                size=data.size,
-                on_bad_image=data.on_bad_image,
-                progress=progress,
-            )
+        folder = _made(data)
     manifest = Manifest.load(folder)
     check_shards(folder, manifest)
     if data.size and manifest.shape[1:] != (data.size, data.size):
@@ -44,3 +51,27 @@ def prepare_shards(data: DataSettings) -> tuple[Path, Manifest]:
             f"{data.size}; make shards of that size with cm-ray shards, or set data.size to 0."
         )
     return folder, manifest
+
+
+def _made(data: DataSettings) -> Path:
+    """Return the folder in the cache that has the shards of the data, after making them if needed."""
+    with shown("byte") as fetched:
+        source = open_source(data.path, progress=fetched, on_bad_image=data.on_bad_image)
+    recipe = _recipe(source, data.size)
+    skips = "-skip" if data.on_bad_image == "skip" else ""
+    folder = cache_root() / "shards" / f"{source.name}-{recipe[:16]}{skips}"
+    with shown("shard") as progress:
+        make_shards(
+            source,
+            folder,
+            size=data.size,
+            on_bad_image=data.on_bad_image,
+            recipe=recipe,
+            progress=progress,
+        )
+    return folder
+
+
+def _recipe(source: Source, size: int) -> str:
+    with shown("byte") as progress:
+        return recipe_of(source, ROWS_PER_SHARD, size, progress)

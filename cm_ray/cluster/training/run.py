@@ -9,7 +9,7 @@ from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.result import Outputs
 from cm_ray.cluster.pool.sizing import actors_like
 from cm_ray.cluster.runtime.connect import connected, node_resources, plan_workers
-from cm_ray.cluster.training.prepare import prepare_shards
+from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.workers import TrainingTask, fit
 from cm_ray.drawing.requests import Request
 from cm_ray.evaluation.conclusion import Conclusion, Generated, summary
@@ -31,12 +31,12 @@ Watch = Callable[[dict[str, Any]], bool]
 """A callback that gets every new row of metrics.jsonl, in a thread of its own; True stops the training."""
 
 
-def train(config: Recipe, watch: Watch | None = None) -> None:
+def train(config: Recipe, watch: Watch | None = None, prepared: PreparedData | None = None) -> None:
     """Train a model, sample, score, track and register it. The same call resumes an interrupted run.
 
-    config: the recipe; all files are in its directory `run_dir`. Raises Stopped when `watch` returns True;
-    the run can then be resumed. Raises UserError on bad input, on workers that do not fit on the cluster and
-    on a training that cannot continue.
+    config: the recipe; all files are in its directory `run_dir`. prepared: see `prepare_shards`. Raises
+    Stopped when `watch` returns True; the run can then be resumed. Raises UserError on bad input, on workers
+    that do not fit on the cluster and on a training that cannot continue.
     """
     check_models_named(config)
     run = RunDirectory(run_place(config.run_dir, config.name))
@@ -44,7 +44,7 @@ def train(config: Recipe, watch: Watch | None = None) -> None:
         run.check_same(config)
         tracker = open_tracker(config, run)  # before Ray starts, so that its errors appear at once
         with connected():
-            Run(config, run, watch).finish(tracker)
+            Run(config, run, watch, prepared).finish(tracker)
 
 
 class Stopped(Exception):
@@ -54,13 +54,19 @@ class Stopped(Exception):
 class Run:
     """A training run on a connected cluster."""
 
-    def __init__(self, config: Recipe, run: RunDirectory, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        config: Recipe,
+        run: RunDirectory,
+        watch: Watch | None = None,
+        prepared: PreparedData | None = None,
+    ) -> None:
         self.config, self.run = config, run
         self.watch = watch
         self.opener = extractor_opener(config.evaluation)
         self.extractor = self.opener("cpu") if self.opener else None  # missing weights are an error at once
         workers = plan_workers(config.cluster, node_resources())
-        self.shards, self.manifest = prepare_shards(config.data)
+        self.shards, self.manifest = prepare_shards(config.data, prepared)
         spec = model_spec(config, self.manifest)
         prepare_teachers(config, spec, run)
         run.clean()
