@@ -18,16 +18,10 @@ from cm_ray.data.fingerprint import ContentHash
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import checked_batches, in_colour_if_mixed, load_images, read_options
 from cm_ray.data.open_images import ArrayImages, OpenedImages, open_images
+from cm_ray.data.permutation import SEED, KeyStream, Permutation, key_ranges
 from cm_ray.data.shard_writer import ROWS_PER_SHARD, shard_name
-from cm_ray.data.shards import (
-    FORMAT,
-    Manifest,
-    Shard,
-    ShardWriter,
-    check_shards,
-    is_shard_folder,
-    writing_shard,
-)
+from cm_ray.data.shards import FORMAT, Manifest, Shape, check_shards, is_shard_folder
+from cm_ray.data.sorted_runs import RunFile, write_shuffled, writing_runs
 from cm_ray.data.source import Labels, OnBadImage, Pixels, ReadOptions
 from cm_ray.errors import UserError
 from cm_ray.storage.files import cache_root, remove, sync
@@ -65,7 +59,7 @@ def as_shards(
 
 
 def _hashes(images: ImageSet) -> list[ContentHash]:
-    """Return the hash of each shard that the images become."""
+    """Return the hash of each part that the images are cut into."""
     hashes = []
     for start in range(0, len(images), ROWS_PER_SHARD):
         rows = slice(start, start + ROWS_PER_SHARD)
@@ -104,50 +98,58 @@ class _Seen:
 
 
 def _pieces(opened: OpenedImages, options: ReadOptions, seen: _Seen) -> Iterator[_Piece]:
-    """Yield (shard, images (n, c, h, w), labels (n,)), cut where a shard is full."""
+    """Yield (part, images (n, c, h, w), labels (n,)), cut where a part is full."""
     row = 0
     for batch in checked_batches(opened, options):
         seen.skipped += batch.skipped
         images, labels = batch.images.transpose(0, 3, 1, 2), batch.labels
         seen.labels += count_labels(labels)
         while len(images):
-            shard, inside = divmod(row, ROWS_PER_SHARD)
+            part, inside = divmod(row, ROWS_PER_SHARD)
             room = ROWS_PER_SHARD - inside
-            yield shard, images[:room], labels[:room]
+            yield part, images[:room], labels[:room]
             row += len(images[:room])
             images, labels = images[room:], labels[room:]
 
 
-def _write_shard(path: Path, pieces: Iterator[_Piece]) -> ShardWriter:
-    """Write pieces, of which there is at least one, as a shard."""
+def _write_runs(path: Path, part: int, pieces: Iterator[_Piece]) -> tuple[RunFile, ContentHash, Shape]:
+    """Write pieces, of which there is at least one, as the sorted runs of a part."""
     first = next(pieces)
     channels, height, width = first[1].shape[1:]
-    with writing_shard(path, (channels, height, width)) as writer:
+    shape, found = (channels, height, width), ContentHash()
+    with writing_runs(path, shape, KeyStream(SEED, part)) as writer:
         for _, images, labels in itertools.chain([first], pieces):
             writer.write(images, labels)
-    return writer
+            found.add(images, labels)
+    return RunFile(path, tuple(writer.runs)), found, shape
 
 
 def _written(opened: OpenedImages, root: Path, options: ReadOptions, skipped: int) -> Path:
     """Write the images as shards to a new folder of `root`, which gets its name when all is known."""
     seen = _Seen(skipped)
-    shards: list[Shard] = []
+    files: list[RunFile] = []
     hashes: list[ContentHash] = []
     with _aside(root) as aside:
         for index, pieces in itertools.groupby(_pieces(opened, options, seen), key=lambda piece: piece[0]):
-            writer = _write_shard(aside / shard_name(index), pieces)
-            shards.append(writer.shard)
-            hashes.append(writer.hash)
+            file, found, shape = _write_runs(aside / f"{index}.runs", index, pieces)
+            files.append(file)
+            hashes.append(found)
         names, counts = classes_of(opened.name, opened.class_names, seen.labels)
         order = _order(names, hashes)
+        permutation = Permutation(SEED, tuple(sum(file.runs) for file in files))
+        ranges = enumerate(key_ranges(permutation.keys(), ROWS_PER_SHARD))
+        shards = [write_shuffled(aside / shard_name(index), files, shape, keys) for index, keys in ranges]
+        for file in files:
+            remove(file.path)
         manifest = Manifest(
-            shape=writer.shape,
+            shape=shape,
             class_names=names,
             class_counts=counts,
             source=opened.name,
             recipe=order,
             skipped=seen.skipped,
             shards=tuple(shards),
+            permutation=permutation,
         )
         manifest.save(aside)
         return _named(aside, root / _folder_name(manifest, order))

@@ -1,4 +1,7 @@
-"""Shards made from the parts of a source: the work on one part, and the merge of all results."""
+"""Shards made from the parts of a source: the work on one part, the work on one shard, and the manifest.
+
+Each part is written as sorted runs first (see `sorted_runs`); a shard has rows of all of them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from typing import Any
 
 from cm_ray.data.classes import classes_of, count_labels
 from cm_ray.data.images import check_same_shape
-from cm_ray.data.shards import FORMAT, Manifest, Shape, Shard, ShardWriter, writing_shard
+from cm_ray.data.permutation import SEED, KeyRange, KeyStream, Permutation, key_ranges
+from cm_ray.data.shards import FORMAT, Manifest, Shape, Shard
+from cm_ray.data.sorted_runs import RunFile, RunWriter, write_shuffled, writing_runs
 from cm_ray.data.source import Batch, MixedChannelsError, Part, Pixels, Progress, ReadOptions, Source
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, remove, write_json
@@ -20,17 +25,17 @@ from cm_ray.storage.files import read_json, remove, write_json
 ROWS_PER_SHARD = 8192
 """Usual number of images of a shard."""
 WORK = ".parts"
-"""Name of the folder, beside unfinished shards, that holds the results of finished parts."""
+"""Name of the folder, beside unfinished shards, that holds the results of finished parts and shards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartResult:
-    """Result of making one part; kept as JSON beside the shards until all parts are made."""
+    """Result of reading one part; kept as JSON until all shards are made."""
 
     recipe: str
     """See `recipe_of`."""
-    shard: Shard | None
-    """The shard that was written; None when every image was bad."""
+    runs: tuple[int, ...]
+    """Number of images of each sorted run; empty when every image was bad."""
     shape: Shape | None
     """(c, h, w)."""
     first: str
@@ -39,6 +44,40 @@ class PartResult:
     """Number of bad images that were left out."""
     labels: tuple[tuple[int, int], ...]
     """(label, number of images) of each label that occurs, ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Contents of the shards, which are known when all parts have been read."""
+
+    shape: Shape
+    class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    files: tuple[RunFile, ...]
+    """The runs of all parts, in the order of the source."""
+    permutation: Permutation
+    ranges: tuple[KeyRange, ...]
+    """Keys of the images of each shard."""
+    digest: str
+    """Digest of all that decides the shards."""
+
+    @classmethod
+    def of(cls, source: Source, out: Path, results: Sequence[PartResult], rows_per_shard: int) -> Layout:
+        """Return the layout.
+
+        Raises UserError when there is no image, or when images or labels do not fit together.
+        """
+        shape = _common_shape(source, results)
+        labels = sum((Counter(dict(result.labels)) for result in results), Counter[int]())
+        classes = classes_of(source.name, source.class_names, labels)
+        files = tuple(RunFile(run_file(out, index), result.runs) for index, result in enumerate(results))
+        permutation = Permutation(SEED, tuple(sum(result.runs) for result in results))
+        content = [[asdict(result) for result in results], rows_per_shard]
+        digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        ranges = key_ranges(permutation.keys(), rows_per_shard)
+        return cls(
+            shape, *classes, tuple(file for file in files if file.runs), permutation, tuple(ranges), digest
+        )
 
 
 def recipe_of(source: Source, rows_per_shard: int, size: int, progress: Progress | None = None) -> str:
@@ -55,24 +94,30 @@ def shard_name(index: int) -> str:
     return f"shard-{index:05d}.parquet"
 
 
-def _result_file(out: Path, index: int) -> Path:
-    return out / WORK / f"{index:05d}.json"
+def run_file(out: Path, index: int) -> Path:
+    """Return the file of the sorted runs of part `index`."""
+    return out / WORK / f"part-{index:05d}.runs"
+
+
+def _note(out: Path, file: Path) -> Path:
+    """Return the file that says how a file of a part or of a shard was made."""
+    return out / WORK / f"{file.stem}.json"
 
 
 def make_part(part: Part, out: Path, index: int, recipe: str, options: ReadOptions) -> PartResult:
-    """Write part `index` as a shard in `out`, and then its result as JSON.
+    """Write part `index` as sorted runs beside the shards in `out`, and then its result as JSON.
 
     In a part of grey and colour images, all become colour images. Raises UserError as `Part.read`.
     """
     try:
-        result = _written(part, out / shard_name(index), recipe, options)
+        result = _written(part, out, index, recipe, options)
     except MixedChannelsError:
-        result = _written(part, out / shard_name(index), recipe, replace(options, channels=3))
-    write_json(_result_file(out, index), asdict(result))
+        result = _written(part, out, index, recipe, replace(options, channels=3))
+    write_json(_note(out, run_file(out, index)), asdict(result))
     return result
 
 
-def _written(part: Part, path: Path, recipe: str, options: ReadOptions) -> PartResult:
+def _written(part: Part, out: Path, index: int, recipe: str, options: ReadOptions) -> PartResult:
     stream = part.read(options)
     skipped = 0
     for batch in stream:
@@ -80,11 +125,11 @@ def _written(part: Part, path: Path, recipe: str, options: ReadOptions) -> PartR
         if len(batch.images):
             break
     else:
-        remove(path)
-        return PartResult(recipe=recipe, shard=None, shape=None, first="", skipped=skipped, labels=())
+        remove(run_file(out, index))
+        return PartResult(recipe=recipe, runs=(), shape=None, first="", skipped=skipped, labels=())
     height, width, channels = batch.images.shape[1:]
     shape, first, labels = (channels, height, width), batch.first, count_labels(batch.labels)
-    with writing_shard(path, shape) as writer:
+    with writing_runs(run_file(out, index), shape, KeyStream(SEED, index)) as writer:
         _write(writer, batch, first)
         for batch in stream:
             skipped += batch.skipped
@@ -92,7 +137,7 @@ def _written(part: Part, path: Path, recipe: str, options: ReadOptions) -> PartR
             _write(writer, batch, first)
     return PartResult(
         recipe=recipe,
-        shard=writer.shard,
+        runs=tuple(writer.runs),
         shape=shape,
         first=first,
         skipped=skipped,
@@ -100,7 +145,7 @@ def _written(part: Part, path: Path, recipe: str, options: ReadOptions) -> PartR
     )
 
 
-def _write(writer: ShardWriter, batch: Batch, first: str) -> None:
+def _write(writer: RunWriter, batch: Batch, first: str) -> None:
     if not len(batch.images):
         return
     channels, height, width = writer.shape
@@ -110,51 +155,77 @@ def _write(writer: ShardWriter, batch: Batch, first: str) -> None:
 
 
 def finished_part(out: Path, index: int, recipe: str, options: ReadOptions) -> PartResult | None:
-    """Return the result of a part that an earlier run has made, or None if the part is still to be made."""
+    """Return the result of a part that an earlier run has read, or None if the part is still to be read."""
+    file = run_file(out, index)
     try:
-        content: dict[str, Any] = read_json(_result_file(out, index))
-        shard = Shard(**content["shard"]) if content["shard"] else None
-        shape = tuple(content["shape"]) if content["shape"] else None
+        content: dict[str, Any] = read_json(_note(out, file))
+        runs, shape = tuple(content["runs"]), tuple(content["shape"]) if content["shape"] else None
         labels = tuple((label, count) for label, count in content["labels"])
-        result = PartResult(**{**content, "shard": shard, "shape": shape, "labels": labels})
+        result = PartResult(**{**content, "runs": runs, "shape": shape, "labels": labels})
     except (FileNotFoundError, UserError, KeyError, TypeError, ValueError):
         return None
     if result.recipe != recipe or (result.skipped and options.on_bad_image == "raise"):
         return None
-    if shard is not None:
-        path = out / shard.file
-        if not path.is_file() or path.stat().st_size != shard.bytes:
-            return None
+    if result.shape and not _has_size(file, RunFile(file, result.runs).size(result.shape)):
+        return None
     return result
 
 
+def make_shard(out: Path, index: int, layout: Layout) -> Shard:
+    """Write shard `index`, and then its description as JSON. Raises UserError as `write_shuffled`."""
+    file = out / shard_name(index)
+    shard = write_shuffled(file, layout.files, layout.shape, layout.ranges[index])
+    write_json(_note(out, file), {"layout": layout.digest, "shard": asdict(shard)})
+    return shard
+
+
+def finished_shard(out: Path, index: int, layout: Layout) -> Shard | None:
+    """Return the description of a shard that an earlier run has made, or None if it is still to be made."""
+    file = out / shard_name(index)
+    try:
+        content = read_json(_note(out, file))
+        shard = Shard(**content["shard"])
+        same = content["layout"] == layout.digest
+    except (FileNotFoundError, UserError, KeyError, TypeError):
+        return None
+    return shard if same and _has_size(file, shard.bytes) else None
+
+
+def _has_size(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size
+
+
 def grey_parts(results: Sequence[PartResult]) -> list[int]:
-    """Return the indices of parts to make again in colour: the grey ones, if there are colour parts."""
+    """Return the indices of parts to read again in colour: the grey ones, if there are colour parts."""
     channels = [result.shape[0] if result.shape else 0 for result in results]
     return [i for i, count in enumerate(channels) if count == 1] if 3 in channels else []
 
 
-def merge(source: Source, recipe: str, results: Sequence[PartResult]) -> Manifest:
-    """Return the manifest of all parts. Raises UserError when they do not fit or hold no image."""
-    full = [result for result in results if result.shard and result.shape]
-    skipped = sum(result.skipped for result in results)
-    if not full:
-        raise UserError(f"{source.name} has no readable image ({skipped} were skipped); give other data.")
-    shapes = [_hwc(result.shape) for result in full if result.shape]
-    for result, shape in zip(full, shapes, strict=True):
-        check_same_shape(full[0].first, shapes[0], result.first, shape)
-    assert full[0].shape is not None
-    labels = sum((Counter(dict(result.labels)) for result in full), Counter[int]())
-    names, counts = classes_of(source.name, source.class_names, labels)
+def merge(
+    source: Source, recipe: str, results: Sequence[PartResult], layout: Layout, shards: Sequence[Shard]
+) -> Manifest:
+    """Return the manifest of all shards."""
     return Manifest(
-        shape=full[0].shape,
-        class_names=names,
-        class_counts=counts,
+        shape=layout.shape,
+        class_names=layout.class_names,
+        class_counts=layout.class_counts,
         source=source.name,
         recipe=recipe,
-        skipped=skipped,
-        shards=tuple(result.shard for result in full if result.shard),
+        skipped=sum(result.skipped for result in results),
+        shards=tuple(shards),
+        permutation=layout.permutation,
     )
+
+
+def _common_shape(source: Source, results: Sequence[PartResult]) -> Shape:
+    full = [(result.first, result.shape) for result in results if result.shape]
+    if not full:
+        skipped = sum(result.skipped for result in results)
+        raise UserError(f"{source.name} has no readable image ({skipped} were skipped); give other data.")
+    first, shape = full[0]
+    for name, other in full:
+        check_same_shape(first, _hwc(shape), name, _hwc(other))
+    return shape
 
 
 def _hwc(shape: Shape) -> Shape:

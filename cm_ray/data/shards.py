@@ -4,25 +4,26 @@ A shard has the columns `image`, fixed_size_binary(c*h*w) with the bytes in CHW 
 (-1: none). Nothing is compressed: raw pixels barely shrink, and uncompressed pages are faster to read than
 lz4 and zstd. The pages carry checksums: checking them costs more than reading, but a reader is still much
 faster than training.
-Rows keep the order of the source; readers shuffle (see `order`).
+Rows lie in a random order (see `permutation`); readers of streams shuffle again (see `order`), and readers of
+all images give them back in the order of the source.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cm_ray.data.arrow import pa, pq
-from cm_ray.data.fingerprint import ContentHash, fingerprint
+from cm_ray.data.fingerprint import fingerprint
+from cm_ray.data.permutation import Permutation
 from cm_ray.data.source import Labels, Pixels
 from cm_ray.errors import UserError
-from cm_ray.storage.files import read_json, sha256_of, write_json, written_aside
+from cm_ray.storage.files import read_json, sha256_of, write_json
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -65,11 +66,15 @@ class Manifest:
     """Number of bad images that were left out."""
     shards: tuple[Shard, ...]
     """The files, in order."""
+    permutation: Permutation | None = None
+    """Order of the rows; None when they lie in the order of the source."""
     format: int = FORMAT
     """Version of this layout."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError when the counts of the classes do not fit the names or the shards."""
+        """Raise ValueError when classes, their counts and the permutation do not fit the shards."""
+        if self.permutation and sum(self.permutation.parts) != self.count:
+            raise ValueError(f"a permutation of {sum(self.permutation.parts)} images of {self.count}")
         if len(self.class_counts) != len(self.class_names) or any(count < 0 for count in self.class_counts):
             raise ValueError(f"counts {self.class_counts} of the classes {self.class_names}")
         if self.class_names and sum(self.class_counts) != self.count:
@@ -94,6 +99,10 @@ class Manifest:
     def fingerprint(self) -> str:
         """Hex digest of the images and labels, whatever their order and the sizes and format of the files."""
         return fingerprint(self.shape, self.count, [shard.content for shard in self.shards])
+
+    def places(self) -> NDArray[np.int64]:
+        """Return the place of each row in the order of the source, (count,)."""
+        return self.permutation.places() if self.permutation else np.arange(self.count)
 
     def save(self, folder: Path) -> None:
         """Write manifest.json, with derived numbers for human readers."""
@@ -130,6 +139,7 @@ class Manifest:
                 recipe=content["recipe"],
                 skipped=content["skipped"],
                 shards=shards,
+                permutation=Permutation.from_dict(content["permutation"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
@@ -147,74 +157,9 @@ def is_shard_folder(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def _schema(shape: Shape) -> pa.Schema:
+def schema_of(shape: Shape) -> pa.Schema:
+    """Return the columns of a shard: ``image``, fixed-size binary (c*h*w), and ``label``, int64."""
     return pa.schema([("image", pa.binary(math.prod(shape))), ("label", pa.int64())])
-
-
-class ShardWriter:
-    """Writer of a shard that `writing_shard` has opened; `shard` describes the finished file."""
-
-    shard: Shard
-
-    def __init__(self, aside: Path, shape: Shape) -> None:
-        self.shape = shape
-        self._rows = 0
-        self.hash = ContentHash()
-        self._file = pq.ParquetWriter(
-            aside,
-            _schema(shape),
-            compression="none",
-            use_dictionary=False,
-            write_statistics=False,
-            write_page_checksum=True,
-        )
-
-    def write(self, images: Pixels, labels: Labels) -> None:
-        """Append images (n, c, h, w) and labels (n,) as row groups. Raises ValueError on another shape."""
-        if images.shape != (len(labels), *self.shape):
-            raise ValueError(f"{images.shape} images and {len(labels)} labels in a shard of {self.shape}")
-        pixels = pa.py_buffer(np.ascontiguousarray(images, dtype=np.uint8))
-        numbers = np.ascontiguousarray(labels, dtype="<i8")
-        kind = pa.binary(math.prod(self.shape))
-        column = pa.FixedSizeBinaryArray.from_buffers(kind, len(labels), [None, pixels])
-        table = pa.Table.from_arrays([column, pa.array(numbers)], schema=_schema(self.shape))
-        self._file.write_table(table, row_group_size=rows_per_group(self.shape))
-        self.hash.add(images, labels)
-        self._rows += len(labels)
-
-    def close(self) -> None:
-        """Write the footer and close the file."""
-        self._file.close()
-
-    def describe(self, aside: Path, name: str) -> Shard:
-        """Describe the closed file, which will be called `name`."""
-        return Shard(
-            file=name,
-            rows=self._rows,
-            bytes=aside.stat().st_size,
-            sha256=sha256_of(aside),
-            content=self.hash.content,
-        )
-
-
-@contextlib.contextmanager
-def writing_shard(path: Path, shape: Shape) -> Iterator[ShardWriter]:
-    """Yield a writer of images of `shape` (c, h, w); the file is renamed to `path` when it is complete."""
-    with written_aside(path) as aside:
-        writer = ShardWriter(aside, shape)
-        try:
-            yield writer
-        finally:
-            writer.close()
-        writer.shard = writer.describe(aside, path.name)
-
-
-def write_shard(path: Path, images: Pixels, labels: Labels) -> Shard:
-    """Write images (n, c, h, w) and labels (n,) as one shard, atomically."""
-    channels, height, width = images.shape[1:]
-    with writing_shard(path, (channels, height, width)) as writer:
-        writer.write(images, labels)
-    return writer.shard
 
 
 def check_shards(folder: Path, manifest: Manifest, *, full: bool = False) -> None:
@@ -256,7 +201,7 @@ def read_rows(
 
 def _read(path: Path, parquet: pq.ParquetFile, start: int, stop: int, shape: Shape) -> tuple[Pixels, Labels]:
     rows = parquet.metadata.num_rows
-    if not (parquet.schema_arrow.equals(_schema(shape)) and 0 <= start <= stop <= rows):
+    if not (parquet.schema_arrow.equals(schema_of(shape)) and 0 <= start <= stop <= rows):
         raise UserError(
             f"{path} does not hold rows {start} to {stop} of {'x'.join(map(str, shape))} images, "
             f"as its manifest says (it has {rows} rows); restore it or make the shards again."
@@ -284,15 +229,18 @@ def _pixels(chunk: pa.FixedSizeBinaryArray, shape: Shape) -> Pixels:
 
 
 def load_all(folder: Path, manifest: Manifest | None = None) -> tuple[Pixels, Labels]:
-    """Read every shard of a folder: images (n, c, h, w) and labels (n,). Raises UserError as `read_rows`."""
+    """Read every shard of a folder: images (n, c, h, w) and labels (n,), in the order of the source.
+
+    Raises UserError as `read_rows`.
+    """
     manifest = manifest or Manifest.load(folder)
     images = np.empty((manifest.count, *manifest.shape), np.uint8)
     labels = np.empty(manifest.count, np.int64)
-    place, step = 0, rows_per_group(manifest.shape)
+    places, done, step = manifest.places(), 0, rows_per_group(manifest.shape)
     for shard in manifest.shards:
         for start in range(0, shard.rows, step):  # reading a whole shard at once would need more memory
             stop = min(shard.rows, start + step)
-            here = slice(place + start, place + stop)
+            here = places[done + start : done + stop]
             images[here], labels[here] = read_rows(folder / shard.file, start, stop, manifest.shape)
-        place += shard.rows
+        done += shard.rows
     return images, labels

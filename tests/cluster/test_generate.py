@@ -13,7 +13,8 @@ import torch
 from cm_ray.cluster.pool import pool as generate
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import Actors, plan_actors
-from cm_ray.data.shards import Manifest, load_all, write_shard
+from cm_ray.data.shard_file import write_shard
+from cm_ray.data.shards import Manifest, load_all
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.errors import UserError

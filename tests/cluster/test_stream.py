@@ -16,7 +16,8 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     """4,000 numbered images in shards of 1,500 rows: image i holds i in its first pixels."""
-    from cm_ray.data.shards import Manifest, write_shard
+    from cm_ray.data.shard_file import write_shard
+    from cm_ray.data.shards import Manifest
 
     folder = tmp_path_factory.mktemp("numbered")
     made = []

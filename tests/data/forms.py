@@ -13,8 +13,8 @@ from torch.utils.data import Dataset, TensorDataset
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
-from cm_ray.data.shard_writer import make_part, merge, recipe_of
 from cm_ray.data.source import ReadOptions
+from tests.data.making import make
 
 DIGITS = tuple("0123456789")
 DIGIT_COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
@@ -75,10 +75,7 @@ def as_shard_folder(images, labels, path):
 
 def shards_of(source, path):
     """Make shards of 500 rows as the job does."""
-    recipe = recipe_of(source, 500, 0)
-    parts = enumerate(source.parts(500))
-    made = [make_part(part, path, index, recipe, ReadOptions()) for index, part in parts]
-    merge(source, recipe, made).save(path)
+    make(source, path, 500)
     return str(path)
 
 

@@ -12,11 +12,11 @@ import torch
 
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.open_source import open_source
-from cm_ray.data.shard_writer import make_part, merge, recipe_of
 from cm_ray.data.shards import load_all
 from cm_ray.data.source import ReadOptions
 from cm_ray.drawing.pictures import save_arrays
 from cm_ray.errors import UserError
+from tests.data.making import make
 
 
 def some(n=23, shape=(4, 5, 3)):
@@ -33,14 +33,9 @@ def read(source, rows=1000, **options):
     return np.concatenate([b.images for b in flat]), np.concatenate([b.labels for b in flat])
 
 
-def make(source, out, rows, **options):
+def made(source, out, rows, **options):
     """Make shards without Ray, and load them."""
-    settings = ReadOptions(**options)
-    recipe = recipe_of(source, rows, settings.size)
-    parts = enumerate(source.parts(rows))
-    manifest = merge(source, recipe, [make_part(part, out, i, recipe, settings) for i, part in parts])
-    manifest.save(out)
-    return manifest, *load_all(out)
+    return make(source, out, rows, **options), *load_all(out)
 
 
 @pytest.fixture(params=[np.savez, np.savez_compressed], ids=["stored", "deflated"])
@@ -90,19 +85,19 @@ def test_batches_are_of_1024_at_most(save):
 def test_shards_of_it(save, tmp_path):
     images, labels = some()
     source = open_source(save(images, labels))
-    manifest, planes, numbers = make(source, tmp_path / "out", 10)
+    manifest, planes, numbers = made(source, tmp_path / "out", 10)
     np.testing.assert_array_equal(planes.transpose(0, 2, 3, 1), images)
     assert numbers.tolist() == labels.tolist()
     assert (manifest.shape, manifest.source) == ((3, 4, 5), "x")
     assert manifest.class_names == tuple(str(i) for i in range(labels.max() + 1))
-    assert make(source, tmp_path / "other", 23)[0].fingerprint == manifest.fingerprint
-    assert make(source, tmp_path / "small", 10, size=2)[1].shape == (23, 3, 2, 2)
+    assert made(source, tmp_path / "other", 23)[0].fingerprint == manifest.fingerprint
+    assert made(source, tmp_path / "small", 10, size=2)[1].shape == (23, 3, 2, 2)
 
 
 def test_grey_shards_without_labels(save, tmp_path):
     grey = some(shape=(4, 4, 1))[0]
     source = open_source(save(grey))
-    manifest, planes, _ = make(source, tmp_path / "out", 10)
+    manifest, planes, _ = made(source, tmp_path / "out", 10)
     assert (manifest.shape, manifest.class_names) == ((1, 4, 4), ())
     np.testing.assert_array_equal(planes[:, 0], grey[..., 0])
     assert read(source, channels=3)[0].shape == (23, 4, 4, 3)

@@ -1,4 +1,4 @@
-"""Makes shards from a source of images on Ray, with one task for each part of the source.
+"""Makes shards from a source of images on Ray: a task reads a part of the source, another writes a shard.
 
 An interrupted call can be resumed, and the shards do not depend on the number of CPUs.
 """
@@ -6,10 +6,10 @@ An interrupted call can be resumed, and the shards do not depend on the number o
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -17,17 +17,22 @@ from cm_ray.cluster.runtime.connect import user_error
 from cm_ray.data.shard_writer import (
     ROWS_PER_SHARD,
     WORK,
-    PartResult,
+    Layout,
     finished_part,
+    finished_shard,
     grey_parts,
     make_part,
+    make_shard,
     merge,
     recipe_of,
+    run_file,
 )
 from cm_ray.data.shards import Manifest, is_shard_folder
-from cm_ray.data.source import OnBadImage, Part, Progress, ReadOptions, Source
+from cm_ray.data.source import OnBadImage, Progress, ReadOptions, Source
 from cm_ray.errors import UserError
 from cm_ray.storage.files import locked, remove
+
+_T = TypeVar("_T")
 
 
 def make_shards(
@@ -35,27 +40,22 @@ def make_shards(
     out: Path,
     *,
     rows_per_shard: int = ROWS_PER_SHARD,
-    size: int | None = None,
+    size: int = 0,
     on_bad_image: OnBadImage = "raise",
     recipe: str = "",
     progress: Progress | None = None,
 ) -> Manifest:
     """Write the images of `source` as shards into the folder `out` and return their manifest.
 
-    Ray must be connected. size: images are cropped and resized to that many pixels; None or 0 keeps their
+    Ray must be connected. size: images are cropped and resized to that many pixels; 0 keeps their
     size. recipe: the result of `recipe_of`, if it is known. progress: is called with the number of finished
-    shards and the number of all shards. The same call resumes an interrupted one and returns at once when the
-    shards exist; of two calls at the same time, the second one waits. The manifest is written last: a folder
-    without one is unfinished. Raises UserError on bad images (unless they are skipped), on a folder that
-    holds something else, and when the source changes while it is read.
+    tasks and of all tasks: parts to read, and shards to write. The same call resumes an interrupted one and
+    returns at once when the shards exist; of two calls at the same time, the second one waits. The manifest
+    is written last: a folder without one is unfinished. Raises UserError on bad images (unless they are
+    skipped), on a folder that holds something else, and when the source changes while it is read.
     """
-    if rows_per_shard < 1 or (size or 0) < 0:
-        raise UserError(
-            f"--rows-per-shard is {rows_per_shard} and --size is {size}; the first must be positive, and the "
-            "second must not be negative."
-        )
     out = out.resolve()
-    options = ReadOptions(size=size or 0, on_bad_image=on_bad_image)
+    options = ReadOptions(size=size, on_bad_image=on_bad_image)
     recipe = recipe or recipe_of(source, rows_per_shard, options.size)
     if done := _finished(out, recipe, options):
         return done
@@ -93,7 +93,7 @@ def _clear_other_recipe(out: Path, recipe: str) -> None:
     """Remove the files of an unfinished call with another source or other options."""
     note = out / WORK / "recipe"
     if note.is_file() and note.read_text() != recipe:
-        for leftover in [*out.glob("shard-*.parquet"), *(out / WORK).glob("*.json")]:
+        for leftover in [*out.glob("shard-*.parquet"), *(out / WORK).glob("*.*")]:
             remove(leftover)
     note.write_text(recipe)
 
@@ -107,56 +107,80 @@ def _make(
     progress: Progress | None,
 ) -> Manifest:
     parts = source.parts(rows_per_shard)
-    results = {i: finished_part(out, i, recipe, options) for i in range(len(parts))}
-    done = {i: result for i, result in results.items() if result}
+    done = _Done(progress or (lambda done, total: None), 2 * len(parts))
+    results = done.with_earlier({i: finished_part(out, i, recipe, options) for i in range(len(parts))})
 
-    def keep(index: int, result: PartResult) -> None:
-        done[index] = result
-        if progress:
-            progress(len(done), len(parts))
+    def read(indices: Iterable[int], options: ReadOptions) -> None:
+        for index, result in _run(make_part, {i: (parts[i], out, i, recipe, options) for i in indices}):
+            results[index] = result
+            done.add()
 
-    todo = [i for i in range(len(parts)) if i not in done]
-    if done and progress:
-        progress(len(done), len(parts))
-    _run(parts, todo, out, recipe, options, keep)
-    grey = grey_parts([done[i] for i in range(len(parts))])
-    _run(parts, grey, out, recipe, replace(options, channels=3), keep)
-    ordered = [done[i] for i in range(len(parts))]
-    for result in ordered:
-        if result.shard and not (out / result.shard.file).is_file():
+    read([i for i in range(len(parts)) if i not in results], options)
+    ordered = [results[i] for i in range(len(parts))]
+    if grey := grey_parts(ordered):
+        done.total += len(grey)
+        read(grey, replace(options, channels=3))
+        ordered = [results[i] for i in range(len(parts))]
+    _check_shared([run_file(out, i) for i, result in enumerate(ordered) if result.runs])
+    layout = Layout.of(source, out, ordered, rows_per_shard)
+    count = len(layout.ranges)
+    done.total += count - len(parts)
+    shards = done.with_earlier({i: finished_shard(out, i, layout) for i in range(count)})
+    todo = [i for i in range(count) if i not in shards]
+    for index, shard in _run(make_shard, {i: (out, i, layout) for i in todo}):
+        shards[index] = shard
+        done.add()
+    described = [shards[i] for i in range(count)]
+    _check_shared([out / shard.file for shard in described])
+    return merge(source, recipe, ordered, layout, described)
+
+
+class _Done:
+    """Count of finished tasks, for a callback."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress, self.done, self.total = progress, 0, total
+
+    def with_earlier(self, found: Mapping[int, _T | None]) -> dict[int, _T]:
+        """Return the results that an earlier call has left, which count as done."""
+        earlier = {index: result for index, result in found.items() if result is not None}
+        if earlier:
+            self.add(len(earlier))
+        return earlier
+
+    def add(self, tasks: int = 1) -> None:
+        """Count finished tasks and tell the callback."""
+        self.done += tasks
+        self.progress(self.done, self.total)
+
+
+def _check_shared(files: Iterable[Path]) -> None:
+    for file in files:
+        if not file.is_file():
             raise UserError(
-                f"{out / result.shard.file} was written on another node; choose an --out on storage that all "
-                "nodes share."
+                f"{file} was written on another node; choose an --out on storage that all nodes share."
             )
-    return merge(source, recipe, ordered)
 
 
-def _run(
-    parts: Sequence[Part],
-    todo: Iterable[int],
-    out: Path,
-    recipe: str,
-    options: ReadOptions,
-    keep: Callable[[int, PartResult], None],
-) -> None:
-    """Make the parts with the indices `todo`, as many at a time as there are CPUs.
+def _run(function: Callable[..., _T], arguments: Mapping[int, tuple[Any, ...]]) -> Iterator[tuple[int, _T]]:
+    """Call a function in tasks, as many at a time as there are CPUs; yield index and result of each.
 
-    After a failure no more tasks are started, running ones are finished (a later call reuses their parts),
-    and the error of the part with the lowest index is raised.
+    After a failure no more tasks are started, running ones are finished (a later call uses their results),
+    and the error of the lowest index is raised.
     """
-    task: Any = ray.remote(num_cpus=1)(make_part)
-    waiting = collections.deque(todo)
+    task: Any = ray.remote(num_cpus=1)(function)
+    waiting = collections.deque(arguments)
     running: dict[Any, int] = {}
     errors: dict[int, BaseException] = {}
     most = max(1, int(ray.cluster_resources().get("CPU", 1)))
     while running or (waiting and not errors):
         while waiting and len(running) < most and not errors:
             index = waiting.popleft()
-            running[task.remote(parts[index], out, index, recipe, options)] = index
+            running[task.remote(*arguments[index])] = index
         for reference in ray.wait(list(running), num_returns=1)[0]:
             index = running.pop(reference)
             try:
-                keep(index, ray.get(reference))
+                yield index, ray.get(reference)
             except ray.exceptions.RayTaskError as error:
                 errors[index] = user_error(error) or error
     if errors:

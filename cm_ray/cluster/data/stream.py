@@ -121,14 +121,14 @@ def stream_batches(
 
 
 def load_images(folder: Path, manifest: Manifest) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return all images, uint8 (n, c, h, w), and labels, int64 (n,), in the order of the shards."""
+    """Return all images, uint8 (n, c, h, w), and labels, int64 (n,), in the order of the source."""
     images = torch.empty((manifest.count, *manifest.shape), dtype=torch.uint8)
     labels = torch.empty(manifest.count, dtype=torch.int64)
-    done = 0
+    places, done = torch.from_numpy(manifest.places()), 0
     for block in _blocks(folder, manifest, whole_units(manifest)):
-        span = slice(done, done + len(block.images))
-        images[span], labels[span] = block.images, block.labels
-        done = span.stop
+        here = places[done : done + len(block.images)]
+        images[here], labels[here] = block.images, block.labels
+        done += len(block.images)
     return images, labels
 
 

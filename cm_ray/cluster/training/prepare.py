@@ -60,7 +60,7 @@ def _made(data: DataSettings) -> Path:
     recipe = _recipe(source, data.size)
     skips = "-skip" if data.on_bad_image == "skip" else ""
     folder = cache_root() / "shards" / f"{source.name}-{recipe[:16]}{skips}"
-    with shown("shard") as progress:
+    with shown("task") as progress:
         make_shards(
             source,
             folder,

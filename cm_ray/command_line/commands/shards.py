@@ -6,24 +6,26 @@ from cm_ray.cluster.data.make_shards import make_shards
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.command_line.settings.shards import Shards
 from cm_ray.data.open_source import open_source
+from cm_ray.data.shard_writer import recipe_of
 from cm_ray.runs.console import shown
 
 
 def run(args: Shards) -> None:
     """Make the shards and print their number, shape and fingerprint. Raises UserError on bad images."""
-    with shown("byte") as fetched, shown("shard") as progress:
-        source = open_source(
-            args.source, args.split, fetched, on_bad_image=args.on_bad_image
-        )  # its errors need not wait for Ray
-        with connected():
-            manifest = make_shards(
-                source,
-                args.out,
-                rows_per_shard=args.rows_per_shard,
-                size=args.size,
-                on_bad_image=args.on_bad_image,
-                progress=progress,
-            )
+    with shown("byte") as fetched:
+        source = open_source(args.source, args.split, fetched, on_bad_image=args.on_bad_image)
+    with shown("byte") as read:
+        recipe = recipe_of(source, args.rows_per_shard, args.size, read)
+    with shown("task") as progress, connected():  # errors of the source need not wait for Ray
+        manifest = make_shards(
+            source,
+            args.out,
+            rows_per_shard=args.rows_per_shard,
+            size=args.size,
+            on_bad_image=args.on_bad_image,
+            recipe=recipe,
+            progress=progress,
+        )
     channels, height, width = manifest.shape
     skipped = f", {manifest.skipped} bad ones skipped" if manifest.skipped else ""
     print(

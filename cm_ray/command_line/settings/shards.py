@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cm_ray.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
@@ -30,3 +32,9 @@ class Shards:
     """Treatment of images that cannot be decoded; skipped ones are counted in the manifest."""
     rows_per_shard: int = 8192
     """Images per file."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError, naming the option, on a number that is out of its range."""
+        for name, least in {"size": 0, "rows_per_shard": 1}.items():
+            if (number := getattr(self, name)) < least:
+                raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {number}.")

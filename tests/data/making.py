@@ -1,0 +1,23 @@
+"""Shards made as the command makes them, in this process."""
+
+import dataclasses
+
+from cm_ray.data.shard_writer import Layout, grey_parts, make_part, make_shard, merge, recipe_of
+from cm_ray.data.source import ReadOptions
+from cm_ray.storage.files import remove
+
+
+def make(source, out, rows=8192, **options):
+    """Make shards without Ray; return the manifest."""
+    settings = ReadOptions(**options)
+    recipe = recipe_of(source, rows, settings.size)
+    parts = source.parts(rows)
+    results = [make_part(part, out, i, recipe, settings) for i, part in enumerate(parts)]
+    for i in grey_parts(results):
+        results[i] = make_part(parts[i], out, i, recipe, dataclasses.replace(settings, channels=3))
+    layout = Layout.of(source, out, results, rows)
+    shards = [make_shard(out, index, layout) for index in range(len(layout.ranges))]
+    manifest = merge(source, recipe, results, layout, shards)
+    manifest.save(out)
+    remove(out / ".parts")
+    return manifest
