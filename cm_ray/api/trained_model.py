@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_upload, read_file
+from cm_ray.data.reading import Reading
+from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_picture, open_upload, read_file
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.drawing.samples import Samples
@@ -232,7 +233,9 @@ class TrainedModel:
         listed = images if isinstance(images, list | tuple) else [images]
         if not listed:
             raise UserError("There are no images to edit: give at least one.")
-        pictures = [_picture(each, f"image {number}") for number, each in enumerate(listed)]
+        pictures = [
+            _picture(each, f"image {number}", self.spec.reading) for number, each in enumerate(listed)
+        ]
         pixels = [
             fitted_pixels(each, f"image {number}", self.spec.shape, resize=True, factor=factor)
             for number, each in enumerate(pictures)
@@ -252,7 +255,7 @@ class TrainedModel:
             if array.ndim != 2:
                 raise UserError(f"The mask must be (h, w), one for all images, not {array.shape}.")
             mask = Image.fromarray((array != 0).astype(np.uint8) * 255)
-        picture = _picture(mask, "the mask")
+        picture = _picture(mask, "the mask", Reading(background="black"))
         fitted = [fitted_mask(picture, "The mask", each, self.spec.shape) for each in pictures]
         return torch.from_numpy(np.stack(fitted)[:, None]).to(self.device)
 
@@ -262,11 +265,12 @@ def _numbers(taus: Any) -> tuple[Any, ...]:
     return tuple(np.atleast_1d(taus).tolist())
 
 
-def _picture(image: Any, name: str) -> Image.Image:
+def _picture(image: Any, name: str, reading: Reading) -> Image.Image:
+    """Return an image in any form as a picture of mode L or RGB, read as those of the training."""
     if isinstance(image, Image.Image):
-        return image
+        return open_picture(image, name, reading)
     if isinstance(image, str | Path):
-        return open_upload(read_file(Path(image)), str(image))
+        return open_upload(read_file(Path(image)), str(image), reading)
     if isinstance(image, Tensor):
         image = image.cpu().movedim(0, -1) if image.ndim == 3 else image.cpu()
     array = np.asarray(image)

@@ -8,17 +8,17 @@ import itertools
 import json
 import re
 import uuid
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from cm_ray.data.classes import classes_of, count_labels
+from cm_ray.data.agreement import in_agreement
+from cm_ray.data.classes import classes_of
 from cm_ray.data.fingerprint import ContentHash
 from cm_ray.data.image_set import ImageSet
-from cm_ray.data.load_images import checked_batches, in_colour_if_mixed, load_images, read_options
+from cm_ray.data.load_images import checked_batches, load_images, read_options
 from cm_ray.data.open_images import ArrayImages, OpenedImages, open_images
 from cm_ray.data.permutation import SEED, KeyStream, Permutation, key_ranges
+from cm_ray.data.seen import Seen
 from cm_ray.data.shard_writer import ROWS_PER_SHARD, shard_name
 from cm_ray.data.shards import FORMAT, Manifest, Shape, check_shards, is_shard_folder
 from cm_ray.data.sorted_runs import RunFile, write_shuffled, writing_runs
@@ -55,7 +55,7 @@ def as_shards(
         if _is_whole(folder):
             return str(folder)
         opened, options = open_images(images), ReadOptions()
-    return str(in_colour_if_mixed(lambda options: _written(opened, root, options, skipped), options))
+    return str(in_agreement(lambda options: _written(opened, root, options, skipped), options))
 
 
 def _hashes(images: ImageSet) -> list[ContentHash]:
@@ -89,21 +89,11 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-@dataclass
-class _Seen:
-    """Number of skipped images, and of images of each label, written so far."""
-
-    skipped: int
-    labels: Counter[int] = field(default_factory=Counter)
-
-
-def _pieces(opened: OpenedImages, options: ReadOptions, seen: _Seen) -> Iterator[_Piece]:
+def _pieces(opened: OpenedImages, options: ReadOptions, seen: Seen) -> Iterator[_Piece]:
     """Yield (part, images (n, c, h, w), labels (n,)), cut where a part is full."""
     row = 0
-    for batch in checked_batches(opened, options):
-        seen.skipped += batch.skipped
+    for batch in checked_batches(opened, options, seen):
         images, labels = batch.images.transpose(0, 3, 1, 2), batch.labels
-        seen.labels += count_labels(labels)
         while len(images):
             part, inside = divmod(row, ROWS_PER_SHARD)
             room = ROWS_PER_SHARD - inside
@@ -126,7 +116,7 @@ def _write_runs(path: Path, part: int, pieces: Iterator[_Piece]) -> tuple[RunFil
 
 def _written(opened: OpenedImages, root: Path, options: ReadOptions, skipped: int) -> Path:
     """Write the images as shards to a new folder of `root`, which gets its name when all is known."""
-    seen = _Seen(skipped)
+    seen = Seen(skipped)
     files: list[RunFile] = []
     hashes: list[ContentHash] = []
     with _aside(root) as aside:

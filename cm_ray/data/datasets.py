@@ -15,10 +15,10 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from cm_ray.data.images import batches, decode, fitted_pixels, picture_pixels
+from cm_ray.data.images import Decoded, batches, decode, fitted_pixels, picture_pixels
 from cm_ray.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS, hub_class_names
 from cm_ray.data.pixel_arrays import Scale, as_array, channels_last, check_dtype
-from cm_ray.data.source import Batch, Pixels, ReadOptions
+from cm_ray.data.source import Batch, ReadOptions
 from cm_ray.errors import UserError
 
 _ROWS_AT_ONCE = 256
@@ -163,13 +163,13 @@ def _read(items: Iterator[Item], name: str, options: ReadOptions) -> Iterator[Ba
             name,
         )
 
-    def pixels(raw: _Raw, options: ReadOptions) -> Pixels:
-        return _pixels(raw, scale, options)
+    def decoded(raw: _Raw, options: ReadOptions) -> Decoded:
+        return _decoded(raw, scale, options)
 
-    return batches(itertools.chain(first, items), options, pixels)
+    return batches(itertools.chain(first, items), options, decoded)
 
 
-def _pixels(raw: _Raw, scale: Scale | None, options: ReadOptions) -> Pixels:
+def _decoded(raw: _Raw, scale: Scale | None, options: ReadOptions) -> Decoded:
     """Return an item's image as uint8 (h, w, c). Raises BadImageError, and UserError on other types."""
     value = raw.value
     if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
@@ -192,4 +192,4 @@ def _pixels(raw: _Raw, scale: Scale | None, options: ReadOptions) -> Pixels:
                 "uint8."
             )
         array = scale.pixels(array)
-    return fitted_pixels(array, options)
+    return Decoded(fitted_pixels(array, options))

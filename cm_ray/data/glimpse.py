@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cm_ray.data.load_images import checked_batches, in_colour_if_mixed, read_options
+from cm_ray.data.agreement import in_agreement
+from cm_ray.data.load_images import checked_batches, read_options
 from cm_ray.data.open_images import open_images
+from cm_ray.data.seen import Seen
 from cm_ray.data.shards import Manifest, is_shard_folder, read_rows, rows_per_group
 from cm_ray.data.source import ReadOptions
 
@@ -49,9 +51,9 @@ def glimpse(data: object, *, size: int = 0) -> Glimpse:
     opened = open_images(data)
 
     def first_batch(options: ReadOptions) -> Glimpse:
-        batch = next(each for each in checked_batches(opened, options) if len(each.images))
+        batch = next(each for each in checked_batches(opened, options, Seen()) if len(each.images))
         labelled = bool((batch.labels >= 0).all())
         names = opened.class_names or (tuple(map(str, range(batch.labels.max() + 1))) if labelled else ())
         return Glimpse(torch.from_numpy(batch.images.transpose(0, 3, 1, 2).copy()), names)
 
-    return in_colour_if_mixed(first_batch, read_options(size, "raise"))
+    return in_agreement(first_batch, read_options(size, "raise"))

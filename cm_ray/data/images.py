@@ -2,132 +2,135 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from cm_ray.data.agreement import agreed_bits, check_same_shape
+from cm_ray.data.bad_image import BadImageError
+from cm_ray.data.fitting import cut_and_resized, image_of, pixels_of, with_channels
+from cm_ray.data.flattening import flattened
 from cm_ray.data.image_formats import READABLE_FORMATS
-from cm_ray.data.source import Batch, MixedChannelsError, Pixels, ReadOptions
+from cm_ray.data.pillow_files import decoding, open_file
+from cm_ray.data.source import Batch, Pixels, ReadOptions
 from cm_ray.errors import UserError
 
 BATCH_ROWS = 1024
-_GREY = ("1", "L", "LA", "La")
-_PLAIN = ("L", "RGB")
 _T = TypeVar("_T")
 
 
-class BadImageError(Exception):
-    """Raised for an image that cannot be read; the message gives the reason."""
+class Decoded(NamedTuple):
+    """The pixels of an image, and what was met on the way to them."""
+
+    pixels: Pixels
+    """uint8 (h, w, c), c is 1 or 3."""
+    bits: int = 0
+    """The bits that samples of more than 8 bits were scaled by; 0 for other images."""
+    transparent: bool = False
+    """True if the background is seen through some pixel."""
+    profile_ignored: bool = False
+    """True if the image has a colour profile that is damaged or does not fit."""
 
 
-def decode(data: bytes, options: ReadOptions) -> Pixels:
+def decode(data: bytes, options: ReadOptions) -> Decoded:
     """Decode an image file's bytes to uint8 (h, w, c).
 
-    Grey images give c=1 (c=3 with `options.channels`), all others c=3. Palettes and CMYK are converted,
-    16-bit grey keeps its upper byte, transparency is dropped, the orientation that a camera recorded is
-    applied, and an animation gives its first frame. Raises BadImageError.
+    Grey images give c=1, all others c=3, unless `options.channels` says otherwise. The first frame is taken,
+    upright, in sRGB, with 8 bits and on the background of the options, see `flattened`; then it is cropped
+    and resized. Raises BadImageError, also for an image of more than `options.most_pixels`.
     """
-    with _readable(), Image.open(io.BytesIO(data), formats=READABLE_FORMATS) as image:
-        return picture_pixels(image, options)
+    with decoding(), open_file(data, READABLE_FORMATS, options.most_pixels, options.size) as image:
+        return _decoded(image, options)
 
 
-@contextlib.contextmanager
-def _readable() -> Iterator[None]:
-    """Turn the exceptions of Pillow, which on damaged bytes may be of any class, into a BadImageError."""
-    try:
-        yield
-    except (BadImageError, MemoryError):
-        raise
-    except Exception as error:
-        raise BadImageError(f"{error or type(error).__name__}".splitlines()[0]) from error
+def picture_pixels(image: Image.Image, options: ReadOptions) -> Decoded:
+    """Return a PIL image of any mode as uint8 (h, w, c), converted as by `decode`.
 
-
-def picture_pixels(image: Image.Image, options: ReadOptions) -> Pixels:
-    """Return a PIL image of any mode as uint8 (h, w, c), converted as `decode` says.
-
-    Raises BadImageError when its file is damaged or its pixels have no 8-bit scale.
+    Raises BadImageError when its file is damaged or its samples have no 8-bit scale.
     """
-    with _readable():
-        image.load()
-        upright = ImageOps.exif_transpose(image) if image.format in ("JPEG", "WEBP", "MPO") else image
-        return fitted(eight_bit(upright), options)
+    with decoding():
+        return _decoded(image, options)
 
 
-def fitted(image: Image.Image, options: ReadOptions) -> Pixels:
-    """Return an L or RGB image as uint8 (h, w, c), cropped, resized and widened as the options say."""
-    if options.channels == 3 and image.mode == "L":
-        image = image.convert("RGB")
-    if options.size and image.size != (options.size, options.size):
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        # Pillow widens the filter when it shrinks an image, which avoids aliasing. The crop comes first,
-        # since the filter would otherwise reach over the edge of the square.
-        square = image.crop((left, top, left + side, top + side))
-        image = square.resize((options.size, options.size), Image.Resampling.LANCZOS)
-    pixels = np.asarray(image)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+def _decoded(image: Image.Image, options: ReadOptions) -> Decoded:
+    flat = flattened(image, options)
+    return Decoded(pixels_of(_fitted(flat.image, options)), *flat[1:])
+
+
+def _fitted(image: Image.Image, options: ReadOptions) -> Image.Image:
+    image = with_channels(image, options.channels)
+    square = (options.size, options.size)
+    if not options.size or image.size == square:
+        return image
+    return cut_and_resized(image, square, Image.Resampling.LANCZOS)
 
 
 def fitted_pixels(pixels: Pixels, options: ReadOptions) -> Pixels:
-    """Return uint8 pixels (h, w, c), cropped, resized and widened as the options say."""
+    """Return uint8 pixels (h, w, c), cropped, resized, and with the channels that the options say."""
     if not (options.size or options.channels):
         return pixels
-    return fitted(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), options)
+    return pixels_of(_fitted(image_of(pixels), options))
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
-    """Return an image of any mode as one of mode L or RGB. Raises BadImageError for modes without a scale."""
-    if image.mode in _PLAIN:
-        return image
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise BadImageError(f"pixels of mode {image.mode} have no 8-bit scale")
-    if image.mode == "P":  # through RGBA, as a palette may hold transparency
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("L" if image.mode in _GREY else "RGB")
+class _Collected:
+    """Decoded images of a part until they are a batch."""
+
+    def __init__(self) -> None:
+        self.images: list[Decoded] = []
+        self.labels: list[int] = []
+        self.skipped, self.first = 0, ""
+
+    def add(self, image: Decoded, label: int, name: str) -> None:
+        """Append an image; the first one's name is that of the batch."""
+        self.first = self.first or name
+        self.images.append(image)
+        self.labels.append(label)
+
+    def batch(self) -> Batch:
+        """Return the images as a batch."""
+        pixels = [image.pixels for image in self.images]
+        return Batch(
+            images=np.stack(pixels) if pixels else np.empty((0, 0, 0, 0), np.uint8),
+            labels=np.array(self.labels, dtype=np.int64),
+            skipped=self.skipped,
+            first=self.first,
+            bits=max((image.bits for image in self.images), default=0),
+            transparent=sum(image.transparent for image in self.images),
+            profiles_ignored=sum(image.profile_ignored for image in self.images),
+        )
 
 
 def batches(
     items: Iterable[tuple[str, _T, int]],
     options: ReadOptions,
-    decode: Callable[[_T, ReadOptions], Pixels],
+    decode: Callable[[_T, ReadOptions], Decoded],
 ) -> Iterator[Batch]:
     """Decode (name, encoded image, label) items into batches of one shape.
 
-    decode: turns an encoded image into uint8 (h, w, c), or raises BadImageError. See `Part.read` for the
-    other errors.
+    decode: turns an encoded image into pixels, or raises BadImageError. See `Part.read` for the other errors.
     """
-    images: list[Pixels] = []
-    labels: list[int] = []
-    first, origin, shape, skipped = "", "", None, 0
+    collected, known, origin = _Collected(), None, ""
     for name, data, label in items:
         try:
-            pixels = decode(data, options)
+            image = decode(data, options)
         except BadImageError as error:
             if options.on_bad_image == "raise":
-                raise UserError(
-                    f"{name} is not a readable image ({error}); repair or remove it, or set on_bad_image "
-                    "to skip."
-                ) from error
-            skipped += 1
+                advice = f"{error.advice}, or set on_bad_image to skip."
+                raise UserError(f"{name} {error.problem}; {advice}") from error
+            collected.skipped += 1
             continue
-        if shape is None:
-            shape, origin = pixels.shape, name
-        elif pixels.shape != shape:
-            check_same_shape(origin, shape, name, pixels.shape)
-        first = first or name
-        images.append(pixels)
-        labels.append(label)
-        if len(images) == BATCH_ROWS:
-            yield _batch(images, labels, skipped, first)
-            images, labels, skipped, first = [], [], 0, ""
-    if images or skipped:
-        yield _batch(images, labels, skipped, first)
+        if known is None:
+            known, origin = image, name
+        check_same_shape(origin, known.pixels.shape, name, image.pixels.shape)
+        known = known._replace(bits=agreed_bits(known.bits, image.bits))
+        collected.add(image, label, name)
+        if len(collected.images) == BATCH_ROWS:
+            yield collected.batch()
+            collected = _Collected()
+    if collected.images or collected.skipped:
+        yield collected.batch()
 
 
 def pixel_batches(pixels: Pixels, labels: Iterable[int], name: str, options: ReadOptions) -> Iterator[Batch]:
@@ -138,22 +141,3 @@ def pixel_batches(pixels: Pixels, labels: Iterable[int], name: str, options: Rea
         if options.size or options.channels:
             chunk = np.stack([fitted_pixels(one, options) for one in chunk])
         yield Batch(images=chunk, labels=table[start : start + BATCH_ROWS], first=name)
-
-
-def check_same_shape(name: str, shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]) -> None:
-    """Compare two images' shapes (h, w, c).
-
-    Raises UserError when the sizes differ, MixedChannelsError when only the channels do.
-    """
-    if shape[:2] != other_shape[:2]:
-        raise UserError(
-            f"The images have different sizes: {name} is {shape[1]}x{shape[0]} and {other} is "
-            f"{other_shape[1]}x{other_shape[0]}; set size to crop and resize them all."
-        )
-    if shape != other_shape:
-        raise MixedChannelsError(f"{name} has {shape[2]} channels, {other} has {other_shape[2]}")
-
-
-def _batch(images: list[Pixels], labels: list[int], skipped: int, first: str) -> Batch:
-    stacked = np.stack(images) if images else np.empty((0, 0, 0, 0), np.uint8)
-    return Batch(images=stacked, labels=np.array(labels, dtype=np.int64), skipped=skipped, first=first)

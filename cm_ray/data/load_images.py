@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 
-from cm_ray.data.classes import classes_of, count_labels
+from cm_ray.data.agreement import check_same_shape, in_agreement
+from cm_ray.data.classes import classes_of
 from cm_ray.data.fingerprint import ContentHash, fingerprint
 from cm_ray.data.image_set import ImageSet
-from cm_ray.data.images import check_same_shape
 from cm_ray.data.open_images import OpenedImages, open_images
+from cm_ray.data.seen import Seen
 from cm_ray.data.shards import Manifest, Shape, check_shards, is_shard_folder, load_all
-from cm_ray.data.source import Batch, Labels, MixedChannelsError, OnBadImage, Pixels, ReadOptions
+from cm_ray.data.source import Batch, Labels, OnBadImage, Pixels, ReadOptions
 from cm_ray.errors import UserError
-
-_T = TypeVar("_T")
 
 
 def load_images(
@@ -51,8 +49,8 @@ def load_images(
             raise UserError(f"{folder} holds shards, which have no split {split!r}; leave split out.")
         return _from_shards(folder, size)
     opened = open_images(data, split, progress, on_bad_image=on_bad_image)
-    images, labels, skipped = in_colour_if_mixed(lambda options: _collected(opened, options), options)
-    names, _ = classes_of(opened.name, opened.class_names, count_labels(labels))
+    images, labels, seen = in_agreement(lambda options: _collected(opened, options), options)
+    names, _ = classes_of(opened.name, opened.class_names, seen.labels)
     found = ContentHash()
     found.add(images, labels)
     return ImageSet(
@@ -61,7 +59,7 @@ def load_images(
         names,
         fingerprint(images.shape[1:], len(images), [found.content]),
         opened.name,
-        skipped=skipped,
+        skipped=seen.skipped,
     )
 
 
@@ -106,36 +104,26 @@ def _from_shards(folder: Path, size: int) -> ImageSet:
     )
 
 
-def in_colour_if_mixed(read: Callable[[ReadOptions], _T], options: ReadOptions) -> _T:
-    """Call `read`, and once more with grey images as RGB when it meets grey and RGB images."""
-    try:
-        return read(options)
-    except MixedChannelsError:
-        return read(replace(options, channels=3))
+def checked_batches(opened: OpenedImages, options: ReadOptions, seen: Seen) -> Iterator[Batch]:
+    """Yield the batches, all images of one shape, and count them.
 
-
-def checked_batches(opened: OpenedImages, options: ReadOptions) -> Iterator[Batch]:
-    """Yield the batches, all images of one shape. Raises UserError when there is no image at all."""
+    Raises UserError when there is no image at all.
+    """
     first: Batch | None = None
-    skipped = 0
-    for batch in opened.read(options):
-        skipped += batch.skipped
+    for batch in seen.follow(opened.read(options)):
         if len(batch.images):
             first = first or batch
             check_same_shape(first.first, first.images.shape[1:], batch.first, batch.images.shape[1:])
         yield batch
     if first is None:
-        why = f"no readable image ({skipped} were skipped)" if skipped else "no image"
+        why = f"no readable image ({seen.skipped} were skipped)" if seen.skipped else "no image"
         raise UserError(f"{opened.name} holds {why}; give other data.")
 
 
-def _collected(opened: OpenedImages, options: ReadOptions) -> tuple[Pixels, Labels, int]:
-    """Return all images (n, c, h, w), all labels (n,) and the number of images skipped."""
-    batches, skipped = deque[Batch](), 0
-    for batch in checked_batches(opened, options):
-        skipped += batch.skipped
-        if len(batch.images):
-            batches.append(batch)
+def _collected(opened: OpenedImages, options: ReadOptions) -> tuple[Pixels, Labels, Seen]:
+    """Return all images (n, c, h, w), all labels (n,) and the counts of what was met."""
+    seen = Seen()
+    batches = deque(batch for batch in checked_batches(opened, options, seen) if len(batch.images))
     height, width, channels = batches[0].images.shape[1:]
     labels: Labels = np.concatenate([batch.labels for batch in batches])
     images = np.empty((len(labels), channels, height, width), np.uint8)
@@ -144,4 +132,4 @@ def _collected(opened: OpenedImages, options: ReadOptions) -> tuple[Pixels, Labe
         batch = batches.popleft()
         images[place : place + len(batch.images)] = batch.images.transpose(0, 3, 1, 2)
         place += len(batch.images)
-    return images, labels, skipped
+    return images, labels, seen

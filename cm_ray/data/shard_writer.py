@@ -6,6 +6,7 @@ Each part is written as sorted runs first (see `sorted_runs`); a shard has rows 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -13,12 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cm_ray.data.classes import classes_of, count_labels
-from cm_ray.data.images import check_same_shape
+from cm_ray.data.agreement import check_same_shape, in_agreement
+from cm_ray.data.classes import classes_of
 from cm_ray.data.permutation import SEED, KeyRange, KeyStream, Permutation, key_ranges
+from cm_ray.data.seen import Seen
 from cm_ray.data.shards import FORMAT, Manifest, Shape, Shard
 from cm_ray.data.sorted_runs import RunFile, RunWriter, write_shuffled, writing_runs
-from cm_ray.data.source import Batch, MixedChannelsError, Part, Pixels, Progress, ReadOptions, Source
+from cm_ray.data.source import Batch, Part, Pixels, Progress, ReadOptions, Source
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, remove, write_json
 
@@ -44,6 +46,12 @@ class PartResult:
     """Number of bad images that were left out."""
     labels: tuple[tuple[int, int], ...]
     """(label, number of images) of each label that occurs, ascending."""
+    bits: int = 0
+    """The bits by which samples of more than 8 bits were scaled; 0 when there are none."""
+    transparent: int = 0
+    """Number of images through which the background is seen."""
+    profiles_ignored: int = 0
+    """Number of images with a colour profile that is damaged or does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,41 +115,35 @@ def _note(out: Path, file: Path) -> Path:
 def make_part(part: Part, out: Path, index: int, recipe: str, options: ReadOptions) -> PartResult:
     """Write part `index` as sorted runs beside the shards in `out`, and then its result as JSON.
 
-    In a part of grey and colour images, all become colour images. Raises UserError as `Part.read`.
+    Its images get the same channels and the same bits; see `in_agreement`. Raises UserError as `Part.read`.
     """
-    try:
-        result = _written(part, out, index, recipe, options)
-    except MixedChannelsError:
-        result = _written(part, out, index, recipe, replace(options, channels=3))
+    result = in_agreement(lambda options: _written(part, out, index, recipe, options), options)
     write_json(_note(out, run_file(out, index)), asdict(result))
     return result
 
 
 def _written(part: Part, out: Path, index: int, recipe: str, options: ReadOptions) -> PartResult:
-    stream = part.read(options)
-    skipped = 0
-    for batch in stream:
-        skipped += batch.skipped
-        if len(batch.images):
-            break
-    else:
+    seen = Seen()
+    stream = seen.follow(part.read(options))
+    batch = next((each for each in stream if len(each.images)), None)
+    if batch is None:
         remove(run_file(out, index))
-        return PartResult(recipe=recipe, runs=(), shape=None, first="", skipped=skipped, labels=())
+        return PartResult(recipe=recipe, runs=(), shape=None, first="", skipped=seen.skipped, labels=())
     height, width, channels = batch.images.shape[1:]
-    shape, first, labels = (channels, height, width), batch.first, count_labels(batch.labels)
+    shape, first = (channels, height, width), batch.first
     with writing_runs(run_file(out, index), shape, KeyStream(SEED, index)) as writer:
-        _write(writer, batch, first)
-        for batch in stream:
-            skipped += batch.skipped
-            labels += count_labels(batch.labels)
-            _write(writer, batch, first)
+        for each in itertools.chain([batch], stream):
+            _write(writer, each, first)
     return PartResult(
         recipe=recipe,
         runs=tuple(writer.runs),
         shape=shape,
         first=first,
-        skipped=skipped,
-        labels=tuple(sorted(labels.items())),
+        skipped=seen.skipped,
+        labels=tuple(sorted(seen.labels.items())),
+        bits=seen.bits,
+        transparent=seen.transparent,
+        profiles_ignored=seen.profiles_ignored,
     )
 
 
@@ -195,10 +197,21 @@ def _has_size(file: Path, size: int) -> bool:
     return file.is_file() and file.stat().st_size == size
 
 
-def grey_parts(results: Sequence[PartResult]) -> list[int]:
-    """Return the indices of parts to read again in colour: the grey ones, if there are colour parts."""
+def agreement(results: Sequence[PartResult], options: ReadOptions) -> tuple[list[int], ReadOptions]:
+    """Return the indices of parts to read again, so that all get the same channels and bits, and the options.
+
+    Grey parts are read again in colour where there are colour parts, and parts whose samples use fewer bits
+    than those of another part are scaled by its bits.
+    """
     channels = [result.shape[0] if result.shape else 0 for result in results]
-    return [i for i, count in enumerate(channels) if count == 1] if 3 in channels else []
+    most, deepest = max(channels, default=0), max((result.bits for result in results), default=0)
+    unlike = [
+        index
+        for index, result in enumerate(results)
+        if 0 < channels[index] < most or 0 < result.bits < deepest
+    ]
+    channels_of_all = options.channels or (3 if most == 3 else 0)
+    return unlike, replace(options, channels=channels_of_all, bits=max(options.bits, deepest))
 
 
 def merge(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cm_ray.data.reading import Reading
+from cm_ray.errors import require
+
 OnBadImage = Literal["raise", "skip"]
+MOST_PIXELS = 250_000_000
+"""The default limit of the pixels of an image: about 1 GB while it is decoded."""
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Progress = Callable[[int, int], None]
@@ -17,15 +22,27 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReadOptions:
-    """Options for reading images."""
+class ReadOptions(Reading):
+    """Options for reading images. Raises UserError on values that are not allowed."""
 
     size: int = 0
     """Crop the centre to a square and resize it to this many pixels; 0 takes images as they are."""
+    channels: int = 0
+    """1 reads all images as grey, 3 as RGB; 0 keeps grey images grey where all are."""
     on_bad_image: OnBadImage = "raise"
     """raise: an image that cannot be decoded is an error. skip: it is left out and counted."""
-    channels: Literal[0, 3] = 0
-    """3 reads grey images as RGB too; 0 keeps grey images at one channel."""
+    most_pixels: int = MOST_PIXELS
+    """Images of more pixels are bad ones. A JPEG is decoded at a fraction of its size first, if `size` allows
+    it."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError on values that are not allowed."""
+        Reading.__post_init__(self)
+        require(self.size >= 0, "size", f"is the width of the images in pixels, or 0, not {self.size}")
+        require(self.channels in (0, 1, 3), "channels", f"is 1, 3 or 0, not {self.channels}")
+        known = self.on_bad_image in get_args(OnBadImage)
+        require(known, "on_bad_image", f"is 'raise' or 'skip', not {self.on_bad_image!r}")
+        require(self.most_pixels >= 1, "most_pixels", f"must be at least 1, not {self.most_pixels}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +57,12 @@ class Batch:
     """Number of bad images left out since the previous batch."""
     first: str = ""
     """Name of the first image in messages."""
+    bits: int = 0
+    """The bits by which samples of more than 8 bits were scaled; 0 when there are none."""
+    transparent: int = 0
+    """Number of images through which the background is seen."""
+    profiles_ignored: int = 0
+    """Number of images with a colour profile that is damaged or does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +81,25 @@ class MixedChannelsError(Exception):
     """Raised for a part of grey and colour images, which is then read again with `channels=3`."""
 
 
+class MixedBitsError(Exception):
+    """Raised for images whose samples use different numbers of bits; they are read again with the greatest.
+
+    bits: the greatest number so far.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(f"samples of {bits} bits beside others of fewer")
+        self.bits = bits
+
+
 class Part(Protocol):
     """A piece of a source: small, picklable, read without the others."""
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
         """Yield the images in batches of at most 1,024.
 
-        Raises UserError on a bad image (unless skipped) and on images of different sizes, and
-        MixedChannelsError when grey and colour images meet.
+        Raises UserError on a bad image (unless skipped) and on images of different sizes, MixedChannelsError
+        when grey and colour images meet, and MixedBitsError when samples of 10 and of 12 bits do.
         """
 
 

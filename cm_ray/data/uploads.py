@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from cm_ray.data.images import eight_bit
+from cm_ray.data.bad_image import BadImageError, TooManyPixelsError
+from cm_ray.data.fitting import cut_and_resized, pixels_of, with_channels
+from cm_ray.data.flattening import Flat, flattened
+from cm_ray.data.pillow_files import decoding, open_file
+from cm_ray.data.reading import Reading
 from cm_ray.data.source import Pixels
 from cm_ray.errors import UserError
 
@@ -19,15 +22,28 @@ MOST_PIXELS = 64_000_000
 """Limit of pixels, since a small file can hold a picture that fills the memory."""
 KEPT = 128
 """Lowest level at which a pixel of a mask counts as white."""
+_BEHIND_MASKS = Reading(background="black")
 
 
-def open_upload(data: bytes, name: str) -> Image.Image:
-    """Decode an image file's bytes to an upright picture of mode L or RGB, over a white background.
+def open_upload(data: bytes, name: str, reading: Reading) -> Image.Image:
+    """Decode an image file's bytes to an upright picture of mode L or RGB, as data sets are read.
 
-    name: name of the image in messages. Raises UserError when it is not a PNG, JPEG, WebP or BMP image, is
-    broken, or is larger than 32 MiB or 64 million pixels.
+    name: name of the image in messages. reading: that of the model's training. Raises UserError when it is
+    not a PNG, JPEG, WebP or BMP image, is broken, or is larger than 32 MiB or 64 million pixels.
     """
-    return _flat(_decoded(data, name), "white")
+    return _flat(data, name, reading).image
+
+
+def open_picture(image: Image.Image, name: str, reading: Reading) -> Image.Image:
+    """Return a PIL image of any mode as `open_upload` returns that of a file.
+
+    Raises UserError when its file is broken, or its samples have no 8-bit scale.
+    """
+    try:
+        with decoding():
+            return flattened(image, reading).image
+    except BadImageError as error:
+        raise UserError(f"{name} {error.problem}: give another image.") from error
 
 
 def open_mask(data: bytes, name: str) -> Image.Image:
@@ -36,11 +52,10 @@ def open_mask(data: bytes, name: str) -> Image.Image:
     Raises UserError as `open_upload`, and when no pixel is white although they are not all black, as in a
     mask of zeros and ones.
     """
-    decoded = _decoded(data, name)
-    mask = _flat(decoded, "black").convert("L")
-    levels = np.asarray(mask)
-    lowest, greatest = int(levels.min()), int(levels.max())
-    if greatest < KEPT and (greatest or decoded.has_transparency_data):
+    flat = _flat(data, name, _BEHIND_MASKS)
+    mask = flat.image.convert("L")
+    lowest, greatest = (int(level) for level in mask.getextrema())  # type: ignore[arg-type]
+    if greatest < KEPT and (greatest or flat.transparent):
         raise UserError(
             f"{name} keeps nothing: white is kept, levels from {KEPT} on, and here they go from {lowest} to "
             f"{greatest}, transparent pixels counted as black. Make it white where the image is kept."
@@ -48,24 +63,16 @@ def open_mask(data: bytes, name: str) -> Image.Image:
     return mask
 
 
-def _decoded(data: bytes, name: str) -> Image.Image:
+def _flat(data: bytes, name: str, reading: Reading) -> Flat:
     if len(data) > MOST_BYTES:
         raise UserError(f"{name} has more than {MOST_BYTES >> 20} MiB: make it smaller.")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise Image.DecompressionBombError
-            image.load()
-            return _convertible(ImageOps.exif_transpose(image))
-    except MemoryError:
-        raise
-    except Image.DecompressionBombError as error:  # also raised by Pillow, for even more pixels
+        with decoding(), open_file(data, FORMATS, MOST_PIXELS) as image:
+            return flattened(image, reading)
+    except TooManyPixelsError as error:
         raise UserError(f"{name} has more than {MOST_PIXELS:,} pixels: make it smaller.") from error
-    except Exception as error:  # on damaged bytes, Pillow raises exceptions of any class
-        reason = "broken" if not isinstance(error, UnidentifiedImageError) else "of another kind"
-        raise UserError(
-            f"{name} is not a readable image ({reason}): give a whole PNG, JPEG, WebP or BMP file."
-        ) from error
+    except BadImageError as error:
+        raise UserError(f"{name} {error.problem}: give a whole PNG, JPEG, WebP or BMP file.") from error
 
 
 def read_file(path: Path) -> bytes:
@@ -90,18 +97,18 @@ def fitted_pixels(
     this factor is enlarged, each pixel to a patch. Raises UserError when the size is another one.
     """
     c, h, w = shape
-    picture = image.convert("L" if c == 1 else "RGB")
+    picture = with_channels(image, c)
     if factor > 1 and picture.size == (w // factor, h // factor):
         picture = picture.resize((w, h), Image.Resampling.NEAREST)
     elif picture.size != (w, h) and resize:
-        picture = _fit(picture, (w, h), Image.Resampling.LANCZOS)
+        picture = cut_and_resized(picture, (w, h), Image.Resampling.LANCZOS)
     elif picture.size != (w, h):
         small = f", or {w // factor}x{h // factor}," if factor > 1 else ""
         raise UserError(
             f"{name} is {picture.width}x{picture.height}, and the model's images are {w}x{h}{small}: "
             "set resize to crop and resize it."
         )
-    return np.asarray(picture).reshape(h, w, c)
+    return pixels_of(picture)
 
 
 def fitted_mask(
@@ -118,29 +125,4 @@ def fitted_mask(
         )
     grey = mask.convert("L").point(lambda level: 255 if level >= KEPT else 0)
     _, h, w = shape
-    return np.asarray(_fit(grey, (w, h), Image.Resampling.NEAREST)) >= KEPT
-
-
-def _convertible(image: Image.Image) -> Image.Image:
-    """Return an image with eight bits per channel, of mode RGBA if it has transparent pixels."""
-    if image.has_transparency_data and not image.mode.startswith("I;16"):
-        return image.convert("RGBA")
-    return eight_bit(image)
-
-
-def _flat(image: Image.Image, ground: str) -> Image.Image:
-    """Return an image of mode RGBA over a background of one colour, and any other image as it is."""
-    if image.mode != "RGBA":
-        return image
-    return Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
-
-
-def _fit(picture: Image.Image, size: tuple[int, int], how: Image.Resampling) -> Image.Image:
-    """Crop the centre to the proportions of `size` and resize it.
-
-    The crop comes first, since the filter would otherwise reach over the edge of what is left.
-    """
-    scale = min(picture.width / size[0], picture.height / size[1])
-    width, height = (max(1, round(side * scale)) for side in size)
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    return picture.crop((left, top, left + width, top + height)).resize(size, how)
+    return np.asarray(cut_and_resized(grey, (w, h), Image.Resampling.NEAREST)) >= KEPT

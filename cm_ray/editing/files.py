@@ -67,7 +67,7 @@ def read_inputs(request: EditRequest, spec: ModelSpec, first: int, count: int) -
     images, masks = [], []
     for index in range(first, first + count):
         name = str(request.files[index])
-        picture = open_upload(read_file(request.files[index]), name)
+        picture = open_upload(read_file(request.files[index]), name, spec.reading)
         factor = request.edit.factor
         pixels = fitted_pixels(picture, name, spec.shape, resize=request.resize, factor=factor)
         images.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal, uniform
 from cm_ray.core.types import Images, Labels, Times
+from cm_ray.data.reading import Reading
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture, Network
 from cm_ray.networks.arithmetic import Precision, arithmetic
@@ -46,6 +47,8 @@ class ModelSpec:
     """For multistep sampling, for each NFE that they are known for."""
     sampler: Sampler = field(default_factory=OneStep)
     """The sampler that the model is made for."""
+    reading: Reading = field(default_factory=Reading)
+    """The reading of the image files that it was trained on, by which those that it edits are read."""
 
     @property
     def unet(self) -> Architecture:
@@ -195,4 +198,5 @@ def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
         class_names=tuple(values["class_names"]),
         time_points=time_points,
         sampler=parse(values["sampler"], diffusion, time_points=time_points),
+        reading=from_dict(Reading, values.get("reading", {})),
     )

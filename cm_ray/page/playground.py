@@ -118,7 +118,7 @@ class Playground:
 
     def opened(self, data: bytes) -> Pixels:
         """Return an uploaded file, cropped and resized for the model, uint8 (h, w, c)."""
-        picture = open_upload(data, "The file")
+        picture = open_upload(data, "The file", self.spec.reading)
         return fitted_pixels(picture, "The file", self.spec.shape, resize=True)
 
     def canvas(self, pixels: Pixels) -> NDArray[np.uint8]:

@@ -154,7 +154,7 @@ def _read(table: pd.DataFrame, spec: ModelSpec, edit: Edit, resize: bool) -> tup
     pictures, masks = [np.empty((0, h, w, c), np.uint8)], [np.empty((0, h, w), np.bool_)]
     for row, data in enumerate(table["image"]):
         name = f"The image of row {row}"
-        picture = open_upload(_bytes(data, name), name)
+        picture = open_upload(_bytes(data, name), name, spec.reading)
         pictures.append(fitted_pixels(picture, name, spec.shape, resize=resize, factor=edit.factor)[None])
         if edit.task == "inpaint":
             name = f"The mask of row {row}"

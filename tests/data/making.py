@@ -1,8 +1,7 @@
 """Shards made as the command makes them, in this process."""
 
-import dataclasses
 
-from cm_ray.data.shard_writer import Layout, grey_parts, make_part, make_shard, merge, recipe_of
+from cm_ray.data.shard_writer import Layout, agreement, make_part, make_shard, merge, recipe_of
 from cm_ray.data.source import ReadOptions
 from cm_ray.storage.files import remove
 
@@ -13,8 +12,9 @@ def make(source, out, rows=8192, **options):
     recipe = recipe_of(source, rows, settings.size)
     parts = source.parts(rows)
     results = [make_part(part, out, i, recipe, settings) for i, part in enumerate(parts)]
-    for i in grey_parts(results):
-        results[i] = make_part(parts[i], out, i, recipe, dataclasses.replace(settings, channels=3))
+    unlike, agreed = agreement(results, settings)
+    for i in unlike:
+        results[i] = make_part(parts[i], out, i, recipe, agreed)
     layout = Layout.of(source, out, results, rows)
     shards = [make_shard(out, index, layout) for index in range(len(layout.ranges))]
     manifest = merge(source, recipe, results, layout, shards)

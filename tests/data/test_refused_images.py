@@ -116,7 +116,10 @@ REFUSED = {
     "iterable": (Stream(), "The data is Stream, an iterable data set, .* give a map-style torch Dataset"),
     "item of three": ([(IMAGES[0], 1, 2)], r"There are 3 parts in item 0 of list; give an image, or \(image"),
     "item of dict": ([{"image": 1}], "image of item 0 of list is of type dict; give PIL images, tensors"),
-    "item of mode F": ([picture(8, 8, "F")], r"item 0 of list is not a readable image \(pixels of mode F"),
+    "item of mode F": (
+        [picture(8, 8, "F")],
+        r"item 0 of list is not a readable image \(its samples are float",
+    ),
     "item of bytes": ([b"no image"], "item 0 of list is not a readable image"),
     # paths
     "no path": ("nowhere/at/all", "There is no nowhere/at/all; give the path of"),

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from cm_ray.data import uploads
+from cm_ray.data.reading import Reading
 from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_upload, read_file
 from cm_ray.errors import UserError
 
@@ -27,27 +28,27 @@ def encoded(image, form="PNG", **options):
 @pytest.mark.parametrize("form", ["PNG", "BMP", "WEBP", "JPEG"])
 def test_common_formats_are_read(form):
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(form, {})
-    read = open_upload(encoded(picture(), form, **options), "a file")
+    read = open_upload(encoded(picture(), form, **options), "a file", Reading())
     assert np.abs(np.asarray(read).astype(int) - np.asarray(picture())).max() <= (8 if form == "JPEG" else 0)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "I;16"])
 def test_all_modes_become_grey_or_colour(mode):
     image = picture(mode="L").convert("I;16") if mode == "I;16" else picture(mode=mode)
-    assert open_upload(encoded(image), "x").mode in ("L", "RGB")
+    assert open_upload(encoded(image), "x", Reading()).mode in ("L", "RGB")
 
 
 def test_a_camera_held_upright():
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert open_upload(encoded(picture(8, 6), "JPEG", exif=exif), "x").size == (6, 8)
+    assert open_upload(encoded(picture(8, 6), "JPEG", exif=exif), "x", Reading()).size == (6, 8)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparent_pixels_are_as_one_sees_them(mode):
     image = Image.new("RGBA", (8, 6), (0, 0, 0, 0))
     image.paste((9, 9, 9, 255), (0, 0, 4, 6))
-    seen = np.asarray(open_upload(encoded(image.convert(mode)), "x").convert("L"))
+    seen = np.asarray(open_upload(encoded(image.convert(mode)), "x", Reading()).convert("L"))
     assert (seen[:, 4:] == 255).all(), "paper, and not the black that they hide"
     assert (abs(seen[:, :4].astype(int) - 9) <= 3).all()
 
@@ -92,7 +93,7 @@ def bomb(width, height):
         (b"", "x is not a readable image"),
         (b"MZ\x90 a program", "x is not a readable image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "x is not a readable image"),
-        (encoded(picture())[:80], r"x is not a readable image \(broken\): give a whole PNG"),
+        (encoded(picture())[:80], r"x is not a readable image \(image file is truncated\): give a whole PNG"),
         (encoded(picture(), "GIF"), "of another kind"),
         (encoded(picture(), "TIFF"), "of another kind"),
         (encoded(picture(), "EPS"), "of another kind"),
@@ -103,13 +104,13 @@ def bomb(width, height):
 )
 def test_what_is_no_image_is_refused(data, sentence):
     with pytest.raises(UserError, match=sentence):
-        open_upload(data, "x")
+        open_upload(data, "x", Reading())
 
 
 def test_large_files_are_refused_unread(monkeypatch, tmp_path):
     monkeypatch.setattr(uploads, "MOST_BYTES", 100)
     with pytest.raises(UserError, match="x has more than 0 MiB"):
-        open_upload(bytes(101), "x")
+        open_upload(bytes(101), "x", Reading())
     (tmp_path / "large").write_bytes(bytes(1000))
     assert len(read_file(tmp_path / "large")) == 101
     with pytest.raises(UserError, match=r"Could not read .*nowhere"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,9 +17,9 @@ from cm_ray.data.shard_writer import (
     ROWS_PER_SHARD,
     WORK,
     Layout,
+    agreement,
     finished_part,
     finished_shard,
-    grey_parts,
     make_part,
     make_shard,
     merge,
@@ -117,9 +116,10 @@ def _make(
 
     read([i for i in range(len(parts)) if i not in results], options)
     ordered = [results[i] for i in range(len(parts))]
-    if grey := grey_parts(ordered):
-        done.total += len(grey)
-        read(grey, replace(options, channels=3))
+    unlike, agreed = agreement(ordered, options)
+    if unlike:
+        done.total += len(unlike)
+        read(unlike, agreed)
         ordered = [results[i] for i in range(len(parts))]
     _check_shared([run_file(out, i) for i, result in enumerate(ordered) if result.runs])
     layout = Layout.of(source, out, ordered, rows_per_shard)

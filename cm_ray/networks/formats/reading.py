@@ -61,14 +61,15 @@ def read_model(path: Path, assumed: ModelSpec | None = None) -> tuple[ModelSpec,
 
 
 def network_digest(path: Path) -> str:
-    """Return a SHA-256 of a model's network and weights, without its sampler and time points.
+    """Return a SHA-256 of a model's network and weights, without its sampler, time points and reading.
 
     A search for time points changes model.json but not this digest. Raises FileNotFoundError when there is no
     model at `path`.
     """
     if (path / SPEC).is_file():
         values = read_json(path / SPEC)
-        network = {name: value for name, value in values.items() if name not in ("time_points", "sampler")}
+        other = ("time_points", "sampler", "reading")
+        network = {name: value for name, value in values.items() if name not in other}
         content = json.dumps(network, sort_keys=True) + sha256_of(path / WEIGHTS)
     else:  # the name of a file is included, because the specification follows from it
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())

@@ -1,0 +1,25 @@
+"""The errors that mean: this image cannot be read, though others may be."""
+
+from __future__ import annotations
+
+
+class BadImageError(Exception):
+    """Raised for an image that cannot be read; the message gives the reason."""
+
+    advice = "repair or remove it"
+
+    @property
+    def problem(self) -> str:
+        """The rest of a sentence that begins with the image's name."""
+        return f"is not a readable image ({self})"
+
+
+class TooManyPixelsError(BadImageError):
+    """Raised for an image of more pixels than are allowed."""
+
+    advice = "make it smaller or raise most_pixels"
+
+    @property
+    def problem(self) -> str:
+        """The rest of a sentence that begins with the image's name."""
+        return str(self)
