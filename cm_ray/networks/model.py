@@ -23,6 +23,7 @@ from cm_ray.networks.arithmetic import Precision, arithmetic
 from cm_ray.networks.custom import Custom
 from cm_ray.networks.preconditioned import Preconditioned
 from cm_ray.networks.unet import UNet
+from cm_ray.sampling.finite import finite
 from cm_ray.sampling.multistep import TimePoints
 from cm_ray.sampling.samplers import OneStep, Sampler
 from cm_ray.sampling.sampling_steps import Step
@@ -129,8 +130,11 @@ class Model(Preconditioned):
 
 
 def to_uint8(images: Images) -> Tensor:
-    """Map images in [-1, 1] to uint8 of the same shape, rounding to the nearest level."""
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    """Map images in [-1, 1] to uint8 of the same shape, rounding to the nearest level.
+
+    Raises UserError when a pixel is not finite.
+    """
+    return ((finite(images).float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def from_uint8(images: Tensor) -> Images:

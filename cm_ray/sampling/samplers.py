@@ -18,6 +18,7 @@ import torch
 from cm_ray.core.times import NoiseLevels, turned
 from cm_ray.core.types import Denoise, Images, Labels, Noise
 from cm_ray.errors import SettingError, UserError, require
+from cm_ray.sampling.finite import finite
 from cm_ray.sampling.sampling_steps import (
     Churn,
     Step,
@@ -227,7 +228,8 @@ def sample(
     f: a map (x_t, t[, labels]) to clean images with a `diffusion`, such as `Consistency` or `Denoiser`; a
     module is in eval mode meanwhile. noise: standard normal (b, c, h, w), the start. sampler: by default
     `OneStep`, or `Heun` for a denoiser. labels: int64 (b,), for f. generator: of the noise of later steps, by
-    default PyTorch's. Raises UserError when the sampler is for another kind of model.
+    default PyTorch's. Raises UserError when the sampler is for another kind of model, or when a pixel is not
+    finite.
     """
     chosen = sampler or (Heun() if f.diffusion.denoiser else OneStep())
     if not isinstance(chosen, Sampler):
@@ -249,7 +251,7 @@ def sample(
 
     with torch.no_grad(), _in_eval_mode(f):
         *_, last = chosen.trajectory(denoise, draw, f.diffusion)
-    return last.x
+    return finite(last.x)
 
 
 @contextlib.contextmanager

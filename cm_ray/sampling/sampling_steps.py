@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+
 from cm_ray.core.solvers import euler_step, heun_step, slope
 from cm_ray.core.times import turned
 from cm_ray.core.types import Denoise, Images, Noise, Times
@@ -28,8 +30,16 @@ class Step(NamedTuple):
 
 
 def clipped(denoise: Denoise) -> Denoise:
-    """Return `denoise` with its estimates clamped to [-1, 1]; used for sampling, not for training."""
-    return lambda x_t, t: denoise(x_t, t).clamp(-1.0, 1.0)
+    """Return `denoise` with its estimates clamped to [-1, 1]; used for sampling, not for training.
+
+    Infinite values become NaN, since clamped they would pass for black and white.
+    """
+
+    def estimate(x_t: Images, t: Times) -> Images:
+        clean = denoise(x_t, t)
+        return torch.where(clean.isfinite(), clean.clamp(-1.0, 1.0), math.nan)
+
+    return estimate
 
 
 def multistep(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterator[Step]:

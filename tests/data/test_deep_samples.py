@@ -13,7 +13,7 @@ from cm_ray.data.open_source import open_source
 from cm_ray.data.shards import load_all
 from cm_ray.data.source import ReadOptions
 from tests.data.drawn import encoded, png, tiff
-from tests.data.test_shards import make
+from tests.data.making import make
 
 RAMP = np.linspace(0, 1, 12).reshape(3, 4)
 
