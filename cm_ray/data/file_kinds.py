@@ -45,6 +45,9 @@ _KINDS = {
 }
 
 
+_NO_TABLES = ("metadata.parquet",)  # beside images of the hub, with captions and the like
+
+
 def ending(name: str) -> str:
     """Return the ending of a file's name in small letters, such as ".png"; "" when it has none."""
     return os.path.splitext(name)[1].lower()
@@ -55,7 +58,7 @@ def kind_of(name: str, head: Callable[[], bytes]) -> Kind:
 
     head: reads the first bytes of the file, `SIGNATURE_BYTES` of `image_formats`.
     """
-    kind = _KINDS.get(ending(name))
+    kind = Kind.OTHER if name.lower() in _NO_TABLES else _KINDS.get(ending(name))
     if kind is None:
         return Kind.IMAGE if format_of(head()) else Kind.UNKNOWN
     return kind

@@ -143,22 +143,22 @@ class Folder:
         """The sub-folders that hold images or tables somewhere, sorted by name, each real folder once.
 
         Of several names of one folder, one that names a split comes first, then the folder itself, then
-        links. A link to a folder above is none of them.
+        links; it may have the names of several splits. A link to a folder above is none of them.
         """
-        names = [(not split_word(name), linked, name) for name, linked in self._names()]
+        names = [(name, False) for name in self.entries.folders] + [
+            (name, True) for name in self.entries.links
+        ]
         above = {self.store.key(self.path), *self.store.keys_above(self.path)}
-        found: dict[Hashable, Folder] = {}
-        for _, linked, name in sorted(names):
-            folder = self.folder(name)
+        words: dict[Hashable, set[str]] = {}
+        found: list[Folder] = []
+        for _, linked, name in sorted((not split_word(name), linked, name) for name, linked in names):
+            folder, word = self.folder(name), split_word(name)
             key = self.store.key(folder.path)
-            if key not in found and not (linked and key in above):
-                found[key] = folder
-        return sorted((each for each in found.values() if each.first_data), key=lambda each: each.name)
-
-    def _names(self) -> list[tuple[str, bool]]:
-        """Return (name, whether it is a link) of each sub-folder."""
-        entries = self.entries
-        return [(name, False) for name in entries.folders] + [(name, True) for name in entries.links]
+            another = key not in words or bool(word and word not in words[key])
+            if another and not (linked and key in above):
+                found.append(folder)
+            words.setdefault(key, set()).add(word)
+        return sorted((each for each in found if each.first_data), key=lambda each: each.name)
 
     @cached_property
     def first_data(self) -> Files | None:

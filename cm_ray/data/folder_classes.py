@@ -14,6 +14,7 @@ from cm_ray.errors import UserError
 
 LABEL_KEYS = ("label", "labels", "class", "classes", "category", "target", "fine_label")
 """Words before the `=` of folders such as `label=cat`, in small letters."""
+_NO_CLASSES = ("images", "image", "imgs", "img", "jpegimages")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -35,6 +36,13 @@ def folder_classes(groups: Mapping[str, Group], around: Sequence[Folder]) -> Fol
     values = hive_values(groups)
     layout = f"image files in folders {next(iter(groups)).partition('=')[0]}=…" if values else ""
     named = {class_name(values.get(folder, folder)): folder for folder in groups}
+    odd = next((folder for folder in groups if folder.lower() in _NO_CLASSES), None)
+    if odd and len(groups) > 1:
+        other = next(folder for folder in groups if folder != odd)
+        raise UserError(
+            f"The folders {printable(odd)!r} and {printable(other)!r} lie side by side, and are hardly "
+            "classes; give the path of the one with the images."
+        )
     if len(named) < len(groups):
         twice = next(folder for folder in groups if folder not in named.values())
         raise UserError(f"Two class folders have the name {printable(twice)!r}; rename one of them.")

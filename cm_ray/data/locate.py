@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from cm_ray.data.dataset_json import LABELS_FILE, ListedLabels, read_labels
@@ -9,7 +10,7 @@ from cm_ray.data.file_tree import Folder
 from cm_ray.data.names import printable
 from cm_ray.data.source import LeftOut
 from cm_ray.data.split_folders import PLAIN_NAMES, split_folders
-from cm_ray.data.splits import chosen_split, same_split
+from cm_ray.data.splits import chosen_split, is_hub_name, same_split
 from cm_ray.errors import UserError
 
 
@@ -45,6 +46,7 @@ def locate(root: Folder, asked: str) -> Place:
         folder = place.folder
         listed = read_labels(folder)
         if listed or folder.files.parquet:
+            _check_tables(folder)
             return Place(folder, place.trail, place.split, place.left_out, listed)
         if hub := _hub_folder(folder):
             place = place.inside(hub)
@@ -62,6 +64,18 @@ def _hub_folder(folder: Folder) -> Folder | None:
     """Return the sub-folder data/ if it holds Parquet files, as in a repository of the Hugging Face hub."""
     data = folder.folder("data") if "data" in folder.entries.folders else None
     return data if data and data.files.parquet else None
+
+
+def _check_tables(folder: Folder) -> None:
+    """Raise UserError when Parquet files lie beside images, unless their names are those of the hub."""
+    below = [sub.name for sub in folder.folders if sub.first_data and sub.first_data.images]
+    images = [*folder.files.images[:1], *below]
+    tables = folder.files.parquet
+    if images and tables and not all(is_hub_name(os.path.splitext(name)[0]) for name in tables):
+        raise UserError(
+            f"{folder} holds Parquet files ({printable(tables[0])}) and images ({printable(images[0])}); "
+            "give the path of a Parquet file, or of a folder that holds nothing else."
+        )
 
 
 def _check_one_kind(folder: Folder) -> None:
@@ -102,13 +116,14 @@ def _wraps(place: Place) -> bool:
     """Return True if a folder holds nothing but one other folder, which is no class.
 
     It is none if classes or tables lie below it, if its name says nothing of images, or repeats that of a
-    folder above. The only folder at the top of an archive is none either.
+    folder above or inside. The only folder at the top of an archive is none either.
     """
     folder = place.folder
     if folder.files.images or len(folder.folders) != 1:
         return False
     sub = folder.folders[0]
-    plain = sub.name.lower() in {*PLAIN_NAMES, *(each.name.lower() for each in place.trail)}
+    names = {*PLAIN_NAMES, *(each.name.lower() for each in (*place.trail, *sub.folders[:1]))}
+    plain = sub.name.lower() in names
     return plain or _branches(sub) or (folder.store.is_archive and not folder.path)
 
 

@@ -30,11 +30,11 @@ def open_tables(place: Place, root: Path, asked: str) -> Table | None:
     clear which files belong together.
     """
     folder = place.folder
-    files = folder.files.parquet or ([] if folder.files.images else folder.files.npz)
+    images = folder.files.images or any(sub.first_data.images for sub in folder.folders if sub.first_data)
+    files = folder.files.parquet or ([] if images else folder.files.npz)
     if files:
         return _of_split([root / path for path in folder.paths(files)], place, root, asked)
-    data = folder.folders[0].first_data if folder.folders and not folder.files.images else None
-    if data is None or data.images:
+    if images or not folder.folders:
         return None
     name = printable(f"{root.name}-{place.split}" if place.split else root.name)
     return replace(_in_folders(folder, root, name), split=place.split, left_out=place.left_out)

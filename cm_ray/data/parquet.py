@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = 256  # encoded images in memory at a time
 def open_parquet(path: Path) -> pq.ParquetFile:
     """Open a Parquet file. Raises UserError when it is damaged or cut off."""
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(pa.OSFile(os.fsencode(path)))  # as bytes: a name need not be UTF-8
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 

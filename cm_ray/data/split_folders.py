@@ -19,6 +19,8 @@ PLAIN_NAMES = frozenset(
 
 _SPLIT_KEYS = ("split", "subset", "partition")
 _NO_LETTERS = re.compile(r"[\W\d_]+")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_RESTS = frozenset(("set", "sets", "dataset", "split", "samples", "full", "all", *PLAIN_NAMES))
 
 
 def folder_word(name: str) -> str:
@@ -34,20 +36,21 @@ def split_folders(folder: Folder, asked: str) -> dict[str, Folder]:
 
     Only sub-folders with images or tables count. They are splits if each has a split word. Otherwise a single
     one with a split word is a class of that name, unless it holds classes itself and the others hold the same
-    ones or none. asked: the split that the user names. Raises UserError when some sub-folders are splits and
-    others are not (unless one of them is asked for), and when several belong to the same split.
+    ones or none. asked: the split that the user names. Raises UserError when several belong to the same split
+    and, unless a split is asked for, when some sub-folders are splits and others are not, or when all of them
+    could be classes as well.
     """
-    known = [(folder_word(sub.name), sub) for sub in folder.folders]
-    others = [sub for word, sub in known if not word]
-    known = [(word, sub) for word, sub in known if word]
+    named = [(folder_word(sub.name), sub) for sub in folder.folders]
+    others = [sub for word, sub in named if not word]
+    known = [(word, sub) for word, sub in named if word]
     words = {word for word, _ in known}
     if not known or (len(words) == 1 and not _is_one_split(folder, [sub for _, sub in known], others)):
         return {}
     twice = next((word for word in sorted(words) if sum(word == each for each, _ in known) > 1), None)
     if twice:
-        named = ", ".join(printable(sub.name) for word, sub in known if word == twice)
         raise UserError(
-            f"{folder} has several folders of the split {twice} ({named}); give one of them, or move their "
+            f"{folder} has several folders of the split {twice} "
+            f"({_names([sub for word, sub in known if word == twice])}); give one of them, or move their "
             "content into one."
         )
     if others and not asked:
@@ -55,7 +58,22 @@ def split_folders(folder: Folder, asked: str) -> dict[str, Folder]:
             f"{folder} holds splits ({_names([sub for _, sub in known])}) and folders that are none "
             f"({_names(others)}); choose one of them with split."
         )
+    if not asked and _could_be_classes(dict(known)):
+        raise UserError(
+            f"{folder} holds folders ({_names([sub for _, sub in known])}) that could be splits or classes; "
+            "choose a split, or give the classes other names."
+        )
     return dict(known) | {printable(sub.name): sub for sub in others}
+
+
+def _could_be_classes(splits: dict[str, Folder]) -> bool:
+    """Return True for folders such as bullet_train and crash_test, of other words and without classes."""
+    rest = {
+        frozenset(_LETTERS.findall(sub.name.lower().partition("=")[2] or sub.name.lower())) - {word} - _RESTS
+        for word, sub in splits.items()
+    }
+    flat = all(sub.files.images and not sub.folders for sub in splits.values())
+    return flat and len(rest) > 1
 
 
 def _is_one_split(folder: Folder, known: list[Folder], others: list[Folder]) -> bool:
@@ -83,9 +101,10 @@ def _names(folders: list[Folder]) -> str:
 def splits_in_classes(folder: Folder, asked: str) -> tuple[str, list[str]]:
     """Return the split to be read and the others where every class folder holds folders of splits.
 
-    ("", []) if none does. Raises UserError when only some class folders do, or when one lacks the split.
+    ("", []) if none does. Raises UserError when only some class folders do, when one lacks the split, and,
+    unless a split is asked for, when one holds other folders beside those of splits.
     """
-    held = {sub.name: {*_split_words(sub)} for sub in folder.folders}
+    held = {sub.name: _split_words(sub, asked) for sub in folder.folders}
     with_splits = [name for name, words in held.items() if words]
     if not with_splits:
         return "", []
@@ -105,9 +124,18 @@ def splits_in_classes(folder: Folder, asked: str) -> tuple[str, list[str]]:
     return split, sorted(word for word in known if not same_split(word, split))
 
 
-def _split_words(folder: Folder) -> list[str]:
-    """Return the split words of all sub-folders; [] when one has none, or images lie beside them."""
+def _split_words(folder: Folder, asked: str) -> set[str]:
+    """Return the split words of the folders in a class folder; none when they are not splits."""
     if folder.files.images:
-        return []
-    words = [folder_word(sub.name) for sub in folder.folders]
-    return words if all(words) else []
+        return set()
+    words = {sub.name: folder_word(sub.name) for sub in folder.folders}
+    found = {word for word in words.values() if word}
+    if all(words.values()) or (asked and len(found) > 1):
+        return found
+    if len(found) > 1:
+        others = [sub for sub in folder.folders if not words[sub.name]]
+        raise UserError(
+            f"{folder} holds splits ({', '.join(sorted(found))}) and folders that are none "
+            f"({_names(others)}); choose one of them with split."
+        )
+    return set()

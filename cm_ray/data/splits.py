@@ -86,6 +86,11 @@ def files_of_split(stems: Sequence[str], asked: str, place: str) -> tuple[list[i
     return [i for i, word in enumerate(words) if word == split], split, sorted({*words} - {split})
 
 
+def is_hub_name(stem: str) -> bool:
+    """Return True for a name, without its ending, that the hub gives to files: `train-00000-of-00005`."""
+    return bool(_HUB_FILE.fullmatch(stem))
+
+
 def _words_of_files(stems: Sequence[str]) -> tuple[list[str], bool]:
     """Return the word of each file, and whether the names are the hub's, so that no word is a guess."""
     found = [match[1] for stem in stems if (match := _HUB_FILE.fullmatch(stem))]

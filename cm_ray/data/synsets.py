@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -34,9 +35,10 @@ def synset_names(synsets: Sequence[str], folders: Iterable[Folder]) -> list[str]
     """
     known = next((found for folder in folders if (found := _names_in(folder))), {})
     names = [class_name(known.get(synset) or synset) for synset in synsets]
-    shared = {name for name in names if names.count(name) > 1} if len({*names}) < len(names) else set()
+    counts = Counter(names)
     return [
-        f"{name} ({synset})" if name in shared else name for name, synset in zip(names, synsets, strict=True)
+        f"{name} ({synset})" if counts[name] > 1 else name
+        for name, synset in zip(names, synsets, strict=True)
     ]
 
 

@@ -123,7 +123,7 @@ def test_a_common_top_folder_is_no_class(form, tmp_path, files):
     assert seen(opened(form, tmp_path, files)) == {1: "cat", 2: "dog"}
 
 
-@pytest.mark.parametrize("top", ["images", "IMGS", "set", "images/set"])
+@pytest.mark.parametrize("top", ["images", "IMGS", "set", "images/set", "img_align/img_align"])
 def test_a_folder_that_says_nothing_is_no_class(form, tmp_path, top):
     assert seen(opened(form, tmp_path, {f"{top}/a.png": 1, f"{top}/b.png": 2})) == {1: None, 2: None}
 
@@ -187,6 +187,12 @@ def test_links_to_splits(tmp_path):
     (root / "latest").symlink_to("train")
     assert seen(open_source(str(root))) == {1: "cat", 2: "dog"}
     assert seen(open_source(str(root), "test")) == {3: "cat"}
+    (root / "val").symlink_to("test")
+    plant(tmp_path, {"more/cat/a.png": 4, "more/dog/a.png": 5})
+    (root / "eval").symlink_to(tmp_path / "more")
+    assert seen(open_source(str(root), "val")) == {3: "cat"}
+    assert seen(open_source(str(root), "eval")) == {4: "cat", 5: "dog"}
+    assert seen(open_source(str(root))) == {1: "cat", 2: "dog"}
 
 
 def test_links_to_files(tmp_path):

@@ -167,6 +167,43 @@ def test_a_class_that_holds_a_folder_of_trains(form, tmp_path):
     assert seen(opened(form, tmp_path, files)) == {0: "rail", 1: "road"}
 
 
+def test_splits_beside_masks_in_classes(form, tmp_path):
+    files = {f"{name}/{folder}/a.png": 10 * i + j for i, name in enumerate(("bolt", "nut"))
+             for j, folder in enumerate(("train", "test", "ground_truth"))}  # fmt: skip
+    with pytest.raises(
+        UserError, match=r"bolt holds splits \(test, train\) and .* \(ground_truth\); choose one"
+    ):
+        opened(form, tmp_path, files)
+    assert seen(opened(form, tmp_path / "test", files, "test")) == {1: "bolt", 11: "nut"}
+
+
+def test_folders_that_could_be_splits_or_classes(form, tmp_path):
+    files = {"bullet_train/a.png": 0, "crash_test/a.png": 1}
+    with pytest.raises(
+        UserError, match=r"\(bullet_train, crash_test\) that could be splits or classes; choose"
+    ):
+        opened(form, tmp_path, files)
+    assert seen(opened(form, tmp_path / "test", files, "test")) == {1: None}
+    for names in (
+        ("train", "test"),
+        ("train_images", "test"),
+        ("cifar-train", "cifar-test"),
+        ("TRAIN1", "test2"),
+    ):
+        files = {f"{name}/a.png": number for number, name in enumerate(names)}
+        assert seen(opened(form, tmp_path / names[0], files)) == {0: None}
+
+
+def test_folders_of_images_beside_folders_of_masks(form, tmp_path):
+    files = {"images/cat/a.png": 1, "images/dog/a.png": 2, "masks/cat/a.png": 3}
+    with pytest.raises(
+        UserError, match="'images' and 'masks' lie side by side, and are hardly classes; give"
+    ):
+        opened(form, tmp_path, files)
+    files = {"images/train/a.png": 1, "images/val/b.png": 2, "labels/train/a.txt": "0 1 1 2 2"}
+    assert seen(opened(form, tmp_path / "boxes", files)) == {1: None}
+
+
 def test_wrapped_splits(form, tmp_path):
     files = {f"seg/pictures/{path}": number for path, number in split_of("train/train").items()}
     files |= {f"seg/pictures/{path}": number for path, number in split_of("test/test", 10).items()}

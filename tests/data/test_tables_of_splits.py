@@ -179,3 +179,28 @@ def test_tables_beside_images(tmp_path):
         UserError, match=r"image files \(in images\) and tables \(in notes\); give one of these"
     ):
         open_source(str(other))
+
+
+def test_a_table_among_images(tmp_path):
+    root = tmp_path / "set"
+    tables(root, {"labels.parquet": [1]})
+    plant(root, {"cat/a.png": 50, "dog/a.png": 51})
+    with pytest.raises(
+        UserError, match=r"Parquet files \(labels.parquet\) and images \(cat\); give the path of"
+    ):
+        open_source(str(root))
+    (root / "labels.parquet").rename(root / "metadata.parquet")  # captions, as the hub has them
+    np.savez(root / "statistics.npz", mu=np.zeros(3))
+    assert seen(open_source(str(root))) == {50: "cat", 51: "dog"}
+    (root / "cat" / "a.png").rename(root / "a.png")
+    (root / "dog" / "a.png").rename(root / "b.png")
+    assert seen(open_source(str(root))) == {50: None, 51: None}
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    tables(tmp_path / "set", {"train.parquet": [1]})
+    root = (tmp_path / "set").rename(tmp_path / "set\udcff")
+    (root / "train.parquet").rename(root / "x\udcfe_train.parquet")
+    source = open_source(str(root))
+    assert (numbers(source), source.name) == ([1], r"set\xff-train")
+    assert open_source(f"{root}/x\udcfe_train.parquet").name == r"x\xfe_train"
