@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from cm_ray.api.run import Run
 from cm_ray.api.trained_model import TrainedModel
+from cm_ray.data.agreement import check_comparable
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
+from cm_ray.data.reading import ReadOptions
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_units
 from cm_ray.drawing.samples import Samples
@@ -36,6 +39,8 @@ def score(
     weights: str = "",
     resizing: Resizing = "legacy_tensorflow",
     size: int = 0,
+    channels: Literal[0, 1, 3] = 0,
+    background: str = "",
     seed: int = 1,
     batch_size: int = 256,
     precision: Precision = "float32",
@@ -47,37 +52,40 @@ def score(
     n: samples of a model; 0: as many as there are images to compare with. steps, sampler, precision: as in
     `sample`. extractor: inception-2015 (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, your own
     as package.module:factory, or an object; of a run, by default its recipe's. weights, resizing: of the
-    extractor. size: crop and resize the images to this many pixels; of a run, by default as its recipe does.
+    extractor. size: crop and resize the images to this many pixels. channels: compare as grey (1) or RGB (3).
+    background: the colour behind transparent pixels. These three are by default those of a run's recipe.
     Raises UserError when a kind cannot be had of these images, their shapes differ, or weights are missing.
     """
-    run = scored if isinstance(scored, Run) else None
-    if not isinstance(scored, TrainedModel):
-        _check_not_sampled(n, steps, sampler, precision)
-    reference = _reference(data, run, size)
+    run = _run_of(scored, n, steps, sampler, precision)
+    wanted = ReadOptions(size=size, channels=channels, background=background)
+    reference = _reference(data, run, wanted)
     extractor = _extractor(extractor, weights, resizing, run)
     kinds = (kinds,) if isinstance(kinds, str) else kinds
     if not isinstance(scored, TrainedModel):
-        images = _loaded(scored, size, reference)
+        images = _loaded(scored, wanted, reference)
         return score_images(images.blocks, images.count, reference, extractor, kinds, seed=seed)
-    asked = sampler_of(scored.spec, sampler, steps)
-    request = Request(
-        count=n or reference.count, seed=seed, sampler=asked, unit=batch_size, precision=precision
-    )
+    how: Any = {"seed": seed, "unit": batch_size, "precision": precision, "channels": channels}
+    request = Request(count=n or reference.count, sampler=sampler_of(scored.spec, sampler, steps), **how)
     return _score_model(scored, request, reference, extractor, kinds)
 
 
-def _check_not_sampled(n: int, steps: int, sampler: str | Sampler, precision: Precision) -> None:
-    """Raise UserError on options of sampling when images are scored."""
-    if (n, steps, sampler, precision) != (0, 0, "", "float32"):
+def _run_of(scored: Any, n: int, steps: int, sampler: str | Sampler, precision: Precision) -> Run | None:
+    """Return the run that is scored, if it is one.
+
+    Raises UserError on options of sampling when images are scored.
+    """
+    if not isinstance(scored, TrainedModel) and (n, steps, sampler, precision) != (0, 0, "", "float32"):
         raise UserError(
             "n, steps, sampler and precision are for models, and images are scored: leave them out."
         )
+    return scored if isinstance(scored, Run) else None
 
 
 def _score_model(
     scored: TrainedModel, request: Request, reference: ImageSet, extractor: Extractor, kinds: Sequence[str]
 ) -> dict[str, Score]:
-    _check_shapes(scored.spec.shape, reference)
+    c, h, w = scored.spec.shape
+    _check_shapes((request.channels or c, h, w), reference)
     return score_images(
         partial(sample_units, scored.torch_model, request),
         request.count,
@@ -90,23 +98,23 @@ def _score_model(
     )
 
 
-def _loaded(scored: Any, size: int, reference: ImageSet) -> ImageSet:
+def _loaded(scored: Any, wanted: ReadOptions, reference: ImageSet) -> ImageSet:
     """Return the images to score. Raises UserError when they differ in shape from those of the reference."""
-    images = load_images(scored.tensor() if isinstance(scored, Samples) else scored, size=size)
+    images = load_images(scored.tensor() if isinstance(scored, Samples) else scored, **asdict(wanted))
     _check_shapes(images.shape, reference)
     return images
 
 
-def _reference(data: Any, run: Run | None, size: int) -> ImageSet:
+def _reference(data: Any, run: Run | None, wanted: ReadOptions) -> ImageSet:
     """Return the images to compare with: those given, or the training data of a run."""
     settings = run.recipe.data if run else DataSettings()
     given = settings.path if data is None else data
     if data is None and not settings.path:
         raise UserError("Scores compare with images: pass data.")
-    reference = load_images(given, size=size or settings.size, on_bad_image=settings.on_bad_image)
+    reference = load_images(given, **asdict(settings.updated(wanted).read_options))
     if run and data is None:
         trained_on = read_json(run.directory.lineage_file)["data.fingerprint"]
-        if not size and reference.fingerprint != trained_on:
+        if wanted == ReadOptions() and reference.fingerprint != trained_on:
             raise UserError(f"{run.name} was trained on other images than those of {given}: pass data.")
     return reference
 
@@ -125,8 +133,11 @@ def _extractor(name: str | Extractor, weights: str, resizing: Resizing, run: Run
 
 def _check_shapes(shape: tuple[int, int, int], reference: ImageSet) -> None:
     """Raise UserError when images (c, h, w) are compared with others of another shape."""
-    if shape != reference.shape:
-        raise UserError(
-            f"The scored images are {shape} and those to compare with {reference.shape}, channels first: "
-            "give others, or set size."
-        )
+    check_comparable(
+        "The scored images",
+        shape,
+        f"those of {reference.source}",
+        reference.shape,
+        size="set size, or give other images",
+        channels="set channels to 1 to compare both as grey, or to 3 to compare both as RGB",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from cm_ray.networks.model import from_uint8
 from cm_ray.recipes import RECIPES
 from cm_ray.recipes.own_images import METHODS, recipe_for_images
 from cm_ray.recipes.recipe import Recipe
+from cm_ray.recipes.sections import DataSettings
 from cm_ray.settings.tree import override
 from cm_ray.training.trainer import Callback, Trainer
 
@@ -62,8 +64,7 @@ def train(
     def opened() -> ImageSet | None:
         nonlocal data
         if data is not None:
-            skip = wanted.get("data.on_bad_image", "raise")
-            data = load_images(data, size=wanted.get("data.size", 0), on_bad_image=skip)
+            data = load_images(data, **asdict(data_settings(DataSettings(), wanted).read_options))
         return data
 
     chosen = override(recipe if isinstance(recipe, Recipe) else recipe_for(recipe, opened), wanted)
@@ -85,6 +86,15 @@ def _changes(data: Any, size: int, steps: int, changes: Mapping[str, Any] | None
     if steps:
         given["steps"] = steps
     return {**(changes or {}), **given}
+
+
+def data_settings(settings: DataSettings, changes: Mapping[str, Any]) -> DataSettings:
+    """Return the settings of data with those of the changes, by dotted path, that are about data."""
+    prefix = "data."
+    return override(
+        settings,
+        {path.removeprefix(prefix): value for path, value in changes.items() if path.startswith(prefix)},
+    )
 
 
 def recipe_for(name: str, images: Callable[[], TrainingImages | None]) -> Recipe:

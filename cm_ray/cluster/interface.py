@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.api.run import Run
-from cm_ray.api.train import recipe_for
+from cm_ray.api.train import data_settings, recipe_for
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.sweeps import run_sweep
 from cm_ray.cluster.training.prepare import prepare_shards
@@ -41,8 +41,8 @@ def train(
     Raises UserError on bad input, before the first step.
     """
     with connected():
-        given = _given(recipe, data, size)
-        chosen = recipe if isinstance(recipe, Recipe) else _named(recipe, given)
+        given = _given(recipe, data, size, changes or {})
+        chosen = recipe if isinstance(recipe, Recipe) else _named(recipe, given, changes or {})
         more: dict[str, Any] = {"steps": steps} if steps else {}
         if num_workers:
             more["cluster.num_workers"] = num_workers
@@ -52,25 +52,22 @@ def train(
     return Run(place)
 
 
-def _given(recipe: str | Recipe, data: Any, size: int) -> dict[str, Any]:
-    """Return the settings of the data, by dotted path; images in memory become shards of the wanted size."""
+def _given(recipe: str | Recipe, data: Any, size: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the data, by dotted path; images in memory become shards as they are wanted."""
     if data is None:
         return {"data.size": size} if size else {}
-    settings = recipe.data if isinstance(recipe, Recipe) else DataSettings()
-    wanted = size or settings.size
-    if isinstance(data, str | Path):
-        return {"data.path": as_shards(data), "data.size": wanted}
-    return {"data.path": as_shards(data, size=wanted, on_bad_image=settings.on_bad_image), "data.size": 0}
+    settings = data_settings(recipe.data if isinstance(recipe, Recipe) else DataSettings(), changes)
+    wanted = replace(settings, size=size or settings.size)
+    return {"data.path": as_shards(data, wanted.read_options), "data.size": wanted.size}
 
 
-def _named(name: str, given: Mapping[str, Any]) -> Recipe:
+def _named(name: str, given: Mapping[str, Any], changes: Mapping[str, Any]) -> Recipe:
     """Return a recipe by its name, or by the word of a method for the images that are given."""
 
     def images() -> Shards | None:
         if "data.path" not in given:
             return None
-        settings = DataSettings(path=given["data.path"], size=given.get("data.size", 0))
-        return Shards(*prepare_shards(settings))
+        return Shards(*prepare_shards(data_settings(DataSettings(), {**given, **changes})))
 
     return recipe_for(name, images)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from cm_ray.command_line.options import EPILOGUE
 from cm_ray.command_line.recipe_options import parse_recipe
+from cm_ray.data.reading import ReadOptions
 from cm_ray.errors import UserError
 from cm_ray.recipes import RECIPES, named
 from cm_ray.recipes.own_images import METHODS
@@ -46,11 +48,14 @@ def _recipe_for_images(method: str, arguments: Sequence[str]) -> Recipe:
         return METHODS[method]()
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--data", "--data.path", dest="path", default="")
-    options.add_argument("--data.size", dest="size", type=int, default=0)
-    given, _ = options.parse_known_args(list(arguments))
-    if not given.path:
+    for name, value in asdict(ReadOptions()).items():
+        option = f"--data.{name.replace('_', '-')}"
+        options.add_argument(option, dest=name, type=type(value), default=value)
+    given = vars(options.parse_known_args(list(arguments))[0])
+    path = given.pop("path")
+    if not path:
         raise UserError(f"{method} is for images of your own: give --data, or name {method}_cifar10.")
     from cm_ray.api.train import recipe_for
     from cm_ray.data.glimpse import glimpse
 
-    return recipe_for(method, lambda: glimpse(given.path, size=given.size))
+    return recipe_for(method, lambda: glimpse(path, ReadOptions(**given)))

@@ -10,6 +10,7 @@ from cm_ray.data.source import MixedBitsError, MixedChannelsError, ReadOptions
 from cm_ray.errors import UserError
 
 _T = TypeVar("_T")
+Shape = tuple[int, int, int]
 
 
 def in_agreement(read: Callable[[ReadOptions], _T], options: ReadOptions) -> _T:
@@ -49,3 +50,26 @@ def check_same_shape(name: str, shape: tuple[int, ...], other: str, other_shape:
         )
     if shape != other_shape:
         raise MixedChannelsError(f"{name} has {shape[2]} channels, {other} has {other_shape[2]}")
+
+
+def check_comparable(
+    name: str, shape: Shape, other: str, other_shape: Shape, *, size: str, channels: str
+) -> None:
+    """Compare the shapes (c, h, w) of two sets of images.
+
+    name, other: what the images are called in a message. size, channels: the instruction of the message when
+    the sizes differ, and when the channels do. Raises UserError.
+    """
+    if shape[1:] != other_shape[1:]:
+        raise UserError(
+            f"{name} are {shape[2]}x{shape[1]}, and {other} are {other_shape[2]}x{other_shape[1]}; {size}."
+        )
+    if shape != other_shape:
+        raise UserError(
+            f"{name} are {colours(shape[0])}, and {other} are {colours(other_shape[0])}; {channels}."
+        )
+
+
+def colours(channels: int) -> str:
+    """Return the word for images of 1 or 3 channels."""
+    return "grey" if channels == 1 else "RGB"

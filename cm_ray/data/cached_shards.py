@@ -9,53 +9,52 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from cm_ray.data.agreement import in_agreement
 from cm_ray.data.classes import classes_of
 from cm_ray.data.fingerprint import ContentHash
 from cm_ray.data.image_set import ImageSet
-from cm_ray.data.load_images import checked_batches, load_images, read_options
+from cm_ray.data.load_images import checked_batches, load_images
 from cm_ray.data.open_images import ArrayImages, OpenedImages, open_images
 from cm_ray.data.permutation import SEED, KeyStream, Permutation, key_ranges
 from cm_ray.data.seen import Seen
 from cm_ray.data.shard_writer import ROWS_PER_SHARD, shard_name
 from cm_ray.data.shards import FORMAT, Manifest, Shape, check_shards, is_shard_folder
 from cm_ray.data.sorted_runs import RunFile, write_shuffled, writing_runs
-from cm_ray.data.source import Labels, OnBadImage, Pixels, ReadOptions
+from cm_ray.data.source import Labels, Pixels, ReadOptions
 from cm_ray.errors import UserError
 from cm_ray.storage.files import cache_root, remove, sync
 
 _Piece = tuple[int, Pixels, Labels]
+_AS_THEY_ARE = ReadOptions()
 
 
-def as_shards(
-    data: object, *, size: int = 0, on_bad_image: OnBadImage = "raise", cache: Path | None = None
-) -> str:
+def as_shards(data: object, options: ReadOptions = _AS_THEY_ARE, *, cache: Path | None = None) -> str:
     """Return what the settings take as the path of the data; images in memory are written as shards first.
 
     Paths and names of data sets are returned as they are (a `Path` as an absolute one, since it is never a
     name). Anything else that `load_images` takes is written to a folder of shards in `cache` (default: the
     folder ``shards`` of the program's cache). The folder's name tells the images, their order and the names
     of their classes: a folder that is there already is used again. Data sets of PyTorch and Ray are read some
-    rows at a time. size, on_bad_image: as in `load_images`; they do not apply to paths and names. Raises
-    UserError as `load_images`, and when the disk is full.
+    rows at a time. options: they do not apply to paths and names. Raises UserError as `load_images`, and when
+    the disk is full.
     """
-    options = read_options(size, on_bad_image)
     if isinstance(data, Path):
         return str(data.expanduser().absolute())
     if isinstance(data, str):
         return data
     root = cache or cache_root() / "shards"
-    opened = open_images(data, on_bad_image=on_bad_image)
-    skipped = data.skipped if isinstance(data, ImageSet) else 0
+    opened = open_images(data, on_bad_image=options.on_bad_image)
+    images = None
     if isinstance(opened, ArrayImages):
-        images = load_images(data, size=size)
+        images = load_images(data, **asdict(options.read_options))
         folder = root / _folder_name(images, _order(images.class_names, _hashes(images)))
         if _is_whole(folder):
             return str(folder)
         opened, options = open_images(images), ReadOptions()
-    return str(in_agreement(lambda options: _written(opened, root, options, skipped), options))
+    return str(in_agreement(lambda options: _written(opened, root, options, images), options))
 
 
 def _hashes(images: ImageSet) -> list[ContentHash]:
@@ -114,9 +113,12 @@ def _write_runs(path: Path, part: int, pieces: Iterator[_Piece]) -> tuple[RunFil
     return RunFile(path, tuple(writer.runs)), found, shape
 
 
-def _written(opened: OpenedImages, root: Path, options: ReadOptions, skipped: int) -> Path:
-    """Write the images as shards to a new folder of `root`, which gets its name when all is known."""
-    seen = Seen(skipped)
+def _written(opened: OpenedImages, root: Path, options: ReadOptions, known: ImageSet | None) -> Path:
+    """Write the images as shards to a new folder of `root`, which gets its name when all is known.
+
+    known: the images in memory, if they were read before.
+    """
+    seen = Seen()
     files: list[RunFile] = []
     hashes: list[ContentHash] = []
     with _aside(root) as aside:
@@ -126,6 +128,7 @@ def _written(opened: OpenedImages, root: Path, options: ReadOptions, skipped: in
             hashes.append(found)
         names, counts = classes_of(opened.name, opened.class_names, seen.labels)
         order = _order(names, hashes)
+        met = known or seen
         permutation = Permutation(SEED, tuple(sum(file.runs) for file in files))
         ranges = enumerate(key_ranges(permutation.keys(), ROWS_PER_SHARD))
         shards = [write_shuffled(aside / shard_name(index), files, shape, keys) for index, keys in ranges]
@@ -137,9 +140,12 @@ def _written(opened: OpenedImages, root: Path, options: ReadOptions, skipped: in
             class_counts=counts,
             source=opened.name,
             recipe=order,
-            skipped=seen.skipped,
+            skipped=met.skipped,
             shards=tuple(shards),
             permutation=permutation,
+            reading=known.reading if known else options.used(seen.bits),
+            transparent=met.transparent,
+            profiles_ignored=met.profiles_ignored,
         )
         manifest.save(aside)
         return _named(aside, root / _folder_name(manifest, order))

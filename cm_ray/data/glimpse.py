@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from cm_ray.data.agreement import in_agreement
-from cm_ray.data.load_images import checked_batches, read_options
+from cm_ray.data.load_images import checked_batches
 from cm_ray.data.open_images import open_images
+from cm_ray.data.reading import ReadOptions
 from cm_ray.data.seen import Seen
+from cm_ray.data.shard_options import check_made
 from cm_ray.data.shards import Manifest, is_shard_folder, read_rows, rows_per_group
-from cm_ray.data.source import ReadOptions
+
+_AS_THEY_ARE = ReadOptions()
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,19 @@ class Glimpse:
         yield self.first
 
 
-def glimpse(data: object, *, size: int = 0) -> Glimpse:
+def glimpse(data: object, options: ReadOptions = _AS_THEY_ARE) -> Glimpse:
     """Read the first images of a data set in any form that `load_images` takes.
 
-    size: crop and resize the images to this many pixels. Raises UserError as `load_images`.
+    Raises UserError as `load_images`.
     """
     if isinstance(data, str | Path) and is_shard_folder(folder := Path(data).expanduser()):
         manifest = Manifest.load(folder)
+        check_made(folder, manifest, options)
         shard = manifest.shards[0]
         stop = min(shard.rows, rows_per_group(manifest.shape))
         images, _ = read_rows(folder / shard.file, 0, stop, manifest.shape)
         return Glimpse(torch.from_numpy(images.copy()), manifest.class_names)
-    opened = open_images(data)
+    opened = open_images(data, on_bad_image=options.on_bad_image)
 
     def first_batch(options: ReadOptions) -> Glimpse:
         batch = next(each for each in checked_batches(opened, options, Seen()) if len(each.images))
@@ -56,4 +60,4 @@ def glimpse(data: object, *, size: int = 0) -> Glimpse:
         names = opened.class_names or (tuple(map(str, range(batch.labels.max() + 1))) if labelled else ())
         return Glimpse(torch.from_numpy(batch.images.transpose(0, 3, 1, 2).copy()), names)
 
-    return in_agreement(first_batch, read_options(size, "raise"))
+    return in_agreement(first_batch, options)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from cm_ray.data.described import remarks
 from cm_ray.data.order import memory_indices
+from cm_ray.data.reading import Reading
 from cm_ray.data.shards import rows_per_group
 
 _NAMES_SHOWN = 10
@@ -31,6 +33,12 @@ class ImageSet:
     """Short name of where they come from."""
     skipped: int = field(default=0, kw_only=True)
     """Bad images that were left out."""
+    reading: Reading = field(default_factory=Reading, kw_only=True)
+    """The background and the bits that image files were read with."""
+    transparent: int = field(default=0, kw_only=True)
+    """Number of images through which the background is seen."""
+    profiles_ignored: int = field(default=0, kw_only=True)
+    """Number of images with a colour profile that is damaged or does not fit."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -67,7 +75,7 @@ class ImageSet:
         c, h, w = self.shape
         said = f"{self.count:,} images" if self.count != 1 else "1 image"
         said += f" of {w}x{h}, {'grey' if c == 1 else 'RGB'}, {self._classes_in_words()}"
-        return said + (f"; {self.skipped:,} unreadable ones were skipped." if self.skipped else ".")
+        return said + "".join(f"; {remark}" for remark in remarks(self)) + "."
 
     def _classes_in_words(self) -> str:
         if not self.class_names:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,9 +16,11 @@ from cm_ray.data.classes import classes_of
 from cm_ray.data.fingerprint import ContentHash, fingerprint
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.open_images import OpenedImages, open_images
+from cm_ray.data.reading import MOST_PIXELS, OnBadImage, ReadOptions
 from cm_ray.data.seen import Seen
-from cm_ray.data.shards import Manifest, Shape, check_shards, is_shard_folder, load_all
-from cm_ray.data.source import Batch, Labels, OnBadImage, Pixels, ReadOptions
+from cm_ray.data.shard_options import check_made
+from cm_ray.data.shards import Manifest, check_shards, is_shard_folder, load_all
+from cm_ray.data.source import Batch, Labels, Pixels, Progress
 from cm_ray.errors import UserError
 
 
@@ -26,8 +29,12 @@ def load_images(
     *,
     size: int = 0,
     split: str = "",
+    channels: Literal[0, 1, 3] = 0,
+    background: str = "",
+    bits: int = 0,
     on_bad_image: OnBadImage = "raise",
-    progress: Callable[[int, int], None] | None = None,
+    most_pixels: int = MOST_PIXELS,
+    progress: Progress | None = None,
 ) -> ImageSet:
     """Read images in any form into memory, without Ray but for a `ray.data.Dataset`.
 
@@ -37,18 +44,29 @@ def load_images(
     (images, labels); a map-style torch `Dataset` of images or (image, label), whose attribute `classes` names
     the classes; a `ray.data.Dataset` with the columns image and label; or an `ImageSet`. size: crop the
     centre to a square and resize it to this many pixels; 0 takes images as they are. split: of data that
-    has several (see `open_source`). on_bad_image: "skip" leaves out files that cannot be decoded, and class
-    folders of nothing else. progress: called with bytes done and bytes in all if something is downloaded.
-    Raises UserError when the data is missing, damaged, empty, of several sizes, or could be read in two ways.
+    has several (see `open_source`). channels: 1 for grey, 3 for RGB, 0 as they are. background: the colour
+    behind transparent pixels: white, black, grey or #rrggbb; white if empty. bits: what samples of more than
+    8 bits use at least. on_bad_image: "skip" leaves out files that cannot be decoded, and class folders of
+    nothing else. most_pixels: the limit of an image. progress: called with bytes done and bytes in all if
+    something is downloaded. Raises UserError when the data is missing, damaged, empty, of several sizes, or
+    could be read in two ways.
     """
-    options = read_options(size, on_bad_image)
-    if isinstance(data, ImageSet) and size in (0, *_square(data.shape)):
-        return data
+    options = ReadOptions(
+        size=size,
+        channels=channels,
+        background=background,
+        bits=bits,
+        on_bad_image=on_bad_image,
+        most_pixels=most_pixels,
+    )
     if (folder := _shard_folder(data)) is not None:
-        if split:
-            raise UserError(f"{folder} holds shards, which have no split {split!r}; leave split out.")
-        return _from_shards(folder, size)
-    opened = open_images(data, split, progress, on_bad_image=on_bad_image)
+        return _from_shards(folder, split, options)
+    if isinstance(data, ImageSet):
+        return data if _is_so(data, options) else _read_again(data, options)
+    return _read(open_images(data, split, progress, on_bad_image=on_bad_image), options)
+
+
+def _read(opened: OpenedImages, options: ReadOptions) -> ImageSet:
     images, labels, seen = in_agreement(lambda options: _collected(opened, options), options)
     names, _ = classes_of(opened.name, opened.class_names, seen.labels)
     found = ContentHash()
@@ -60,21 +78,27 @@ def load_images(
         fingerprint(images.shape[1:], len(images), [found.content]),
         opened.name,
         skipped=seen.skipped,
+        reading=options.used(seen.bits),
+        transparent=seen.transparent,
+        profiles_ignored=seen.profiles_ignored,
     )
 
 
-def read_options(size: int, on_bad_image: OnBadImage) -> ReadOptions:
-    """Return the options for reading images. Raises UserError on values that are not allowed."""
-    if size < 0:
-        raise UserError(f"size is {size}; give the width of the images in pixels, or 0.")
-    if on_bad_image not in get_args(OnBadImage):
-        raise UserError(f"on_bad_image is {on_bad_image!r}; give 'raise' or 'skip'.")
-    return ReadOptions(size=size, on_bad_image=on_bad_image)
+def _is_so(images: ImageSet, options: ReadOptions) -> bool:
+    """Return True if images in memory have the size and the channels that are wanted."""
+    c, h, w = images.shape
+    return options.channels in (0, c) and (not options.size or h == w == options.size)
 
 
-def _square(shape: Shape) -> tuple[int, ...]:
-    """Return the size of square images, nothing for others."""
-    return shape[1:2] if shape[1] == shape[2] else ()
+def _read_again(images: ImageSet, options: ReadOptions) -> ImageSet:
+    """Return images in memory at another size or with other channels."""
+    return replace(
+        _read(open_images(images), options),
+        skipped=images.skipped,
+        reading=images.reading,
+        transparent=images.transparent,
+        profiles_ignored=images.profiles_ignored,
+    )
 
 
 def _shard_folder(data: object) -> Path | None:
@@ -85,14 +109,12 @@ def _shard_folder(data: object) -> Path | None:
     return folder if str(data) and is_shard_folder(folder) else None
 
 
-def _from_shards(folder: Path, size: int) -> ImageSet:
+def _from_shards(folder: Path, split: str, options: ReadOptions) -> ImageSet:
+    if split:
+        raise UserError(f"{folder} holds shards, which have no split {split!r}; leave split out.")
     manifest = Manifest.load(folder)
     check_shards(folder, manifest)
-    if size not in (0, *_square(manifest.shape)):
-        raise UserError(
-            f"{folder} holds shards of {manifest.shape[2]}x{manifest.shape[1]} images, not of size {size}; "
-            "make shards of that size, or set size to 0."
-        )
+    check_made(folder, manifest, options)
     images, labels = load_all(folder, manifest)
     return ImageSet(
         torch.from_numpy(images),
@@ -101,6 +123,9 @@ def _from_shards(folder: Path, size: int) -> ImageSet:
         manifest.fingerprint,
         manifest.source,
         skipped=manifest.skipped,
+        reading=manifest.reading,
+        transparent=manifest.transparent,
+        profiles_ignored=manifest.profiles_ignored,
     )
 
 

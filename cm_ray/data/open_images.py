@@ -15,7 +15,8 @@ from cm_ray.data.datasets import RayImages, TorchImages, is_map_style, is_ray_da
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.open_source import open_source
 from cm_ray.data.pixel_arrays import PixelArray
-from cm_ray.data.source import Batch, OnBadImage, ReadOptions, Source
+from cm_ray.data.reading import OnBadImage
+from cm_ray.data.source import Batch, ReadOptions, Source
 from cm_ray.errors import UserError
 
 _ROWS_PER_PART = 8192

@@ -19,7 +19,8 @@ from cm_ray.data.image_formats import SIGNATURE_BYTES
 from cm_ray.data.locate import locate
 from cm_ray.data.names import printable
 from cm_ray.data.open_tables import Table, open_table, open_tables
-from cm_ray.data.source import OnBadImage, Source
+from cm_ray.data.reading import OnBadImage
+from cm_ray.data.source import Source
 from cm_ray.data.split_folders import folder_word
 from cm_ray.data.splits import chosen_split, same_split, split_word
 from cm_ray.data.zip_archive import ZipArchive

@@ -17,6 +17,7 @@ from typing import Any
 from cm_ray.data.agreement import check_same_shape, in_agreement
 from cm_ray.data.classes import classes_of
 from cm_ray.data.permutation import SEED, KeyRange, KeyStream, Permutation, key_ranges
+from cm_ray.data.reading import Reading
 from cm_ray.data.seen import Seen
 from cm_ray.data.shards import FORMAT, Manifest, Shape, Shard
 from cm_ray.data.sorted_runs import RunFile, RunWriter, write_shuffled, writing_runs
@@ -88,12 +89,15 @@ class Layout:
         )
 
 
-def recipe_of(source: Source, rows_per_shard: int, size: int, progress: Progress | None = None) -> str:
+def recipe_of(
+    source: Source, rows_per_shard: int, options: ReadOptions, progress: Progress | None = None
+) -> str:
     """Return the digest of a source's content and of the options that determine its shards.
 
     progress: see `Source.identity`, which is called.
     """
-    content = [FORMAT, source.identity(progress), source.class_names, rows_per_shard, size]
+    decisive = {**asdict(options.read_options), **asdict(options.used(options.bits)), "on_bad_image": ""}
+    content = [FORMAT, source.identity(progress), source.class_names, rows_per_shard, decisive]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -215,9 +219,14 @@ def agreement(results: Sequence[PartResult], options: ReadOptions) -> tuple[list
 
 
 def merge(
-    source: Source, recipe: str, results: Sequence[PartResult], layout: Layout, shards: Sequence[Shard]
+    source: Source,
+    recipe: str,
+    results: Sequence[PartResult],
+    layout: Layout,
+    shards: Sequence[Shard],
+    reading: Reading,
 ) -> Manifest:
-    """Return the manifest of all shards."""
+    """Return the manifest of all shards. reading: that of the options."""
     return Manifest(
         shape=layout.shape,
         class_names=layout.class_names,
@@ -227,6 +236,9 @@ def merge(
         skipped=sum(result.skipped for result in results),
         shards=tuple(shards),
         permutation=layout.permutation,
+        reading=reading.used(max(result.bits for result in results)),
+        transparent=sum(result.transparent for result in results),
+        profiles_ignored=sum(result.profiles_ignored for result in results),
     )
 
 

@@ -11,7 +11,7 @@ all images give them back in the order of the source.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cm_ray.data.arrow import pa, pq
 from cm_ray.data.fingerprint import fingerprint
 from cm_ray.data.permutation import Permutation
+from cm_ray.data.reading import Reading
 from cm_ray.data.source import Labels, Pixels
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, sha256_of, write_json
@@ -68,6 +69,12 @@ class Manifest:
     """The files, in order."""
     permutation: Permutation | None = None
     """Order of the rows; None when they lie in the order of the source."""
+    reading: Reading = field(default_factory=Reading)
+    """The background and the bits that image files were read with."""
+    transparent: int = 0
+    """Number of images through which the background is seen."""
+    profiles_ignored: int = 0
+    """Number of images with a colour profile that is damaged or does not fit."""
     format: int = FORMAT
     """Version of this layout."""
 
@@ -140,6 +147,9 @@ class Manifest:
                 skipped=content["skipped"],
                 shards=shards,
                 permutation=Permutation.from_dict(content["permutation"]),
+                reading=Reading(**content["reading"]),
+                transparent=content["transparent"],
+                profiles_ignored=content["profiles_ignored"],
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(

@@ -4,45 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_ray.data.reading import Reading
-from cm_ray.errors import require
+from cm_ray.data.reading import ReadOptions as ReadOptions
 
-OnBadImage = Literal["raise", "skip"]
-MOST_PIXELS = 250_000_000
-"""The default limit of the pixels of an image: about 1 GB while it is decoded."""
 Pixels = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 Progress = Callable[[int, int], None]
 """Callback that gets what is done and what there is in all."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadOptions(Reading):
-    """Options for reading images. Raises UserError on values that are not allowed."""
-
-    size: int = 0
-    """Crop the centre to a square and resize it to this many pixels; 0 takes images as they are."""
-    channels: int = 0
-    """1 reads all images as grey, 3 as RGB; 0 keeps grey images grey where all are."""
-    on_bad_image: OnBadImage = "raise"
-    """raise: an image that cannot be decoded is an error. skip: it is left out and counted."""
-    most_pixels: int = MOST_PIXELS
-    """Images of more pixels are bad ones. A JPEG is decoded at a fraction of its size first, if `size` allows
-    it."""
-
-    def __post_init__(self) -> None:
-        """Raise UserError on values that are not allowed."""
-        Reading.__post_init__(self)
-        require(self.size >= 0, "size", f"is the width of the images in pixels, or 0, not {self.size}")
-        require(self.channels in (0, 1, 3), "channels", f"is 1, 3 or 0, not {self.channels}")
-        known = self.on_bad_image in get_args(OnBadImage)
-        require(known, "on_bad_image", f"is 'raise' or 'skip', not {self.on_bad_image!r}")
-        require(self.most_pixels >= 1, "most_pixels", f"must be at least 1, not {self.most_pixels}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ class Request:
     """Class of all samples; None draws them."""
     unit: int = 256
     """Images per network evaluation."""
+    channels: Literal[0, 1, 3] = 0
+    """1 makes the samples grey, 3 RGB; 0 leaves them as the model makes them."""
     precision: Precision = "float32"
     """Arithmetic of the network."""
 
@@ -44,7 +47,21 @@ def sample_unit(model: Model, request: Request, first: int, count: int) -> Tenso
     labels = None if request.label is None else torch.full_like(indices, request.label)
     with model.computing_in(request.precision):
         images = model.sample(indices, seed=request.seed, sampler=request.sampler, labels=labels)
-    return to_uint8(images).cpu()
+    return in_channels(to_uint8(images), request.channels).cpu()
+
+
+def in_channels(images: Tensor, channels: int) -> Tensor:
+    """Return uint8 images (b, c, h, w) with 1 or 3 channels; 0 leaves them as they are.
+
+    Colours become grey as in data sets: by their luma, in the integers that Pillow computes with.
+    """
+    if channels in (0, images.shape[1]):
+        return images
+    if channels == 3:
+        return images.expand(-1, 3, -1, -1).contiguous()
+    red, green, blue = images.int().unbind(1)
+    luma = (19595 * red + 38470 * green + 7471 * blue + (1 << 15)) >> 16
+    return luma.to(torch.uint8)[:, None]
 
 
 def sample_units(model: Model, request: Request) -> Iterator[Tensor]:

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from cm_ray.data.described import DescribedImages
+from cm_ray.data.reading import Reading
 from cm_ray.data.shards import Manifest, read_rows, rows_per_group
 from cm_ray.metrics.extractors.extractor import Extractor, statistics_of_batches
 from cm_ray.metrics.statistics import FeatureStatistics
@@ -78,6 +79,11 @@ class Shards:
     def class_counts(self) -> tuple[int, ...]:
         """Number of images of each class; empty without labels."""
         return self.manifest.class_counts
+
+    @property
+    def reading(self) -> Reading:
+        """The background and the bits that image files were read with."""
+        return self.manifest.reading
 
     def blocks(self) -> Iterator[Tensor]:
         """Yield all images in order, uint8 (b, c, h, w), one row group at a time."""

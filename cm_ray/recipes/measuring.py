@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cm_ray.data.reading import ReadOptions
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.recipes.sections import Resizing
 
@@ -24,13 +25,11 @@ class ActorSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuringSettings:
+class MeasuringSettings(ReadOptions):
     """Settings of all commands that measure a trained model; each adds its own."""
 
     data: str = ""
     """Images to compare with, as in training; empty: those that MODEL's run was trained on."""
-    size: int = 0
-    """Crop and resize the images to this many pixels; 0 takes them as they are."""
     extractor: str = ""
     """inception-2015 (FID's), clean-fid (a cross-check of it), cifar-resnet56, cifar-resnet20, digits, or
     your own as package.module:factory; empty: that of MODEL's run."""

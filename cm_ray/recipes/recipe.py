@@ -130,6 +130,7 @@ OPERATIONAL = (
     "data.path",
     "data.cache",
     "data.on_bad_image",
+    "data.most_pixels",
     "network.gradient_checkpointing",
     "distance.weights",
     "checkpoint",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from cm_ray.data.reading import ReadOptions
 from cm_ray.errors import require
 from cm_ray.settings.choices import choice
 
@@ -15,26 +16,18 @@ Resizing = Literal["legacy_tensorflow", "clean"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSettings:
-    """The images."""
+class DataSettings(ReadOptions):
+    """The images, and the options by which they are read."""
 
     path: str = ""
     """A folder of shards (cm-ray shards), of Hugging Face Parquet files or of image files; an .npz of
     uint8 NHWC images; or the name of a data set: digits, cifar10. Images that are not in shards are first
     written to shards in the cache."""
-    size: int = 0
-    """Crop to a square and resize to this many pixels; 0 takes images as they are."""
     cache: Literal["auto", "memory", "stream"] = "auto"
     """memory: every worker keeps all images; stream: Ray Data reads shards as they are needed;
     auto: memory up to 1 GiB of raw pixels."""
     horizontal_flip: bool = True
     """Mirror every second image, at random."""
-    on_bad_image: Literal["raise", "skip"] = "raise"
-    """The reaction to an image file that cannot be decoded; skipped ones are counted in the manifest."""
-
-    def __post_init__(self) -> None:
-        """Raise SettingError on a negative size."""
-        require(self.size >= 0, "size", f"must not be negative, but is {self.size}")
 
 
 class Optimizer:

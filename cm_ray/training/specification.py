@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cm_ray.data.reading import Reading
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture
 from cm_ray.networks.model import ModelSpec
@@ -25,6 +26,10 @@ class ShapedImages(Protocol):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; empty without labels."""
 
+    @property
+    def reading(self) -> Reading:
+        """The background and the bits that image files were read with."""
+
 
 def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
     """Return the specification of the model for these images.
@@ -44,6 +49,7 @@ def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
         class_names=data.class_names,
         time_points=_time_points(config),
         sampler=config.own_sampler(),
+        reading=data.reading,
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cm_ray.core.methods import ModelSource
 from cm_ray.core.precondition import Column
+from cm_ray.data.agreement import check_comparable
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights, save_model
@@ -129,10 +130,15 @@ def _check_same_network(before: ModelSpec, now: ModelSpec, name: str) -> None:
 
 
 def _check_same_images(model: ModelSpec, spec: ModelSpec, name: str) -> None:
-    if model.shape != spec.shape:
-        raise UserError(
-            f"{name} makes images {model.shape}, and the data's are {spec.shape}; give data of that shape."
-        )
+    c, h, w = model.shape
+    check_comparable(
+        f"The images of {name}",
+        model.shape,
+        "those of the data",
+        spec.shape,
+        size=f"set data.size to {h}" if h == w else "give data of that size",
+        channels=f"set data.channels to {c}",
+    )
     if model.classes != spec.classes:
         raise UserError(
             f"{name} has {model.classes} classes, and this run has {spec.classes}; give the same data, and "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ class Trainer:
         if data is None and not settings.path:
             raise UserError("No data is given; pass images, a folder, or the name of a data set.")
         given = settings.path if data is None else data
-        images = load_images(given, size=settings.size, on_bad_image=settings.on_bad_image)
+        images = load_images(given, **asdict(settings.read_options))
         self._say(images.describe())
         return images
 

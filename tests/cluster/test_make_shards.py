@@ -15,6 +15,7 @@ from cm_ray.cluster.data.make_shards import make_shards
 from cm_ray.command_line.commands import shards
 from cm_ray.command_line.settings.shards import Shards
 from cm_ray.data.open_source import open_source
+from cm_ray.data.reading import ReadOptions
 from cm_ray.data.shard_writer import WORK
 from cm_ray.data.shards import Manifest, check_shards, load_all
 from cm_ray.errors import UserError
@@ -22,6 +23,8 @@ from cm_ray.storage.files import locked
 from tests.waiting import LIMIT_S
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+SKIPPING = ReadOptions(on_bad_image="skip")
 
 
 def save_images(folder, count, bad=(), grey=(), odd=()):
@@ -68,9 +71,9 @@ def test_a_finished_folder_is_taken_as_it_is(tmp_path):
     manifest = make_shards(source, out, rows_per_shard=2)
     before = inodes(out)
     assert make_shards(source, out, rows_per_shard=2) == manifest
-    assert make_shards(source, out, rows_per_shard=2, on_bad_image="skip") == manifest
+    assert make_shards(source, out, SKIPPING, rows_per_shard=2) == manifest
     assert inodes(out) == before
-    for options in ({"rows_per_shard": 3}, {"rows_per_shard": 2, "size": 4}):
+    for options in ({"rows_per_shard": 3}, {"rows_per_shard": 2, "options": ReadOptions(size=4)}):
         with pytest.raises(UserError, match="another source or other options; choose another --out"):
             make_shards(source, out, **options)
     with pytest.raises(UserError, match="another source"):
@@ -92,7 +95,7 @@ def test_a_resume_keeps_what_was_done(tmp_path):
     (out / WORK / lost).with_suffix(".json").unlink()  # killed between the part and its note
     (out / ".shard-00004.parquet.1.part").write_bytes(b"killed while this was written")
     seen = []
-    options = {"rows_per_shard": 2, "on_bad_image": "skip", "progress": lambda *at: seen.append(at)}
+    options = {"options": SKIPPING, "rows_per_shard": 2, "progress": lambda *at: seen.append(at)}
     with stopped_at_shard(2), pytest.raises(UserError, match="stopped"):
         make_shards(broken, out, **options)
     assert seen[:3] == [(3, 10), (4, 10), (5, 10)]
@@ -136,12 +139,12 @@ def test_touched_files_cost_no_work(tmp_path):
         file.touch()
     again = open_source(str(tmp_path / "in"))
     with stopped_at_shard(0), pytest.raises(UserError, match="stopped"):
-        make_shards(again, out, rows_per_shard=2, on_bad_image="skip")
+        make_shards(again, out, SKIPPING, rows_per_shard=2)
     assert kept.items() <= inodes(out).items()
-    manifest = make_shards(again, out, rows_per_shard=2, on_bad_image="skip")
+    manifest = make_shards(again, out, SKIPPING, rows_per_shard=2)
     for file in (tmp_path / "in").rglob("*.png"):
         file.touch()
-    assert make_shards(again, out, rows_per_shard=2, on_bad_image="skip") == manifest
+    assert make_shards(again, out, SKIPPING, rows_per_shard=2) == manifest
 
 
 def test_images_that_change_while_they_are_read_are_refused(tmp_path):
@@ -164,7 +167,7 @@ def test_other_options_start_anew(tmp_path):
         make_shards(source, out, rows_per_shard=1)
     assert "\n" not in str(raised.value)
     assert not (out / "manifest.json").exists()
-    manifest = make_shards(source, out, rows_per_shard=4, size=4)  # what the message proposes
+    manifest = make_shards(source, out, ReadOptions(size=4), rows_per_shard=4)  # what the message proposes
     assert only_shards(out) == ["shard-00000.parquet", "shard-00001.parquet"]
     assert (manifest.shape, manifest.class_names) == ((3, 4, 4), ("a", "b"))
 
@@ -183,7 +186,7 @@ def test_the_first_error_in_order_is_told_and_only_bad_data_is_too(tmp_path):
         make_shards(source, tmp_path / "out", rows_per_shard=1)
     assert type(raised.value) is UserError
     with pytest.raises(UserError, match=r"in has no readable image \(4 were skipped\)"):
-        make_shards(source, tmp_path / "out", rows_per_shard=1, on_bad_image="skip")
+        make_shards(source, tmp_path / "out", SKIPPING, rows_per_shard=1)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
@@ -196,7 +199,7 @@ def test_folders_that_hold_something_else(tmp_path):
             make_shards(open_source("digits"), tmp_path / name)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
     for option in ({"rows_per_shard": 0}, {"size": -1}):
-        with pytest.raises(UserError, match=r"^--(rows-per-shard must be at least 1, not 0|size .*, not -1)"):
+        with pytest.raises(UserError, match=r"^(rows_per_shard must be at least 1|size must not be .* -1)"):
             Shards(source="digits", out=tmp_path / "out", **option)
 
 

@@ -217,7 +217,7 @@ def missing_keys(settings, folder):
     [
         (lambda settings, folder: str(folder), "is not a model; give a run directory, a model's folder"),
         (consistency, "is a consistency model; give a diffusion model"),
-        (other_images, r"makes images \(3, 8, 8\), and the data's are \(1, 8, 8\)"),
+        (other_images, "are RGB, and those of the data are grey; set data.channels to 3"),
         (other_column, "was trained with another column: column \\(ve there, edm here\\)"),
         (other_network, "init_from.model teacher belongs to another network"),
         (code, "is not a file of weights"),

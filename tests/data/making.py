@@ -8,7 +8,7 @@ from cm_ray.storage.files import remove
 def make(source, out, rows=8192, **options):
     """Make shards without Ray; return the manifest."""
     settings = ReadOptions(**options)
-    recipe = recipe_of(source, rows, settings.size)
+    recipe = recipe_of(source, rows, settings)
     parts = source.parts(rows)
     results = [make_part(part, out, i, recipe, settings) for i, part in enumerate(parts)]
     unlike, agreed = agreement(results, settings)
@@ -16,7 +16,7 @@ def make(source, out, rows=8192, **options):
         results[i] = make_part(parts[i], out, i, recipe, agreed)
     layout = Layout.of(source, out, results, rows)
     shards = [make_shard(out, index, layout) for index in range(len(layout.ranges))]
-    manifest = merge(source, recipe, results, layout, shards)
+    manifest = merge(source, recipe, results, layout, shards, settings)
     manifest.save(out)
     remove(out / ".parts")
     return manifest

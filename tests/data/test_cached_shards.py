@@ -10,6 +10,7 @@ import torch
 from cm_ray.data import cached_shards
 from cm_ray.data.cached_shards import as_shards
 from cm_ray.data.load_images import load_images
+from cm_ray.data.reading import ReadOptions
 from cm_ray.data.shards import Manifest, check_shards
 from cm_ray.errors import UserError
 from tests.data.forms import FORMS, Pictures, all_digits, check_equal
@@ -44,7 +45,7 @@ def test_paths_and_names_are_returned(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert as_shards("digits") == "digits"
     assert as_shards("./digits") == "./digits"
-    assert as_shards(tmp_path / "digits", size=3) == str(tmp_path / "digits")
+    assert as_shards(tmp_path / "digits", ReadOptions(size=3)) == str(tmp_path / "digits")
     assert as_shards((tmp_path / "digits").relative_to(tmp_path)) == str(tmp_path / "digits")
     assert not list(tmp_path.iterdir())
 
@@ -88,7 +89,7 @@ def test_order_and_names_have_folders_of_their_own(digits, tmp_path):
 
 def test_size(digits, tmp_path):
     for data in (digits, Pictures(*digits)):
-        folder = as_shards(data, size=4, cache=tmp_path)
+        folder = as_shards(data, ReadOptions(size=4), cache=tmp_path)
         assert load_images(folder).fingerprint == load_images(digits, size=4).fingerprint
 
 
@@ -96,7 +97,7 @@ def test_mixed_colours_and_skipped_images(tmp_path):
     colours = np.random.default_rng(0).integers(0, 256, (3, 8, 9, 3), np.uint8)
     mixed = [colours[0, :, :, :1], b"no image", colours[1], colours[2]]
     images = load_images(mixed, on_bad_image="skip")
-    folder = as_shards(mixed, on_bad_image="skip", cache=tmp_path)
+    folder = as_shards(mixed, ReadOptions(on_bad_image="skip"), cache=tmp_path)
     manifest = Manifest.load(tmp_path / folder)
     assert (manifest.shape, manifest.skipped, manifest.count) == ((3, 8, 9), 1, 3)
     assert manifest.fingerprint == images.fingerprint
@@ -111,8 +112,8 @@ def test_nothing_is_left_of_what_fails(tmp_path):
             as_shards(Pictures(images, labels), cache=tmp_path)
     with pytest.raises(UserError, match="list holds no image; give other data"):
         as_shards([], cache=tmp_path)
-    with pytest.raises(UserError, match="size is -2"):
-        as_shards(images, size=-2, cache=tmp_path)
+    with pytest.raises(UserError, match="size must not be negative, but is -2"):
+        as_shards(images, ReadOptions(size=-2), cache=tmp_path)
     assert not list(tmp_path.iterdir())
 
 

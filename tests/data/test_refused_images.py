@@ -143,9 +143,9 @@ def test_options_that_do_not_fit():
         load_images(IMAGES, split="test")
     with pytest.raises(UserError, match="digits has no split 'test'"):
         load_images("digits", split="test")
-    with pytest.raises(UserError, match="size is -1; give the width of the images in pixels, or 0"):
+    with pytest.raises(UserError, match="size must not be negative, but is -1"):
         load_images(IMAGES, size=-1)
-    with pytest.raises(UserError, match="on_bad_image is 'ignore'; give 'raise' or 'skip'"):
+    with pytest.raises(UserError, match="on_bad_image is 'raise' or 'skip', not 'ignore'"):
         load_images(IMAGES, on_bad_image="ignore")
 
 

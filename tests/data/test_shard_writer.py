@@ -100,11 +100,11 @@ def test_labels_that_do_not_fit(tmp_path):
 
 def test_finished_parts(tmp_path):
     source, options = open_source("digits"), ReadOptions()
-    recipe = recipe_of(source, 1000, 0)
+    recipe = recipe_of(source, 1000, ReadOptions())
     result = make_part(source.parts(1000)[0], tmp_path, 0, recipe, options)
     assert finished_part(tmp_path, 0, recipe, options) == result
     assert finished_part(tmp_path, 1, recipe, options) is None
-    assert finished_part(tmp_path, 0, recipe_of(source, 999, 0), options) is None
+    assert finished_part(tmp_path, 0, recipe_of(source, 999, ReadOptions()), options) is None
     path = run_file(tmp_path, 0)
     path.write_bytes(path.read_bytes()[:-1])
     assert finished_part(tmp_path, 0, recipe, options) is None

@@ -127,7 +127,7 @@ def test_an_opaque_image_does_not_count_as_transparent():
     assert not decode(encoded(opaque), ReadOptions()).transparent
 
 
-@pytest.mark.parametrize("ground", ["", "red", "#fff", "#gggggg", "WHITE"])
+@pytest.mark.parametrize("ground", ["red", "#fff", "#gggggg", "WHITE"])
 def test_a_ground_that_is_no_colour_is_refused(ground):
     with pytest.raises(SettingError, match="background is white, black, grey or #rrggbb, not"):
         Reading(background=ground)

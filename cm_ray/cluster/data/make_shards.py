@@ -27,35 +27,34 @@ from cm_ray.data.shard_writer import (
     run_file,
 )
 from cm_ray.data.shards import Manifest, is_shard_folder
-from cm_ray.data.source import OnBadImage, Progress, ReadOptions, Source
+from cm_ray.data.source import Progress, ReadOptions, Source
 from cm_ray.errors import UserError
 from cm_ray.storage.files import locked, remove
 
 _T = TypeVar("_T")
+_AS_THEY_ARE = ReadOptions()
 
 
 def make_shards(
     source: Source,
     out: Path,
+    options: ReadOptions = _AS_THEY_ARE,
     *,
     rows_per_shard: int = ROWS_PER_SHARD,
-    size: int = 0,
-    on_bad_image: OnBadImage = "raise",
     recipe: str = "",
     progress: Progress | None = None,
 ) -> Manifest:
     """Write the images of `source` as shards into the folder `out` and return their manifest.
 
-    Ray must be connected. size: images are cropped and resized to that many pixels; 0 keeps their
-    size. recipe: the result of `recipe_of`, if it is known. progress: is called with the number of finished
-    tasks and of all tasks: parts to read, and shards to write. The same call resumes an interrupted one and
-    returns at once when the shards exist; of two calls at the same time, the second one waits. The manifest
-    is written last: a folder without one is unfinished. Raises UserError on bad images (unless they are
-    skipped), on a folder that holds something else, and when the source changes while it is read.
+    Ray must be connected. recipe: the result of `recipe_of`, if it is known. progress: is called with the
+    number of finished tasks and of all tasks: parts to read, and shards to write. The same call resumes an
+    interrupted one and returns at once when the shards exist; of two calls at the same time, the second one
+    waits. The manifest is written last: a folder without one is unfinished. Raises UserError on bad images
+    (unless they are skipped), on a folder that holds something else, and when the source changes while it is
+    read.
     """
     out = out.resolve()
-    options = ReadOptions(size=size, on_bad_image=on_bad_image)
-    recipe = recipe or recipe_of(source, rows_per_shard, options.size)
+    recipe = recipe or recipe_of(source, rows_per_shard, options)
     if done := _finished(out, recipe, options):
         return done
     if out.exists() and not (out / WORK).is_dir() and (not out.is_dir() or any(out.iterdir())):
@@ -65,7 +64,7 @@ def make_shards(
             return done
         _clear_other_recipe(out, recipe)
         manifest = _make(source, out, rows_per_shard, recipe, options, progress)
-        if recipe_of(source, rows_per_shard, options.size) != recipe:
+        if recipe_of(source, rows_per_shard, options) != recipe:
             raise UserError(f"{source.name} has changed while shards were made of it; repeat the command.")
         manifest.save(out)
         _clean(out, manifest)
@@ -132,7 +131,7 @@ def _make(
         done.add()
     described = [shards[i] for i in range(count)]
     _check_shared([out / shard.file for shard in described])
-    return merge(source, recipe, ordered, layout, described)
+    return merge(source, recipe, ordered, layout, described, options)
 
 
 class _Done:

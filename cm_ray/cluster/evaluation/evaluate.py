@@ -16,10 +16,12 @@ from cm_ray.cluster.pool.actor import PutModel
 from cm_ray.cluster.pool.cache import ResultCache
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import (
+    COMPARE_CHANNELS,
     ScoringSetup,
     name_of,
     reference_set,
     run_of,
+    scored_shape,
     scoring_setup,
     tracking_uris,
 )
@@ -28,6 +30,7 @@ from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.score import Evaluation
+from cm_ray.data.agreement import check_comparable
 from cm_ray.drawing.kept_samples import keep_samples
 from cm_ray.drawing.pictures import save_grid
 from cm_ray.drawing.requests import Request
@@ -114,9 +117,7 @@ class _Evaluating:
         self.outputs: Outputs = frozenset(needed | ({"images"} if settings.keep != "none" else set()))
         self.work = run.root / "evaluation-work"
         self.shards, self.manifest = prepare_shards(setup.data)
-        self.images = (
-            None if model else prepare_shards(DataSettings(path=settings.source, size=settings.size))
-        )
+        self.images = None if model else prepare_shards(DataSettings(path=settings.source).updated(settings))
         self.count = self.images[1].count if self.images else settings.samples or self.manifest.count
         self._check_images()
         self.actors = plan_actors(settings.actors, node_resources())
@@ -130,18 +131,27 @@ class _Evaluating:
 
     def _check_images(self) -> None:
         """Raise UserError when the images are too few, or when their shape differs from the data's."""
-        theirs = self.images[1].shape if self.images else self.model.spec.shape if self.model else None
-        if theirs != self.manifest.shape:
-            raise UserError(
-                f"{self.settings.source} has images of {_shape(theirs)} and the data of "
-                f"{_shape(self.manifest.shape)}; set --size, or give other --data."
-            )
+        check_comparable(
+            f"The images of {self.settings.source}",
+            self._shape(),
+            f"those of {self.manifest.source}",
+            self.manifest.shape,
+            size="set --size, or give other --data",
+            channels=COMPARE_CHANNELS,
+        )
         if min(self.count, self.manifest.count) < 2:
             raise UserError(
                 f"A score needs at least two images on each side, but {self.settings.source} gives "
                 f"{self.count}, and {self.manifest.source} has {self.manifest.count}; give more images."
             )
         check_kinds(self.settings.scores, self.extractor, self.count, self.manifest.count)
+
+    def _shape(self) -> tuple[int, int, int]:
+        """Return the shape (c, h, w) of the images that are scored."""
+        if self.images:
+            return self.images[1].shape
+        assert self.model is not None
+        return scored_shape(self.model.spec, self.settings)
 
     def scores(self) -> Iterator[Score]:
         """Yield every score after it has been measured and written."""
@@ -259,6 +269,7 @@ class _Evaluating:
             sampler=sampler,
             unit=settings.batch_size,
             precision=settings.precision,
+            channels=settings.channels,
         )
 
 
@@ -271,7 +282,3 @@ def _computations(kinds: Sequence[str]) -> list[tuple[str, ...]]:
 def _needs_of_reference(kinds: Sequence[str]) -> set[Needs]:
     """Return the outputs of the reference images that scores need: statistics for FDinf, none for IS."""
     return {"statistics" if kind == "FDinf" else NEEDS[kind] for kind in kinds if kind != "IS"}
-
-
-def _shape(shape: tuple[int, int, int] | None) -> str:
-    return "x".join(map(str, shape or ()))

@@ -56,6 +56,7 @@ class ResultCache:
             *(self.pool.kind, self.model.digest),
             *(extractor.name, extractor.weights_sha256, extractor.preprocess),
             *(text_of(request.sampler), request.seed, request.label, request.unit, request.precision),
+            request.channels,
         )
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
         stem = f"{file_name(request.sampler)[:80]}-{request.first}-{request.count}"

@@ -19,7 +19,7 @@ from cm_ray.evaluation.reference import keep_features, keep_statistics, kept_fea
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import EXTRACTORS
 from cm_ray.metrics.score_kinds import SampleSet
-from cm_ray.networks.model import SPEC
+from cm_ray.networks.model import SPEC, ModelSpec
 from cm_ray.recipes.measuring import MeasuringSettings
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings
@@ -49,8 +49,7 @@ def scoring_setup(settings: MeasuringSettings, run: Recipe | None) -> ScoringSet
             "The images to compare with are not given; set --data to a folder or to the name of a data set."
         )
     data = run.data if run and not settings.data else DataSettings(path=settings.data)
-    if settings.size:
-        data = replace(data, size=settings.size)
+    data = data.updated(settings)
     evaluation = EvaluationSettings(extractor=settings.extractor)
     if run and not settings.extractor:
         evaluation = run.evaluation
@@ -66,6 +65,16 @@ def scoring_setup(settings: MeasuringSettings, run: Recipe | None) -> ScoringSet
     opener = extractor_opener(evaluation)
     assert opener is not None
     return ScoringSetup(opener, opener("cpu"), data)
+
+
+COMPARE_CHANNELS = "set --channels to 1 to compare both as grey, or to 3 to compare both as RGB"
+"""Instruction for grey images that are to be compared with RGB ones."""
+
+
+def scored_shape(model: ModelSpec, settings: MeasuringSettings) -> tuple[int, int, int]:
+    """Return the shape (c, h, w) of the samples of a model that are scored."""
+    c, h, w = model.shape
+    return settings.channels or c, h, w
 
 
 def run_of(model: Path) -> Recipe | None:

@@ -57,6 +57,7 @@ _FREE = (
     "log_every",
     "data.cache",
     "data.on_bad_image",
+    "data.most_pixels",
     "checkpoint.",
     "cluster.",
     "tracking.",

@@ -9,16 +9,16 @@ from typing import Any
 
 from cm_ray.cluster.pool.cache import ResultCache
 from cm_ray.cluster.pool.pool import SamplerPool
-from cm_ray.cluster.pool.reference import ScoringSetup, reference_set
+from cm_ray.cluster.pool.reference import COMPARE_CHANNELS, ScoringSetup, reference_set, scored_shape
 from cm_ray.cluster.pool.result import SampleResult
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import node_resources
 from cm_ray.cluster.time_points.point_plan import SearchPlan
 from cm_ray.cluster.time_points.point_scores import OUTPUTS, Measurement, PointScores
 from cm_ray.cluster.training.prepare import prepare_shards
+from cm_ray.data.agreement import check_comparable
 from cm_ray.drawing.pictures import save_grid
 from cm_ray.drawing.requests import Request
-from cm_ray.errors import UserError
 from cm_ray.metrics.estimate import Estimate, infinitesimal_jackknife
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
@@ -67,11 +67,14 @@ class Search:
     def __init__(self, plan: SearchPlan, setup: ScoringSetup, folder: Path, run: RunDirectory) -> None:
         self.plan, self.setup, self.folder, self.run = plan, setup, folder, run
         self.shards, self.manifest = prepare_shards(setup.data)
-        if self.manifest.shape != plan.spec.shape:
-            raise UserError(
-                f"The model makes images of {plan.spec.shape} and the data has {self.manifest.shape}; set "
-                "--size, or give other --data."
-            )
+        check_comparable(
+            f"The images of {plan.settings.model}",
+            scored_shape(plan.spec, plan.settings),
+            f"those of {self.manifest.source}",
+            self.manifest.shape,
+            size="set --size, or give other --data",
+            channels=COMPARE_CHANNELS,
+        )
         self.evaluated: list[ScoredCandidate] = []
         self.placed: list[StageReport] = []
 
@@ -167,6 +170,7 @@ class Search:
             sampler=sampler,
             unit=settings.batch_size,
             precision=settings.precision,
+            channels=settings.channels,
         )
 
     def _record_score(self, measurement: Measurement) -> None:

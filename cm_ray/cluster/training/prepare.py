@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cm_ray.cluster.data.make_shards import make_shards
 from cm_ray.data.open_source import open_source
+from cm_ray.data.reading import ReadOptions
+from cm_ray.data.shard_options import check_made
 from cm_ray.data.shard_writer import ROWS_PER_SHARD, recipe_of
 from cm_ray.data.shards import Manifest, check_shards, is_shard_folder
 from cm_ray.data.source import Source
@@ -45,11 +47,7 @@ def prepare_shards(data: DataSettings, prepared: PreparedData | None = None) -> 
         folder = _made(data)
     manifest = Manifest.load(folder)
     check_shards(folder, manifest)
-    if data.size and manifest.shape[1:] != (data.size, data.size):
-        raise UserError(
-            f"{folder} holds images of {manifest.shape[2]}x{manifest.shape[1]} pixels, but data.size is "
-            f"{data.size}; make shards of that size with cm-ray shards, or set data.size to 0."
-        )
+    check_made(folder, manifest, data)
     return folder, manifest
 
 
@@ -57,21 +55,20 @@ def _made(data: DataSettings) -> Path:
     """Return the folder in the cache that has the shards of the data, after making them if needed."""
     with shown("byte") as fetched:
         source = open_source(data.path, progress=fetched, on_bad_image=data.on_bad_image)
-    recipe = _recipe(source, data.size)
+    recipe = _recipe(source, data)
     skips = "-skip" if data.on_bad_image == "skip" else ""
     folder = cache_root() / "shards" / f"{source.name}-{recipe[:16]}{skips}"
     with shown("task") as progress:
         make_shards(
             source,
             folder,
-            size=data.size,
-            on_bad_image=data.on_bad_image,
+            data.read_options,
             recipe=recipe,
             progress=progress,
         )
     return folder
 
 
-def _recipe(source: Source, size: int) -> str:
+def _recipe(source: Source, options: ReadOptions) -> str:
     with shown("byte") as progress:
-        return recipe_of(source, ROWS_PER_SHARD, size, progress)
+        return recipe_of(source, ROWS_PER_SHARD, options, progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cm_ray.cluster.data.make_shards import make_shards
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.command_line.settings.shards import Shards
+from cm_ray.data.described import remarks
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shard_writer import recipe_of
 from cm_ray.runs.console import shown
@@ -15,21 +16,20 @@ def run(args: Shards) -> None:
     with shown("byte") as fetched:
         source = open_source(args.source, args.split, fetched, on_bad_image=args.on_bad_image)
     with shown("byte") as read:
-        recipe = recipe_of(source, args.rows_per_shard, args.size, read)
+        recipe = recipe_of(source, args.rows_per_shard, args, read)
     with shown("task") as progress, connected():  # errors of the source need not wait for Ray
         manifest = make_shards(
             source,
             args.out,
+            args.read_options,
             rows_per_shard=args.rows_per_shard,
-            size=args.size,
-            on_bad_image=args.on_bad_image,
             recipe=recipe,
             progress=progress,
         )
     channels, height, width = manifest.shape
-    skipped = f", {manifest.skipped} bad ones skipped" if manifest.skipped else ""
+    more = "".join(f"; {remark}" for remark in remarks(manifest))
     print(
         f"{args.out}: {manifest.count} images of {width}x{height}, {channels} channels, "
-        f"{manifest.classes} classes, {len(manifest.shards)} shards{skipped}; "
+        f"{manifest.classes} classes, {len(manifest.shards)} shards{more}; "
         f"fingerprint {manifest.fingerprint[:16]}"
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cm_ray.data.reading import ReadOptions
 from cm_ray.errors import UserError
 from cm_ray.recipes.measuring import MeasuringSettings
 
@@ -41,6 +42,7 @@ class Evaluation(MeasuringSettings):
 
     def __post_init__(self) -> None:
         """Raise UserError, naming the option, on a number that is out of its range."""
+        ReadOptions.__post_init__(self)
         if not self.scores:
             raise UserError("--scores needs at least one, such as FD.")
         for name, least in {"seed": 0, "grid": 1, "batch_size": 1}.items():

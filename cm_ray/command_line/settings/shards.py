@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from cm_ray.errors import UserError
+from cm_ray.data.reading import ReadOptions
+from cm_ray.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shards:
+class Shards(ReadOptions):
     """Turn images into shards: cm-ray shards /data/photos --out /data/photos-64 --size 64
 
     SOURCE is the name of a data set (digits, cifar10), a folder or a zip archive of image files (sub-folders
@@ -26,15 +27,11 @@ class Shards:
     """Folder for the shards; on a cluster, one that all nodes share."""
     split: str = ""
     """Split of a data set that has several, such as train, val or test; the one for training if empty."""
-    size: int = 0
-    """Crop the centre to a square and resize it to this many pixels; 0 takes images as they are."""
-    on_bad_image: Literal["raise", "skip"] = "raise"
-    """Treatment of images that cannot be decoded; skipped ones are counted in the manifest."""
     rows_per_shard: int = 8192
     """Images per file."""
 
     def __post_init__(self) -> None:
-        """Raise UserError, naming the option, on a number that is out of its range."""
-        for name, least in {"size": 0, "rows_per_shard": 1}.items():
-            if (number := getattr(self, name)) < least:
-                raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {number}.")
+        """Raise SettingError, naming the option, on a value that is not allowed."""
+        ReadOptions.__post_init__(self)
+        rows = self.rows_per_shard
+        require(rows >= 1, "rows_per_shard", f"must be at least 1, not {rows}")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cm_ray.data.reading import ReadOptions
 from cm_ray.errors import UserError
 from cm_ray.recipes.measuring import MeasuringSettings
 from cm_ray.time_points.racing import ZONE
@@ -58,6 +59,7 @@ class TimePointSearch(MeasuringSettings):
 
     def __post_init__(self) -> None:
         """Raise UserError, naming the option, on a number that is out of its range."""
+        ReadOptions.__post_init__(self)
         if self.nfe < 2:
             raise UserError(f"--nfe {self.nfe} has no time points to search: give 2 or more.")
         least = {
