@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import sys
@@ -75,6 +76,9 @@ def exit_code(action: Callable[[], None]) -> int:
     0: done; 2: bad input or environment, which a UserError says in one sentence on stderr; 130: interrupted.
     Any other exception is a defect and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files need not be in the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
     try:
         action()
     except UserError as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cm_ray.data.names import printable
 from cm_ray.errors import UserError
 from cm_ray.tracking.sent_state import MetricValue, SentState, clean_name, new_files
 from cm_ray.tracking.status import Status
@@ -121,7 +122,7 @@ class RemoteRun:
         """Send parameters; MLflow refuses a parameter that it has with another value."""
         from mlflow.entities import Param
 
-        params = [Param(clean_name(name), str(value)) for name, value in values.items()]
+        params = [Param(clean_name(name), printable(str(value))) for name, value in values.items()]
         for chunk in chunks(params, _ENTRIES_PER_CALL):
             self.client().log_batch(self.state.run_id, params=chunk)
 
@@ -129,7 +130,7 @@ class RemoteRun:
         """Send tags; they replace tags of the same name."""
         from mlflow.entities import RunTag
 
-        tags = [RunTag(clean_name(name), str(value)) for name, value in values.items()]
+        tags = [RunTag(clean_name(name), printable(str(value))) for name, value in values.items()]
         for chunk in chunks(tags, _ENTRIES_PER_CALL):
             self.client().log_batch(self.state.run_id, tags=chunk)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cm_ray.command_line.main import run
+from cm_ray.command_line.options import exit_code
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shards import Manifest
@@ -101,6 +102,11 @@ def test_the_command(odd, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     check_text(captured.err.strip())
+
+
+def test_every_job_can_print_a_name(capsys):
+    assert exit_code(lambda: print("caf\udce9")) == 0
+    assert capsys.readouterr().out == "caf\\udce9\n"
 
 
 def test_a_path_in_json(tmp_path):

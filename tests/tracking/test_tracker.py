@@ -12,7 +12,7 @@ from cm_ray.errors import UserError
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import TrackingSettings
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.settings.tree import flatten
+from cm_ray.settings.tree import flatten, override
 from cm_ray.storage.files import write_json
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.mlflow_tracker import MlflowTracker
@@ -68,6 +68,17 @@ def test_everything_of_a_run_is_told(make_run, tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} <= {"runs", "cache"}
     assert capsys.readouterr() == ("", "")
     assert dict(os.environ) == before
+
+
+def test_paths_that_are_not_utf_8(make_run):
+    run = make_run()
+    path = "/data/caf\udce9"
+    run.claim(override(run.config(), {"data.path": path}))
+    write_json(run.lineage_file, {"command": f"cm-ray train --data {path}"})
+    tracked(run).sync()
+    _, found = only_run(run)
+    assert found.data.params["data.path"] == r"/data/caf\xe9"
+    assert found.data.tags["command"] == r"cm-ray train --data /data/caf\xe9"
 
 
 def test_a_resumed_run_goes_on_in_the_same_mlflow_run(make_run):
