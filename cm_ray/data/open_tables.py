@@ -12,6 +12,7 @@ from cm_ray.data.locate import Place, other_splits
 from cm_ray.data.names import class_name, in_class_order, printable
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.parquet import ParquetSource
+from cm_ray.data.shards import MANIFEST
 from cm_ray.data.splits import files_of_split, split_word
 from cm_ray.errors import UserError
 
@@ -32,6 +33,8 @@ def open_tables(place: Place, root: Path, asked: str) -> Table | None:
     folder = place.folder
     images = folder.files.images or any(sub.first_data.images for sub in folder.folders if sub.first_data)
     files = folder.files.parquet or ([] if images else folder.files.npz)
+    if files and MANIFEST in folder.entries.files:
+        raise UserError(f"{folder} holds shards; give its own path, as shards are used as they are.")
     if files:
         return _of_split([root / path for path in folder.paths(files)], place, root, asked)
     if images or not folder.folders:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from cm_ray.data.file_kinds import ending
 from cm_ray.data.file_tree import Folder
 from cm_ray.data.names import class_name
 from cm_ray.data.split_folders import folder_word
@@ -16,6 +17,7 @@ from cm_ray.data.splits import same_split
 from cm_ray.errors import UserError
 
 _SYNSET = re.compile(r"n\d{8}")
+_LINE = re.compile(r"(n\d{8})\s+(?:\d+\s+)?(\S.*)")
 _MOST_BYTES = 64 << 20
 ANNOTATIONS = "val_annotations.txt"
 """Name of the file in which tiny-imagenet lists the classes of its images for validation."""
@@ -27,27 +29,28 @@ def are_synsets(names: Iterable[str]) -> bool:
     return bool(names) and all(_SYNSET.fullmatch(name) for name in names)
 
 
-def synset_names(synsets: Sequence[str], folders: Iterable[Folder]) -> list[str]:
+def synset_names(synsets: Sequence[str], folders: Sequence[Folder]) -> list[str]:
     """Return the names of synsets in the first file of names that is found in one of the folders.
 
     Synsets that share a name, as two cranes do, get their identifiers behind it; one without a name keeps its
-    identifier, as all do where there is no such file.
+    identifier, as all do where there is no such file. All splits of a data set give a synset the same name.
     """
-    known = next((found for folder in folders if (found := _names_in(folder))), {})
-    names = [class_name(known.get(synset) or synset) for synset in synsets]
-    counts = Counter(names)
+    every = {*synsets, *known_synsets(folders)}
+    known = next((found for folder in folders if (found := _names_in(folder, every))), {})
+    names = {synset: class_name(known.get(synset) or synset) for synset in every}
+    counts = Counter(names.values())
     return [
-        f"{name} ({synset})" if counts[name] > 1 else name
-        for name, synset in zip(names, synsets, strict=True)
+        f"{names[synset]} ({synset})" if counts[names[synset]] > 1 else names[synset] for synset in synsets
     ]
 
 
-def _names_in(folder: Folder) -> dict[str, str]:
-    for file, read in _NAME_FILES:
-        name = next((name for name in folder.entries.files if name.lower() == file), None)
-        found = read(_text(folder, name)) if name else {}
-        if found:
-            return found
+def _names_in(folder: Folder, synsets: set[str]) -> dict[str, str]:
+    """Return the names in the first file of a folder that has one for some of the synsets."""
+    for word in _NAME_FILES:
+        for name in sorted(folder.entries.files):
+            read = _READERS.get(ending(name))
+            if read and word in name.lower() and synsets & (found := read(_text(folder, name))).keys():
+                return found
     return {}
 
 
@@ -59,9 +62,9 @@ def _text(folder: Folder, name: str) -> str:
 
 
 def _lines(text: str) -> dict[str, str]:
-    """Read lines of a synset, white space and its name."""
-    pairs = (line.split(maxsplit=1) for line in text.splitlines())
-    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2 and _SYNSET.fullmatch(pair[0])}
+    """Read lines of a synset, white space and its name; a number may stand before the name."""
+    found = (_LINE.fullmatch(line.strip()) for line in text.splitlines())
+    return {line[1]: line[2] for line in found if line}
 
 
 def _class_index(text: str) -> dict[str, str]:
@@ -83,15 +86,9 @@ def _class_index(text: str) -> dict[str, str]:
     }
 
 
-_NAME_FILES: tuple[tuple[str, Callable[[str], dict[str, str]]], ...] = (
-    ("loc_synset_mapping.txt", _lines),
-    ("synset_words.txt", _lines),
-    ("synset_mapping.txt", _lines),
-    ("words.txt", _lines),
-    ("imagenet_class_index.json", _class_index),
-    ("class_index.json", _class_index),
-    ("labels.json", _class_index),
-)
+_READERS: dict[str, Callable[[str], dict[str, str]]] = {".txt": _lines, ".json": _class_index}
+_NAME_FILES = ("synset", "words", "class_index", "clsloc", "labels", "names", "classes")
+"""Words in the names of files with names of synsets, such as LOC_synset_mapping.txt; the first come first."""
 
 
 def annotated_synsets(folders: Iterable[Folder]) -> tuple[str, dict[str, str]] | None:

@@ -211,3 +211,17 @@ def test_a_pipe_is_not_read(tmp_path):
     root = plant(tmp_path / "set", {"a.png": 1})
     os.mkfifo(root / "b.png")
     assert seen(open_source(str(root))) == {1: None}
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
+    root = plant(tmp_path / "set", {"a/1.png": 1, "b/1.png": 2})
+    scan = os.scandir
+
+    def refused(path):
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(UserError, match=r"Could not read .*/b \(Permission denied\)"):
+        open_source(str(root))

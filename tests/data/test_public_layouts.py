@@ -143,7 +143,9 @@ def imagenet(names, text, validation):
     [
         ("LOC_synset_mapping.txt", LINES),
         ("synset_words.txt", LINES),
-        ("words.txt", LINES.replace(" ", "\t", 1)),
+        ("words.txt", LINES.replace("764 ", "764\t")),
+        ("map_clsloc.txt", "".join(f"{wnid} {i} {name}\n" for i, (wnid, name) in enumerate(SYNSETS.items()))),
+        ("imagenet_synset_to_human_label_map.txt", LINES.replace("764 ", "764\t")),
         ("imagenet_class_index.json", json.dumps(INDEX)),
         ("Labels.json", json.dumps(SYNSETS)),
         ("train/synset_words.txt", LINES),
@@ -164,6 +166,21 @@ def test_imagenet_without_names(form, tmp_path, names):
 def test_imagenet_with_a_name_missing(form, tmp_path):
     source = opened(form, tmp_path, imagenet("synset_words.txt", f"{TENCH} tench\n", "folders"))
     assert source.class_names == ("tench", CRANE_BIRD, CRANE)
+
+
+def test_a_class_has_the_same_name_in_every_split(form, tmp_path):
+    files = imagenet("words.txt", LINES, "flat")
+    files = {path: value for path, value in files.items() if not path.startswith("val")}
+    files[f"val/{CRANE}/a.JPEG"] = image_bytes(5, "jpeg")
+    assert opened(form, tmp_path, files, "val").class_names == (NAMES[2],)
+
+
+def test_the_file_that_names_the_classes_is_taken(form, tmp_path):
+    files = imagenet("words.txt", LINES, "folders") | {
+        "synsets.txt": f"{TENCH}\n",
+        "labels.txt": f"{TENCH} fish\n",
+    }
+    assert opened(form, tmp_path, files).class_names == NAMES
 
 
 @pytest.mark.parametrize("validation", ["folders", "solution"])

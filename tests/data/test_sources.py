@@ -268,6 +268,10 @@ def test_nothing_usable(tmp_path):
         with pytest.raises(UserError, match=message) as raised:
             open_source(name)
         assert "\n" not in str(raised.value)
+    assert (open_source("digits", "training").split, open_source("cifar10", "Testing").split) == (
+        "train",
+        "test",
+    )
     with pytest.raises(UserError, match="digits has no split 'test'"):
         open_source("digits", "test")
     with pytest.raises(UserError, match="cifar10 has no split 'tests'; did you mean 'test'"):

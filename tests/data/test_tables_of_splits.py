@@ -204,3 +204,10 @@ def test_names_that_are_not_utf_8(tmp_path):
     source = open_source(str(root))
     assert (numbers(source), source.name) == ([1], r"set\xff-train")
     assert open_source(f"{root}/x\udcfe_train.parquet").name == r"x\xfe_train"
+
+
+def test_shards_in_folders_of_splits(tmp_path):
+    root = tables(tmp_path, {"train/shard-00000.parquet": [1], "test/shard-00000.parquet": [2]})
+    (tmp_path / "train" / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="train holds shards; give its own path"):
+        open_source(root)
