@@ -5,6 +5,7 @@ from cm_ray.extras import needs
 needs("pyarrow", extra="train")
 
 import pyarrow as pa  # noqa: E402
+import pyarrow.compute as pc  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
-__all__ = ["pa", "pq"]
+__all__ = ["pa", "pc", "pq"]

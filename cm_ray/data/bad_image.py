@@ -23,3 +23,14 @@ class TooManyPixelsError(BadImageError):
     def problem(self) -> str:
         """The rest of a sentence that begins with the image's name."""
         return str(self)
+
+
+class IncompleteRowError(BadImageError):
+    """Raised for a row of a table that lacks its image or its label, which the message names."""
+
+    advice = "complete or remove it"
+
+    @property
+    def problem(self) -> str:
+        """The rest of a sentence that begins with the row's name."""
+        return f"has no {self}"

@@ -46,14 +46,15 @@ def as_shards(data: object, options: ReadOptions = _AS_THEY_ARE, *, cache: Path 
     if isinstance(data, str):
         return data
     root = cache or cache_root() / "shards"
-    opened = open_images(data, on_bad_image=options.on_bad_image)
+    opened = open_images(data, options)
     images = None
     if isinstance(opened, ArrayImages):
         images = load_images(data, **asdict(options.read_options))
         folder = root / _folder_name(images, _order(images.class_names, _hashes(images)))
         if _is_whole(folder):
             return str(folder)
-        opened, options = open_images(images), ReadOptions()
+        options = ReadOptions()
+        opened = open_images(images, options)
     return str(in_agreement(lambda options: _written(opened, root, options, images), options))
 
 

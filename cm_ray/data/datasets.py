@@ -15,14 +15,16 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from cm_ray.data.columns import Kind, image_column, label_column
 from cm_ray.data.images import Decoded, batches, decode, fitted_pixels, picture_pixels
-from cm_ray.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS, hub_class_names
+from cm_ray.data.parquet_columns import hub_class_names
 from cm_ray.data.pixel_arrays import Scale, as_array, channels_last, check_dtype
 from cm_ray.data.source import Batch, ReadOptions
 from cm_ray.errors import UserError
 
 _ROWS_AT_ONCE = 256
 _RAY = "the Ray data set"
+_CHOOSE = "drop or rename columns"
 
 
 class _Raw(NamedTuple):
@@ -86,7 +88,7 @@ class TorchImages:
 
 @dataclass(frozen=True, slots=True)
 class RayImages:
-    """A `ray.data.Dataset` with a column `image` or `img` and, mostly, `label` or `labels`."""
+    """A `ray.data.Dataset` with columns of images and, mostly, of labels; see `columns` for their names."""
 
     dataset: Any
     class_names: tuple[str, ...]
@@ -101,8 +103,7 @@ class RayImages:
         schema = getattr(dataset.schema(fetch_if_missing=False), "base_schema", None)
         if not isinstance(schema, pa.Schema):
             return cls(dataset, ())
-        label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-        return cls(dataset, hub_class_names(schema, label))
+        return cls(dataset, hub_class_names(schema, label_column(schema.names, "", _RAY, _CHOOSE)))
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
         """Take every row once, in the order of the data set, some at a time. See `Part.read`."""
@@ -112,13 +113,8 @@ class RayImages:
         with self._in_order():
             place = 0
             for table in self.dataset.iter_batches(batch_size=_ROWS_AT_ONCE, batch_format="numpy"):
-                image = next((column for column in IMAGE_COLUMNS if column in table), None)
-                if image is None:
-                    raise UserError(
-                        f"There is no column 'image' or 'img' in {_RAY} (its columns: {', '.join(table)}); "
-                        "rename the one that holds the images."
-                    )
-                label = next((column for column in LABEL_COLUMNS if column in table), None)
+                image = image_column(_kinds(table), "", _RAY, _CHOOSE)
+                label = label_column([name for name in table if name != image], "", _RAY, _CHOOSE)
                 for offset, value in enumerate(table[image]):
                     name = f"row {place + offset} of {_RAY}"
                     number = -1 if label is None else _label(table[label][offset], name)
@@ -134,6 +130,13 @@ class RayImages:
             yield
         finally:
             options.preserve_order = before
+
+
+def _kinds(table: Mapping[str, Any]) -> dict[str, Kind]:
+    """Return the kinds of columns by their first values."""
+    first = {name: values[0] if len(values) else None for name, values in table.items()}
+    images = (bytes, Mapping, np.ndarray, torch.Tensor, Image.Image)
+    return {name: "images" if isinstance(value, images) else "other" for name, value in first.items()}
 
 
 def _label(value: Any, name: str) -> int:

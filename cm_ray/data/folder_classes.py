@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from cm_ray.data.columns import LABEL_WORDS
 from cm_ray.data.file_groups import Group
 from cm_ray.data.file_tree import Folder
 from cm_ray.data.names import class_name, in_class_order, printable
 from cm_ray.data.synsets import are_synsets, synset_names
 from cm_ray.errors import UserError
 
-LABEL_KEYS = ("label", "labels", "class", "classes", "category", "target", "fine_label")
-"""Words before the `=` of folders such as `label=cat`, in small letters."""
 _NO_CLASSES = ("images", "image", "imgs", "img", "jpegimages")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -56,14 +55,19 @@ def folder_classes(groups: Mapping[str, Group], around: Sequence[Folder]) -> Fol
     return FolderClasses(folders, tuple(names), layout)
 
 
-def hive_values(folders: Mapping[str, object]) -> dict[str, str]:
+def hive_values(folders: Mapping[str, object], given: str = "") -> dict[str, str]:
     """Return the values of folders that are all called `label=value`, as Hive and Spark call them.
 
-    {} if one of them is not, or their keys differ. Raises UserError when one is for rows without a label.
+    given: a key that gives the classes, too, whatever it is called. Returns {} if a folder has another name,
+    or their keys differ. Raises UserError when one is for rows without a label.
     """
     pairs = {folder: folder.partition("=") for folder in folders}
     keys = {key.lower() for key, _, _ in pairs.values()}
-    if len(keys) != 1 or not keys <= {*LABEL_KEYS} or not all(equals for _, equals, _ in pairs.values()):
+    if (
+        len(keys) != 1
+        or not keys <= {*LABEL_WORDS, given.lower()}
+        or not all(equals for _, equals, _ in pairs.values())
+    ):
         return {}
     null = next((folder for folder, (_, _, value) in pairs.items() if value in (_NULL, "")), None)
     if null:

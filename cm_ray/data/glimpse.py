@@ -14,7 +14,7 @@ from cm_ray.data.load_images import checked_batches
 from cm_ray.data.open_images import open_images
 from cm_ray.data.reading import ReadOptions
 from cm_ray.data.seen import Seen
-from cm_ray.data.shard_options import check_made
+from cm_ray.data.shard_options import check_given
 from cm_ray.data.shards import Manifest, is_shard_folder, read_rows, rows_per_group
 
 _AS_THEY_ARE = ReadOptions()
@@ -47,12 +47,12 @@ def glimpse(data: object, options: ReadOptions = _AS_THEY_ARE) -> Glimpse:
     """
     if isinstance(data, str | Path) and is_shard_folder(folder := Path(data).expanduser()):
         manifest = Manifest.load(folder)
-        check_made(folder, manifest, options)
+        check_given(folder, manifest, options)
         shard = manifest.shards[0]
         stop = min(shard.rows, rows_per_group(manifest.shape))
         images, _ = read_rows(folder / shard.file, 0, stop, manifest.shape)
         return Glimpse(torch.from_numpy(images.copy()), manifest.class_names)
-    opened = open_images(data, on_bad_image=options.on_bad_image)
+    opened = open_images(data, options)
 
     def first_batch(options: ReadOptions) -> Glimpse:
         batch = next(each for each in checked_batches(opened, options, Seen()) if len(each.images))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cm_ray.data.columns import DEFAULT, Columns
 from cm_ray.data.parquet import ParquetPart, ParquetSource
 from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions, cut_pieces
 from cm_ray.errors import UserError
@@ -21,13 +22,9 @@ class HivePart:
     pieces: tuple[tuple[ParquetPart, int], ...]
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
-        """Decode the rows; see `Part.read`. Raises UserError when rows have labels of their own, too."""
+        """Decode the rows; see `Part.read`."""
         for part, label in self.pieces:
             for batch in part.read(options):
-                if (batch.labels != -1).any():
-                    raise UserError(
-                        f"{batch.first} has a label in a column and one by its folder; drop the column."
-                    )
                 yield replace(batch, labels=np.full_like(batch.labels, label))
 
 
@@ -43,12 +40,18 @@ class HiveSource:
     left_out: tuple[LeftOut, ...] = ()
 
     @classmethod
-    def open(cls, files: Mapping[str, list[Path]], name: str) -> HiveSource:
+    def open(cls, files: Mapping[str, list[Path]], name: str, wanted: Columns = DEFAULT) -> HiveSource:
         """Read the footers of the files of each class. Raises UserError as `ParquetSource.open`.
 
         files: the files of a class by its name, in the order of the classes.
         """
-        return cls(name, tuple(files), tuple(ParquetSource.open(paths, name) for paths in files.values()))
+        classes = tuple(ParquetSource.open(paths, name, wanted) for paths in files.values())
+        if column := next((source.columns.label for source in classes if source.columns.label), None):
+            raise UserError(
+                f"{name} has labels in the column {column!r} and others by its folders; "
+                "name one by data.label_column, or by --label-column of cm-ray shards."
+            )
+        return cls(name, tuple(files), classes)
 
     @property
     def layout(self) -> str:
@@ -64,10 +67,11 @@ class HiveSource:
     def parts(self, rows_per_part: int) -> Sequence[HivePart]:
         """Split into runs of rows."""
         files = [(*file, label) for label, source in enumerate(self.classes) for file in source.files]
+        columns = [source.columns for source in self.classes]
         numbered = [(str(number), rows) for number, (_, rows, _) in enumerate(files)]
 
         def piece(number: str, start: int, stop: int) -> tuple[ParquetPart, int]:
             file, _, label = files[int(number)]
-            return ParquetPart(((file, start, stop),)), label
+            return ParquetPart(((file, start, stop),), columns[label]), label
 
         return [HivePart(tuple(piece(*each) for each in run)) for run in cut_pieces(numbered, rows_per_part)]

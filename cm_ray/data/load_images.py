@@ -18,7 +18,7 @@ from cm_ray.data.image_set import ImageSet
 from cm_ray.data.open_images import OpenedImages, open_images
 from cm_ray.data.reading import MOST_PIXELS, OnBadImage, ReadOptions
 from cm_ray.data.seen import Seen
-from cm_ray.data.shard_options import check_made
+from cm_ray.data.shard_options import check_given
 from cm_ray.data.shards import Manifest, check_shards, is_shard_folder, load_all
 from cm_ray.data.source import Batch, Labels, Pixels, Progress
 from cm_ray.errors import UserError
@@ -34,6 +34,8 @@ def load_images(
     bits: int = 0,
     on_bad_image: OnBadImage = "raise",
     most_pixels: int = MOST_PIXELS,
+    image_column: str = "",
+    label_column: str = "",
     progress: Progress | None = None,
 ) -> ImageSet:
     """Read images in any form into memory, without Ray but for a `ray.data.Dataset`.
@@ -43,13 +45,13 @@ def load_images(
     array, uint8 or floating-point in [-1, 1] or [0, 1], (n, c, h, w), (n, h, w, c) or (n, h, w); a tuple
     (images, labels); a map-style torch `Dataset` of images or (image, label), whose attribute `classes` names
     the classes; a `ray.data.Dataset` with the columns image and label; or an `ImageSet`. size: crop the
-    centre to a square and resize it to this many pixels; 0 takes images as they are. split: of data that
-    has several (see `open_source`). channels: 1 for grey, 3 for RGB, 0 as they are. background: the colour
-    behind transparent pixels: white, black, grey or #rrggbb; white if empty. bits: what samples of more than
-    8 bits use at least. on_bad_image: "skip" leaves out files that cannot be decoded, and class folders of
-    nothing else. most_pixels: the limit of an image. progress: called with bytes done and bytes in all if
-    something is downloaded. Raises UserError when the data is missing, damaged, empty, of several sizes, or
-    could be read in two ways.
+    centre to a square and resize it to this many pixels. split: of data that has several (see `open_source`).
+    channels: 1 for grey, 3 for RGB. background: the colour behind transparent pixels, white if empty. bits:
+    what samples of more than 8 bits use at least. on_bad_image: "skip" leaves out files that cannot be
+    decoded, and class folders of nothing else. most_pixels: the limit of an image. image_column,
+    label_column: of Parquet files, or arrays of an .npz; "none" reads no labels. progress: called with bytes
+    done and bytes in all if something is downloaded. Raises UserError when the data is missing, damaged,
+    empty, of several sizes, or could be read in two ways.
     """
     options = ReadOptions(
         size=size,
@@ -58,12 +60,18 @@ def load_images(
         bits=bits,
         on_bad_image=on_bad_image,
         most_pixels=most_pixels,
+        image_column=image_column,
+        label_column=label_column,
     )
+    return _loaded(data, options, split, progress)
+
+
+def _loaded(data: object, options: ReadOptions, split: str, progress: Progress | None) -> ImageSet:
     if (folder := _shard_folder(data)) is not None:
         return _from_shards(folder, split, options)
-    if isinstance(data, ImageSet):
+    if isinstance(data, ImageSet) and not (split or options.columns):
         return data if _is_so(data, options) else _read_again(data, options)
-    return _read(open_images(data, split, progress, on_bad_image=on_bad_image), options)
+    return _read(open_images(data, options, split, progress), options)
 
 
 def _read(opened: OpenedImages, options: ReadOptions) -> ImageSet:
@@ -93,7 +101,7 @@ def _is_so(images: ImageSet, options: ReadOptions) -> bool:
 def _read_again(images: ImageSet, options: ReadOptions) -> ImageSet:
     """Return images in memory at another size or with other channels."""
     return replace(
-        _read(open_images(images), options),
+        _read(open_images(images, options), options),
         skipped=images.skipped,
         reading=images.reading,
         transparent=images.transparent,
@@ -114,7 +122,7 @@ def _from_shards(folder: Path, split: str, options: ReadOptions) -> ImageSet:
         raise UserError(f"{folder} holds shards, which have no split {split!r}; leave split out.")
     manifest = Manifest.load(folder)
     check_shards(folder, manifest)
-    check_made(folder, manifest, options)
+    check_given(folder, manifest, options)
     images, labels = load_all(folder, manifest)
     return ImageSet(
         torch.from_numpy(images),

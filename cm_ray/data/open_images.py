@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +15,7 @@ from cm_ray.data.datasets import RayImages, TorchImages, is_map_style, is_ray_da
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.open_source import open_source
 from cm_ray.data.pixel_arrays import PixelArray
-from cm_ray.data.reading import OnBadImage
-from cm_ray.data.source import Batch, ReadOptions, Source
+from cm_ray.data.source import Batch, Progress, ReadOptions, Source
 from cm_ray.errors import UserError
 
 _ROWS_PER_PART = 8192
@@ -77,25 +76,23 @@ class ArrayImages:
 
 
 def open_images(
-    data: object,
-    split: str = "",
-    progress: Callable[[int, int], None] | None = None,
-    *,
-    on_bad_image: OnBadImage = "raise",
+    data: object, options: ReadOptions, split: str = "", progress: Progress | None = None
 ) -> OpenedImages:
     """Open images in any form but a folder of shards.
 
-    data: see `load_images`. split, progress, on_bad_image: see `open_source`. Raises UserError when `data` is
-    something else, or `split` is given for data in memory.
+    data: see `load_images`. options, split, progress: see `open_source`. Raises UserError when `data` is
+    something else, or a split or columns are named for data in memory.
     """
     if isinstance(data, Path):  # a path is not a data set's name, even if it reads like one
         data = str(data.expanduser().absolute())
     if isinstance(data, str):
-        return SourceImages(open_source(data, split, progress, on_bad_image=on_bad_image))
+        return SourceImages(open_source(data, split, progress, options=options))
     if split:
         raise UserError(
             f"The data is a {type(data).__name__}, which has no split {split!r}; leave split out."
         )
+    if options.columns:
+        raise UserError(f"The data is a {type(data).__name__}; leave the names of columns out.")
     return _in_memory(data)
 
 

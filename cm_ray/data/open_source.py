@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,14 +18,15 @@ from cm_ray.data.image_formats import SIGNATURE_BYTES
 from cm_ray.data.locate import locate
 from cm_ray.data.names import printable
 from cm_ray.data.open_tables import Table, open_table, open_tables
-from cm_ray.data.reading import OnBadImage
-from cm_ray.data.source import Source
+from cm_ray.data.reading import ReadOptions
+from cm_ray.data.source import Progress, Source
 from cm_ray.data.split_folders import folder_word
 from cm_ray.data.splits import chosen_split, same_split, split_word
 from cm_ray.data.zip_archive import ZipArchive
 from cm_ray.data.zip_source import ZipSource
 from cm_ray.errors import UserError, closest
 
+DEFAULT = ReadOptions()
 NAMED = ("cifar10", "digits")
 _MAGIC = {b"PAR1": Kind.PARQUET, b"PK\x03\x04": Kind.ARCHIVE}
 _Found = TypeVar("_Found", FolderSource, ZipSource, Table)
@@ -36,9 +36,9 @@ _WANTED = "a folder or a zip archive of images, a Parquet file or a folder of th
 def open_source(
     path_or_name: str,
     split: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     *,
-    on_bad_image: OnBadImage = "raise",
+    options: ReadOptions = DEFAULT,
 ) -> Source:
     """Open a data set by its name (digits, cifar10), or images at a path.
 
@@ -47,9 +47,20 @@ def open_source(
     of image files in these layouts; docs/own_images.md describes all of them. A name comes before a folder of
     the same name: write ./digits for the folder. split: a word such as train, val or test; "" takes the split
     for training where there are splits, or the only one. `progress` is called with bytes done and bytes in
-    all if `parts` has to download something. on_bad_image: "skip" leaves out class folders in which no image
-    can be read. Raises UserError when there are no such images or no such split.
+    all if `parts` has to download something. options: the columns of tables; where bad images are skipped,
+    class folders in which no image can be read are left out. Raises UserError when there are no such images,
+    no such split or no such columns.
     """
+    source = _opened(path_or_name, split, progress, options)
+    if options.columns and not isinstance(source, Table):
+        raise UserError(
+            f"{printable(path_or_name)} has no columns, but data.image_column or data.label_column names "
+            "one; leave it out."
+        )
+    return source
+
+
+def _opened(path_or_name: str, split: str, progress: Progress | None, options: ReadOptions) -> Source:
     if path_or_name == "cifar10":
         return Cifar10Source(chosen_split(SPLITS, split, path_or_name), progress)
     if path_or_name == "digits":
@@ -59,12 +70,12 @@ def open_source(
         raise _missing(path_or_name)
     path = Path(os.path.abspath(path))
     if path.is_file():
-        return _open_file(path, split, skip_empty=on_bad_image == "skip")
+        return _open_file(path, split, options)
     if (path / "manifest.json").is_file():
         raise UserError(
             f"{printable(str(path))} holds shards already; use it as it is, without making shards of it."
         )
-    return _open_folder(path, split, skip_empty=on_bad_image == "skip")
+    return _open_folder(path, split, options)
 
 
 def _missing(path_or_name: str) -> UserError:
@@ -79,18 +90,18 @@ def _missing(path_or_name: str) -> UserError:
     )
 
 
-def _open_file(path: Path, split: str, *, skip_empty: bool) -> Source:
+def _open_file(path: Path, split: str, options: ReadOptions) -> Source:
     kind = _kind(path)
     if kind is Kind.ARCHIVE:
         archive = ZipArchive(path)
         place = locate(Folder(archive), split)
         if place.folder.first_data and not place.folder.first_data.images:
             raise UserError(f"{place.folder} holds tables; unpack the archive and give the folder.")
-        found = find_image_files(place, split, (), skip_empty=skip_empty)
+        found = find_image_files(place, split, (), skip_empty=options.on_bad_image == "skip")
         name = printable(_name(archive.name, found.split))
         return _with_split(ZipSource.of(archive, name, found), split, path)
     if kind in (Kind.PARQUET, Kind.NPZ):
-        return _with_split(open_table(path), split, path)
+        return _with_split(open_table(path, options.columns), split, path)
     raise UserError(f"{printable(str(path))} is a file; give {_WANTED}.")
 
 
@@ -98,6 +109,8 @@ def _kind(path: Path) -> Kind:
     """Return the kind of a file, by its content where its ending does not tell."""
     with reading(path), path.open("rb") as file:
         head = file.read(SIGNATURE_BYTES)
+    if path.suffix.lower() == ".parquet":  # also metadata.parquet, which is no table beside images
+        return Kind.PARQUET
     kind = kind_of(path.name, lambda: head)
     if kind is Kind.ARCHIVE:
         return kind if path.suffix.lower() == ".zip" else Kind.OTHER
@@ -106,12 +119,12 @@ def _kind(path: Path) -> Kind:
     return kind
 
 
-def _open_folder(path: Path, split: str, *, skip_empty: bool) -> Source:
+def _open_folder(path: Path, split: str, options: ReadOptions) -> Source:
     place = locate(Folder(Disk(str(path))), split)
-    if tables := open_tables(place, path, split):
+    if tables := open_tables(place, path, split, options.columns):
         return _with_split(tables, split, path)
     around = [Folder(Disk(str(path.parent)))] if folder_word(path.name) else []
-    found = find_image_files(place, split, around, skip_empty=skip_empty)
+    found = find_image_files(place, split, around, skip_empty=options.on_bad_image == "skip")
     name = printable(_name(path.name, found.split))
     return _with_split(FolderSource.of(path, name, found), split, path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from cm_ray.data.columns import NO_LABELS, Columns
 from cm_ray.data.file_tree import Folder
 from cm_ray.data.folder_classes import hive_values
 from cm_ray.data.hive_source import HiveSource
@@ -19,16 +20,16 @@ from cm_ray.errors import UserError
 Table = ParquetSource | NpzSource | HiveSource
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path, columns: Columns) -> Table:
     """Open one file; a split word in its name is its split."""
-    return replace(_opened([path], printable(path.stem)), split=split_word(path.stem))
+    return replace(_opened([path], printable(path.stem), columns), split=split_word(path.stem))
 
 
-def open_tables(place: Place, root: Path, asked: str) -> Table | None:
+def open_tables(place: Place, root: Path, asked: str, columns: Columns) -> Table | None:
     """Open the tables of a place below the folder `root`; None when it holds image files instead.
 
-    asked: the split that the user names. Raises UserError when there is no such split, and when it is not
-    clear which files belong together.
+    asked: the split that the user names. columns: those that the user names. Raises UserError when there is
+    no such split, and when it is not clear which files belong together.
     """
     folder = place.folder
     images = folder.files.images or any(sub.first_data.images for sub in folder.folders if sub.first_data)
@@ -36,26 +37,28 @@ def open_tables(place: Place, root: Path, asked: str) -> Table | None:
     if files and MANIFEST in folder.entries.files:
         raise UserError(f"{folder} holds shards; give its own path, as shards are used as they are.")
     if files:
-        return _of_split([root / path for path in folder.paths(files)], place, root, asked)
+        return _of_split([root / path for path in folder.paths(files)], place, root, asked, columns)
     if images or not folder.folders:
         return None
     name = printable(f"{root.name}-{place.split}" if place.split else root.name)
-    return replace(_in_folders(folder, root, name), split=place.split, left_out=place.left_out)
+    found = _in_folders(folder, root, name, columns)
+    return replace(found, split=place.split, left_out=place.left_out + found.left_out)
 
 
-def _of_split(paths: list[Path], place: Place, root: Path, asked: str) -> Table:
+def _of_split(paths: list[Path], place: Place, root: Path, asked: str, columns: Columns) -> Table:
     """Open those of some files that belong to the split of their folder, or to the one asked for."""
     wanted = place.split or asked
     chosen, split, others = files_of_split([path.stem for path in paths], wanted, str(place.folder))
     split = place.split or split
     left = place.left_out + other_splits(others, split)
     name = printable(f"{root.name}-{split}" if split else root.name)
-    return replace(_opened([paths[i] for i in chosen], name), split=split, left_out=left)
+    found = _opened([paths[i] for i in chosen], name, columns)
+    return replace(found, split=split, left_out=left + found.left_out)
 
 
-def _opened(paths: list[Path], name: str) -> ParquetSource | NpzSource:
+def _opened(paths: list[Path], name: str, columns: Columns) -> ParquetSource | NpzSource:
     if paths[0].suffix.lower() != ".npz":
-        return ParquetSource.open(paths, name)
+        return ParquetSource.open(paths, name, columns)
     if len(paths) > 1:
         names = ", ".join(printable(path.name) for path in paths[:5])
         raise UserError(
@@ -64,14 +67,17 @@ def _opened(paths: list[Path], name: str) -> ParquetSource | NpzSource:
     return NpzSource.open(paths[0], name)
 
 
-def _in_folders(folder: Folder, root: Path, name: str) -> ParquetSource | HiveSource:
+def _in_folders(folder: Folder, root: Path, name: str, columns: Columns) -> ParquetSource | HiveSource:
     """Open Parquet files in folders `key=value`; a key such as label gives the classes."""
     files = {sub.name: _parquet_below(sub, root) for sub in folder.folders}
-    if values := hive_values(files):
+    keys = {sub.partition("=")[0] for sub in files if "=" in sub}
+    given = columns.label if columns.label in keys else ""
+    if (given or not columns.label) and (values := hive_values(files, given)):
         named = {class_name(value): files[sub] for sub, value in values.items()}
-        return HiveSource.open({each: named[each] for each in in_class_order(named)}, name)
+        wanted = replace(columns, label=NO_LABELS if given else "")
+        return HiveSource.open({each: named[each] for each in in_class_order(named)}, name, wanted)
     if all("=" in sub for sub in files):
-        return ParquetSource.open([path for paths in files.values() for path in paths], name)
+        return ParquetSource.open([path for paths in files.values() for path in paths], name, columns)
     names = [printable(sub) for sub in files]
     shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     raise UserError(f"{folder} holds tables in several folders ({shown}); give one of them.")

@@ -1,68 +1,26 @@
-"""Parquet files of encoded images, in the layout of the Hugging Face hub."""
+"""Parquet files of images: encoded, as on the Hugging Face hub, or named by their paths."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from cm_ray.data.arrow import pa, pq
+from cm_ray.data.arrow import pa
+from cm_ray.data.bad_image import IncompleteRowError
+from cm_ray.data.columns import DEFAULT, Columns
 from cm_ray.data.identity import digest_of_files
-from cm_ray.data.images import batches, decode
+from cm_ray.data.images import Decoded, batches, decode
+from cm_ray.data.linked_images import linked_path, read_linked
+from cm_ray.data.names import printable
+from cm_ray.data.parquet_columns import ParquetColumns, class_texts, hub_class_names
+from cm_ray.data.parquet_files import read_rows, reading_parquet
 from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions, cut_pieces
 from cm_ray.errors import UserError
 
-IMAGE_COLUMNS = ("img", "image")
-LABEL_COLUMNS = ("label", "labels", "fine_label")
 _ROWS_AT_ONCE = 256  # encoded images in memory at a time
-
-
-def open_parquet(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file. Raises UserError when it is damaged or cut off."""
-    try:
-        return pq.ParquetFile(pa.OSFile(os.fsencode(path)))  # as bytes: a name need not be UTF-8
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = str(error).splitlines()[0].rstrip(".")
-    return UserError(f"{path} is not a whole Parquet file ({reason}); fetch it again.")
-
-
-def _columns(path: Path, schema: pa.Schema) -> tuple[str, str | None]:
-    """Return the names of the image column and, if there is one, of the label column."""
-    image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
-    if image is None:
-        raise UserError(
-            f"{path} has no column 'img' or 'image' (its columns: {', '.join(schema.names)}); "
-            "rename the one that holds the images."
-        )
-    kind = schema.field(image).type
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        kind = kind.field("bytes").type
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise UserError(
-            f"The column {image!r} of {path} is {kind}, not the bytes of image files; encode them."
-        )
-    label = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-    if label and not pa.types.is_integer(schema.field(label).type):
-        raise UserError(
-            f"The column {label!r} of {path} is {schema.field(label).type}, not integers; number the classes."
-        )
-    return image, label
-
-
-def hub_class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
-    """Return the class names in the metadata that the hub writes into a schema; () if there are none."""
-    try:
-        features: Any = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return tuple(str(name) for name in features[label]["names"])
-    except (KeyError, TypeError, ValueError):
-        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,93 +28,117 @@ class ParquetPart:
     """Runs of rows (file, start, stop)."""
 
     pieces: tuple[tuple[str, int, int], ...]
+    columns: ParquetColumns
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
-        """Decode the rows; see `Part.read`."""
-        yield from batches(self._items(), options, decode)
+        """Decode the rows; see `Part.read`. A row without an image or a label is a bad image."""
+        yield from batches(self._items(), options, _decoded)
 
-    def _items(self) -> Iterator[tuple[str, bytes, int]]:
+    def _items(self) -> Iterator[tuple[str, bytes | str, int]]:
+        """Yield (name, bytes of the image, or the name of what the row lacks, label)."""
+        image, label = self.columns.image, self.columns.label
+        wanted = [image, label] if label else [image]
         for file, start, stop in self.pieces:
-            with open_parquet(Path(file)) as parquet:
-                yield from _rows(Path(file), parquet, start, stop)
+            path = Path(file)
+            for first, table in read_rows(path, wanted, start, stop, _ROWS_AT_ONCE):
+                labels = self.columns.numbers(table.column(label)) if label else [-1] * len(table)
+                for row, (value, number) in enumerate(zip(table.column(image), labels, strict=True), first):
+                    name = f"{printable(file)} row {row}"
+                    found = _content(value)
+                    data = read_linked(path, found, name) if isinstance(found, str) else found
+                    if data is None or number is None:
+                        yield name, "image" if data is None else "label", -1
+                    else:
+                        yield name, data, number
 
 
-def _rows(path: Path, parquet: pq.ParquetFile, start: int, stop: int) -> Iterator[tuple[str, bytes, int]]:
-    """Yield (name, bytes, label) of rows start to stop, reading only the row groups that hold them."""
-    image, label = _columns(path, parquet.schema_arrow)
-    first, position = 0, 0
-    groups: list[int] = []
-    for index in range(parquet.num_row_groups):
-        end = position + parquet.metadata.row_group(index).num_rows
-        if end > start and position < stop:
-            first = position if not groups else first
-            groups.append(index)
-        position = end
-    row = first
-    try:
-        for table in parquet.iter_batches(
-            _ROWS_AT_ONCE, row_groups=groups, columns=[image, label] if label else [image], use_threads=False
-        ):
-            low, high = max(start - row, 0), min(stop - row, len(table))
-            if low < high:
-                yield from _items_of(path, table.slice(low, high - low), row + low, image, label)
-            row += len(table)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
+def _decoded(data: bytes | str, options: ReadOptions) -> Decoded:
+    if isinstance(data, str):
+        raise IncompleteRowError(data)
+    return decode(data, options)
 
 
-def _items_of(
-    path: Path, table: pa.RecordBatch, row: int, image: str, label: str | None
-) -> Iterator[tuple[str, bytes, int]]:
-    column = table.column(image)
-    if pa.types.is_struct(column.type):
-        column = column.field("bytes")
-    labels = table.column(label).to_pylist() if label else [-1] * len(table)
-    for offset, (data, number) in enumerate(zip(column, labels, strict=True)):
-        name = f"{path} row {row + offset}"
-        if number is None:
-            raise UserError(f"{name} has no label; label every row or drop the column {label!r}.")
-        yield name, data.as_py() or b"", number
+def _content(value: pa.Scalar) -> bytes | str | None:
+    """Return the bytes of a row's image, or its path where there are none; None without either."""
+    found = value.as_py()
+    if isinstance(found, dict):
+        found = found.get("path") if found.get("bytes") is None else found["bytes"]
+    assert found is None or isinstance(found, bytes | str)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class ParquetSource:
-    """Parquet files with a column `img` or `image` (the bytes of image files) and an optional `label`."""
+    """Parquet files with a column of images and, mostly, one of labels; see `columns` for their names.
+
+    An image is the bytes of a file, a struct of such bytes and a path, or the path of a file relative to the
+    folder of the Parquet file. Labels are numbers of classes, or texts, which name the classes.
+    """
 
     name: str
     class_names: tuple[str, ...]
     files: tuple[tuple[str, int], ...]
     """(absolute path, rows) of each file."""
+    columns: ParquetColumns
     split: str = ""
     """Name of the split that the files are, if their data set has splits."""
     left_out: tuple[LeftOut, ...] = ()
     """What lies beside the files and is not read."""
 
     @classmethod
-    def open(cls, paths: list[Path], name: str) -> ParquetSource:
-        """Read the files' footers. Raises UserError on a damaged file and on columns that do not fit."""
+    def open(cls, paths: Sequence[Path], name: str, wanted: Columns = DEFAULT) -> ParquetSource:
+        """Read the files' footers, and the labels if they are texts.
+
+        Raises UserError on a damaged file, on columns that do not fit, and when the choice of them is not
+        clear.
+        """
+        columns: ParquetColumns | None = None
         files, names = [], []
         for path in paths:
-            with open_parquet(path) as parquet:
-                _, label = _columns(path, parquet.schema_arrow)
-                names.append(hub_class_names(parquet.schema_arrow, label))
-                files.append((str(path.resolve()), parquet.metadata.num_rows))
+            with reading_parquet(path) as parquet:
+                schema = parquet.schema_arrow
+                columns = columns or ParquetColumns.of(path, schema, wanted)
+                columns.check(path, schema)
+                names.append(hub_class_names(schema, columns.label))
+                files.append((os.path.abspath(path), parquet.metadata.num_rows))
+        assert columns is not None, "a source has at least one file"
         odd = next((path for path, other in zip(paths, names, strict=True) if other != names[0]), None)
         if odd:
-            raise UserError(f"{odd} names other classes than {paths[0]}; give them as two data sets.")
-        return cls(name, names[0], tuple(files))
+            raise UserError(
+                f"{printable(str(odd))} names other classes than {printable(str(paths[0]))}; give them as "
+                "two data sets."
+            )
+        if columns.label and columns.are_texts:
+            columns = replace(columns, texts=class_texts(paths, columns.label))
+        return cls(name, columns.texts or names[0], tuple(files), columns, left_out=columns.left_out)
 
     @property
     def layout(self) -> str:
-        """Phrase for the form of the data."""
-        return "Parquet files" if len(self.files) > 1 else "a Parquet file"
+        """Phrase for the form of the data and the columns that are read."""
+        files = "Parquet files" if len(self.files) > 1 else "a Parquet file"
+        labels = f" and labels in {self.columns.label!r}" if self.columns.label else ", without labels"
+        return f"{files} with images in {self.columns.image!r}{labels}"
 
     def identity(self, progress: Progress | None = None) -> str:
-        """Return the digest of the files' names and contents."""
+        """Return the digest of the files, of the images that they name, and of the columns that are read."""
         files = [Path(file) for file, _ in self.files]
         root = Path(os.path.commonpath([file.parent for file in files]))
-        return digest_of_files(root, [str(file.relative_to(root)) for file in files], progress)
+        names = {file.relative_to(root) for file in files}
+        for file, (_, rows) in zip(files, self.files, strict=True):
+            names |= {(file.parent / path).relative_to(root) for path in self._linked(file, rows)}
+        content = digest_of_files(root, [str(name) for name in sorted(names)], progress)
+        return hashlib.sha256(f"{content} {self.columns.image!r} {self.columns.label!r}".encode()).hexdigest()
+
+    def _linked(self, file: Path, rows: int) -> Iterator[str]:
+        """Yield the paths of the images that a file names. Raises UserError as `linked_path`."""
+        if not self.columns.are_paths(file):
+            return
+        for first, table in read_rows(file, [self.columns.image], 0, rows, _ROWS_AT_ONCE):
+            for row, value in enumerate(table.column(0), first):
+                found = _content(value)
+                if isinstance(found, str):
+                    yield linked_path(file, found, f"{printable(str(file))} row {row}")
 
     def parts(self, rows_per_part: int) -> list[ParquetPart]:
         """Split into runs of rows."""
-        return [ParquetPart(pieces) for pieces in cut_pieces(self.files, rows_per_part)]
+        return [ParquetPart(pieces, self.columns) for pieces in cut_pieces(self.files, rows_per_part)]

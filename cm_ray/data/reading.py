@@ -10,6 +10,7 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, TypeVar, get_args
 
+from cm_ray.data.columns import Columns
 from cm_ray.errors import require
 
 _Options = TypeVar("_Options", bound="ReadOptions")
@@ -64,6 +65,15 @@ class ReadOptions(Reading):
     most_pixels: int = MOST_PIXELS
     """The largest number of pixels of an image. A larger JPEG is decoded at a fraction of its size, if `size`
     allows it; any other larger image cannot be read."""
+    image_column: str = ""
+    """Column of the images in Parquet files, or array of them in an .npz; empty: found by its name."""
+    label_column: str = ""
+    """Column or array of the labels; empty: found by its name; none: the images get no labels."""
+
+    @property
+    def columns(self) -> Columns:
+        """The columns that are named."""
+        return Columns(self.image_column, self.label_column)
 
     def __post_init__(self) -> None:
         """Raise SettingError on values that are not allowed."""

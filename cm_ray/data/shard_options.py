@@ -38,3 +38,13 @@ def check_made(folder: Path, manifest: Manifest, options: ReadOptions) -> None:
             f"{folder} holds shards of samples of {made.bits} bits, not of {options.bits}; make shards of as "
             "many bits, or set bits to 0."
         )
+
+
+def check_given(folder: Path, manifest: Manifest, options: ReadOptions) -> None:
+    """Compare shards that a user gives with the options that are set.
+
+    Raises UserError as `check_made`, and when columns are named.
+    """
+    if options.columns:
+        raise UserError(f"{folder} holds shards, which have no columns to name; leave them out.")
+    check_made(folder, manifest, options)

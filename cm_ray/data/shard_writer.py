@@ -96,7 +96,9 @@ def recipe_of(
 
     progress: see `Source.identity`, which is called.
     """
-    decisive = {**asdict(options.read_options), **asdict(options.used(options.bits)), "on_bad_image": ""}
+    decisive = {**asdict(options.read_options), **asdict(options.used(options.bits))}
+    for name in ("on_bad_image", "image_column", "label_column"):  # the source follows the columns
+        del decisive[name]
     content = [FORMAT, source.identity(progress), source.class_names, rows_per_shard, decisive]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

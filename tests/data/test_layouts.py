@@ -27,8 +27,8 @@ def places(tmp_path):
     [
         ("flat", "image files"),
         ("classes", "image files in class folders"),
-        ("one.parquet", "a Parquet file"),
-        ("two", "Parquet files"),
+        ("one.parquet", "a Parquet file with images in 'img', without labels"),
+        ("two", "Parquet files with images in 'img', without labels"),
         ("x.npz", "an .npz file"),
     ],
 )

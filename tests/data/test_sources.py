@@ -238,19 +238,6 @@ def test_parquet_corrupt_image_and_file(tmp_path):
         open_source(str(path))
 
 
-def test_parquet_columns_that_do_not_fit(tmp_path):
-    pq.write_table(pa.table({"pixels": [b"1"], "label": [1]}), tmp_path / "a.parquet")
-    pq.write_table(pa.table({"img": ["x.png"]}), tmp_path / "b.parquet")
-    pq.write_table(pa.table({"img": [b"1"], "label": ["cat"]}), tmp_path / "c.parquet")
-    for name, message in [
-        ("a", r"no column 'img' or 'image' \(its columns: pixels, label\)"),
-        ("b", "is string, not the bytes"),
-        ("c", "is string, not integers"),
-    ]:
-        with pytest.raises(UserError, match=message):
-            open_source(str(tmp_path / f"{name}.parquet"))
-
-
 def test_nothing_usable(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("x")

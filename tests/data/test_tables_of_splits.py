@@ -157,8 +157,9 @@ def test_hive_folders_of_other_keys_are_one_data_set(tmp_path):
 
 def test_a_label_in_a_column_and_by_the_folder(tmp_path):
     root = tables(tmp_path, {"label=0/a.parquet": [0], "label=1/a.parquet": [1]})
-    with pytest.raises(UserError, match="has a label in a column and one by its folder; drop the column"):
-        seen(open_source(root))
+    message = r"has labels in the column 'label' and others by its folders; name one by data.label_column"
+    with pytest.raises(UserError, match=message):
+        open_source(root)
 
 
 def test_tables_in_several_folders(tmp_path):

@@ -50,7 +50,7 @@ def zipped(path, files, compression=zipfile.ZIP_DEFLATED):
 def opened(form, place, files, split="", **options):
     """Open a data set of files in a folder or in an archive."""
     path = zipped(place / "set.zip", files) if form == "zip" else plant(place / "set", files)
-    return open_source(str(path), split, **options)
+    return open_source(str(path), split, options=ReadOptions(**options))
 
 
 def seen(source, rows=2, **options):

@@ -8,7 +8,7 @@ from pathlib import Path
 from cm_ray.cluster.data.make_shards import make_shards
 from cm_ray.data.open_source import open_source
 from cm_ray.data.reading import ReadOptions
-from cm_ray.data.shard_options import check_made
+from cm_ray.data.shard_options import check_given, check_made
 from cm_ray.data.shard_writer import ROWS_PER_SHARD, recipe_of
 from cm_ray.data.shards import Manifest, check_shards, is_shard_folder
 from cm_ray.data.source import Source
@@ -42,19 +42,21 @@ def prepare_shards(data: DataSettings, prepared: PreparedData | None = None) -> 
     if not data.path:
         raise UserError("data.path is empty; set it to a folder or to the name of a data set.")
     folder = prepared.folder_for(data) if prepared else None
-    folder = folder or Path(data.path).expanduser().absolute()
-    if not is_shard_folder(folder):
-        folder = _made(data)
+    given = Path(data.path).expanduser().absolute()
+    check = check_made
+    if folder is None and is_shard_folder(given):
+        folder, check = given, check_given
+    folder = folder or _made(data)
     manifest = Manifest.load(folder)
     check_shards(folder, manifest)
-    check_made(folder, manifest, data)
+    check(folder, manifest, data)
     return folder, manifest
 
 
 def _made(data: DataSettings) -> Path:
     """Return the folder in the cache that has the shards of the data, after making them if needed."""
     with shown("byte") as fetched:
-        source = open_source(data.path, progress=fetched, on_bad_image=data.on_bad_image)
+        source = open_source(data.path, progress=fetched, options=data.read_options)
     recipe = _recipe(source, data)
     skips = "-skip" if data.on_bad_image == "skip" else ""
     folder = cache_root() / "shards" / f"{source.name}-{recipe[:16]}{skips}"

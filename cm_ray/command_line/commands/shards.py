@@ -14,7 +14,7 @@ from cm_ray.runs.console import shown
 def run(args: Shards) -> None:
     """Make the shards and print their number, shape and fingerprint. Raises UserError on bad images."""
     with shown("byte") as fetched:
-        source = open_source(args.source, args.split, fetched, on_bad_image=args.on_bad_image)
+        source = open_source(args.source, args.split, fetched, options=args.read_options)
     with shown("byte") as read:
         recipe = recipe_of(source, args.rows_per_shard, args, read)
     with shown("task") as progress, connected():  # errors of the source need not wait for Ray
