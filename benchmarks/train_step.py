@@ -29,6 +29,7 @@ from cm_ray import recipes
 from cm_ray.budget.measured_memory import measured_memory
 from cm_ray.budget.memory import training_memory
 from cm_ray.command_line.options import run_job
+from cm_ray.core.averages import ConstantEMA
 from cm_ray.networks.model import Model, ModelSpec, from_uint8
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.settings.tree import override
@@ -92,7 +93,7 @@ def configured(case: Case) -> Recipe:
         "accumulate": 1,
         "precision": case.precision,
         "compile": case.compiled,
-        "ema_decays": (0.999, 0.9999, 0.9999432),
+        "averages": ConstantEMA(decays=(0.999, 0.9999, 0.9999432)),
         "distance": "l2",
         "data.horizontal_flip": False,
         "network.conditional": False,
@@ -125,7 +126,9 @@ def plain_stepper(case: Case, engine: Engine) -> Callable[[], object]:
     """Return the plain program's step, with draws of its own."""
     network = PlainUNet(3, 32, 64, (1, 2, 2), 2, (16,)).to(case.device)
     dtype = DTYPES[case.precision] if case.precision != "float32" else None
-    training = PlainTraining(network, engine.config.optimizer.learning_rate, engine.config.ema_decays, dtype)
+    training = PlainTraining(
+        network, engine.config.optimizer.learning_rate, engine.config.averages.decays_at(0), dtype
+    )
     images = images_for(engine).images
     method, total = engine.method, engine.config.steps
 

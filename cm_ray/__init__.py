@@ -28,6 +28,7 @@ _NAMES = {
     "cm_ray.api.score": ("score",),
     "cm_ray.api.train": ("train",),
     "cm_ray.api.trained_model": ("TrainedModel",),
+    "cm_ray.core.averages": ("ConstantEMA", "PowerEMA", "WarmUpEMA"),
     "cm_ray.core.diffusion": ("Diffusion",),
     "cm_ray.core.distance": ("L1", "L2", "Norm", "PseudoHuber"),
     "cm_ray.core.methods": (
@@ -107,6 +108,9 @@ if TYPE_CHECKING:
     from cm_ray.api.score import score as score
     from cm_ray.api.train import train as train
     from cm_ray.api.trained_model import TrainedModel as TrainedModel
+    from cm_ray.core.averages import ConstantEMA as ConstantEMA
+    from cm_ray.core.averages import PowerEMA as PowerEMA
+    from cm_ray.core.averages import WarmUpEMA as WarmUpEMA
     from cm_ray.core.diffusion import Diffusion as Diffusion
     from cm_ray.core.distance import L1 as L1
     from cm_ray.core.distance import L2 as L2

@@ -72,3 +72,11 @@ def ray_cluster():
 def cifar10():
     """The folder of the real CIFAR-10, in the Parquet layout of the Hugging Face hub."""
     return shared("data", "cifar10", reason="the real CIFAR-10 is not beside this checkout")
+
+
+@pytest.fixture(scope="session")
+def averaged_run(tmp_path_factory):
+    """The directory of a run of 24 steps with power-function averages; do not write to it."""
+    from tests.averaged import train_averaged
+
+    return train_averaged(tmp_path_factory.mktemp("averaged") / "run")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
+from cm_ray.api.averages import ScoredLengths, average_model, extractor_of, score_averages
 from cm_ray.api.trained_model import TrainedModel
+from cm_ray.errors import whole
+from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.score import Score
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.recipe import Recipe
@@ -31,6 +35,50 @@ class Run(TrainedModel):
     def model(self) -> TrainedModel:
         """The trained model by itself."""
         return TrainedModel(self.torch_model, self.name)
+
+    def average(self, length: float, *, step: int = 0) -> TrainedModel:
+        """Return the model whose weights are the average of a length (sigma_rel) over the training.
+
+        For runs with averages power, see docs/averages.md. step: training step after which the average is
+        taken; by default that of the run's model. Raises UserError when the run has not kept what is needed.
+        """
+        model = average_model(self.directory, self.recipe, self.spec, length, step, self.device)
+        return TrainedModel(model, f"the average of length {length:g} of {self.name}")
+
+    def averages(
+        self,
+        lengths: Sequence[float] = (),
+        *,
+        samples: int = 0,
+        sampler: str = "",
+        seed: int | None = None,
+        step: int = 0,
+        data: Any = None,
+        extractor: str | Extractor = "",
+        weights: str = "",
+    ) -> ScoredLengths:
+        """Score averages of several lengths on the same noise; lower is better, and `best` names the best.
+
+        The scores are kept in the run, with a table and a plot (averages.md, averages.png), and are not
+        computed twice. lengths: by default the recipe's candidates. samples: of each length; by default as
+        many as the run scores, at most 10,000. sampler: by default the first that the run scores. seed: by
+        default the run's plus 4. step: as in `average`. data: the images to compare with; by default the
+        run's. extractor, weights: by default the recipe's. Raises UserError as `average` does, and without an
+        extractor.
+        """
+        return score_averages(
+            self.directory,
+            self.recipe,
+            self.spec,
+            extractor_of(extractor, weights, self.recipe, self.name),
+            lengths=lengths,
+            data=data,
+            step=step,
+            device=self.device,
+            samples=whole("samples", samples, 0),
+            sampler=sampler,
+            seed=seed,
+        )
 
     @property
     def scores(self) -> list[Score]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 from cm_ray.api.run import Run
-from cm_ray.api.trained_model import TrainedModel
+from cm_ray.api.trained_model import TrainedModel, warn_of_average
 from cm_ray.data.agreement import check_comparable
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
@@ -58,12 +58,12 @@ def score(
     """
     run = _run_of(scored, n, steps, sampler, precision)
     wanted = ReadOptions(size=size, channels=channels, background=background)
-    reference = _reference(data, run, wanted)
+    reference, kinds = _reference(data, run, wanted), (kinds,) if isinstance(kinds, str) else kinds
     extractor = _extractor(extractor, weights, resizing, run)
-    kinds = (kinds,) if isinstance(kinds, str) else kinds
     if not isinstance(scored, TrainedModel):
         images = _loaded(scored, wanted, reference)
         return score_images(images.blocks, images.count, reference, extractor, kinds, seed=seed)
+    warn_of_average(scored)
     how: Any = {"seed": seed, "unit": batch_size, "precision": precision, "channels": channels}
     request = Request(count=n or reference.count, sampler=sampler_of(scored.spec, sampler, steps), **how)
     return _score_model(scored, request, reference, extractor, kinds)

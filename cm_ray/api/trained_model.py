@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from cm_ray.editing.tasks import Task, plan_edit
 from cm_ray.errors import UserError, closest, whole
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.formats.export import export_model
+from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, save_model, to_uint8
 from cm_ray.sampling.samplers import Sampler
 
@@ -97,6 +99,7 @@ class TrainedModel:
             unit=whole("batch_size", batch_size, 1),
             precision=precision,
         )
+        warn_of_average(self)
         images, labels = sample_all(self.torch_model, request)
         return Samples(images, labels, self.class_names)
 
@@ -147,6 +150,7 @@ class TrainedModel:
         settings: dict[str, Any] = {"steps": whole("steps", steps), "factor": whole("factor", factor)}
         settings |= {"taus": _numbers(taus), "sigma": sigma}
         edit = plan_edit(task, self.spec.diffusion, self.spec.shape, **settings)
+        warn_of_average(self)
         pictures, pixels = self._pixels(images, edit.factor)
         indices = torch.arange(len(pixels), device=self.device)
         labels = self._labels(label, len(pixels))
@@ -175,6 +179,7 @@ class TrainedModel:
         label: of a conditional model, its class on the whole way. Raises UserError when it is missing.
         """
         n = whole("n", n, 1)
+        warn_of_average(self)
         alpha = torch.linspace(0, 1, n, device=self.device)
         *_, last = interpolation_steps(
             self.torch_model,
@@ -193,6 +198,7 @@ class TrainedModel:
         boundaries of the grid of diffusers' time points. Raises UserError when there is something at the path
         already, or the format cannot hold the model.
         """
+        warn_of_average(self)
         return export_model(self.torch_model, format, Path(path), grid=grid)
 
     def save(self, path: str | Path) -> Path:
@@ -258,6 +264,12 @@ class TrainedModel:
         picture = _picture(mask, "the mask", Reading(background="black"))
         fitted = [fitted_mask(picture, "The mask", each, self.spec.shape) for each in pictures]
         return torch.from_numpy(np.stack(fitted)[:, None]).to(self.device)
+
+
+def warn_of_average(model: TrainedModel) -> None:
+    """Issue a Python warning, for the caller's caller, if a model's average hardly learned."""
+    if warning := initial_weights_warning(model.spec, model.name):
+        warnings.warn(warning, UserWarning, stacklevel=3)
 
 
 def _numbers(taus: Any) -> tuple[Any, ...]:

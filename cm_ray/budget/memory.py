@@ -63,7 +63,7 @@ def training_memory(config: Recipe, spec: ModelSpec, rows: int, device: str = "c
         student, distance = Model(spec), untrained_distance(config)
     weights = [p for p in student.parameters() if p.requires_grad]
     trained = sum(p.nbytes for p in weights)
-    copies = 1 + len(config.ema_decays) + config.method.has_target + config.method.needs_teacher
+    copies = 1 + len(config.averages.lengths) + config.method.has_target + config.method.needs_teacher
     state = copies * _bytes_of(student) + _bytes_of(distance) + _MOMENTS * trained
     one_kernel = isinstance(config.optimizer, Adam) and device == "cuda"
     optimizing = trained * (1 if one_kernel else 1 + _OPTIMIZER_SCRATCH)

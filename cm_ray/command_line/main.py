@@ -54,6 +54,11 @@ COMMANDS = {
         f"{_SETTINGS}.time_points.TimePointSearch",
         f"{_COMMANDS}.time_points.run",
     ),
+    "averages": Command(
+        "Choose the length of an average after the training.",
+        f"{_SETTINGS}.averages.AverageLengths",
+        f"{_COMMANDS}.averages.run",
+    ),
     "edit": Command("Edit images with a model.", f"{_SETTINGS}.edit.Editing", f"{_COMMANDS}.edit.run"),
     "export": Command(
         "Write a model for other tools.", f"{_SETTINGS}.export.Export", f"{_COMMANDS}.export.run"

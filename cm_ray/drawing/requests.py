@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -38,6 +39,12 @@ class Request:
             raise ValueError(f"{self.count} samples in units of {self.unit}: both must be at least 1")
         stop = self.first + self.count
         return [(i, min(self.unit, stop - i)) for i in range(self.first, stop, self.unit)]
+
+    def groups(self, count: int) -> list[Request]:
+        """Return up to `count` requests that cover all samples; their counts differ by one at most."""
+        edges = [self.first + self.count * i // count for i in range(count + 1)]
+        spans = itertools.pairwise(edges)
+        return [replace(self, first=first, count=stop - first) for first, stop in spans if stop > first]
 
 
 def sample_unit(model: Model, request: Request, first: int, count: int) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cm_ray.core.averages import PowerEMA
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import save_samples
 from cm_ray.drawing.requests import Request, sample_units
 from cm_ray.evaluation.evaluator import noise_distance, score_samples
+from cm_ray.evaluation.lengths import LengthScoring, Measure, ScoredLength, length_request, reachable
 from cm_ray.evaluation.reference import ScoredAgainst, reference_statistics
 from cm_ray.metrics.extractors.extractor import Extractor, statistics_of_batches
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import Model, ModelSpec, save_model
+from cm_ray.networks.initial_weights import initial_weights_warning
+from cm_ray.networks.model import SPEC, Model, ModelSpec, save_model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.snapshots import KeptAverages
 from cm_ray.sampling.text import file_name
+from cm_ray.settings.choices import word_of
 from cm_ray.storage.files import read_json, write_json
 
 FINAL_SEED = 1
@@ -66,12 +72,56 @@ class Conclusion:
     extractor: Extractor | None
     say: Say
 
-    def export(self) -> int:
-        """Save the first average of the best checkpoint (the last one without scores); return its step."""
-        store = CheckpointStore(self.run.checkpoints, self.recipe.checkpoint.keep)
-        step = store.best_step() or store.steps()[-1]
-        save_model(self.run.model, self.spec, store.load(step).group("ema0"))
-        return step
+    def best_step(self) -> int:
+        """Return the step of the best checkpoint; of the last one without scores."""
+        store = self._store()
+        return store.best_step() or store.steps()[-1]
+
+    def choose_length(self, step: int, measure: Measure) -> list[ScoredLength]:
+        """Score the candidate lengths of power-function averages; return them, or nothing to choose from.
+
+        Lengths that the snapshots do not make are left out. Without an extractor it says which average is
+        exported instead.
+        """
+        averages = self.recipe.averages
+        if not isinstance(averages, PowerEMA):
+            return []
+        if self.extractor is None:
+            self.say(
+                "Without an extractor the lengths of averages are not scored: the model is the average of "
+                f"length {averages.lengths[0]:g}, the first that was tracked. To score others: cm-ray "
+                f"averages {self.run.root} --extractor NAME"
+            )
+            return []
+        kept = KeptAverages.of(self.run, self.recipe, step)
+        candidates = reachable(kept, averages.candidates)
+        if not candidates:
+            return []
+        scoring = LengthScoring(
+            kept=kept,
+            spec=self.spec,
+            extractor=self.extractor,
+            data=self.data,
+            reference=reference_statistics(self.data, self.extractor),
+            request=length_request(self.recipe, self.spec, self.data.count, samples=averages.samples),
+            say=self.say,
+        )
+        return list(scoring.scores(candidates, measure))
+
+    def export(self, step: int, length: float = 0.0) -> None:
+        """Save the average that is sampled from as the run's model, taken after `step` steps.
+
+        length: of a power-function average, its sigma_rel; 0: the first one that was tracked.
+        """
+        facts = self.recipe.average_facts(step)
+        if length := length or facts["ema_length"]:
+            weights = KeptAverages.of(self.run, self.recipe, step).weights(length)
+        else:
+            weights = self._store().load(step).group("ema0")
+        spec = dataclasses.replace(self.spec, **facts | {"ema_length": length})
+        save_model(self.run.model, spec, weights)
+        if warning := initial_weights_warning(spec, f"{self.run.root}"):
+            self.say(f"warning: {warning}")
 
     def score(self, model_step: int, generate: Generate) -> None:
         """Sample and score the exported model with every sampler of the recipe; write result.json last."""
@@ -90,6 +140,7 @@ class Conclusion:
             "name": self.recipe.name,
             "steps": self.recipe.steps,
             "model_step": model_step,
+            "average": self._average(),
             "scores": [sampled.score.to_row() for sampled in samples if sampled.score],
             "class_shares": shares,
             "clipped_noise": self._noise_distance(reference, requests[0].count),
@@ -101,6 +152,9 @@ class Conclusion:
             "paths": {"model": str(self.run.model), "samples": [str(s.grid) for s in samples]},
         }
         write_json(self.run.result_file, result)
+
+    def _store(self) -> CheckpointStore:
+        return CheckpointStore(self.run.checkpoints, self.recipe.checkpoint.keep)
 
     def _request(self, text: str) -> Request:
         evaluation = self.recipe.evaluation
@@ -127,6 +181,12 @@ class Conclusion:
             score_samples(generated.statistics, reference, self.extractor, request, self.data.fingerprint),
         )
 
+    def _average(self) -> dict[str, Any]:
+        """Return what the exported average is, as JSON values."""
+        spec = read_json(self.run.model / SPEC)
+        facts = {name: spec[name] for name in ("ema_length", "initial_share")}
+        return {"kind": word_of(self.recipe.averages)} | facts
+
     def _noise_distance(self, reference: FeatureStatistics | None, count: int) -> float | None:
         if self.extractor is None or reference is None:
             return None
@@ -147,6 +207,11 @@ def generate_here(model: Model, extractor: Extractor | None, request: Request) -
     return Generated(torch.cat(images), statistics)
 
 
+def measure_here(model: Model, extractor: Extractor, requests: Sequence[Request]) -> list[FeatureStatistics]:
+    """Sample requests in this process; return the statistics of the features of each."""
+    return [statistics_of_batches(extractor, sample_units(model, request)) for request in requests]
+
+
 def class_shares(extractor: Any, images: Tensor) -> list[float] | None:
     """Return the share of samples of each class; None if the extractor is not a classifier."""
     if not hasattr(extractor, "predict"):
@@ -159,6 +224,8 @@ def summary(run: RunDirectory) -> str:
     """Return the scores and the paths of a finished run as text for the terminal."""
     result = read_json(run.result_file)
     lines = [f"finished: {run.result_file}"]
+    if length := result["average"]["ema_length"]:
+        lines.append(f"  the model is the average of length {length:g}, after {result['model_step']} steps")
     for row in result["scores"]:
         share = row["value"] / result["clipped_noise"]
         lines.append(

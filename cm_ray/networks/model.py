@@ -50,6 +50,10 @@ class ModelSpec:
     """The sampler that the model is made for."""
     reading: Reading = field(default_factory=Reading)
     """The reading of the image files that it was trained on, by which those that it edits are read."""
+    ema_length: float = 0.0
+    """sigma_rel of the power-function average that the weights are; 0 if they are no such average."""
+    initial_share: float = 0.0
+    """Share, in an average, of the weights that its training began with."""
 
     @property
     def unet(self) -> Architecture:
@@ -203,4 +207,6 @@ def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
         time_points=time_points,
         sampler=parse(values["sampler"], diffusion, time_points=time_points),
         reading=from_dict(Reading, values.get("reading", {})),
+        ema_length=float(values.get("ema_length", 0.0)),
+        initial_share=float(values.get("initial_share", 0.0)),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.networks.model import Model
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.text import ONE_STEP, text_of
@@ -28,6 +29,7 @@ def model_card(model: Model, name: str, folder: Path, tracking_uri: str) -> str:
         f"**{name}**: {w}x{h}, {'grey' if c == 1 else 'colour'}; {parameters / 1e6:.2f} M parameters; "
         + (f"classes {', '.join(spec.class_names)}" if spec.classes else "no classes")
         + f"; sampled by `{text_of(spec.sampler)}` by default.",
+        *_notes(model, name),
         "",
         "| score | sampler | value |",
         "|---|---|---:|",
@@ -41,6 +43,16 @@ def model_card(model: Model, name: str, folder: Path, tracking_uri: str) -> str:
         *[f"| {len(taus) + 1} | {', '.join(f'{tau:.4g}' for tau in taus)} |" for taus in spec.time_points],
     ]
     return "\n".join(lines)
+
+
+def _notes(model: Model, name: str) -> list[str]:
+    """Return paragraphs about the average that the weights are."""
+    notes = []
+    if model.spec.ema_length:
+        notes += ["", f"The weights are the average of length {model.spec.ema_length:g} of its training."]
+    if warning := initial_weights_warning(model.spec, name):
+        notes += ["", f"**Warning**: {warning}"]
+    return notes
 
 
 def _scores(name: str, folder: Path, tracking_uri: str) -> list[tuple[str, str, float]]:

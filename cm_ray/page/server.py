@@ -16,6 +16,7 @@ from cm_ray.command_line.settings.app import PageSettings
 from cm_ray.data.uploads import MOST_BYTES, MOST_PIXELS
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
+from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.page.model_card import model_card
 from cm_ray.page.playground import Playground
 from cm_ray.tracking.locate import locate_model
@@ -54,6 +55,7 @@ def application(settings: PageSettings) -> Any:
 
     folder = locate_model(settings.model, settings.tracking_uri)
     model = load_model(folder, settings.device)
+    warn_of_initial_weights(model.spec, settings.model)
     card = model_card(model, settings.model, folder, settings.tracking_uri)
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses twice as many, also where Gradio reads
     page = build(Playground(model), card)

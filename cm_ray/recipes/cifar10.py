@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cm_ray.core.averages import ConstantEMA
 from cm_ray.core.methods import (
     ConsistencyDistillation,
     ConsistencyTraining,
@@ -36,7 +37,7 @@ def edm_cifar10() -> Recipe:
         name="edm_cifar10",
         method=Denoising(),
         steps=390_625,
-        ema_decays=(0.99929,),  # half of the weight is on the last 0.5 million images
+        averages=ConstantEMA(decays=(0.99929,)),  # half of the weight is on the last 0.5 million images
         network=NCSNpp(dropout=0.13),
         optimizer=Adam(learning_rate=1e-3, warmup_steps=19_531),
         evaluation=replace(base.evaluation, samplers=("heun:18",)),
@@ -64,6 +65,7 @@ def ct_cifar10() -> Recipe:
         method=ConsistencyTraining(
             times=Grid(scales=Adaptive(s0=2, s1=150)), distance=LPIPS(), target=AdaptiveDecay(mu0=0.9)
         ),
+        averages=ConstantEMA(decays=(0.9999,)),
         data=DataSettings(path="cifar10"),
         network=NCSNpp(),
         column=EDM(time_scale=1.0),
@@ -101,7 +103,7 @@ def ict_cifar10() -> Recipe:
         method=ICT,
         steps=400_000,
         batch_size=1024,
-        ema_decays=(0.99993,),
+        averages=ConstantEMA(decays=(0.99993,)),
         network=NCSNpp(dropout=0.3, fourier_scale=0.02),
         optimizer=RAdam(learning_rate=1e-4),
         tracking=TrackingSettings(model_name="cm_ray-cifar10-ict"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cm_ray.core.averages import ConstantEMA
 from cm_ray.core.distance import L2, PseudoHuber
 from cm_ray.core.methods import (
     ConsistencyDistillation,
@@ -38,7 +39,7 @@ def ict_digits() -> Recipe:
         method=replace(ICT, times=Grid(scales=Doubling(s0=10, s1=40), proposal=LognormalIntervals())),
         steps=900,
         batch_size=128,
-        ema_decays=(0.98,),
+        averages=ConstantEMA(decays=(0.98,)),
         log_every=20,
         data=DataSettings(path="digits", horizontal_flip=False),
         network=ADM(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cm_ray.core.averages import ConstantEMA
 from cm_ray.core.methods import ConsistencyDistillation, ConsistencyTraining, Denoising, ModelSource
 from cm_ray.core.proposals import Grid
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, Constant, ConstantDecay
@@ -74,7 +75,7 @@ def ct_lsun256() -> Recipe:
         steps=1_000_000,
         batch_size=2048,
         precision="float16",
-        ema_decays=(0.999943,),
+        averages=ConstantEMA(decays=(0.999943,)),
         data=DataSettings(size=256),
         network=_NETWORK,
         optimizer=RAdam(learning_rate=1e-5),

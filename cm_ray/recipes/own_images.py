@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cm_ray.core.averages import PowerEMA
 from cm_ray.core.precondition import EDM
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture
@@ -30,6 +31,7 @@ def recipe_for_images(
     """Return the recipe of a method for images of a shape (c, h, w).
 
     The network gets as many levels as lead from the images' size to 8 pixels, and attention at 16 and 8.
+    Averages are power functions, which suit trainings of any length.
     classes: of the data; a network for labelled images is conditional. sigma_data: standard deviation of the
     data in [-1, 1]. Scores want an extractor that fits the images, so there is none: set
     evaluation.extractor. Raises UserError on images that are not square or too small.
@@ -51,6 +53,7 @@ def recipe_for_images(
     return replace(
         base,
         name=f"{method}_{height}",
+        averages=PowerEMA(),
         network=network,
         column=replace(base.column, sigma_data=round(sigma_data, 4)),
         data=replace(base.data, path=""),

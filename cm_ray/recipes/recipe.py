@@ -10,7 +10,9 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
+from cm_ray.core.averages import Averages, PowerEMA
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Method, ModelSource
 from cm_ray.core.precondition import EDM, Column
@@ -67,8 +69,8 @@ class Recipe:
     bfloat16, float16: autocast."""
     compile: bool = False
     """Compile the networks by torch.compile: minutes at the start. Results are the same to rounding."""
-    ema_decays: tuple[float, ...] = (0.9999,)
-    """Decays of the averages of the student's weights; the first is the one to sample from."""
+    averages: Averages = field(default_factory=PowerEMA)
+    """The averages of the student's weights over the steps; the first is the one to sample from."""
     log_every: int = 100
     """Steps between rows of metrics.jsonl."""
     column: Column = field(default_factory=EDM)
@@ -114,6 +116,28 @@ class Recipe:
             return Progressive(steps or self.method.halving.s0)
         return Heun(steps=18) if self.diffusion.denoiser else OneStep()
 
+    def averaged_steps(self, step: int) -> int:
+        """Return the number of steps that the averages have taken after `step` steps.
+
+        They begin with the training, and anew with every round of progressive distillation.
+        """
+        starts = self.method.halving.starts(self.steps)[:-1] if self.method.halving else [0]
+        return step - max(start for start in starts if start < max(step, 1))
+
+    def average_facts(self, step: int, index: int = 0) -> dict[str, Any]:
+        """Return what a model's specification says of average `index` after `step` steps."""
+        share = self.averages.initial_shares(self.averaged_steps(step))[index]
+        return {"ema_length": self.averages.lengths[index], "initial_share": share}
+
+    @property
+    def snapshot_steps(self) -> frozenset[int]:
+        """The numbers of finished steps after which a snapshot of the averages is kept."""
+        if not isinstance(self.averages, PowerEMA):
+            return frozenset()
+        starts = self.method.halving.starts(self.steps) if self.method.halving else [0, self.steps]
+        rounds = itertools.pairwise(starts)
+        return frozenset(step for ends in rounds for step in self.averages.snapshot_steps(*ends))
+
     @property
     def teacher(self) -> ModelSource | None:
         """The teacher that the method names; none where it needs none."""
@@ -127,6 +151,8 @@ OPERATIONAL = (
     "log_every",
     "accumulate",
     "compile",
+    "averages.candidates",
+    "averages.samples",
     "data.path",
     "data.cache",
     "data.on_bad_image",
@@ -171,9 +197,6 @@ def _check_run(recipe: Recipe) -> None:
     every, scored = recipe.checkpoint.every, recipe.evaluation.every
     require(recipe.steps >= 1, "steps", f"must be at least 1, not {recipe.steps}")
     require(0 <= recipe.seed < 2**63, "seed", f"must be in [0, 2^63), not {recipe.seed}")
-    require(bool(recipe.ema_decays), "ema_decays", "needs at least one decay")
-    inside = all(0 <= decay < 1 for decay in recipe.ema_decays)
-    require(inside, "ema_decays", f"must be in [0, 1), not {recipe.ema_decays}")
     require(recipe.log_every >= 1, "log_every", f"must be at least 1, not {recipe.log_every}")
     require(
         scored % every == 0,

@@ -5,9 +5,9 @@ No code is unpickled from them.
 
 from __future__ import annotations
 
-import concurrent.futures
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cm_ray.errors import UserError
 from cm_ray.metrics.score import Score, better, comparable
+from cm_ray.runs.background import BackgroundWriter
 from cm_ray.storage.files import folder_written_aside, read_json, remove, write_json
 
 _STATE, _META = "state.safetensors", "meta.json"
@@ -49,26 +50,19 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
-        self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._pending: concurrent.futures.Future[None] | None = None
+        self._writer = BackgroundWriter("checkpoint")
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint in the background, after the previous one. Raises the previous one's error."""
-        self.wait()
-        self._pending = self._writer.submit(self._write, checkpoint)
+        self._writer.submit(partial(self._write, checkpoint))
 
     def wait(self) -> None:
         """Wait until the checkpoint is written. Raises the error of the writing thread."""
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
+        self._writer.wait()
 
     def close(self) -> None:
         """Wait until the checkpoint is written, and end the thread."""
-        try:
-            self.wait()
-        finally:
-            self._writer.shutdown()
+        self._writer.close()
 
     def steps(self) -> list[int]:
         """Return the steps of the complete checkpoints, ascending."""
@@ -99,6 +93,10 @@ class CheckpointStore:
         best = self.best_step()
         if best is not None and best > step:
             remove(self.folder / "best.json")
+
+    def state_file(self, step: int) -> Path:
+        """Return the file with the tensors of a checkpoint."""
+        return self._path(step) / _STATE
 
     def load(self, step: int) -> Checkpoint:
         """Read the checkpoint of a step. Raises UserError when it is damaged."""

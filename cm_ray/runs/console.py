@@ -26,7 +26,7 @@ class Progress:
 
     def show(self, row: dict[str, Any]) -> None:
         """Show a row of metrics.jsonl."""
-        text = _scores(row["scores"]) if "scores" in row else _training(row)
+        text = _scores(row) if "scores" in row else _training(row)
         if not text:
             return
         if self.bar is None:
@@ -99,8 +99,12 @@ def _training(row: dict[str, Any]) -> str:
     return f"loss {row['loss']:.4g}  {gauges}{row['images_per_s']:.0f} images/s"
 
 
-def _scores(rows: list[dict[str, Any]]) -> str:
-    return "  ".join(f"{row['name']} ({row['key']['sampler']}) {row['value']:.4g}" for row in rows)
+def _scores(row: dict[str, Any]) -> str:
+    """Return the scores while training, and a note if the average still is mainly its initial weights."""
+    texts = [f"{score['name']} ({score['key']['sampler']}) {score['value']:.4g}" for score in row["scores"]]
+    if share := row.get("initial_share"):
+        texts.append(f"{share:.0%} of the average are the initial weights")
+    return "  ".join(texts)
 
 
 def say(text: str) -> None:

@@ -5,9 +5,11 @@ search.json        instead of config.json for a search for time points; source.j
                    sweep.json for a sweep
 metrics.jsonl      a row per log interval  result.json    scores with their keys, timings, paths
 checkpoints/       step-00001000/ …, best.json
+snapshots/         step-00001000.safetensors …: averages by power functions, of which others are made
 samples/           *.png and *.npz        model/         model.json and weights, all that sampling needs
 teacher/, initial/ copies of the models that the run is distilled from and starts from
 rounds/            models of the rounds of progressive distillation, by their sampling steps
+averages.json      scores of averages of several lengths; averages.md, averages.png
 tracking.json      the MLflow run and what it has received; for an evaluation, tracking/*/tracking.json
 """
 
@@ -100,6 +102,21 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Folder of checkpoints."""
         return self.root / "checkpoints"
+
+    @property
+    def snapshots(self) -> Path:
+        """Folder of the snapshots of averages by power functions."""
+        return self.root / "snapshots"
+
+    @property
+    def averages_file(self) -> Path:
+        """The scores of averages of several lengths, a row for each."""
+        return self.root / "averages.json"
+
+    @property
+    def averages_work(self) -> Path:
+        """Folder of models and samples while the lengths of averages are scored."""
+        return self.root / "averages-work"
 
     @property
     def samples(self) -> Path:
@@ -218,6 +235,21 @@ class RunDirectory:
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         with written_aside(self.metrics_file) as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def finished_run(name: str | Path) -> RunDirectory:
+    """Return a finished training run by its directory, or by its name in the default folder of runs.
+
+    Raises UserError when there is none, or when it is not finished.
+    """
+    folders = [Path(name).expanduser(), default_run_dir(str(name))]
+    found = [folder for folder in folders if (folder / "config.json").is_file()]
+    if not found:
+        raise UserError(f"{name} is not a training run; give the name or the directory of one.")
+    run = RunDirectory(found[0].absolute())
+    if not run.result_file.is_file():
+        raise UserError(f"The run in {found[0]} is not finished; repeat its command first.")
+    return run
 
 
 def run_place(given: str | Path, name: str) -> Path:

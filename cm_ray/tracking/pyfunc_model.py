@@ -28,6 +28,7 @@ from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Edit, Task, plan_edit
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.formats.reading import load_model
+from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import ModelSpec, from_uint8, to_uint8
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
@@ -50,6 +51,7 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         """Read the model, onto a GPU if there is one."""
         self.model = load_model(Path(context.artifacts["model"]), "auto")
+        warn_of_initial_weights(self.model.spec, "the served model")
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

@@ -97,7 +97,9 @@ def advance(state: SentState, sent: list[MetricValue]) -> None:
 
 def artifacts(run: RunDirectory) -> list[Path]:
     """Return the paths of a run's files that are sent as artifacts; some may not exist yet."""
-    return [run.config_file, run.lineage_file, run.result_file, *sorted(run.samples.glob("*.png"))]
+    averages = [run.averages_file, *(run.root / f"averages.{kind}" for kind in ("md", "png"))]
+    files = [run.config_file, run.lineage_file, run.result_file, *averages]
+    return [*files, *sorted(run.samples.glob("*.png"))]
 
 
 def new_files(root: Path, files: Iterable[Path], state: SentState) -> Iterator[tuple[Path, str, str]]:

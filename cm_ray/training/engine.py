@@ -125,8 +125,9 @@ class Engine:
         current = self._parameters()
         if self.target is not None:
             update_average(list(self.target.network.parameters()), current, decay)
-        for average, ema_decay in zip(self.averages, self.config.ema_decays, strict=True):
-            update_average(average, current, ema_decay)
+        taken = self.config.averaged_steps(self.step + 1) - 1
+        for average, of_step in zip(self.averages, self.config.averages.decays_at(taken), strict=True):
+            update_average(average, current, of_step)
 
     def in_last_round(self) -> bool:
         """Return True if the last step belongs to the last round, or if the method has no rounds."""
@@ -150,13 +151,14 @@ class Engine:
         names = [name for name, _ in self.student.network.named_parameters()]
         return dict(zip(names, self.averages[index], strict=True))
 
-    def averaged_spec(self) -> ModelSpec:
-        """Return the specification of the averaged model, with the sampler of the current round."""
-        return dataclasses.replace(self.spec, sampler=self.config.own_sampler(self.sampling_steps()))
+    def averaged_spec(self, index: int = 0) -> ModelSpec:
+        """Return the specification of the model of average `index`, with the sampler of the current round."""
+        sampler = self.config.own_sampler(self.sampling_steps())
+        return dataclasses.replace(self.spec, sampler=sampler, **self.config.average_facts(self.step, index))
 
     def averaged_model(self, index: int = 0) -> Model:
         """Return a copy of the model with the weights of average `index`, in eval mode."""
-        model = Model(self.averaged_spec()).to(self.device).eval()
+        model = Model(self.averaged_spec(index)).to(self.device).eval()
         model.network.load_state_dict(self.averaged_weights(index))
         return model
 
@@ -278,7 +280,7 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _fresh_averages(self) -> list[list[Tensor]]:
-        return [[p.clone() for p in self._parameters()] for _ in self.config.ema_decays]
+        return [[p.clone() for p in self._parameters()] for _ in self.config.averages.lengths]
 
     def _parameters(self) -> list[Tensor]:
         return [p.detach() for p in self.student.network.parameters()]

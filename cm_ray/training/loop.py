@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from cm_ray.evaluation.evaluator import Evaluator
 from cm_ray.evaluation.reference import ScoredAgainst
+from cm_ray.networks.initial_weights import MOST_SHARE
 from cm_ray.networks.model import save_model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.snapshots import SnapshotStore
 from cm_ray.storage.files import remove
 from cm_ray.training.batch import Batch, StepStats
 from cm_ray.training.communication import Communication
 from cm_ray.training.engine import Engine
 from cm_ray.training.log import TrainingLog
+from cm_ray.training.snapshots import SnapshotTaker
 
 Batches = Callable[[int], Iterable[Batch]]
 """A function that returns the worker's batches from a given step on."""
@@ -41,12 +45,15 @@ class TrainingLoop:
         Raises UserError when the loss or a weight is not finite, or a checkpoint cannot be written.
         """
         store = CheckpointStore(self.run.checkpoints, self.recipe.checkpoint.keep)
+        snapshots = SnapshotTaker(self.engine, SnapshotStore(self.run.snapshots))
         scores = _Scores(self, store)
-        self._resume(store, scores)
+        self._resume(store, snapshots, scores)
         log = TrainingLog(self.run, self.recipe, self.communication, self._first)
         try:
             for stats in self.engine.train(self.batches(self.engine.step)):
                 log.add(stats)
+                if self._first:
+                    snapshots.take()
                 if self.engine.round_ended() and self._first:
                     self._save_round()
                 due = self._checkpoint_due(stats.step)
@@ -55,13 +62,16 @@ class TrainingLoop:
                     log.write(stats)
                     stop = self._stop_requested()
                 if due and not stop:
+                    if self._first:
+                        snapshots.wait()  # a run that goes on from the checkpoint has all before it
                     self._checkpoint(stats.step, store, scores)
                     log.resume()
                 yield stats
                 if stop:
                     break
         finally:
-            store.close()
+            with contextlib.closing(store), contextlib.closing(snapshots):
+                pass
 
     @property
     def _first(self) -> bool:
@@ -71,7 +81,7 @@ class TrainingLoop:
         """Return True on all workers if the stop file exists on rank 0, so that all stop at the same step."""
         return self.stoppable and self.communication.broadcast(self.run.stop_file.exists())
 
-    def _resume(self, store: CheckpointStore, scores: _Scores) -> None:
+    def _resume(self, store: CheckpointStore, snapshots: SnapshotTaker, scores: _Scores) -> None:
         """Load the last checkpoint of rank 0's list on all workers."""
         steps = store.steps()
         step = self.communication.broadcast(steps[-1] if steps else 0)
@@ -81,6 +91,7 @@ class TrainingLoop:
             store.clean()
             self.run.forget_metrics_after(step)
             store.forget_after(step)
+            snapshots.resume(step)
             if step and self._due(step, self.recipe.evaluation.every) and step not in self.run.scored_steps():
                 scores.evaluate(step)  # the run was killed between the checkpoint and its score
         self.communication.barrier()
@@ -126,8 +137,12 @@ class _Scores:
         """Write a sample grid, and a row of scores to the log, for a step."""
         assert self.evaluator is not None
         engine, run = self.loop.engine, self.loop.run
-        scores = self.evaluator.evaluate(engine.averaged_model(), step, run.samples)
+        model = engine.averaged_model()
+        scores = self.evaluator.evaluate(model, step, run.samples)
         self.store.wait()  # best.json must not name a checkpoint that is not yet written
         if scores and engine.in_last_round():  # models of other rounds have other numbers of sampling steps
             self.store.offer_best(step, scores[0])
-        run.append_metrics({"step": step, "scores": [score.to_row() for score in scores]})
+        row = {"step": step, "scores": [score.to_row() for score in scores]}
+        if (share := model.spec.initial_share) > MOST_SHARE:
+            row["initial_share"] = round(share, 4)
+        run.append_metrics(row)

@@ -13,6 +13,7 @@ from cm_ray.core.precondition import Column
 from cm_ray.data.agreement import check_comparable
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
+from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights, save_model
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.runs.directory import RunDirectory
@@ -77,7 +78,9 @@ def _open(
     if folder.is_dir() and {file.name for file in folder.iterdir()} - {SPEC, WEIGHTS}:
         raise UserError(f"{folder} exists, where {name} is to be copied; choose another run_dir.")
     tracking_uri = "" if config.tracking.uri == "none" else config.tracking.uri
-    return load_model(locate_model(name, tracking_uri), assumed=_denoiser(source, config, spec))
+    model = load_model(locate_model(name, tracking_uri), assumed=_denoiser(source, config, spec))
+    warn_of_initial_weights(model.spec, name)
+    return model
 
 
 def _denoiser(source: ModelSource, config: Recipe, spec: ModelSpec) -> ModelSpec:

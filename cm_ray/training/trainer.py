@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,16 @@ from torch import nn
 
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
+from cm_ray.drawing.requests import Request
 from cm_ray.errors import UserError
-from cm_ray.evaluation.conclusion import Conclusion, generate_here, summary
+from cm_ray.evaluation.conclusion import Conclusion, Generated, generate_here, measure_here, summary
 from cm_ray.evaluation.evaluator import extractor_opener
 from cm_ray.metrics.score import Score
+from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.custom import custom_network
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, open_device
+from cm_ray.recipes.initial_weights import planned_weights_warning
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, followed, say
@@ -30,8 +32,10 @@ from cm_ray.tracking import open_tracker
 from cm_ray.training.arithmetic import slow_arithmetic
 from cm_ray.training.batch import Batch
 from cm_ray.training.communication import SingleWorker
+from cm_ray.training.conclude import conclude
 from cm_ray.training.engine import Engine
 from cm_ray.training.loop import TrainingLoop
+from cm_ray.training.snapshots import disk_use
 from cm_ray.training.specification import model_spec
 from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
 
@@ -53,7 +57,7 @@ class TrainedStep:
         return float(self.loss_tensor)
 
     def model(self, average: int = 0) -> Model:
-        """Return a copy of the model with the weights of an average, given by its index in `ema_decays`."""
+        """Return a copy of the model with the weights of an average, given by its index."""
         return self.engine.averaged_model(average)
 
 
@@ -155,6 +159,10 @@ class Trainer:
         spec = model_spec(recipe, self.data)
         opener = extractor_opener(recipe.evaluation)
         extractor = opener(self.device) if opener else None  # missing weights are an error at once
+        if warning := planned_weights_warning(recipe):
+            self._say(f"warning: {warning}")
+        if use := disk_use(recipe, spec):
+            self._say(use)
         prepare_teachers(recipe, spec, run)
         run.clean()
         run.claim(recipe)
@@ -209,9 +217,16 @@ class Trainer:
         return bool(steps) and steps[-1] >= self.recipe.steps and self.recipe.steps in self.run.scored_steps()
 
     def _conclude(self) -> None:
-        step = self.conclusion.export()
-        model = load_model(self.run.model, self.device)
-        self.conclusion.score(step, partial(generate_here, model, self.conclusion.extractor))
+        extractor = self.conclusion.extractor
+
+        def generate(request: Request) -> Generated:
+            return generate_here(load_model(self.run.model, self.device), extractor, request)
+
+        def measure(folder: Path, requests: Sequence[Request]) -> list[FeatureStatistics]:
+            assert extractor is not None
+            return measure_here(load_model(folder, self.device), extractor, requests)
+
+        conclude(self.conclusion, measure, generate)
 
     def _say(self, text: str) -> None:
         if not self.quiet:

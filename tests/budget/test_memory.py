@@ -17,7 +17,7 @@ SHAPE = (3, 32, 32)
 SMALL = {
     "batch_size": 16,
     "precision": "float32",
-    "ema_decays": (0.99, 0.999),
+    "averages.decays": (0.99, 0.999),
     "network.channels": 64,
     "network.channel_mult": (1, 2),
     "network.blocks": 1,

@@ -26,6 +26,7 @@ ANSWERS = [
     (["sample", "runs/demo", "--ts", "0,2", "--nfe", "3"], 2),
     (["score", "runs/demo", "--scores", "FID"], 2),
     (["score", "runs/demo", "--samples", "1"], 2),
+    (["averages", "runs/demo", "--lengths", "0.05,0.5"], 2),
     (["sweep", "digits_ict", "--reduction", "1"], 2),
     (["sweep", "digit_ict"], 2),
     (["time-points", "runs/demo", "--nfe", "1"], 2),

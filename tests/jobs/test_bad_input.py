@@ -12,6 +12,7 @@ from PIL import Image
 from cm_ray import recipes
 from cm_ray.cluster.sweeps import run_sweep
 from cm_ray.cluster.training.run import train
+from cm_ray.core.averages import ConstantEMA
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, ConstantDecay
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import SettingError, UserError
@@ -264,8 +265,8 @@ def test_a_sweep_asks_for_its_teacher_before_anything_is_written(tmp_path, monke
         ({"accumulate": 3}, "batch_size 128 does not split into .* choose a multiple of 3"),
         ({"seed": -1}, r"seed must be in \[0, 2\^63\), not -1"),
         ({"log_every": 0}, "log_every must be at least 1, not 0"),
-        ({"ema_decays": ()}, "ema_decays needs at least one decay"),
-        ({"ema_decays": (1.0,)}, r"ema_decays must be in \[0, 1\), not \(1\.0,\)"),
+        ({"averages.decays": ()}, r"averages\.decays needs at least one decay"),
+        ({"averages.decays": (1.0,)}, r"averages\.decays must be in \[0, 1\), not \(1\.0,\)"),
         (
             {"times.scales.s0": 1, "times.scales": "adaptive"},
             r"times\.scales\.s0 1 must be in \[2, s1 = 40\]",
@@ -378,7 +379,7 @@ def test_recipes_are_table_3():
             assert recipe.optimizer.learning_rate == float(published["learning_rate"])
             assert recipe.batch_size == int(published["batch_size"])
             assert word_of(recipe.method.distance) == published["distance"]
-            assert recipe.ema_decays == (float(published["ema_decay"]),)
+            assert recipe.averages == ConstantEMA(decays=(float(published["ema_decay"]),))
             assert recipe.steps == int(published["training_iterations"])
             assert (recipe.precision != "float32") == (published["mixed_precision"] == "yes")
             assert recipe.network.dropout == float(published["dropout"])

@@ -29,7 +29,7 @@ def test_options_are_paths():
         *(
             "--steps",
             7,
-            "--ema-decays",
+            "--averages.decays",
             0.9,
             0.99,
             "--network.channel-mult",
@@ -50,7 +50,12 @@ def test_options_are_paths():
         ),
     )
     changes = {
-        **{"steps": 7, "ema_decays": (0.9, 0.99), "network.channel_mult": (1, 2, 4), "precision": "bfloat16"},
+        **{
+            "steps": 7,
+            "averages.decays": (0.9, 0.99),
+            "network.channel_mult": (1, 2, 4),
+            "precision": "bfloat16",
+        },
         **{"network.conditional": False, "compile": True, "data.path": "elsewhere", "cluster.num_workers": 2},
         **{"tracking.uri": "none", "init_from.model": "edm", "times.scales.s0": 5},
         **{"optimizer.learning_rate": 1e-4},

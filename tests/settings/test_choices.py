@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from cm_ray.core.averages import Averages
 from cm_ray.core.methods import Method
 from cm_ray.core.precondition import Column
 from cm_ray.core.proposals import IntervalProposal, PairTimes
@@ -25,6 +26,7 @@ WORDS = {
     PairTimes: ["grid", "tuned"],
     TargetDecay: ["constant", "adaptive"],
     Weight: ["uniform", "snr", "snr+1", "truncated-snr", "karras", "inverse-gap"],
+    Averages: ["constant", "warm-up", "power"],
     Column: ["edm", "vp", "ve"],
     Network: ["adm", "custom", "ddpm++", "ncsn++"],
     Optimizer: ["radam", "adam"],

@@ -65,7 +65,7 @@ def test_json_has_words_as_kinds():
     assert values["method"]["kind"] == "ct"
     assert values["method"]["distance"] == {"kind": "pseudo-huber", "c": 0.0}
     assert values["noise"] == {"t_min": 0.002, "t_max": 80.0, "rho": 7.0}
-    assert values["ema_decays"] == [0.98]
+    assert values["averages"] == {"kind": "constant", "decays": [0.98]}
 
 
 def test_missing_fields_take_their_defaults():
@@ -164,10 +164,10 @@ def test_instances_are_words_too():
 
 def test_values_are_of_their_type():
     changed = override(
-        ICT, {"ema_decays": [0.5, 0], "optimizer.learning_rate": 1, "network.channel_mult": [1, 3]}
+        ICT, {"averages.decays": [0.5, 0], "optimizer.learning_rate": 1, "network.channel_mult": [1, 3]}
     )
-    assert changed.ema_decays == (0.5, 0.0)
-    assert type(changed.ema_decays[1]) is float
+    assert changed.averages.decays == (0.5, 0.0)
+    assert type(changed.averages.decays[1]) is float
     assert type(changed.optimizer.learning_rate) is float
     assert changed.network.channel_mult == (1, 3)
 
@@ -200,8 +200,8 @@ def test_values_are_of_their_type():
         ({"steps": True}, "steps must be int, not True."),
         ({"steps": 1.5}, "steps must be int, not 1.5."),
         ({"compile": 1}, "compile must be bool, not 1."),
-        ({"ema_decays": ["a"]}, "ema_decays must be float, not 'a'."),
-        ({"ema_decays": 0.9}, "ema_decays must be tuple[float, ...], not 0.9."),
+        ({"averages.decays": ["a"]}, "averages.decays must be float, not 'a'."),
+        ({"averages.decays": 0.9}, "averages.decays must be tuple[float, ...], not 0.9."),
         ({"precision": "float23"}, "precision cannot be 'float23': did you mean 'float32'?"),
         ({"optimizer.decay": "cosine"}, "optimizer.decay cannot be 'cosine': known are constant, linear."),
     ],
@@ -238,7 +238,7 @@ def test_the_choices_of_a_tree_come_before_those_that_they_hold():
     found = list(choices_of(ICT))
     assert found == [
         *("method", "times", "times.scales", "times.proposal", "distance", "weight", "target"),
-        *("column", "network", "optimizer"),
+        *("averages", "column", "network", "optimizer"),
     ]
     assert "times" not in list(choices_of(recipes.cd_digits())), "of which cd has one alone"
 

@@ -18,7 +18,7 @@ SMALL = {
     "network.blocks": 1,
     "network.head_channels": 8,
     "network.norm_groups": 4,
-    "ema_decays": (0.5, 0.9),
+    "averages.decays": (0.5, 0.9),
     "data.horizontal_flip": True,
     "network.conditional": False,
     "optimizer.learning_rate": 1e-3,

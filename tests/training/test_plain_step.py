@@ -35,7 +35,7 @@ def engine(**changes):
             "steps": 100,
             "batch_size": ROWS,
             "precision": "float32",
-            "ema_decays": (0.5, 0.9, 0.99),
+            "averages.decays": (0.5, 0.9, 0.99),
             "data.horizontal_flip": False,
             "network.channels": 32,
             "network.channel_mult": (1, 2),
@@ -71,7 +71,7 @@ def plain_training(plain_step, made, dtype=None):
     assert wanted.keys() == weights.keys()
     network.load_state_dict({name: weights[name].reshape(wanted[name].shape) for name in wanted})
     config = made.config
-    return plain_step.PlainTraining(network, config.optimizer.learning_rate, config.ema_decays, dtype)
+    return plain_step.PlainTraining(network, config.optimizer.learning_rate, config.averages.decays, dtype)
 
 
 def batches(steps):

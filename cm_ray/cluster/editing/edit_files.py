@@ -23,6 +23,7 @@ from cm_ray.editing.model_edits import interpolation_steps
 from cm_ray.editing.results import Origin, ResultFolder
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model, network_digest
+from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import Model, to_uint8
 from cm_ray.runs.console import shown
 from cm_ray.sampling.text import text_of
@@ -44,6 +45,7 @@ def edit(settings: Editing) -> list[Path]:
     root = Path(settings.image).expanduser()
     model = load_model(model_folder, "cpu" if root.is_dir() else settings.device)
     request = plan_request(settings, model.spec)
+    warn_of_initial_weights(model.spec, settings.model)
     names = _names(request, root)
     origins = _origins(request, names, content_digests(request, model.spec), network_digest(model_folder))
     folder = ResultFolder(settings.out.expanduser(), origins)
@@ -89,6 +91,7 @@ def _interpolate(settings: Editing, model_folder: Path) -> list[Path]:
     """Interpolate between samples of two seeds; save each path as a row of the grid and a file per frame."""
     model = load_model(model_folder, settings.device)
     check_editing(settings, model.spec)
+    warn_of_initial_weights(model.spec, settings.model)
     sampler = sampler_of(model.spec, steps=settings.nfe, taus=settings.taus)
     other = settings.seed + 1 if settings.to_seed is None else settings.to_seed
     shape = settings.samples, settings.frames

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +39,7 @@ from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
 from cm_ray.networks.formats.reading import load_model, network_digest
+from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.recipes.sections import EXPERIMENT, DataSettings
 from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory, run_place
@@ -193,9 +193,14 @@ class _Evaluating:
         }
 
     def _warn(self) -> None:
-        """Warn of biased Fréchet distances. FDinf removes the bias of the samples, not of the reference."""
+        """Warn of biased Fréchet distances, and of averages that hardly learned.
+
+        FDinf removes the bias of the samples, not of the reference.
+        """
         kinds, dim, manifest = self.settings.scores, self.extractor.dim, self.manifest
         warnings = [bias_warning(self.count, dim)] if "FD" in kinds else []
+        if self.model is not None:
+            warnings.append(initial_weights_warning(self.model.spec, self.settings.source))
         if "FD" in kinds or "FDinf" in kinds:
             warnings.append(bias_warning(manifest.count, dim, f"images of {manifest.source}"))
         for warning in filter(None, warnings):
@@ -255,10 +260,8 @@ class _Evaluating:
         return samples
 
     def _requests(self, sampler: Sampler) -> list[Request]:
-        """Return up to GROUPS requests that cover all samples; their counts differ by one at most."""
-        edges = [self.count * i // GROUPS for i in range(GROUPS + 1)]
-        spans = itertools.pairwise(edges)
-        return [self._request(sampler, first, stop - first) for first, stop in spans if stop > first]
+        """Return up to GROUPS requests that cover all samples."""
+        return self._request(sampler, 0, self.count).groups(GROUPS)
 
     def _request(self, sampler: Sampler, first: int, count: int) -> Request:
         settings = self.settings

@@ -12,6 +12,7 @@ from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.errors import UserError
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.networks.formats.reading import read_model
+from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.console import say
@@ -44,6 +45,7 @@ class SearchPlan:
                 f"{settings.model} is a diffusion model, and only consistency models have time points; give "
                 "a consistency model."
             )
+        warn_of_initial_weights(spec, settings.model)
         dim = setup.extractor.dim
         first = settings.first or min(settings.budget, max(settings.budget // 16, dim + dim // 4))
         if warning := bias_warning(first, dim):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cm_ray.cluster.pool.measure import measure_on
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.result import Outputs
 from cm_ray.cluster.pool.sizing import actors_like
@@ -16,6 +17,7 @@ from cm_ray.evaluation.conclusion import Conclusion, Generated, summary
 from cm_ray.evaluation.evaluator import extractor_opener
 from cm_ray.evaluation.reference import Shards
 from cm_ray.metrics.score import Score
+from cm_ray.recipes.initial_weights import planned_weights_warning
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, followed, say
@@ -24,6 +26,8 @@ from cm_ray.runs.lineage import write_lineage
 from cm_ray.storage.files import read_json, remove
 from cm_ray.tracking import Tracker, open_tracker
 from cm_ray.training.arithmetic import slow_arithmetic
+from cm_ray.training.conclude import conclude
+from cm_ray.training.snapshots import disk_use
 from cm_ray.training.specification import model_spec
 from cm_ray.training.starting_models import prepare_teachers
 
@@ -83,6 +87,10 @@ class Run:
             extractor=self.extractor,
             say=say,
         )
+        if warning := planned_weights_warning(config):
+            say(f"warning: {warning}")
+        if use := disk_use(config, spec):
+            say(use)
         say(f"{run.root}: {self.manifest.count} images of {self.manifest.source}, {workers}")
         if self.manifest.class_names and not config.network.conditional:
             say("The labels of the images are not used: network.conditional is off.")
@@ -128,18 +136,17 @@ class Run:
             self.run.stop_file.touch()
 
     def _conclude(self) -> None:
-        """Export the best average of the weights, then sample from it and score it on the cluster."""
-        step = self.conclusion.export()
+        """Choose and export an average of the weights, then sample from it and score it on the cluster."""
         outputs: Outputs = frozenset(["images", "statistics"] if self.extractor else ["images"])
         with SamplerPool(self.opener, actors_like(self.task.plan)) as pool:
-            model = pool.put(self.run.model)
 
             def generate(request: Request) -> Generated:
-                result = pool.generate(model, request, outputs)
+                result = pool.generate(pool.put(self.run.model), request, outputs)
                 assert result.images is not None
                 return Generated(result.images, result.statistics)
 
-            self.conclusion.score(step, generate)
+            measure = measure_on(pool, self.extractor, self.run.averages_work)
+            conclude(self.conclusion, measure, generate)
 
     def _register(self, tracker: Tracker) -> None:
         scores = read_json(self.run.result_file)["scores"]

@@ -7,6 +7,7 @@ from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import save_samples
 from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.networks.formats.reading import load_model
+from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.sampling.multistep import multistep_of
 from cm_ray.sampling.samplers import Sampler
@@ -17,6 +18,7 @@ from cm_ray.tracking.locate import locate_model
 def run(args: Sample) -> None:
     """Draw the images and print the files. Raises UserError when there is no such model."""
     model = load_model(locate_model(args.model, args.tracking_uri), args.device)
+    warn_of_initial_weights(model.spec, args.model)
     request = Request(
         count=args.samples,
         seed=args.seed,

@@ -22,6 +22,9 @@ from cm_ray.storage.files import read_json, sha256_of
 SPEC_KEY = "cm_ray.model"
 """Key of the specification in the metadata of our .safetensors files."""
 
+_NOTES = ("time_points", "sampler", "reading", "ema_length", "initial_share")
+"""Entries of a specification that do not change what the network computes."""
+
 
 def is_model(path: Path) -> bool:
     """Return True if `read_model` can read the path, judged by its name and its files alone."""
@@ -61,15 +64,14 @@ def read_model(path: Path, assumed: ModelSpec | None = None) -> tuple[ModelSpec,
 
 
 def network_digest(path: Path) -> str:
-    """Return a SHA-256 of a model's network and weights, without its sampler, time points and reading.
+    """Return a SHA-256 of a model's network and weights, without what else model.json says of them.
 
     A search for time points changes model.json but not this digest. Raises FileNotFoundError when there is no
     model at `path`.
     """
     if (path / SPEC).is_file():
         values = read_json(path / SPEC)
-        other = ("time_points", "sampler", "reading")
-        network = {name: value for name, value in values.items() if name not in other}
+        network = {name: value for name, value in values.items() if name not in _NOTES}
         content = json.dumps(network, sort_keys=True) + sha256_of(path / WEIGHTS)
     else:  # the name of a file is included, because the specification follows from it
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
