@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cm_ray.data.reading import Reading
-from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_picture, open_upload, read_file
+from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_picture, open_upload, read_file
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.drawing.samples import Samples
@@ -261,7 +261,10 @@ class TrainedModel:
             if array.ndim != 2:
                 raise UserError(f"The mask must be (h, w), one for all images, not {array.shape}.")
             mask = Image.fromarray((array != 0).astype(np.uint8) * 255)
-        picture = _picture(mask, "the mask", Reading(background="black"))
+        if isinstance(mask, str | Path):
+            picture = open_mask(read_file(Path(mask)), str(mask))
+        else:
+            picture = _picture(mask, "the mask", Reading(background="black"))
         fitted = [fitted_mask(picture, "The mask", each, self.spec.shape) for each in pictures]
         return torch.from_numpy(np.stack(fitted)[:, None]).to(self.device)
 
