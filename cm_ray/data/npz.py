@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -48,6 +49,10 @@ class _Array:
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, ValueError)
+"""What zipfile and NumPy raise on damaged bytes; a header is parsed as Python."""
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn the exceptions of zipfile, zlib and NumPy on a damaged or missing file into a UserError."""
@@ -57,7 +62,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise UserError(
             f"Could not read {path} ({error.strerror or error}); every machine must be able to read it."
         ) from error
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError) as error:
+    except _DAMAGE as error:
         raise _damaged(path, str(error)) from error
     except RuntimeError as error:  # an odd compression, or a password
         raise UserError(f"{path} cannot be read ({error}); write it with numpy.savez.") from error

@@ -45,10 +45,12 @@ class Permutation:
         """
         if content is None:
             return None
-        parts = tuple(int(count) for count in content["parts"])
+        parts, seed = tuple(int(count) for count in content["parts"]), int(content["seed"])
         if min(parts, default=0) < 0:
             raise ValueError(f"parts of {parts} images")
-        return cls(int(content["seed"]), parts)
+        if seed < 0:
+            raise ValueError(f"the seed {seed}")
+        return cls(seed, parts)
 
     def keys(self) -> Keys:
         """Return the keys of all images, (n,), in the order of the source."""

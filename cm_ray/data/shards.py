@@ -24,6 +24,8 @@ from cm_ray.data.permutation import Permutation
 from cm_ray.data.reading import Reading
 from cm_ray.data.source import Labels, Pixels
 from cm_ray.errors import UserError
+from cm_ray.settings.tree import from_dict
+from cm_ray.settings.values import cast
 from cm_ray.storage.files import read_json, sha256_of, write_json
 
 FORMAT = 2
@@ -134,27 +136,45 @@ class Manifest:
     @classmethod
     def _from(cls, content: dict[str, Any], folder: Path) -> Manifest:
         try:
-            channels, height, width = (int(number) for number in content["shape"])
-            shards = tuple(Shard(**shard) for shard in content["shards"])
-            if not shards or any(Path(shard.file).name != shard.file for shard in shards):
-                raise ValueError("shards")
+            plain = {name: cast(content[name], hint, name) for name, hint in _PLAIN.items()}
+            shards = tuple(from_dict(Shard, shard) for shard in content["shards"])
+            _check_sizes(plain["shape"], shards)
             return cls(
-                shape=(channels, height, width),
-                class_names=tuple(content["class_names"]),
-                class_counts=tuple(int(count) for count in content["class_counts"]),
-                source=content["source"],
-                recipe=content["recipe"],
-                skipped=content["skipped"],
+                **plain,
                 shards=shards,
                 permutation=Permutation.from_dict(content["permutation"]),
-                reading=Reading(**content["reading"]),
-                transparent=content["transparent"],
-                profiles_ignored=content["profiles_ignored"],
+                reading=from_dict(Reading, content["reading"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = " ".join(str(error).split())
             raise UserError(
-                f"{folder / MANIFEST} is not a manifest of shards ({error}); make the shards again."
+                f"{folder / MANIFEST} is not a manifest of shards ({reason}); make the shards again."
             ) from error
+
+
+_PLAIN = {
+    "shape": tuple[int, ...],
+    "class_names": tuple[str, ...],
+    "class_counts": tuple[int, ...],
+    "source": str,
+    "recipe": str,
+    "skipped": int,
+    "transparent": int,
+    "profiles_ignored": int,
+}
+"""Types of the fields that are read as they are."""
+
+
+def _check_sizes(shape: tuple[int, ...], shards: tuple[Shard, ...]) -> None:
+    """Raise ValueError when files could not hold the images that they are said to hold."""
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"the shape {shape}")
+    if not shards or any(Path(shard.file).name != shard.file or not shard.file for shard in shards):
+        raise ValueError("the files of the shards")
+    for shard in shards:
+        int(shard.content, 16)
+        if not 0 <= shard.rows * math.prod(shape) <= shard.bytes:
+            raise ValueError(f"{shard.rows} images of {shape} in {shard.bytes} bytes")
 
 
 def rows_per_group(shape: Shape) -> int:
@@ -202,7 +222,7 @@ def read_rows(
     try:
         with pq.ParquetFile(path, page_checksum_verification=verify) as parquet:
             return _read(path, parquet, start, stop, shape)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(
             f"{path} is missing, cut off or corrupt ({reason}); restore it or make the shards again."
