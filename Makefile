@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: help install demo test test-all lint types layers tests tests-without-ray tests-with-ray kills benchmarks clean
+.PHONY: help install demo test test-all lint types layers tests tests-without-ray tests-with-ray kills fuzz benchmarks clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ tests-with-ray: install
 
 kills: install  ## Ten random kills of workers and drivers, each to end bit-equal (10 to 15 minutes)
 	$(BIN)/python -m pytest --all tests/cluster/test_kills.py
+
+fuzz: install  ## Ten minutes of damaged and hostile files; the test suite has a short form
+	CM_RAY_FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/fuzz
 
 benchmarks: install  ## Speed and memory of a step, overhead of Ray, speed of the stream
 	$(BIN)/python benchmarks/train_step.py
