@@ -1,8 +1,14 @@
-"""The exceptions that a user is meant to read."""
+"""The exceptions that a user is meant to read, and the text in them: names of settings, foreign words."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import operator
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
 from typing import Any
 
 DEBUG_VARIABLE = "CM_RAY_DEBUG"
@@ -13,23 +19,34 @@ class UserError(Exception):
     """Bad input or a bad environment, said in one sentence: what, where, and what to do about it.
 
     Commands print it without a traceback and exit with code 2; everything else that is raised is a defect.
+    The sentence is one line without control characters, whatever it quotes; `setting` names settings in it.
     """
+
+    @property
+    def marked(self) -> str:
+        """The sentence with marks at its settings, to be raised again in another process."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        """Return the sentence, for whoever reads it: see `spoken`."""
+        return plain(spoken(self.marked))
 
 
 class SettingError(UserError, ValueError):
     """A setting that cannot be: the path of its field, and the rest of the sentence.
 
     A class of settings raises it with the name of its own field; `cm_ray.settings.tree` puts the path before
-    it, and the command line the dashes.
+    it, and a command that has the option its dashes.
     """
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(path, problem)
         self.path, self.problem = path, problem.rstrip(".")
 
-    def __str__(self) -> str:
-        """Return the sentence."""
-        return f"{self.path} {self.problem}" + ("" if self.problem.endswith("?") else ".")
+    @property
+    def marked(self) -> str:
+        """The sentence, which begins with the path of the setting."""
+        return f"{setting(self.path)} {self.problem}" + ("" if self.problem.endswith("?") else ".")
 
 
 def require(condition: bool, field: str, problem: str) -> None:
@@ -53,10 +70,96 @@ _MOST_LISTED = 30
 
 
 def closest(name: str, known: list[str]) -> str:
-    """Return a hint for a misspelt `name`: the nearest of `known`, else the whole list."""
+    """Return a hint for a misspelt `name`: the nearest of `known`, else the list, which may be cut."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    return f"known are {', '.join(sorted(known))}." if len(known) <= _MOST_LISTED else "--help lists all."
+    listed = sorted(known)[:_MOST_LISTED]
+    more = f" and {len(known) - len(listed)} more" if len(known) > len(listed) else ""
+    return f"known are {', '.join(listed)}{more}."
+
+
+_BEGIN, _NEXT, _END = "\ue000", "\ue001", "\ue002"
+"""Characters around a marked setting, from Unicode's private use area, which no message contains."""
+_MARK = re.compile(f"{_BEGIN}([^{_END}]*){_END}")
+_Options = Callable[[], Collection[str]]
+_options: _Options | None = None
+"""The settings that are options of the running command, by their paths; None when no command runs."""
+
+
+def setting(*names: str, python: str = "", otherwise: str = "") -> str:
+    """Return a mark for a setting in a message: a command shows its option, and Python the argument.
+
+    ``choose another {setting("run_dir", python="out")}`` is shown as "choose another --run-dir" by commands
+    that have this option. names: paths of the setting; a command shows the first that it has an option for.
+    python: the argument's name in Python, by default the first path. otherwise: what a command without the
+    option shows, by default the same as Python.
+    """
+    python = python or names[0]
+    return _BEGIN + _NEXT.join([python, otherwise or python, *names]) + _END
+
+
+@contextlib.contextmanager
+def as_options(options: _Options) -> Iterator[None]:
+    """Show settings in messages as options of a command, in this process, until the block ends.
+
+    options: returns the paths of the settings that the command has options for.
+    """
+    global _options
+    before, _options = _options, options
+    try:
+        yield
+    finally:
+        _options = before
+
+
+def spoken(text: str) -> str:
+    """Return a message with every marked setting as its reader names it; see `setting`."""
+    return _MARK.sub(lambda mark: _shown(*mark[1].split(_NEXT)), text)
+
+
+def _shown(python: str, otherwise: str, *names: str) -> str:
+    if _options is None:
+        return python
+    known = _options()
+    return next(("--" + name.replace("_", "-") for name in names if name in known), otherwise)
+
+
+_ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]")
+"""Sequences by which a text would colour the terminal, move its cursor or set its title."""
+_BLANKS = {"Cc", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"
+"""Invisible characters that words of some languages need."""
+
+
+def plain(text: str) -> str:
+    """Return a text as one line without control characters, so that it can do nothing to a terminal.
+
+    Escape sequences are removed, line ends and other control characters become a space; characters that turn
+    the direction of the text, and bytes of file names that are not UTF-8, are shown by their numbers.
+    """
+    line = "".join(map(_plain_character, _ESCAPES.sub("", text)))
+    return re.sub("\n+", " ", line.strip("\n"))
+
+
+def _plain_character(character: str) -> str:
+    if character.isprintable():
+        return character
+    kind = unicodedata.category(character)
+    if kind in _BLANKS:
+        return "\n"
+    invisible = kind in ("Cf", "Cs") and character not in _JOINERS
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not UTF-8, as os.fsdecode has it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode-escape").decode() if invisible else character
+
+
+@lru_cache(maxsize=1024)
+def tell_once(text: str) -> None:
+    """Tell the user what was understood or left out, on standard error, once in a process.
+
+    It is a warning of the logger ``cm_ray``, so that a program that uses cm_ray can turn it off.
+    """
+    logging.getLogger("cm_ray").warning("%s", plain(spoken(text)))

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from cm_ray.budget.memory import untrained_distance
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import ADM
 from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.recipes.recipe import Recipe
@@ -40,7 +40,7 @@ def measured_memory(config: Recipe, spec: ModelSpec, rows: int, device: str = "c
     small or cannot be measured.
     """
     if device == "cpu" and not _MARK.exists():
-        raise UserError("Memory can be measured on Linux only; leave --measure out.")
+        raise UserError(f"Memory can be measured on Linux only; leave {setting('measure')} out.")
     micro_batches = 2 if config.accumulate > 1 else 1
     alone = dataclasses.replace(config.cluster, num_workers=1)
     size = micro_batches * rows

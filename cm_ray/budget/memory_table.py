@@ -8,7 +8,7 @@ from typing import Any
 from cm_ray.budget.measured_memory import measured_memory
 from cm_ray.budget.memory import accumulate_for, most_rows, of_one_image, training_memory
 from cm_ray.command_line.settings.memory import MemoryQuestion
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes import named
@@ -70,7 +70,8 @@ def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> Recipe:
     config = named(name)
     if config.batch_size % asked.num_workers:
         raise UserError(
-            f"--num-workers {asked.num_workers} does not divide the batch size of {name}, which is "
+            f"{setting('num_workers')} {asked.num_workers} does not divide the batch size of {name}, "
+            "which is "
             f"{config.batch_size}; give another number."
         )
     share = config.batch_size // asked.num_workers

@@ -16,7 +16,7 @@ from cm_ray.command_line.settings.paper_table import DEFAULT, Method
 from cm_ray.data.shards import Manifest
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request
-from cm_ray.errors import SettingError, UserError
+from cm_ray.errors import SettingError, UserError, setting
 from cm_ray.evaluation.conclusion import FINAL_SEED
 from cm_ray.evaluation.evaluator import extractor_opener, noise_distance, score_samples
 from cm_ray.evaluation.reference import Shards, reference_statistics
@@ -125,13 +125,14 @@ def _configs(table: Table) -> dict[str, Recipe]:
         if config.evaluation.extractor == "none":
             raise UserError(
                 f"The recipe {config.name} has no feature extractor, so nothing can be compared; set "
-                "evaluation.extractor."
+                f"{setting('evaluation.extractor')}."
             )
         if (rounds := config.method.halving) and not set(EVALUATIONS) <= set(rounds.intervals):
             raise UserError(
                 f"Progressive distillation from {rounds.s1} steps to {rounds.s0} has no "
-                f"model for each of {', '.join(map(str, EVALUATIONS))} steps; set rounds.s0 to 1 and "
-                f"rounds.s1 to {max(EVALUATIONS)} or more."
+                f"model for each of {', '.join(map(str, EVALUATIONS))} steps; set {setting('rounds.s0')} "
+                "to 1 and "
+                f"{setting('rounds.s1')} to {max(EVALUATIONS)} or more."
             )
     return configs
 

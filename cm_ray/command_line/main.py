@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from cm_ray.command_line.options import exit_code, parse, without_debug
+from cm_ray.command_line.options import exit_code, option_paths, parse, without_debug
 from cm_ray.command_line.postponed import load, postpone
 from cm_ray.errors import UserError, closest
 
@@ -30,6 +31,8 @@ class Command:
     them."""
     run: str
     """Dotted name of the function that is called with the settings."""
+    paths: str = ""
+    """Dotted name of a function that returns the paths of its options; empty for those of the dataclass."""
 
 
 COMMANDS = {
@@ -37,6 +40,7 @@ COMMANDS = {
         "Train a recipe, and go on with an interrupted run.",
         "cm_ray.command_line.training.parse_training",
         "cm_ray.cluster.training.run.train",
+        "cm_ray.command_line.training.training_paths",
     ),
     "sample": Command("Draw images from a model.", f"{_SETTINGS}.sample.Sample", f"{_COMMANDS}.sample.run"),
     "score": Command(
@@ -48,6 +52,7 @@ COMMANDS = {
         "Search for settings with Ray Tune and Optuna.",
         "cm_ray.command_line.sweeping.parse_sweep",
         f"{_COMMANDS}.sweep.run",
+        "cm_ray.command_line.sweeping.sweep_paths",
     ),
     "time-points": Command(
         "Find the time points of multistep sampling.",
@@ -105,10 +110,20 @@ def run(arguments: Sequence[str], *, prog: str | None = None) -> int:
     """Run the subcommand that the first argument names; return the exit code.
 
     prog: name of the program in help texts; None stands for the running script's. Exit codes are those of
-    `cm_ray.command_line.options.exit_code`. Exits with 2 on options that do not parse, 0 after --help.
+    `cm_ray.command_line.options.exit_code`. Exits with 0 after --help.
     """
     postpone()
-    return exit_code(lambda: _parse_and_run(without_debug(arguments), prog))
+    words = without_debug(arguments)
+    return exit_code(lambda: _parse_and_run(words, prog), partial(option_paths_of, *words[:1]))
+
+
+def option_paths_of(name: str = "") -> Collection[str]:
+    """Return the paths of the settings that a command has options for; none of no command."""
+    if name not in COMMANDS:
+        return ()
+    command = COMMANDS[name]
+    paths: Collection[str] = _named(command.paths)() if command.paths else option_paths(_named(command.parse))
+    return paths
 
 
 def _parse_and_run(arguments: list[str], prog: str | None) -> None:

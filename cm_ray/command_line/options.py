@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import tyro
 
-from cm_ray.errors import DEBUG_VARIABLE, SettingError, UserError
+from cm_ray.command_line.tyro_refusals import one_sentence
+from cm_ray.errors import DEBUG_VARIABLE, UserError, as_options, plain
 
 T = TypeVar("T")
 
@@ -30,20 +34,22 @@ def run_job(settings: type[T], run: Callable[[T], None], description: str = "") 
     codes are those of `exit_code`.
     """
     arguments = without_debug(sys.argv[1:])
-    sys.exit(exit_code(lambda: run(parse(settings, arguments, description=description))))
+    action = lambda: run(parse(settings, arguments, description=description))  # noqa: E731
+    sys.exit(exit_code(action, partial(option_paths, settings)))
 
 
 def parse(settings: Any, arguments: Sequence[str], *, prog: str | None = None, description: str = "") -> Any:
     """Return the settings that a command line gives.
 
     settings: a dataclass, or an instance of one whose values are the defaults. prog: name of the command in
-    the help; None stands for the running script's. Exits with code 2 on options that do not parse, and with 0
-    after --help. Raises UserError on values that the settings refuse.
+    the help; None stands for the running script's. Exits with code 0 after --help. Raises UserError on
+    options that do not parse, and on values that the settings refuse.
     """
     kind: Any = settings if isinstance(settings, type) else type(settings)
     default: Any = tyro.MISSING_NONPROP if isinstance(settings, type) else settings
     text = f"{(description or inspect.getdoc(kind) or '').strip()}\n\n{EPILOGUE}"
-    return tyro.cli(kind, default=default, args=arguments, prog=prog, description=text)
+    with one_sentence(arguments):
+        return tyro.cli(kind, default=default, args=arguments, prog=prog, description=text)
 
 
 def without_debug(arguments: Sequence[str]) -> list[str]:
@@ -70,26 +76,40 @@ def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
-def exit_code(action: Callable[[], None]) -> int:
+def option_paths(settings: type) -> set[str]:
+    """Return the paths of the options that `parse` makes of a dataclass; positional arguments are none."""
+    return set(_option_paths(settings, ""))
+
+
+def _option_paths(settings: type, prefix: str) -> Iterator[str]:
+    hints = typing.get_type_hints(settings, include_extras=True)
+    for field in dataclasses.fields(settings):
+        hint = hints[field.name]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield from _option_paths(hint, f"{prefix}{field.name}.")
+        elif tyro.conf.Positional not in getattr(hint, "__metadata__", ()):
+            yield prefix + field.name
+
+
+def exit_code(action: Callable[[], None], options: Callable[[], Collection[str]] = tuple) -> int:
     """Run `action` and return the exit code.
 
     0: done; 2: bad input or environment, which a UserError says in one sentence on stderr; 130: interrupted.
-    Any other exception is a defect and keeps its traceback.
+    Any other exception is a defect and keeps its traceback. options: returns the paths of the settings that
+    the command has options for, which messages then name with dashes.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files need not be in the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
-    try:
-        action()
-    except UserError as error:
-        if os.environ.get(DEBUG_VARIABLE):
-            traceback.print_exc()
-        text = str(error)
-        if isinstance(error, SettingError):  # its sentence begins with the path of the setting
-            text = f"--{error.path.replace('_', '-')}{text[len(error.path) :]}"
-        print(f"error: {text}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
-        return 130
+    with as_options(options):
+        try:
+            action()
+        except UserError as error:
+            if os.environ.get(DEBUG_VARIABLE):
+                print("\n".join(map(plain, traceback.format_exc().splitlines())), file=sys.stderr)
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+            return 130
     return 0

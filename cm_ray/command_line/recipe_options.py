@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from cm_ray.errors import SettingError, UserError
+from cm_ray.command_line.tyro_refusals import one_sentence
+from cm_ray.errors import SettingError, UserError, setting
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.settings.choices import word_of
 from cm_ray.settings.documentation import field_documentation
@@ -49,6 +50,15 @@ _EPILOGUE = (
 )
 
 
+class UnknownOption(SettingError):
+    """An option, by the path that it would have, that the chosen settings do not have."""
+
+    @property
+    def marked(self) -> str:
+        """The sentence, which begins with the option as it was typed."""
+        return option(self.path) + super().marked.partition(setting(self.path))[2]
+
+
 def parse_recipe(
     default: Recipe, arguments: Sequence[str], description: str = "", *, prog: str | None = None
 ) -> Recipe:
@@ -67,9 +77,10 @@ def parse_recipe(
     chosen = sketch(default, words)
     kind, values = _parsed_class(chosen)
     text = f"{description.strip()}\n\n{_EPILOGUE}"
-    parsed, unknown = tyro.cli(
-        kind, prog=prog, default=values, args=left, description=text, return_unknown_args=True
-    )
+    with one_sentence(left):
+        parsed, unknown = tyro.cli(
+            kind, prog=prog, default=values, args=left, description=text, return_unknown_args=True
+        )
     _refuse(unknown, chosen)
     before = flatten(chosen)
     after = {path: value for path, value in _leaves(parsed, "") if before[path] != value}
@@ -177,4 +188,4 @@ def _refuse(unknown: list[str], chosen: Recipe) -> None:
         name = argument[2:].partition("=")[0]
         path = {short[2:]: long for long, short in ALIASES.items()}.get(name, name.replace("-", "_"))
         problem = why_unknown(chosen, path.replace(".no_", ".").removeprefix("no_"))
-        raise SettingError(path, re.sub(r"'([\w.]+)'(?= or |\?$)", lambda near: option(near[1]), problem))
+        raise UnknownOption(path, re.sub(r"'([\w.]+)'(?= or |\?$)", lambda near: option(near[1]), problem))

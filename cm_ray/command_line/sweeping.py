@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cm_ray.command_line.options import parse
+from cm_ray.command_line.options import option_paths, parse
 from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space_names import space_file
 
@@ -14,3 +14,8 @@ def parse_sweep(words: Sequence[str], *, prog: str | None = None) -> Sweep:
     settings: Sweep = parse(Sweep, words, prog=prog)
     space_file(settings.space)
     return settings
+
+
+def sweep_paths() -> set[str]:
+    """Return the paths of the settings that a sweep has options for."""
+    return option_paths(Sweep)

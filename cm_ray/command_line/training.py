@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from cm_ray.command_line.options import EPILOGUE
-from cm_ray.command_line.recipe_options import parse_recipe
+from cm_ray.command_line.recipe_options import ALIASES, parse_recipe
 from cm_ray.data.reading import ReadOptions
 from cm_ray.errors import UserError
 from cm_ray.recipes import RECIPES, named
 from cm_ray.recipes.own_images import METHODS
 from cm_ray.recipes.recipe import Recipe
+from cm_ray.settings.tree import all_paths
 
 DESCRIPTION = """Train a recipe: cm-ray train ct_cifar10 --data /data/cifar10 --num-workers 8
 
@@ -35,6 +36,11 @@ def parse_training(words: Sequence[str], *, prog: str | None = None) -> Recipe:
     name = arguments.pop(0)
     recipe = _recipe_for_images(name, arguments) if name in METHODS else named(name)
     return parse_recipe(recipe, arguments, DESCRIPTION, prog=prog)
+
+
+def training_paths() -> set[str]:
+    """Return the paths of the settings that a training has options for, with the short ones."""
+    return {*all_paths(Recipe), *(short[2:].replace("-", "_") for short in ALIASES.values()), "config"}
 
 
 def _known() -> str:

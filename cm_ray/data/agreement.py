@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from cm_ray.data.source import MixedBitsError, MixedChannelsError, ReadOptions
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 
 _T = TypeVar("_T")
 Shape = tuple[int, int, int]
@@ -46,7 +46,8 @@ def check_same_shape(name: str, shape: tuple[int, ...], other: str, other_shape:
     if shape[:2] != other_shape[:2]:
         raise UserError(
             f"The images have different sizes: {name} is {shape[1]}x{shape[0]} and {other} is "
-            f"{other_shape[1]}x{other_shape[0]}; set size to crop and resize them all."
+            f"{other_shape[1]}x{other_shape[0]}; set {setting('size', 'data.size')} to crop and resize them "
+            "all."
         )
     if shape != other_shape:
         raise MixedChannelsError(f"{name} has {shape[2]} channels, {other} has {other_shape[2]}")

@@ -12,7 +12,7 @@ import numpy as np
 from cm_ray.data.columns import DEFAULT, Columns
 from cm_ray.data.parquet import ParquetPart, ParquetSource
 from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions, cut_pieces
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class HiveSource:
         if column := next((source.columns.label for source in classes if source.columns.label), None):
             raise UserError(
                 f"{name} has labels in the column {column!r} and others by its folders; "
-                "name one by data.label_column, or by --label-column of cm-ray shards."
+                f"name one by {setting('data.label_column', 'label_column')}."
             )
         return cls(name, tuple(files), classes)
 

@@ -21,7 +21,7 @@ from cm_ray.data.permutation import KeyRange, Keys, KeyStream, key_ranges
 from cm_ray.data.shard_file import writing_shard
 from cm_ray.data.shards import Shape, Shard, rows_per_group
 from cm_ray.data.source import Labels, Pixels
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.storage.files import written_aside
 
 MEMORY_BYTES = 64 << 20
@@ -156,8 +156,8 @@ def _runs(files: Sequence[RunFile], shape: Shape) -> Iterator[_Run]:
             stream = file.path.open("rb")
         except OSError as error:
             raise UserError(
-                f"Could not read {file.path} ({error.strerror}); choose an --out on storage that all nodes "
-                "share."
+                f"Could not read {file.path} ({error.strerror}); choose {setting('out')} on storage that "
+                "all nodes share."
             ) from error
         with stream:
             start = 0

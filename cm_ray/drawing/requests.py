@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.model import Model, to_uint8
 from cm_ray.sampling.samplers import Sampler
@@ -84,10 +84,11 @@ def sample_all(model: Model, request: Request) -> tuple[Tensor, Tensor | None]:
     """
     classes = model.spec.classes
     if request.count < 1 or request.unit < 1:
-        raise UserError(f"--samples {request.count} and --batch-size {request.unit} must be at least 1.")
+        samples, unit = setting("samples", python="n"), setting("batch_size")
+        raise UserError(f"{samples} {request.count} and {unit} {request.unit} must be at least 1.")
     if request.label is not None and not 0 <= request.label < classes:
         known = f"it has classes 0 to {classes - 1}" if classes else "it was trained without classes"
-        raise UserError(f"--label {request.label} does not fit the model: {known}.")
+        raise UserError(f"{setting('label')} {request.label} does not fit the model: {known}.")
     images = torch.cat(list(sample_units(model, request)))
     if not classes:
         return images, None

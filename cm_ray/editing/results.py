@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from cm_ray.drawing.pictures import save_grid, to_nhwc
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.storage.files import read_json, write_json, written_aside
 
 RECORD, GRID = "edits.json", "grid.png"
+_OUT = setting("out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +86,14 @@ class ResultFolder:
         for name in sorted(names):
             path, resolved = self.folder / name, (self.folder / name).resolve()
             if resolved in inputs:
-                raise UserError(f"{path} is an input and would be replaced; give another --out.")
+                raise UserError(f"{path} is an input and would be replaced; give another {_OUT}.")
             if root is not None and resolved.is_relative_to(root.resolve()):
                 raise UserError(
-                    f"{path} would be among the images of {root}, and the next run would edit it; give an "
-                    "--out outside of that folder."
+                    f"{path} would be among the images of {root}, and the next run would edit it; give "
+                    f"{_OUT} outside of that folder."
                 )
             if path.exists() and name not in known:
-                raise UserError(f"{path} exists and is not a result of an edit; give another --out.")
+                raise UserError(f"{path} exists and is not a result of an edit; give another {_OUT}.")
 
     def _is_inside(self, name: str) -> bool:
         return (self.folder / name).resolve().is_relative_to(self.folder.resolve())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cm_ray.errors import UserError
 from cm_ray.metrics.score import Score
-from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
 from cm_ray.storage.files import read_json, write_json, written_aside
 
 
@@ -25,7 +25,7 @@ class Scored:
         if claim.is_file() and (found := read_json(claim))["content"] != content:
             raise UserError(
                 f"{run.root} holds scores of {found['source']} with other content than {source} has now; "
-                "choose another --run-dir, or remove the folder."
+                f"choose {ANOTHER_DIRECTORY}, or remove the folder."
             )
         self._scores = self._earlier()
         write_json(claim, {"source": source, "content": content})

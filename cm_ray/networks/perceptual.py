@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from cm_ray.core.types import Images, Times, check_same_shape
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.extras import needs
 from cm_ray.networks.vision import torchvision
 from cm_ray.storage.files import cache_root, download, sha256_of
@@ -86,7 +86,8 @@ class PerceptualDistance(nn.Module):
         if min(x.shape[-2:]) < self.smallest:
             raise UserError(
                 f"LPIPS needs {self.smallest} pixels, but the images have {min(x.shape[-2:])}; set "
-                f"distance.size to at least {self.smallest}, or choose another distance.net."
+                f"{setting('distance.size')} to at least {self.smallest}, or choose another "
+                f"{setting('distance.net')}."
             )
         return x
 
@@ -137,6 +138,7 @@ def _weights_file(settings: TrunkSettings) -> Path:
     path = Path(settings.weights)
     if not path.is_file() or sha256_of(path) != sha256:
         raise UserError(
-            f"distance.weights {path} is not the file from {url} with SHA-256 {sha256}; download that file."
+            f"{setting('distance.weights')} {path} is not the file from {url} with SHA-256 {sha256}; "
+            "download that file."
         )
     return path

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import Architecture
 from cm_ray.networks.blocks import (
     AttentionBlock,
@@ -181,24 +181,26 @@ def _initialise_as_song(network: UNet) -> None:
 def check_fits(config: Architecture, shape: tuple[int, int, int]) -> None:
     """Raise UserError, with the name of the setting, when the settings do not fit the images."""
     _, height, width = shape
+    size = setting("data.size", "size")
     halvings = 2 ** (len(config.channel_mult) - 1)
     widths = [config.channels * mult for mult in config.channel_mult]
     if not family_of(config).first_mult:
         widths.insert(0, config.channels)
     rules: list[tuple[Any, str]] = [
-        (height == width, f"the images are {height}x{width} and must be square; set data.size"),
+        (height == width, f"the images are {height}x{width} and must be square; set {size}"),
         (
             height % halvings == 0,
             f"images of {height} pixels cannot be halved {len(config.channel_mult) - 1} times; "
-            "set network.channel_mult to fewer levels, or set another data.size",
+            f"set {setting('network.channel_mult')} to fewer levels, or set another {size}",
         ),
         (
             all(width % config.norm_groups == 0 for width in widths),
-            f"network.norm_groups {config.norm_groups} does not divide the channels {widths}",
+            f"{setting('network.norm_groups')} {config.norm_groups} does not divide the channels {widths}",
         ),
         (
             config.head_channels == 0 or all(width % config.head_channels == 0 for width in widths),
-            f"network.head_channels {config.head_channels} does not divide the channels {widths}",
+            f"{setting('network.head_channels')} {config.head_channels} does not divide the channels "
+            f"{widths}",
         ),
     ]
     for holds, sentence in rules:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cm_ray.command_line.settings.app import PageSettings
 from cm_ray.data.uploads import MOST_BYTES, MOST_PIXELS
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.page.model_card import model_card
@@ -87,7 +87,7 @@ def _bound(settings: PageSettings) -> Iterator[socket.socket]:
         except OSError as error:
             raise UserError(
                 f"Could not listen at {settings.host}:{settings.port} ({error.strerror}); "
-                "give another --port or --host."
+                f"give another {setting('port')} or {setting('host')}."
             ) from error
         yield listening
 

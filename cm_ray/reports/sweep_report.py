@@ -179,7 +179,7 @@ def _certainty(trials: Sequence[FrozenTrial], best: FrozenTrial) -> str:
     if not others:
         return "No other setting has finished."
     if all(gap is None for gap in gaps.values()):
-        return "One seed does not show the variance; use `--seeds 3` for that."
+        return "One seed does not show the variance; three seeds do."
     equal = [str(number) for number, gap in gaps.items() if gap is not None and not gap.significant]
     if not equal:
         return "All other finished settings are worse (t-tests of paired seeds, 95 % each)."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cm_ray.errors import plain, spoken
 from cm_ray.runs.directory import RunDirectory
 
 POLL_S = 0.5
@@ -109,7 +111,13 @@ def _scores(row: dict[str, Any]) -> str:
 
 def say(text: str) -> None:
     """Print a message to the terminal (standard error)."""
-    print(text, file=sys.stderr, flush=True)
+    lines = spoken(text).splitlines()
+    print("\n".join(map(plain, lines)), file=sys.stderr, flush=True)
+
+
+def command(*words: object) -> str:
+    """Return a command line that can be pasted into a shell, whatever the paths in it."""
+    return shlex.join(map(str, words))
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.recipes.recipe import Recipe, differences
 from cm_ray.settings.tree import from_dict, to_dict
 from cm_ray.storage.files import local_path, read_json, remove, write_json, written_aside
@@ -37,6 +37,8 @@ _OWNERS = {
     "cells": "a table",
 }
 """The file that each job writes first, and a name of the job; the first file that exists decides."""
+ANOTHER_DIRECTORY = f"another {setting('run_dir', python='directory (out)', otherwise='directory')}"
+"""Advice in messages."""
 _OF_SOMEBODY = ("result.json", "tracking.json", "checkpoints")
 """Files and folders that a free directory does not have."""
 
@@ -151,9 +153,9 @@ class RunDirectory:
         """
         found = next((name for name in _OWNERS if (self.root / name).exists()), None)
         if found is None and any((self.root / name).exists() for name in _OF_SOMEBODY):
-            raise UserError(f"{self.root} belongs to another job; choose another --run-dir.")
+            raise UserError(f"{self.root} belongs to another job; choose {ANOTHER_DIRECTORY}.")
         if found and found != mine.name:
-            raise UserError(f"{self.root} belongs to {_OWNERS[found]}; choose another --run-dir.")
+            raise UserError(f"{self.root} belongs to {_OWNERS[found]}; choose {ANOTHER_DIRECTORY}.")
 
     def config(self) -> Recipe:
         """Read the settings. Raises UserError when this is not a run directory."""
@@ -172,7 +174,7 @@ class RunDirectory:
         if self.config_file.is_file() and (others := differences(self.config(), config)):
             raise UserError(
                 f"{self.root} has a run with other settings: {', '.join(others)}; "
-                "repeat its settings to continue it, or choose another --run-dir."
+                f"repeat its settings to continue it, or choose {ANOTHER_DIRECTORY}."
             )
 
     def claim(self, config: Recipe) -> None:
@@ -191,7 +193,8 @@ class RunDirectory:
             handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UserError(
-                f"Cannot write to the run directory {self.root} ({error.strerror}); choose another --run-dir."
+                f"Cannot write to the run directory {self.root} ({error.strerror}); choose "
+                f"{ANOTHER_DIRECTORY}."
             ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

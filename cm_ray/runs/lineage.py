@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from cm_ray.data.described import DescribedImages
 from cm_ray.errors import UserError
-from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
 from cm_ray.storage.files import read_json, write_json
 
 _PACKAGES = ("cm_ray", "torch", "ray", "mlflow", "numpy", "pyarrow", "safetensors")
@@ -38,7 +39,7 @@ def write_lineage(run: RunDirectory, data: TracedImages) -> None:
     if before["data.fingerprint"] != data.fingerprint:
         raise UserError(
             f"{run.root} was started with other images than those of {data.source}; give the same data, or "
-            "choose another run_dir."
+            f"choose {ANOTHER_DIRECTORY}."
         )
     later = {f"continued.{name}": value for name, value in found.items() if before.get(name) != value}
     write_json(run.lineage_file, before | later)
@@ -51,7 +52,7 @@ def lineage(data: TracedImages) -> dict[str, str]:
         "data.fingerprint": data.fingerprint,
         "data.count": str(data.count),
         "data.skipped": str(data.skipped),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "python": platform.python_version(),
         "machine": f"{platform.machine()} {platform.system()}",
     }

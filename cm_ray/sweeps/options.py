@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,4 +70,4 @@ class Sweep:
         }
         for name, low in least.items():
             if (number := getattr(self, name)) < low:
-                raise UserError(f"--{name} must be at least {low}, not {number}.")
+                raise UserError(f"{setting(name)} must be at least {low}, not {number}.")

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.sweeps.space import Sampler, Space
 
 _STARTUP_SHARE = 3
@@ -27,6 +27,7 @@ FAILED, STOPPED, SCORES = "failed", "stopped_at", "scores"
 _OWNER = "sweep"
 """Attribute of a study: the id of the sweep that it belongs to."""
 _JOURNAL = "journal:"
+_SEARCHER = setting("searcher")
 
 
 def open_storage(url: str, folder: Path) -> BaseStorage:
@@ -45,7 +46,7 @@ def open_storage(url: str, folder: Path) -> BaseStorage:
         return RDBStorage(url or default_storage(folder))
     except (SQLAlchemyError, ImportError, OSError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"--storage {shown_storage(url)} cannot be opened: {reason}") from error
+        raise UserError(f"{setting('storage')} {shown_storage(url)} cannot be opened: {reason}") from error
 
 
 def _journal(url: str) -> Path:
@@ -74,9 +75,9 @@ def open_sampler(name: Sampler, *, seed: int, trials: int, objectives: int) -> B
     """
     startup = max(1, min(10, trials // _STARTUP_SHARE))
     if name == "gp" and objectives > 1:
-        raise UserError("--searcher gp has one objective: use tpe or nsga2 for two.")
+        raise UserError(f"{_SEARCHER} gp has one objective: use tpe or nsga2 for two.")
     if name == "nsga2" and objectives == 1:
-        raise UserError("--searcher nsga2 is for two objectives: use tpe, gp, random or grid for one.")
+        raise UserError(f"{_SEARCHER} nsga2 is for two objectives: use tpe, gp, random or grid for one.")
     with optuna_experiments():
         match name:
             case "tpe":
@@ -120,7 +121,9 @@ def open_study(
     )
     there = study.user_attrs.get(_OWNER)
     if there != owner and (there or trials_in(study) or len(study.directions) != len(objectives)):
-        raise UserError(f"The study {name} in this storage belongs to another sweep: name another --study.")
+        raise UserError(
+            f"The study {name} in this storage belongs to another sweep: name another {setting('study')}."
+        )
     return study
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 
 from cm_ray.core.times import karras_times, turned
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.time_points.greedy import Points, checked_points
 
 
@@ -18,9 +18,9 @@ def read_ts(ts: str, steps: int) -> Points:
 
     Raises UserError, which says what is wrong, when the indices do not ascend from 0 to steps - 1.
     """
-    where = f"--ts {ts} on a grid of {steps}"
+    where = f"{setting('ts')} {ts} on a grid of {steps}"
     if steps < 2:
-        raise UserError(f"A grid needs at least 2 steps, not {steps}: say --boundaries 40.")
+        raise UserError(f"A grid needs at least 2 steps, not {steps}: say {setting('boundaries')} 40.")
     try:
         indices = [int(index) for index in ts.split(",")]
     except ValueError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.recipe import Recipe
+from cm_ray.runs.console import command
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import flatten
 from cm_ray.storage.files import read_json
@@ -35,7 +36,7 @@ class MlflowTracker:
             parent=config.tracking.parent_run,
             strict=strict,
             meanwhile=f"training goes on, the log is kept in {run.root}, and "
-            f"`cm-ray track {run.root}` sends it later",
+            f"`{command('cm-ray', 'track', run.root)}` sends it later",
         )
 
     def sync(self) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.extras import needs
 from cm_ray.metrics.score import Score, better, comparable, key_differences
 from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
@@ -148,7 +148,7 @@ def existing_store(tracking_uri: str) -> str:
     check_uri(uri)
     file = database_file(uri)
     if file is not None and not file.is_file():  # MLflow would create an empty one
-        raise UserError(f"There is no MLflow store at {file}; give its address as --tracking-uri.")
+        raise UserError(f"There is no MLflow store at {file}; give its address as {setting('tracking_uri')}.")
     return uri
 
 

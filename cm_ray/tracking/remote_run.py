@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cm_ray.data.names import printable
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.tracking.sent_state import MetricValue, SentState, clean_name, new_files
 from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import (
@@ -206,7 +206,7 @@ class RemoteRun:
                     raise
         if found.lifecycle_stage != "active":
             raise UserError(
-                f"the experiment {name!r} was deleted there; choose another --tracking.experiment"
+                f"the experiment {name!r} was deleted there; choose another {setting('tracking.experiment')}"
             )
         return str(found.experiment_id)
 

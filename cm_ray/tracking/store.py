@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.extras import needs
 
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+_URI = setting("tracking_uri")
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -45,18 +46,21 @@ def database_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
-def check_uri(uri: str) -> None:
-    """Raise UserError when MLflow does not support this kind of store."""
+def check_uri(uri: str, name: str = _URI) -> None:
+    """Raise UserError when MLflow does not support this kind of store.
+
+    name: the setting that the address is the value of.
+    """
     _needs_mlflow()
     scheme, separator, rest = uri.partition("://")
     if not separator or not rest or scheme.partition("+")[0] not in _SCHEMES:
         raise UserError(
-            f"--tracking-uri {uri!r} is not the address of an MLflow store; give http://HOST:PORT, "
+            f"{name} {uri!r} is not the address of an MLflow store; give http://HOST:PORT, "
             "sqlite:////ABSOLUTE/PATH.db, or none."
         )
     if scheme.startswith("http") and "@" in rest:
         raise UserError(
-            "--tracking-uri contains a password, which would be logged; put user name and password into "
+            f"{name} contains a password, which would be logged; put user name and password into "
             "$MLFLOW_TRACKING_USERNAME and $MLFLOW_TRACKING_PASSWORD instead."
         )
 
@@ -65,7 +69,8 @@ def check_model_name(name: str) -> None:
     """Raise UserError when a model cannot be registered under this name; an empty name is allowed."""
     if name and not re.fullmatch(r"[\w.-]+", name):
         raise UserError(
-            f"--tracking.model-name {name!r} may contain only letters, digits, '_', '.' and '-'; change it."
+            f"{setting('tracking.model_name')} {name!r} may contain only letters, digits, '_', '.' and "
+            "'-'; change it."
         )
 
 
@@ -104,7 +109,7 @@ def open_client(uri: str) -> Any:
 
 
 def _needs_mlflow() -> None:
-    needs("mlflow", extra="track", instead="give --tracking-uri none")
+    needs("mlflow", extra="track", instead=f"give {_URI} none")
 
 
 def is_missing(error: Exception) -> bool:

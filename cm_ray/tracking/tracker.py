@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
@@ -60,7 +60,7 @@ def open_tracker(config: Recipe, run: RunDirectory, *, strict: bool = False) -> 
     if config.tracking.uri == "none":
         return NullTracker()
     uri = config.tracking.uri or default_uri(run.root.parent)
-    check_uri(uri)
+    check_uri(uri, setting("tracking.uri"))
     check_model_name(config.tracking.model_name)
     from cm_ray.tracking.mlflow_tracker import MlflowTracker
 
@@ -75,7 +75,9 @@ def resend(run: RunDirectory) -> Registered | None:
     """
     config = run.config()
     if config.tracking.uri == "none":
-        raise UserError(f"{run.root} is not tracked, as its tracking.uri is none; edit its config.json.")
+        raise UserError(
+            f"{run.root} is not tracked, as its {setting('tracking.uri')} is none; edit its config.json."
+        )
     with run.locked():
         tracker = open_tracker(config, run, strict=True)
         if not run.result_file.is_file():

@@ -7,11 +7,12 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
+from cm_ray.runs.directory import ANOTHER_DIRECTORY
 
 REMEDY = (
-    "Start again in another run_dir with a lower optimizer.learning_rate, or set optimizer.gradient_clip; "
-    "the last good checkpoint is kept."
+    f"Start again in {ANOTHER_DIRECTORY} with a lower {setting('optimizer.learning_rate')}, or set "
+    f"{setting('optimizer.gradient_clip')}; the last good checkpoint is kept."
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cm_ray.data.reading import Reading
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import Architecture
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import check_fits
@@ -40,7 +40,8 @@ def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
         check_fits(config.network, data.shape)
     if config.network.conditional and not data.class_names:
         raise UserError(
-            "The images have no labels, but network.conditional needs them; give labels, or turn it off."
+            f"The images have no labels, but {setting('network.conditional')} needs them; give labels, or "
+            "turn it off."
         )
     return ModelSpec(
         network=config.network,

@@ -11,12 +11,12 @@ from torch import Tensor
 from cm_ray.core.methods import ModelSource
 from cm_ray.core.precondition import Column
 from cm_ray.data.agreement import check_comparable
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights, save_model
 from cm_ray.recipes.recipe import TEACHER, Recipe
-from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
 from cm_ray.sampling.samplers import Heun
 from cm_ray.settings.choices import classes_of, word_of
 from cm_ray.settings.tree import differences
@@ -76,7 +76,7 @@ def _open(
     if _begun_with(folder, run):
         return load_model(folder)
     if folder.is_dir() and {file.name for file in folder.iterdir()} - {SPEC, WEIGHTS}:
-        raise UserError(f"{folder} exists, where {name} is to be copied; choose another run_dir.")
+        raise UserError(f"{folder} exists, where {name} is to be copied; choose {ANOTHER_DIRECTORY}.")
     tracking_uri = "" if config.tracking.uri == "none" else config.tracking.uri
     model = load_model(locate_model(name, tracking_uri), assumed=_denoiser(source, config, spec))
     warn_of_initial_weights(model.spec, name)
@@ -92,7 +92,7 @@ def _denoiser(source: ModelSource, config: Recipe, spec: ModelSpec) -> ModelSpec
 
 
 def _check_teacher(teacher: ModelSpec, config: Recipe, spec: ModelSpec) -> None:
-    name = f"teacher.model {config.teacher.model if config.teacher else ''}"
+    name = f"{setting('teacher.model')} {config.teacher.model if config.teacher else ''}"
     if teacher.diffusion.boundary != "none":
         raise UserError(
             f"{name} is a consistency model; give a diffusion model, such as cm-ray train edm_cifar10 trains."
@@ -102,9 +102,9 @@ def _check_teacher(teacher: ModelSpec, config: Recipe, spec: ModelSpec) -> None:
 
 def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> None:
     """Raise UserError on initial weights that compute something else in this run's network."""
-    name = f"init_from.model {config.init_from.model}"
+    name = f"{setting('init_from.model')} {config.init_from.model}"
     if model is None:
-        raise UserError(f"{name} needs a teacher, and there is none; set teacher.model.")
+        raise UserError(f"{name} needs a teacher, and there is none; set {setting('teacher.model')}.")
     _check_same_images(model.spec, spec, name)
     before, now = model.spec.diffusion, spec.diffusion
     if others := differences(before, now, ("t_min", "t_max", "rho", "boundary")):
@@ -122,13 +122,13 @@ def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> None
 
 def _check_same_network(before: ModelSpec, now: ModelSpec, name: str) -> None:
     """Raise UserError when settings differ that change what weights compute, but not their shapes."""
-    for setting in ("family", "head_channels", "norm_groups"):
-        there, here = getattr(before.network, setting), getattr(now.network, setting)
+    for field in ("family", "head_channels", "norm_groups"):
+        there, here = getattr(before.network, field), getattr(now.network, field)
         if there != here:
+            path = "network" if field == "family" else f"network.{field}"
             raise UserError(
-                f"{name} has the network's {setting} {there}, and this run has {here}; set network"
-                + ("" if setting == "family" else f".{setting}")
-                + f" to {there}."
+                f"{name} has the network's {field} {there}, and this run has {here}; set "
+                f"{setting(path)} to {there}."
             )
 
 
@@ -139,11 +139,11 @@ def _check_same_images(model: ModelSpec, spec: ModelSpec, name: str) -> None:
         model.shape,
         "those of the data",
         spec.shape,
-        size=f"set data.size to {h}" if h == w else "give data of that size",
+        size=f"set {setting('data.size')} to {h}" if h == w else "give data of that size",
         channels=f"set data.channels to {c}",
     )
     if model.classes != spec.classes:
         raise UserError(
             f"{name} has {model.classes} classes, and this run has {spec.classes}; give the same data, and "
-            "the same network.conditional."
+            f"the same {setting('network.conditional')}."
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cm_ray.core.noise import derived_seed
+from cm_ray.errors import setting
 from cm_ray.networks.model import Model, ModelSpec, load_weights
 
 
@@ -20,7 +21,7 @@ def build_student(spec: ModelSpec, seed: int, initial: Mapping[str, Tensor] | No
         torch.manual_seed(derived_seed(seed, "weights"))
         student = Model(spec)
     if initial is not None:
-        load_weights(student.network, dict(initial), "init_from.model")
+        load_weights(student.network, dict(initial), setting("init_from.model"))
     return student
 
 

@@ -264,11 +264,11 @@ class TestBadInput:
             (
                 "interpolate",
                 {"image": ""},
-                "interpolate works within one class .*; give the class with --label",
+                "interpolate works within one class .*; give the class with label",
             ),
             ("interpolate", {"image": "", "resize": True}, "goes from seed to seed: leave --resize out"),
             ("stroke", {"frames": 3}, "--frames goes with interpolate, not with stroke"),
-            ("stroke", {"actors": ActorSettings(count=2)}, "--actors is for a folder; set --device"),
+            ("stroke", {"actors": ActorSettings(count=2)}, "actors is for a folder; set device"),
         ],
     )
     def test_settings(self, task, settings, sentence, model_folder, tmp_path, image):
@@ -296,7 +296,7 @@ class TestBadInput:
         save(tmp_path / "many" / "11.png", size=(9, 9))
         with pytest.raises(UserError, match=r"mask.png is 8x8 and its image 9x9"):
             run(model_folder, "inpaint", tmp_path, image=tmp_path / "many", mask=mask, resize=True)
-        with pytest.raises(UserError, match="--device is for a single image"):
+        with pytest.raises(UserError, match="device is for a single image"):
             run(model_folder, "stroke", tmp_path, image=tmp_path / "many", device="cpu")
 
     def test_no_file_is_lost(self, model_folder, tmp_path, image, mask):

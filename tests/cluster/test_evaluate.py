@@ -387,7 +387,7 @@ class TestInterruptions:
         save_npz(npz, noise(70, seed=1))
         with pytest.raises(UserError, match=r"holds scores of .*images\.npz with other content"):
             evaluate(settings(npz, tmp_path / "run"))
-        with pytest.raises(UserError, match=r"choose another --run-dir"):
+        with pytest.raises(UserError, match=r"choose another directory"):
             evaluate(settings(tiny, tmp_path / "run"))
         assert (tmp_path / "run" / "scores.json").read_text() == rows
         (tmp_path / "run" / "scores.json").write_text('[{"value": 1}]')
@@ -550,12 +550,12 @@ class TestBadSettings:
     def test_settings_that_images_do_not_have(self, tmp_path):
         npz = save_npz(tmp_path / "images.npz", noise(30))
         for changes in ({"samples": 20}, {"samplers": ("one-step",)}, {"keep": "npz"}):
-            refused("images.npz is not a model; leave out --samples, --samplers", npz, tmp_path, **changes)
+            refused("images.npz is not a model; leave out samples, samplers", npz, tmp_path, **changes)
 
     def test_nothing_to_compare_with(self, tiny, tmp_path):
         npz = save_npz(tmp_path / "images.npz", noise(30))
-        refused(r"The images to compare with are not given; set --data", npz, tmp_path, data="")
-        refused(r"No feature extractor is given; set --extractor to one of", npz, tmp_path, extractor="")
+        refused(r"The images to compare with are not given; set data", npz, tmp_path, data="")
+        refused(r"No feature extractor is given; set extractor to one of", npz, tmp_path, extractor="")
         refused(r"No feature extractor is given", npz, tmp_path, extractor="none")
         alone = save_tiny(tmp_path / "alone")
         refused(r"The images to compare with are not given", alone, tmp_path, data="")
@@ -575,7 +575,7 @@ class TestBadSettings:
     def test_the_directory_of_another_job(self, owner, whose, tiny, tmp_path):
         other = tmp_path / "other"
         write_json(other / owner, {})
-        with pytest.raises(UserError, match=f"other belongs to {whose}; choose another --run-dir"):
+        with pytest.raises(UserError, match=f"other belongs to {whose}; choose another directory"):
             evaluate(settings(tiny, other, samples=9, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db"))
         assert {path.name for path in other.iterdir()} == {owner, ".lock"}
         assert not (tmp_path / "mlflow.db").exists()

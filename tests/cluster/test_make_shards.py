@@ -74,7 +74,7 @@ def test_a_finished_folder_is_taken_as_it_is(tmp_path):
     assert make_shards(source, out, SKIPPING, rows_per_shard=2) == manifest
     assert inodes(out) == before
     for options in ({"rows_per_shard": 3}, {"rows_per_shard": 2, "options": ReadOptions(size=4)}):
-        with pytest.raises(UserError, match="another source or other options; choose another --out"):
+        with pytest.raises(UserError, match="another source or other options; choose another out"):
             make_shards(source, out, **options)
     with pytest.raises(UserError, match="another source"):
         make_shards(open_source("digits"), out)
@@ -195,7 +195,7 @@ def test_folders_that_hold_something_else(tmp_path):
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     (tmp_path / "file").write_text("x")
     for name in ("mine", "file"):
-        with pytest.raises(UserError, match="is not empty and holds no shards; choose another --out"):
+        with pytest.raises(UserError, match="is not empty and holds no shards; choose another out"):
             make_shards(open_source("digits"), tmp_path / name)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
     for option in ({"rows_per_shard": 0}, {"size": -1}):

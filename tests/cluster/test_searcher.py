@@ -157,7 +157,7 @@ def test_samplers_that_do_not_fit(name, objectives, sentence):
     "url", ["nonsense", "mysql+nothing://here/x", "sqlite:////no/such/folder/study.db", "journal:/proc/no/x"]
 )
 def test_storages_that_cannot_be_opened(url, tmp_path):
-    with pytest.raises(UserError, match=rf"--storage {re.escape(url.removeprefix('journal:'))} cannot be"):
+    with pytest.raises(UserError, match=rf"storage {re.escape(url.removeprefix('journal:'))} cannot be"):
         open_storage(url, tmp_path)
     assert default_storage(tmp_path) == f"sqlite:///{tmp_path}/study.db"
 

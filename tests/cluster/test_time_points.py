@@ -321,7 +321,7 @@ def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
         ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
         ({"budget": 1}, "--budget must be at least 2, not 1"),
         ({"boundaries": -1}, "--boundaries must be at least 0, not -1"),
-        ({"boundaries": 3}, "no room for 2 points between its ends; set --boundaries to 4"),
+        ({"boundaries": 3}, "no room for 2 points between its ends; set boundaries to 4"),
         ({"passes": -1}, "--passes must be at least 0, not -1"),
         ({"seed": -2}, "--seed must be at least 0, not -2"),
         ({"probes": -1}, "--probes must be at least 0, not -1"),
@@ -416,7 +416,7 @@ def test_the_directory_of_another_job_is_left_alone(run, owner, monkeypatch):
     monkeypatch.setattr(module, "RunGroup", lambda *_, **__: pytest.fail("MLflow is told of it"))
     other = run.root.with_name("other")
     write_json(other / owner, {})
-    with pytest.raises(UserError, match=r"other belongs to .*; choose another --run-dir"):
+    with pytest.raises(UserError, match=r"other belongs to .*; choose another directory"):
         find_time_points(search(run, "other"))
     assert {path.name for path in other.iterdir()} == {owner, ".lock"}
     with pytest.raises(UserError, match="tiny belongs to a training run; choose"):
@@ -497,7 +497,7 @@ def test_what_is_registered_is_left_alone_when_nothing_is_tracked(run, registere
     assert target == run.model or load_model(run.model).spec.time_points == before
     name = "tiny" if registered == "as a run" else registered
     said = capsys.readouterr().err
-    assert f"--tracking-uri is none: the registered model {name} was not changed; {target} has" in said
+    assert f"tracking_uri is none: the registered model {name} was not changed; {target} has" in said
     module._update(dataclasses.replace(settings, tracking_uri=told.uri), run.model, found, "before", "")
     ((what, how),) = published
     assert what == (target, name)

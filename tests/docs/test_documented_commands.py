@@ -51,7 +51,7 @@ def test_commands_parse(command):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("python jobs/ct_cifar.py --network.head-channels 32", "head_channels belongs to network adm"),
+        ("python jobs/ct_cifar.py --network.head-channels 32", "head-channels belongs to network adm"),
         ("python jobs/make_shards.py /data --outt x", "--outt"),
         ("python benchmarks/editing.py --modell runs/demo", "--modell"),
         ("ray job submit --working-dir . -- python jobs/sweep.py digits_icts", "There is no search space"),

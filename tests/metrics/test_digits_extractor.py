@@ -78,5 +78,5 @@ def test_other_images_are_refused(extractor, bad):
 def test_unknown_extractors_are_refused():
     with pytest.raises(UserError, match="did you mean 'digits'"):
         open_extractor("digit")
-    with pytest.raises(UserError, match=r"--evaluation\.extractor is none"):
+    with pytest.raises(UserError, match=r"extractor is none"):
         open_extractor("none")

@@ -253,11 +253,11 @@ def with_network(**changes):
             40,
             "its time scale is 1, and the pipeline's is 1000",
         ),
-        (SPECS["convolutions"], 1, "--boundaries must be at least 2"),
+        (SPECS["convolutions"], 1, "grid must be at least 2"),
         (
             dataclasses.replace(SPECS["convolutions"], time_points=((1.0, 0.9),)),
             5,
-            r"--boundaries 5 is too few to distinguish the time points \[1.0, 0.9\]",
+            r"grid 5 is too few to distinguish the time points \[1.0, 0.9\]",
         ),
     ],
 )

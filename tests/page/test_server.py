@@ -205,9 +205,9 @@ def taken():
 def test_an_address_that_is_taken_is_a_sentence(run, capsys):
     with (
         taken() as port,
-        pytest.raises(UserError, match=f"Could not listen at 127.0.0.1:{port} .*another --p"),
+        pytest.raises(UserError, match=f"Could not listen at 127.0.0.1:{port} .*another p"),
     ):
         serve(PageSettings(model=str(run.root), port=port))
-    with pytest.raises(UserError, match=r"Could not listen at 300.0.0.1:7860 .*or --host"):
+    with pytest.raises(UserError, match=r"Could not listen at 300.0.0.1:7860 .*or host"):
         serve(PageSettings(model=str(run.root), host="300.0.0.1"))
     assert "http://" not in capsys.readouterr().out

@@ -122,7 +122,7 @@ def test_one_seed_tells_nothing_of_chance(tmp_path):
     report = write_sweep_report(study, study.trials, SPACE, tmp_path, run_of(tmp_path / "r"), seeds=1)[
         0
     ].read_text()
-    assert "One seed does not show the variance; use `--seeds 3` for that." in report
+    assert "One seed does not show the variance; three seeds do." in report
     assert "one seed; lower is better" in report
 
 

@@ -56,7 +56,9 @@ def test_training_starts_from_given_weights():
 
 def test_a_loss_that_is_not_finite_stops_before_a_checkpoint():
     made = engine(small("diverging"))
-    with pytest.raises(UserError, match=r"The loss is (nan|inf) at step \d. Start again in another run_dir"):
+    with pytest.raises(
+        UserError, match=r"The loss is (nan|inf) at step \d. Start again in another directory"
+    ):
         run(made)
     made = engine(small())
     run(made, 1)

@@ -28,11 +28,12 @@ from cm_ray.data.shard_writer import (
 )
 from cm_ray.data.shards import Manifest, is_shard_folder
 from cm_ray.data.source import Progress, ReadOptions, Source
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.storage.files import locked, remove
 
 _T = TypeVar("_T")
 _AS_THEY_ARE = ReadOptions()
+_OUT = setting("out")
 
 
 def make_shards(
@@ -58,7 +59,7 @@ def make_shards(
     if done := _finished(out, recipe, options):
         return done
     if out.exists() and not (out / WORK).is_dir() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty and holds no shards; choose another --out.")
+        raise UserError(f"{out} is not empty and holds no shards; choose another {_OUT}.")
     with locked(out / WORK / "lock"):
         if done := _finished(out, recipe, options):  # the process that held the lock may have made them
             return done
@@ -77,11 +78,12 @@ def _finished(out: Path, recipe: str, options: ReadOptions) -> Manifest | None:
         return None
     manifest = Manifest.load(out)
     if manifest.recipe != recipe:
-        raise UserError(f"{out} holds shards of another source or other options; choose another --out.")
+        raise UserError(f"{out} holds shards of another source or other options; choose another {_OUT}.")
     if manifest.skipped and options.on_bad_image == "raise":
         raise UserError(
-            f"{out} was made without {manifest.skipped} bad images; pass --on-bad-image skip to accept that, "
-            "or choose another --out."
+            f"{out} was made without {manifest.skipped} bad images; pass {setting('on_bad_image')} skip "
+            "to accept that, "
+            f"or choose another {_OUT}."
         )
     remove(out / WORK)
     return manifest
@@ -157,7 +159,7 @@ def _check_shared(files: Iterable[Path]) -> None:
     for file in files:
         if not file.is_file():
             raise UserError(
-                f"{file} was written on another node; choose an --out on storage that all nodes share."
+                f"{file} was written on another node; choose {_OUT} on storage that all nodes share."
             )
 
 

@@ -9,15 +9,17 @@ from cm_ray.data.folder import image_files
 from cm_ray.editing.files import EditRequest
 from cm_ray.editing.model_edits import check_label
 from cm_ray.editing.tasks import plan_edit
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.measuring import ActorSettings
+
+_LABEL, _DEVICE, _ACTORS = setting("label"), setting("device"), setting("actors", "actors.count")
 
 
 def check_editing(settings: Editing, spec: ModelSpec) -> None:
     """Raise UserError when the model does not have the given class, or needs one and none is given."""
     if settings.task == "interpolate" and spec.classes and settings.label is None:
-        raise UserError("interpolate works within one class of this model; give the class with --label.")
+        raise UserError(f"interpolate works within one class of this model; give the class with {_LABEL}.")
     check_label(spec, settings.label)
 
 
@@ -37,9 +39,9 @@ def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
     files = find_images(settings.image)
     if Path(settings.image).expanduser().is_dir():
         if settings.device != "auto":
-            raise UserError("--device is for a single image; set --actors to edit a folder.")
+            raise UserError(f"{_DEVICE} is for a single image; set {_ACTORS} to edit a folder.")
     elif settings.actors != ActorSettings():
-        raise UserError("--actors is for a folder; set --device to edit a single image.")
+        raise UserError(f"{_ACTORS} is for a folder; set {_DEVICE} to edit a single image.")
     labels = _labels(settings, files, spec)
     return EditRequest(
         edit=edit,
@@ -58,7 +60,9 @@ def find_images(image: str) -> tuple[Path, ...]:
     """Return an image file, or the sorted image files of a folder. Raises UserError when there is none."""
     path = Path(image).expanduser()
     if not image or not path.exists():
-        raise UserError(f"There is no image {image!r}; set --image to an image file or a folder of images.")
+        raise UserError(
+            f"There is no image {image!r}; set {setting('image')} to an image file or a folder of images."
+        )
     if path.is_file():
         return (path.absolute(),)
     found = image_files(path)
@@ -80,7 +84,7 @@ def _labels(settings: Editing, files: tuple[Path, ...], spec: ModelSpec) -> tupl
     if others := sorted({*folders} - {*spec.class_names}):
         raise UserError(
             f"{root / others[0]} is not named after a class, but other sub-folders are; rename it "
-            f"({', '.join(spec.class_names)}), or give one --label for all images."
+            f"({', '.join(spec.class_names)}), or give one {_LABEL} for all images."
         )
     return tuple(spec.class_names.index(folder) for folder in folders)
 
@@ -92,7 +96,8 @@ def _masks(settings: Editing, files: tuple[Path, ...]) -> tuple[Path, ...]:
     path = Path(settings.mask).expanduser().absolute()
     if not settings.mask or not path.exists():
         raise UserError(
-            f"There is no mask {settings.mask!r}; set --mask to an image that is white where pixels are kept."
+            f"There is no mask {settings.mask!r}; set {setting('mask')} to an image that is white where "
+            "pixels are kept."
         )
     if path.is_file():
         return (path,) * len(files)

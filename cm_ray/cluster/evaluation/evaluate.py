@@ -33,7 +33,7 @@ from cm_ray.data.agreement import check_comparable
 from cm_ray.drawing.kept_samples import keep_samples
 from cm_ray.drawing.pictures import save_grid
 from cm_ray.drawing.requests import Request
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.evaluation.score_folder import Scored
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
@@ -136,7 +136,7 @@ class _Evaluating:
             self._shape(),
             f"those of {self.manifest.source}",
             self.manifest.shape,
-            size="set --size, or give other --data",
+            size=f"set {setting('size')}, or give other {setting('data')}",
             channels=COMPARE_CHANNELS,
         )
         if min(self.count, self.manifest.count) < 2:

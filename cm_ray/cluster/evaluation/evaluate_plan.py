@@ -9,7 +9,7 @@ from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shards import is_shard_folder
 from cm_ray.drawing.model_sampler import sampler_of
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec
 from cm_ray.sampling.samplers import Sampler
@@ -46,7 +46,8 @@ def check_evaluation(settings: Evaluation, *, is_model: bool) -> None:
         return
     if settings.samples or settings.samplers or settings.keep != "none":
         raise UserError(
-            f"{source} is not a model; leave out --samples, --samplers and --keep, which are for models."
+            f"{source} is not a model; leave out {setting('samples')}, {setting('samplers')} "
+            f"and {setting('keep')}, which are for models."
         )
     if not is_shard_folder(Path(source).expanduser()):
         open_source(source)  # a mistyped name is an error before Ray starts

@@ -13,7 +13,7 @@ import torch
 from cm_ray.cluster.pool.actor import Opener
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.data.shards import Manifest, load_all
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.evaluation.evaluator import extractor_opener
 from cm_ray.evaluation.reference import keep_features, keep_statistics, kept_features, kept_statistics
 from cm_ray.metrics.extractors.extractor import Extractor
@@ -46,7 +46,9 @@ def scoring_setup(settings: MeasuringSettings, run: Recipe | None) -> ScoringSet
     """
     if not settings.data and run is None:
         raise UserError(
-            "The images to compare with are not given; set --data to a folder or to the name of a data set."
+            f"The images to compare with are not given; set {setting('data')} to a folder or to the name "
+            "of a "
+            "data set."
         )
     data = run.data if run and not settings.data else DataSettings(path=settings.data)
     data = data.updated(settings)
@@ -59,7 +61,8 @@ def scoring_setup(settings: MeasuringSettings, run: Recipe | None) -> ScoringSet
         evaluation = replace(evaluation, resizing=settings.resizing)
     if evaluation.extractor in ("", "none"):
         raise UserError(
-            f"No feature extractor is given; set --extractor to one of {', '.join(EXTRACTORS)}, or to "
+            f"No feature extractor is given; set {setting('extractor')} to one of "
+            f"{', '.join(EXTRACTORS)}, or to "
             "package.module:factory."
         )
     opener = extractor_opener(evaluation)
@@ -67,7 +70,7 @@ def scoring_setup(settings: MeasuringSettings, run: Recipe | None) -> ScoringSet
     return ScoringSetup(opener, opener("cpu"), data)
 
 
-COMPARE_CHANNELS = "set --channels to 1 to compare both as grey, or to 3 to compare both as RGB"
+COMPARE_CHANNELS = f"set {setting('channels')} to 1 to compare both as grey, or to 3 to compare both as RGB"
 """Instruction for grey images that are to be compared with RGB ones."""
 
 

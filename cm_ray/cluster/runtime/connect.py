@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import ray
 
-from cm_ray.errors import DEBUG_VARIABLE, UserError
+from cm_ray.errors import DEBUG_VARIABLE, UserError, setting
 from cm_ray.recipes.sections import ClusterSettings
 
 DATA_CPUS = 0.25
 """CPUs that a Ray Data read task reserves: it mostly waits for the disk."""
+_WORKERS = setting("cluster.num_workers")
 
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # with the default of 2 s, every report waits for a poll
@@ -119,13 +120,13 @@ def plan_workers(config: ClusterSettings, nodes: Sequence[Mapping[str, float]]) 
     use_gpu = config.use_gpu == "yes" or (config.use_gpu == "auto" and gpus >= workers)
     if use_gpu and gpus < workers:
         raise UserError(
-            f"{workers} workers need a GPU each and the cluster has {gpus}; lower cluster.num_workers, or "
-            "set cluster.use_gpu to no."
+            f"{workers} workers need a GPU each and the cluster has {gpus}; lower {_WORKERS}, or "
+            f"set {setting('cluster.use_gpu')} to no."
         )
     hosts = [host for node in nodes if (host := _host(node, use_gpu, workers)).workers]
     if sum(host.workers for host in hosts) < workers:
         raise UserError(
-            f"{workers} workers need a CPU core each and the cluster has {cpus}; lower cluster.num_workers."
+            f"{workers} workers need a CPU core each and the cluster has {cpus}; lower {_WORKERS}."
         )
     most = 4.0 if use_gpu else 1.0
     fair = min(min(most, (host.cpus - min(1.0, host.cpus / 2)) / host.workers) for host in hosts)
@@ -133,7 +134,7 @@ def plan_workers(config: ClusterSettings, nodes: Sequence[Mapping[str, float]]) 
     if any(host.workers * per_worker + DATA_CPUS > host.cpus for host in hosts):
         raise UserError(
             f"{workers} workers with {per_worker:g} CPUs each leave nothing of a node's CPUs to Ray Data, "
-            f"which needs {DATA_CPUS}; lower cluster.cpus_per_worker."
+            f"which needs {DATA_CPUS}; lower {setting('cluster.cpus_per_worker')}."
         )
     return WorkerPlan(
         num_workers=workers,

@@ -29,8 +29,8 @@ from cm_ray.evaluation.reference import Shards, reference_statistics
 from cm_ray.recipes.recipe import check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report
-from cm_ray.runs.console import say
-from cm_ray.runs.directory import RunDirectory, run_place
+from cm_ray.runs.console import command, say
+from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory, run_place
 from cm_ray.settings.tree import flatten, override
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.sweeps.options import Sweep
@@ -143,7 +143,11 @@ class _Driver:
             f"{len(interrupted)} go on; {concurrent} at once, {self.seeds} seeds, {self.sampler}"
         )
         storage = shown_storage(self.settings.storage or default_storage(self.run.root))
-        say(f"  watch: optuna-dashboard {storage}   tensorboard --logdir {self.run.root / 'tune'}")
+        pages = (
+            command("optuna-dashboard", storage),
+            command("tensorboard", "--logdir", self.run.root / "tune"),
+        )
+        say("  watch: " + "   ".join(pages))
         searcher = StudySearch(
             self.study,
             self.space.suggest,
@@ -290,6 +294,6 @@ class _Driver:
         if others := [name for name in wanted if found.get(name) != wanted[name]]:
             raise UserError(
                 f"{self.run.root} holds a sweep with other settings ({', '.join(others)}): repeat its "
-                "settings to continue it, or choose another --run-dir."
+                f"settings to continue it, or choose {ANOTHER_DIRECTORY}."
             )
         return str(found.get("id") or secrets.token_hex(8))

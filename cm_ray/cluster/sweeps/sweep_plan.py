@@ -8,7 +8,7 @@ from typing import Literal
 import ray
 
 from cm_ray.cluster.runtime.connect import WorkerPlan, node_resources, plan_workers
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space import Space
 
@@ -37,15 +37,19 @@ def check_sweep(settings: Sweep, space: Space, sampler: str) -> Literal["asha", 
     if space.base.evaluation.extractor == "none":
         raise UserError(
             "The base of the space has no feature extractor, so that nothing could be compared: set "
-            "evaluation.extractor."
+            f"{setting('evaluation.extractor')}."
         )
     if sampler == "grid" and settings.trials:
-        raise UserError("A grid determines --trials itself: leave it out, or use another --searcher.")
+        raise UserError(
+            f"A grid determines {setting('trials')} itself: leave it out, or use another "
+            f"{setting('searcher')}."
+        )
     several = len(space.minimize) > 1
     whole = "two objectives need" if several else "gp needs" if sampler == "gp" else ""
     if whole and settings.scheduler == "asha":
-        raise UserError(f"--scheduler asha stops trials, and {whole} finished ones: leave it out.")
+        raise UserError(f"{setting('scheduler')} asha stops trials, and {whole} finished ones: leave it out.")
     scheduler = settings.scheduler or ("none" if whole else "asha")
     if scheduler == "none" and (settings.grace or settings.reduction != Sweep.reduction):
-        raise UserError("--grace and --reduction belong to asha, which is not used here: leave them out.")
+        grace, reduction = setting("grace"), setting("reduction")
+        raise UserError(f"{grace} and {reduction} belong to asha, which is not used here: leave them out.")
     return scheduler

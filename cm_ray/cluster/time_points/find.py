@@ -19,12 +19,12 @@ from cm_ray.cluster.time_points.point_plan import SearchPlan
 from cm_ray.cluster.time_points.point_search import Search
 from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.data.shards import Manifest
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.networks.model import SPEC, WEIGHTS, build_model, save_model, spec_to_dict
 from cm_ray.recipes.sections import EXPERIMENT
-from cm_ray.runs.console import say
-from cm_ray.runs.directory import RunDirectory, run_place
+from cm_ray.runs.console import command, say
+from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory, run_place
 from cm_ray.storage.files import folder_written_aside, read_json, write_json
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.locate import locate_model
@@ -84,7 +84,7 @@ def _check_same(run: RunDirectory, identity: Mapping[str, Any]) -> None:
     if others := [name for name in identity if found.get(name) != identity[name]]:
         raise UserError(
             f"{run.root} holds a search with other settings ({', '.join(others)}); repeat its settings to "
-            "resume it, or choose another --run-dir."
+            f"resume it, or choose {ANOTHER_DIRECTORY}."
         )
 
 
@@ -114,7 +114,7 @@ def _claim(run: RunDirectory, identity: Mapping[str, Any], manifest: Manifest, f
     if found["reference"] != manifest.fingerprint:
         raise UserError(
             f"{manifest.source} has other images than at the start of the search in {run.root}; choose "
-            "another --run-dir."
+            f"{ANOTHER_DIRECTORY}."
         )
     before: str = found["model"]
     return before
@@ -147,14 +147,16 @@ def _update(settings: TimePointSearch, folder: Path, run: RunDirectory, before: 
     else:
         write_json(folder / SPEC, spec_to_dict(spec))
         named = run.root if folder == run.model else settings.model
-        say(f"{folder / SPEC} has the time points; to use them: cm-ray sample {named} --nfe 2")
+        sample = command("cm-ray", "sample", named, "--nfe", 2)
+        say(f"{folder / SPEC} has the time points; to use them: {sample}")
         if (sent := registered_as(folder)) is None:
             return
         source = sent.version["name"]
         where = {"before": before, "run_id": sent.run_id, "tracking_uri": sent.uri}
     if tracking_uri == "none":
         say(
-            f"--tracking-uri is none: the registered model {source} was not changed; {folder} has the time "
+            f"{setting('tracking_uri')} is none: the registered model {source} was not changed; {folder} "
+            "has the time "
             "points."
         )
         return

@@ -9,7 +9,7 @@ from typing import Any
 
 from cm_ray.cluster.pool.reference import ScoringSetup
 from cm_ray.command_line.settings.time_points import TimePointSearch
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.networks.formats.reading import read_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
@@ -55,7 +55,7 @@ class SearchPlan:
         if grid < settings.nfe + 1:
             raise UserError(
                 f"A grid of {grid} boundaries has no room for {settings.nfe - 1} points between its ends; "
-                f"set --boundaries to {settings.nfe + 1} or more."
+                f"set {setting('boundaries')} to {settings.nfe + 1} or more."
             )
         return cls(settings, spec, grid, budget)
 

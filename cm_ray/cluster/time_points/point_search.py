@@ -19,6 +19,7 @@ from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.data.agreement import check_comparable
 from cm_ray.drawing.pictures import save_grid
 from cm_ray.drawing.requests import Request
+from cm_ray.errors import setting
 from cm_ray.metrics.estimate import Estimate, infinitesimal_jackknife
 from cm_ray.metrics.frechet import FrechetReference, frechet_influence
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
@@ -72,7 +73,7 @@ class Search:
             scored_shape(plan.spec, plan.settings),
             f"those of {self.manifest.source}",
             self.manifest.shape,
-            size="set --size, or give other --data",
+            size=f"set {setting('size')}, or give other {setting('data')}",
             channels=COMPARE_CHANNELS,
         )
         self.evaluated: list[ScoredCandidate] = []

@@ -12,7 +12,7 @@ from cm_ray.data.shard_options import check_given, check_made
 from cm_ray.data.shard_writer import ROWS_PER_SHARD, recipe_of
 from cm_ray.data.shards import Manifest, check_shards, is_shard_folder
 from cm_ray.data.source import Source
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.recipes.sections import DataSettings
 from cm_ray.runs.console import shown
 from cm_ray.storage.files import cache_root
@@ -40,7 +40,9 @@ def prepare_shards(data: DataSettings, prepared: PreparedData | None = None) -> 
     damaged.
     """
     if not data.path:
-        raise UserError("data.path is empty; set it to a folder or to the name of a data set.")
+        raise UserError(
+            f"{setting('data.path', 'data')} is empty; set it to a folder or to the name of a data set."
+        )
     folder = prepared.folder_for(data) if prepared else None
     given = Path(data.path).expanduser().absolute()
     check = check_made

@@ -13,6 +13,7 @@ from cm_ray.cluster.runtime.connect import connected, node_resources, plan_worke
 from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.workers import TrainingTask, fit
 from cm_ray.drawing.requests import Request
+from cm_ray.errors import setting
 from cm_ray.evaluation.conclusion import Conclusion, Generated, summary
 from cm_ray.evaluation.evaluator import extractor_opener
 from cm_ray.evaluation.reference import Shards
@@ -20,7 +21,7 @@ from cm_ray.metrics.score import Score
 from cm_ray.recipes.initial_weights import planned_weights_warning
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
-from cm_ray.runs.console import Progress, followed, say
+from cm_ray.runs.console import Progress, command, followed, say
 from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.runs.lineage import write_lineage
 from cm_ray.storage.files import read_json, remove
@@ -93,7 +94,7 @@ class Run:
             say(use)
         say(f"{run.root}: {self.manifest.count} images of {self.manifest.source}, {workers}")
         if self.manifest.class_names and not config.network.conditional:
-            say("The labels of the images are not used: network.conditional is off.")
+            say(f"The labels of the images are not used: {setting('network.conditional')} is off.")
 
     def finish(self, tracker: Tracker) -> None:
         """Train, export, score and register the model, skipping steps that are done."""
@@ -110,7 +111,7 @@ class Run:
             tracker.finish("FAILED")
             raise
         tracker.finish("FINISHED")
-        say(f"{summary(self.run)}\n  try: cm-ray sample {self.run.root} --samples 25")
+        say(f"{summary(self.run)}\n  try: {command('cm-ray', 'sample', self.run.root, '--samples', 25)}")
 
     def _train(self, tracker: Tracker) -> None:
         steps = CheckpointStore(self.run.checkpoints, self.config.checkpoint.keep).steps()

@@ -116,7 +116,7 @@ def _work(loop: dict[str, Any]) -> None:
             pass
     except Exception as error:
         if sentence := user_error(error):
-            write_json(task.run.error_file, {"error": str(sentence)})
+            write_json(task.run.error_file, {"error": sentence.marked})
         raise
 
 

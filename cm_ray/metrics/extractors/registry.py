@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from cm_ray.errors import UserError, closest
+from cm_ray.errors import UserError, closest, setting
 from cm_ray.extras import needs
 from cm_ray.metrics.extractors.custom import open_custom
 from cm_ray.metrics.extractors.extractor import Extractor
@@ -32,7 +32,7 @@ def open_extractor(
         return open_custom(name, device, reserved=EXTRACTORS)
     if name == "none":
         raise UserError(
-            "Scores need an extractor, but --evaluation.extractor is none; "
+            f"Scores need an extractor, but {setting('extractor', 'evaluation.extractor')} is none; "
             f"choose one of {', '.join(EXTRACTORS)}."
         )
     if name not in _OPENERS:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM
 from cm_ray.core.times import karras_times
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import ADM
 from cm_ray.networks.formats.diffusers_names import from_diffusers, to_diffusers
 from cm_ray.networks.formats.openai import placeholders
@@ -44,6 +44,7 @@ _FIXED = {  # settings of UNet2DModel for which our network has only one value
     "add_attention": True,
     "class_embed_type": None,
 }
+_GRID = setting("boundaries", python="grid")
 _FIXED_STEPS = {"s_noise": 1.0, "clip_denoised": True}
 
 
@@ -237,9 +238,10 @@ def _check_fits(spec: ModelSpec, boundaries: int) -> None:
         ),
         (
             network.channel_mult[0] == 1,
-            f"network.channel_mult begins with {network.channel_mult[0]}, and diffusers' must begin with 1",
+            f"{setting('network.channel_mult')} begins with {network.channel_mult[0]}, and diffusers' "
+            "must begin with 1",
         ),
-        (boundaries >= 2, f"--boundaries must be at least 2, not {boundaries}"),
+        (boundaries >= 2, f"{_GRID} must be at least 2, not {boundaries}"),
     ]:
         if not holds:
             raise UserError(
@@ -260,7 +262,7 @@ def _timesteps(taus: tuple[float, ...], diffusion: Diffusion, boundaries: int) -
     nearest = (grid**straight - points[:, None] ** straight).abs().argmin(dim=1).tolist()
     if nearest != sorted({*nearest}):
         raise UserError(
-            f"--boundaries {boundaries} is too few to distinguish the time points {list(taus)}; give more."
+            f"{_GRID} {boundaries} is too few to distinguish the time points {list(taus)}; give more."
         )
     return tuple(reversed(nearest))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM, VE, VP, Column
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import ADM, Architecture, DDPMpp, NCSNpp
 from cm_ray.networks.families import family_of
 from cm_ray.networks.formats.openai import placeholders
@@ -67,7 +67,8 @@ def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[M
     if diffusion is None:
         raise UserError(
             f"{file} has an unknown column of EDM's table 1; name the file like EDM's, such as "
-            "edm-cifar10-32x32-cond-vp, or give it as the teacher of a run and set teacher.column."
+            "edm-cifar10-32x32-cond-vp, or give it as the teacher of a run and set "
+            f"{setting('teacher.column')}."
         )
     try:
         network, shape, classes = _infer(theirs)

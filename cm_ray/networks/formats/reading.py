@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.formats.diffusers_pipeline import is_pipeline, read_pipeline
 from cm_ray.networks.formats.edm import is_edms, read_edm
 from cm_ray.networks.formats.openai import NAMES, as_images, is_openais, published_spec
@@ -93,7 +93,8 @@ def _read_file(file: Path, assumed: ModelSpec | None) -> tuple[ModelSpec, Weight
         return assumed, weights
     raise UserError(
         f"{file} has no specification; give it the name of one of OpenAI's files ({NAMES}), or give it as "
-        "teacher.model or init_from.model of a run, whose settings are then assumed."
+        f"{setting('teacher.model')} or {setting('init_from.model')} of a run, whose settings are then "
+        "assumed."
     )
 
 
