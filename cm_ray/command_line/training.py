@@ -10,7 +10,7 @@ from dataclasses import asdict
 from cm_ray.command_line.options import EPILOGUE
 from cm_ray.command_line.recipe_options import ALIASES, parse_recipe
 from cm_ray.data.reading import ReadOptions
-from cm_ray.errors import UserError
+from cm_ray.errors import SettingError, UserError
 from cm_ray.recipes import RECIPES, named
 from cm_ray.recipes.own_images import METHODS
 from cm_ray.recipes.recipe import Recipe
@@ -64,4 +64,8 @@ def _recipe_for_images(method: str, arguments: Sequence[str]) -> Recipe:
     from cm_ray.api.train import recipe_for
     from cm_ray.data.glimpse import glimpse
 
-    return recipe_for(method, lambda: glimpse(path, ReadOptions(**given)))
+    try:
+        reading = ReadOptions(**given)
+    except SettingError as error:
+        raise SettingError(f"data.{error.path}", error.problem) from error
+    return recipe_for(method, lambda: glimpse(path, reading))

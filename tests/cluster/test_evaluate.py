@@ -278,6 +278,18 @@ class TestScores:
         assert scores[0].value == pytest.approx(scores[1].value, rel=1e-9)
         assert scores[0].error == pytest.approx(scores[1].error, rel=1e-6)
 
+    def test_grey_samples_are_compared_with_images_in_colour(self, warm, tiny, tmp_path):
+        colour = noise(40, channels=3, seed=2)
+        grey = [Image.fromarray(one.transpose(1, 2, 0)).convert("L") for one in colour]
+        save_npz(tmp_path / "grey.npz", np.stack([np.asarray(one) for one in grey])[:, None])
+        save_npz(tmp_path / "colour.npz", colour)
+        same = {"samples": 30, "samplers": ("one-step",)}
+        _, (wanted,) = evaluate(settings(tiny, tmp_path / "a", data=str(tmp_path / "grey.npz"), **same))
+        _, (found,) = evaluate(
+            settings(tiny, tmp_path / "b", data=str(tmp_path / "colour.npz"), channels=1, **same)
+        )
+        assert (found.value, found.key) == (wanted.value, wanted.key)
+
     def test_what_was_measured_before_a_failure_is_written(self, warm, tmp_path, monkeypatch):
         estimate_all = module.estimate_all
 

@@ -30,6 +30,23 @@ def test_a_method_makes_the_recipe_that_python_makes(photos):
     assert recipe.column.sigma_data == pytest.approx(deviation, abs=1e-4)
 
 
+def test_the_recipe_is_for_the_images_as_they_are_read(photos):
+    for number, level in enumerate((0, 90, 200, 255)):
+        Image.new("LA", (16, 16), (level, 0)).save(photos / "cat" / f"clear-{number}.png")
+    given = {"size": 16, "channels": 1, "background": "black", "bits": 12, "most_pixels": 10**6}
+    options = [
+        word for name, value in given.items() for word in (f"--data.{name.replace('_', '-')}", str(value))
+    ]
+    recipe = parse_training(["ict", "--data", str(photos), *options])
+    assert {name: getattr(recipe.data, name) for name in given} == given
+    images = cm.load_images(photos, **given)
+    deviation = float((images.images.float() / 127.5 - 1).std())
+    assert (images.shape, images.transparent) == ((1, 16, 16), 4)
+    assert recipe.column.sigma_data == pytest.approx(deviation, abs=1e-4)
+    with pytest.raises(cm.SettingError, match=r"^data.channels is 1, 3 or 0, not 2"):
+        parse_training(["ict", "--data", str(photos), "--data.channels", "2"])
+
+
 def test_images_that_no_recipe_fits_and_missing_ones_are_refused(photos):
     with pytest.raises(cm.UserError, match="square ones of at least 8"):
         parse_training(["ict", "--data", str(photos)])

@@ -10,7 +10,7 @@ from PIL import Image
 from cm_ray.data import flattening, images
 from cm_ray.data.bad_image import BadImageError
 from cm_ray.data.image_formats import READABLE_ENDINGS, READABLE_FORMATS, SIGNATURE_BYTES, format_of
-from cm_ray.data.images import decode
+from cm_ray.data.images import decode, picture_pixels
 from cm_ray.data.source import ReadOptions
 from cm_ray.data.uploads import FORMATS
 
@@ -55,6 +55,30 @@ def test_the_endings_are_those_that_pillow_registers_for_the_formats():
     known = {ending for ending, form in Image.registered_extensions().items() if form in READABLE_FORMATS}
     assert set(READABLE_ENDINGS) == known | {".dib", ".mpo"}  # files of BMP and JPEG by other names
     assert set(FORMATS) <= set(READABLE_FORMATS)
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "AVIF", "TIFF", "MPO"])
+def test_the_first_frame_is_taken(form):
+    colours = [(220, 20, 60), (20, 220, 60), (20, 60, 220)]
+    first, *others = (Image.new("RGB", (16, 16), colour) for colour in colours)
+    stream = io.BytesIO()
+    first.save(stream, form, save_all=True, append_images=others)
+    with Image.open(io.BytesIO(stream.getvalue())) as image:
+        assert image.n_frames == 3
+    found = decode(stream.getvalue(), ReadOptions()).pixels
+    assert np.abs(found.astype(int) - colours[0]).max() <= 4
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "HSV", "LAB", "RGBX", "CMYK", "P", "1", "L"])
+def test_images_in_memory_of_any_mode(mode):
+    smooth = Image.fromarray(PIXELS[:2, :2]).resize((16, 12), Image.Resampling.BICUBIC)
+    image = smooth.convert(mode)
+    found = picture_pixels(image, ReadOptions()).pixels
+    if mode in ("1", "L"):
+        assert np.array_equal(found[..., 0], np.asarray(image.convert("L")))
+    else:
+        wanted = image.convert("RGB") if mode == "P" else smooth
+        assert np.abs(found.astype(int) - np.asarray(wanted)).max() <= 6
 
 
 @pytest.mark.parametrize("name", OTHERS)
