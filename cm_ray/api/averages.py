@@ -90,7 +90,7 @@ def score_averages(
             extractor=extractor,
             data=images,
             reference=reference_statistics(images, extractor),
-            request=length_request(recipe, spec, images.count, **samples),
+            request=length_request(recipe, spec, images, **samples),
             say=say,
         )
         wanted = tuple(lengths) or reachable(kept, kept.averages.candidates) or kept.averages.lengths

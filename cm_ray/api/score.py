@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from cm_ray.data.agreement import check_comparable
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
 from cm_ray.data.reading import ReadOptions
+from cm_ray.drawing.model_labels import scored_labels
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_units
 from cm_ray.drawing.samples import Samples
@@ -35,6 +36,7 @@ def score(
     n: int = 0,
     steps: int = 0,
     sampler: str | Sampler = "",
+    labels: str = "",
     extractor: str | Extractor = "",
     weights: str = "",
     resizing: Resizing = "legacy_tensorflow",
@@ -47,16 +49,16 @@ def score(
 ) -> dict[str, Score]:
     """Return a score of a model's samples, or of images, for each kind, with its standard error and its key.
 
-    scored: a model or a run, or images in any form that `load_images` takes. data: the images to compare
-    with; of a run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall.
-    n: samples of a model; 0: as many as there are images to compare with. steps, sampler, precision: as in
-    `sample`. extractor: inception-2015 (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, your own
-    as package.module:factory, or an object; of a run, by default its recipe's. weights, resizing: of the
-    extractor. size: crop and resize the images to this many pixels. channels: compare as grey (1) or RGB (3).
-    background: the colour behind transparent pixels. These three are by default those of a run's recipe.
-    Raises UserError when a kind cannot be had of these images, their shapes differ, or weights are missing.
+    scored: a model, a run, or images in any form that `load_images` takes. data: the images to compare with;
+    of a run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall. n:
+    number of samples; 0: that of the images in data. steps, sampler, precision: as in `sample`. labels:
+    classes of samples: data (as often as there), balanced, or names, such as cat,dog. extractor: inception-2015
+    (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, package.module:factory, or an object. weights,
+    resizing: of the extractor. size: crop and resize to this many pixels. channels: compare as grey (1) or RGB
+    (3). background: the colour behind transparent pixels. Labels, extractor, size, channels and background are
+    by default the run's. Raises UserError when these do not fit, or weights are missing.
     """
-    run = _run_of(scored, n, steps, sampler, precision)
+    run = _run_of(scored, n, steps, sampler, labels, precision)
     wanted = ReadOptions(size=size, channels=channels, background=background)
     reference, kinds = _reference(data, run, wanted), (kinds,) if isinstance(kinds, str) else kinds
     extractor = _extractor(extractor, weights, resizing, run)
@@ -66,26 +68,36 @@ def score(
     warn_of_average(scored)
     how: Any = {"seed": seed, "unit": batch_size, "precision": precision, "channels": channels}
     request = Request(count=n or reference.count, sampler=sampler_of(scored.spec, sampler, steps), **how)
-    return _score_model(scored, request, reference, extractor, kinds)
+    return _score_model(scored, labels, request, reference, extractor, kinds)
 
 
-def _run_of(scored: Any, n: int, steps: int, sampler: str | Sampler, precision: Precision) -> Run | None:
+def _run_of(
+    scored: Any, n: int, steps: int, sampler: str | Sampler, labels: str, precision: Precision
+) -> Run | None:
     """Return the run that is scored, if it is one.
 
     Raises UserError on options of sampling when images are scored.
     """
-    if not isinstance(scored, TrainedModel) and (n, steps, sampler, precision) != (0, 0, "", "float32"):
+    asked = (n, steps, sampler, labels, precision)
+    if not isinstance(scored, TrainedModel) and asked != (0, 0, "", "", "float32"):
         raise UserError(
-            "n, steps, sampler and precision are for models, and images are scored: leave them out."
+            "n, steps, sampler, labels and precision are for models, and images are scored: leave them out."
         )
     return scored if isinstance(scored, Run) else None
 
 
 def _score_model(
-    scored: TrainedModel, request: Request, reference: ImageSet, extractor: Extractor, kinds: Sequence[str]
+    scored: TrainedModel,
+    labels: str,
+    request: Request,
+    reference: ImageSet,
+    extractor: Extractor,
+    kinds: Sequence[str],
 ) -> dict[str, Score]:
     c, h, w = scored.spec.shape
     _check_shapes((request.channels or c, h, w), reference)
+    own = scored.recipe.evaluation.labels if isinstance(scored, Run) else ""
+    request = replace(request, labels=scored_labels(scored.spec, reference, labels or own))
     return score_images(
         partial(sample_units, scored.torch_model, request),
         request.count,
@@ -94,6 +106,7 @@ def _score_model(
         kinds,
         seed=request.seed,
         sampler=request.sampler,
+        labels=request.labels_text,
         precision=request.precision,
     )
 

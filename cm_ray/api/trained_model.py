@@ -15,12 +15,13 @@ from torch import Tensor
 
 from cm_ray.data.reading import Reading
 from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_picture, open_upload, read_file
+from cm_ray.drawing.model_labels import Label, class_number, label_draw
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.drawing.samples import Samples
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Task, plan_edit
-from cm_ray.errors import UserError, closest, whole
+from cm_ray.errors import UserError, whole
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.formats.export import export_model
 from cm_ray.networks.initial_weights import initial_weights_warning
@@ -75,7 +76,8 @@ class TrainedModel:
         steps: int = 0,
         sampler: str | Sampler = "",
         taus: Sequence[float] = (),
-        label: str | int | None = None,
+        label: Label | Sequence[Label] | None = None,
+        untrained: bool = False,
         seed: int | None = None,
         first: int = 0,
         batch_size: int = 64,
@@ -85,17 +87,18 @@ class TrainedModel:
 
         steps: network evaluations of a consistency model, or steps of a diffusion model's sampler. sampler:
         an object, such as Heun(steps=18), or its text, such as multistep:4. taus: descending time points
-        after t_max. By default the model's own sampler. label: a class by its name or number; by
-        default drawn. seed: by default a new one each time. first: index of the first sample.
-        precision: arithmetic of the network. Raises
-        UserError when these do not fit the model or each other.
+        after t_max. By default the model's own sampler. label: a class by its name (or number, see `label`),
+        or a list of classes; by default all that the model was trained on, equally often, and "data" as often
+        as in its training data. untrained: allow classes of which the model has seen no image. seed: by
+        default a new one each time. first: index of the first sample. precision: arithmetic of the network.
+        Raises UserError when these do not fit the model or each other.
         """
         request = Request(
             count=whole("n", n, 1),
             seed=secrets.randbits(31) if seed is None else whole("seed", seed),
             sampler=sampler_of(self.spec, sampler, whole("steps", steps), _numbers(taus)),
             first=whole("first", first, 0),
-            label=self.label(label),
+            labels=label_draw(self.spec, label, untrained=untrained),
             unit=whole("batch_size", batch_size, 1),
             precision=precision,
         )
@@ -137,7 +140,7 @@ class TrainedModel:
         taus: Sequence[float] = (),
         factor: int = 0,
         sigma: float = 0.0,
-        label: str | int | None = None,
+        label: Label | None = None,
         seed: int = 0,
     ) -> Samples:
         """Edit images zero-shot.  Song et al. 2023, Algorithm 4.
@@ -171,7 +174,7 @@ class TrainedModel:
         *,
         seeds: tuple[int, int] = (0, 1),
         steps: int = 0,
-        label: str | int | None = None,
+        label: Label | None = None,
         index: int = 0,
     ) -> Samples:
         """Return n images on the way between sample `index` of two seeds, both ends included.
@@ -206,26 +209,16 @@ class TrainedModel:
         save_model(Path(path), self.spec, self.torch_model.network.state_dict())
         return Path(path)
 
-    def label(self, label: str | int | None) -> int | None:
-        """Return the number of a class given by its name or number; None for None.
+    def label(self, label: Label | None) -> int | None:
+        """Return the number of a class given by its name, or by its number; None for None.
 
-        Raises UserError when the model has no such class.
+        Where classes are called by numbers, as the folders 10, 20 and 30 are, "10" is the class of this name,
+        and the integer 10 is refused, unless it is the number as well. Raises UserError when the model has no
+        such class, or was trained on no image of it.
         """
-        if label is None:
-            return None
-        names = self.class_names
-        if not names:
-            raise UserError(f"{self.name} was trained without classes: leave the label out.")
-        if isinstance(label, str):
-            if label not in names:
-                raise UserError(f"{self.name} has no class {label!r}: {closest(label, list(names))}")
-            return names.index(label)
-        label = whole("label", label)
-        if not 0 <= label < len(names):
-            raise UserError(f"{self.name} has classes 0 to {len(names) - 1}, and no {label}.")
-        return label
+        return None if label is None else class_number(self.spec, label)
 
-    def _labels(self, label: str | int | None, n: int) -> Tensor | None:
+    def _labels(self, label: Label | None, n: int) -> Tensor | None:
         number = self.label(label)
         return None if number is None else torch.full((n,), number, device=self.device)
 

@@ -18,7 +18,7 @@ from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import SettingError, UserError, setting
 from cm_ray.evaluation.conclusion import FINAL_SEED
-from cm_ray.evaluation.evaluator import extractor_opener, noise_distance, score_samples
+from cm_ray.evaluation.evaluator import evaluation_labels, extractor_opener, noise_distance, score_samples
 from cm_ray.evaluation.reference import Shards, reference_statistics
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes import named
@@ -187,7 +187,7 @@ def _scored(
     workers = plan_workers(config.cluster, node_resources())
 
     def measured(entry: _Entry) -> Cell:
-        request = _request(entry, config, count)
+        request = _request(entry, config, count, manifest)
         result = pool.generate(pool.put(entry.model), request, frozenset(["statistics"]))
         assert result.statistics is not None
         score = score_samples(result.statistics, reference, extractor, request, manifest.fingerprint)
@@ -202,16 +202,18 @@ def _scored(
     with SamplerPool(opener, actors_like(workers)) as pool:
         key = {"samples": count, "batch_size": config.evaluation.batch_size, "actors": str(workers)}
         key |= {"reference": manifest.fingerprint, "extractor": extractor.weights_sha256}
+        key |= {"labels": config.evaluation.labels}
         cells = [_cached(table, entry, measured, key) for entry in entries]
     return cells, _note(workers, manifest, config, noise)
 
 
-def _request(entry: _Entry, config: Recipe, count: int) -> Request:
+def _request(entry: _Entry, config: Recipe, count: int, manifest: Manifest) -> Request:
     spec = load_model(entry.model).spec
     return Request(
         count=count,
         seed=config.seed + FINAL_SEED,
         sampler=sampler_of(spec, entry.sampler),
+        labels=evaluation_labels(config.evaluation, spec, manifest),
         unit=config.evaluation.batch_size,
         precision=config.precision,
     )

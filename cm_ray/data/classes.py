@@ -1,9 +1,11 @@
-"""Classes of a data set: their names, and the number of images of each."""
+"""Classes of a data set: their names, the number of images of each, and their numbers in other data."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from cm_ray.data.source import Labels
 from cm_ray.errors import UserError
 
 MOST_CLASSES = 100_000
+_MOST_SHOWN = 10
 
 
 def count_labels(labels: Labels) -> Counter[int]:
@@ -52,3 +55,35 @@ def classes_of(
             "the names."
         )
     return known, tuple(labels.get(number, 0) for number in range(len(known)))
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMatch:
+    """The classes of one list of names, `ours`, found in another one, `theirs`."""
+
+    numbers: tuple[int, ...]
+    """Number in `theirs` of each class of `ours`; -1 where no class, or more than one, is called so."""
+    how: Literal["same", "name", "number"]
+    """same: both lists are equal; name: classes of the same name are the same; number: one list has only
+    numbers and the other one names, so that classes of the same number are the same."""
+
+
+def match_classes(theirs: tuple[str, ...], ours: tuple[str, ...]) -> ClassMatch:
+    """Find the classes of `ours` in `theirs`, by their names, or by numbers where one side has no names.
+
+    A side has no names if its classes are called "0", "1", "2" and so on. It is matched by number only with
+    as many classes that all have other names.
+    """
+    if theirs == ours:
+        return ClassMatch(tuple(range(len(ours))), "same")
+    nameless = [names == tuple(map(str, range(len(names)))) for names in (theirs, ours)]
+    if len(theirs) == len(ours) and any(nameless) and not {*theirs} & {*ours}:
+        return ClassMatch(tuple(range(len(ours))), "number")
+    once = {name: number for number, name in enumerate(theirs) if theirs.count(name) == 1}
+    return ClassMatch(tuple(once.get(name, -1) if ours.count(name) == 1 else -1 for name in ours), "name")
+
+
+def names_in_words(names: Sequence[str]) -> str:
+    """Return up to ten names as a text, with their number if there are more."""
+    more = f" and {len(names) - _MOST_SHOWN:,} more" if len(names) > _MOST_SHOWN else ""
+    return ", ".join(names[:_MOST_SHOWN]) + more

@@ -13,6 +13,7 @@ from torch import Tensor
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.model import Model, to_uint8
+from cm_ray.sampling.labels import LabelDraw
 from cm_ray.sampling.samplers import Sampler
 
 
@@ -24,14 +25,38 @@ class Request:
     seed: int
     sampler: Sampler
     first: int = 0
-    label: int | None = None
-    """Class of all samples; None draws them."""
+    labels: LabelDraw | None = None
+    """Draw of the classes; None for the model's own, `ModelSpec.label_draw`."""
     unit: int = 256
     """Images per network evaluation."""
     channels: Literal[0, 1, 3] = 0
     """1 makes the samples grey, 3 RGB; 0 leaves them as the model makes them."""
     precision: Precision = "float32"
     """Arithmetic of the network."""
+
+    @property
+    def labels_text(self) -> str:
+        """Name of the draw in the key of a score; none for a model without classes."""
+        return self.labels.text if self.labels else "none"
+
+    def labels_of(self, model: Model, indices: Tensor) -> Tensor | None:
+        """Return the classes of samples (n,); None for an unconditional model.
+
+        Raises UserError when the draw is of another number of classes than the model has.
+        """
+        if self.labels is None:
+            return model.sample_labels(indices, self.seed)
+        if len(self.labels.weights) != model.spec.classes:
+            raise UserError(
+                f"The labels are drawn of {len(self.labels.weights)} classes, and the model has "
+                f"{model.spec.classes}; draw those of this model."
+            )
+        return self.labels.labels(indices, self.seed)
+
+    def drawn_labels(self) -> Tensor | None:
+        """Return the classes of all samples (n,); None where no draw is given."""
+        indices = torch.arange(self.first, self.first + self.count)
+        return self.labels.labels(indices, self.seed) if self.labels else None
 
     def units(self) -> list[tuple[int, int]]:
         """Return (first index, count) of every unit of work. Raises ValueError where there is none."""
@@ -51,7 +76,7 @@ def sample_unit(model: Model, request: Request, first: int, count: int) -> Tenso
     """Return uint8 images (count, c, h, w) of one unit, on the CPU."""
     device = next(model.parameters()).device
     indices = torch.arange(first, first + count, device=device)
-    labels = None if request.label is None else torch.full_like(indices, request.label)
+    labels = request.labels_of(model, indices)
     with model.computing_in(request.precision):
         images = model.sample(indices, seed=request.seed, sampler=request.sampler, labels=labels)
     return in_channels(to_uint8(images), request.channels).cpu()
@@ -82,17 +107,8 @@ def sample_all(model: Model, request: Request) -> tuple[Tensor, Tensor | None]:
 
     Raises UserError when the request does not fit the model.
     """
-    classes = model.spec.classes
     if request.count < 1 or request.unit < 1:
         samples, unit = setting("samples", python="n"), setting("batch_size")
         raise UserError(f"{samples} {request.count} and {unit} {request.unit} must be at least 1.")
-    if request.label is not None and not 0 <= request.label < classes:
-        known = f"it has classes 0 to {classes - 1}" if classes else "it was trained without classes"
-        raise UserError(f"{setting('label')} {request.label} does not fit the model: {known}.")
     images = torch.cat(list(sample_units(model, request)))
-    if not classes:
-        return images, None
-    indices = torch.arange(request.first, request.first + request.count)
-    if request.label is not None:
-        return images, torch.full_like(indices, request.label)
-    return images, model.sample_labels(indices, request.seed)
+    return images, request.labels_of(model, torch.arange(request.first, request.first + request.count))

@@ -13,7 +13,7 @@ from cm_ray.editing import replacement as editing
 from cm_ray.editing.replacement import Known
 from cm_ray.editing.tasks import Edit
 from cm_ray.errors import UserError
-from cm_ray.networks.model import Model, ModelSpec
+from cm_ray.networks.model import Model
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.sampling.sampling_steps import Step, clipped
 
@@ -100,15 +100,6 @@ def interpolation_steps(
 
     noise = editing.interpolated(draw_of(seeds[0]), draw_of(seeds[1]), alpha)
     yield from sampler.trajectory(lambda x_t, t: model(x_t, t, labels), noise, model.spec.diffusion)
-
-
-def check_label(spec: ModelSpec, label: int | None) -> None:
-    """Raise UserError when the model does not have the class."""
-    if label is not None and not 0 <= label < spec.classes:
-        known = (
-            f"it has classes 0 to {spec.classes - 1}" if spec.classes else "it was trained without classes"
-        )
-        raise UserError(f"The label {label} does not fit the model: {known}; give another label.")
 
 
 def _known(edit: Edit, images: Images, mask: Tensor | None) -> Known | None:

@@ -16,7 +16,7 @@ from cm_ray.core.averages import PowerEMA
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import save_samples
 from cm_ray.drawing.requests import Request, sample_units
-from cm_ray.evaluation.evaluator import noise_distance, score_samples
+from cm_ray.evaluation.evaluator import evaluation_labels, noise_distance, score_samples
 from cm_ray.evaluation.lengths import LengthScoring, Measure, ScoredLength, length_request, reachable
 from cm_ray.evaluation.reference import ScoredAgainst, reference_statistics
 from cm_ray.metrics.extractors.extractor import Extractor, statistics_of_batches
@@ -103,7 +103,7 @@ class Conclusion:
             extractor=self.extractor,
             data=self.data,
             reference=reference_statistics(self.data, self.extractor),
-            request=length_request(self.recipe, self.spec, self.data.count, samples=averages.samples),
+            request=length_request(self.recipe, self.spec, self.data, samples=averages.samples),
             say=self.say,
         )
         return list(scoring.scores(candidates, measure))
@@ -162,6 +162,7 @@ class Conclusion:
             count=evaluation.samples or (self.data.count if self.extractor else evaluation.grid**2),
             seed=self.recipe.seed + FINAL_SEED,
             sampler=sampler_of(self.spec, text),
+            labels=evaluation_labels(evaluation, self.spec, self.data),
             unit=evaluation.batch_size,
             precision=self.recipe.precision,
         )
@@ -172,7 +173,8 @@ class Conclusion:
         """Write the pictures of a request, and score its samples if there is an extractor."""
         columns = self.recipe.evaluation.grid
         stem = self.run.samples / f"final-{file_name(request.sampler)}"
-        grid, _ = save_samples(generated.images, stem, most=columns**2, columns=columns)
+        labels = request.drawn_labels()
+        grid, _ = save_samples(generated.images, stem, labels=labels, most=columns**2, columns=columns)
         if self.extractor is None or reference is None:
             return Sampled(grid, None)
         assert generated.statistics is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cm_ray.core.noise import Purpose, normal
+from cm_ray.drawing.model_labels import LabelledImages, scored_labels
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import save_grid
 from cm_ray.drawing.requests import Request, sample_units
@@ -18,20 +19,40 @@ from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.score import Score, frechet_score
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import Model, to_uint8
+from cm_ray.networks.model import Model, ModelSpec, to_uint8
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import EvaluationSettings
+from cm_ray.sampling.labels import BALANCED, DATA, LabelDraw
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.sampling.text import text_of
 
 
 def extractor_opener(evaluation: EvaluationSettings) -> Callable[[torch.device | str], Extractor] | None:
     """Return a function that opens the extractor of the settings on a device; None without an extractor."""
-    if evaluation.extractor == "none":
+    if not _scored(evaluation):
         return None
     return partial(
         open_extractor, evaluation.extractor, weights=evaluation.weights, resizing=evaluation.resizing
     )
+
+
+def evaluation_labels(
+    evaluation: EvaluationSettings,
+    spec: ModelSpec,
+    data: LabelledImages,
+    say: Callable[[str], object] | None = None,
+) -> LabelDraw | None:
+    """Return the draw of the labels of a run's samples; None for an unconditional model.
+
+    data: the training data, which is the reference of the scores. say: gets a sentence about the draw. Raises
+    UserError when the settings ask for a class that cannot be drawn.
+    """
+    asked = evaluation.labels or (BALANCED if spec.classes and not _scored(evaluation) else DATA)
+    return scored_labels(spec, data, asked, say)
+
+
+def _scored(evaluation: EvaluationSettings) -> bool:
+    return evaluation.extractor != "none"
 
 
 class Evaluator:
@@ -48,29 +69,25 @@ class Evaluator:
     def evaluate(self, model: Model, step: int, folder: Path) -> list[Score]:
         """Save a grid of the first sampler in `folder`; return the scores of all samplers, in order."""
         samplers = [sampler_of(model.spec, text) for text in self.evaluation.samplers]
-        self._grid(model, samplers[0], folder / f"step-{step:08d}.png")
+        grid = self._request(model, samplers[0], self.evaluation.grid**2)
+        images = torch.cat(list(sample_units(model, grid)))
+        save_grid(images, folder / f"step-{step:08d}.png", columns=self.evaluation.grid)
         if self.extractor is None:
             return []
         return [self._score(model, self.extractor, sampler) for sampler in samplers]
 
-    def _grid(self, model: Model, sampler: Sampler, path: Path) -> None:
-        request = Request(
-            count=self.evaluation.grid**2,
+    def _request(self, model: Model, sampler: Sampler, count: int) -> Request:
+        return Request(
+            count=count,
             seed=self.seed,
             sampler=sampler,
+            labels=evaluation_labels(self.evaluation, model.spec, self.data),
             unit=self.evaluation.batch_size,
             precision=self.precision,
         )
-        save_grid(torch.cat(list(sample_units(model, request))), path, columns=self.evaluation.grid)
 
     def _score(self, model: Model, extractor: Extractor, sampler: Sampler) -> Score:
-        request = Request(
-            count=self.evaluation.samples or self.data.count,
-            seed=self.seed,
-            sampler=sampler,
-            unit=self.evaluation.batch_size,
-            precision=self.precision,
-        )
+        request = self._request(model, sampler, self.evaluation.samples or self.data.count)
         statistics = statistics_of_batches(extractor, sample_units(model, request))
         return score_samples(statistics, self.reference, extractor, request, self.data.fingerprint)
 
@@ -92,6 +109,7 @@ def score_samples(
         n=samples.n,
         seed=request.seed,
         reference=fingerprint,
+        labels=request.labels_text,
         sampler=text_of(request.sampler),
         nfe=request.sampler.nfe,
         precision=request.precision,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cm_ray.drawing.model_labels import LabelledImages, scored_labels
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import UserError
@@ -130,6 +131,7 @@ class LengthScoring:
             n=self.request.count,
             seed=self.request.seed,
             reference=self.data.fingerprint,
+            labels=self.request.labels_text,
             sampler=text_of(sampler),
             nfe=sampler.nfe,
             precision=self.request.precision,
@@ -155,23 +157,25 @@ class LengthScoring:
 def length_request(
     recipe: Recipe,
     spec: ModelSpec,
-    count: int,
+    data: LabelledImages,
     *,
     samples: int = 0,
     sampler: str = "",
+    labels: str = "",
     seed: int | None = None,
 ) -> Request:
     """Return the samples by which every length of a run is scored.
 
-    count: number of the images to compare with. samples: by default those of the final scores, at most
-    10,000. sampler: by default the first that the run scores. seed: by default a function of the run's.
-    The precision is that of the training.
+    data: the images to compare with. samples: by default those of the final scores, at most 10,000. sampler:
+    by default the first that the run scores. labels: as of `scored_labels`, by default the run's. seed: by
+    default a function of the run's. The precision is that of the training.
     """
     evaluation = recipe.evaluation
     return Request(
-        count=samples or min(evaluation.samples or count, MOST_SAMPLES),
+        count=samples or min(evaluation.samples or data.count, MOST_SAMPLES),
         seed=recipe.seed + LENGTHS_SEED if seed is None else seed,
         sampler=sampler_of(spec, sampler or evaluation.samplers[0]),
+        labels=scored_labels(spec, data, labels or evaluation.labels),
         unit=evaluation.batch_size,
         precision=recipe.precision,
     )

@@ -34,6 +34,14 @@ class ScoredAgainst(DescribedImages, Protocol):
     def shape(self) -> tuple[int, int, int]:
         """Shape (c, h, w) of every image."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; empty without labels."""
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Number of images of each class; empty without labels."""
+
     def blocks(self) -> Iterator[Tensor]:
         """Yield all images in order, uint8 (b, c, h, w)."""
 

@@ -53,13 +53,18 @@ def _identity(score: Score) -> str:
 def table(scores: Sequence[Score]) -> str:
     """Return scores as a Markdown table."""
     lines = [
-        "| score | sampler | value | ± | samples | seed | reference | images as |",
-        "|---|---|---:|---:|---:|---:|---|---|",
+        "| score | sampler | labels | value | ± | samples | seed | reference | images as |",
+        "|---|---|---|---:|---:|---:|---:|---|---|",
     ]
     for score in scores:
         key, error = score.key, "" if score.error is None else f"{score.error:.2g}"
         lines.append(
-            f"| {score.name} | `{key['sampler']}` | {score.value:.4g} | {error} | {key['n']} | {key['seed']} "
-            f"| {key['reference'][:12]} | {str(key['preprocess']).replace('|', '/')} |"
+            f"| {score.name} | `{key['sampler']}` | {_cell(key['labels'])} | {score.value:.4g} | {error} "
+            f"| {key['n']} | {key['seed']} | {key['reference'][:12]} | {_cell(key['preprocess'])} |"
         )
     return "\n".join([*lines, ""])
+
+
+def _cell(text: str) -> str:
+    """Return a text without the character that ends a cell."""
+    return text.replace("|", "/")

@@ -31,13 +31,14 @@ def score_images(
     *,
     seed: int,
     sampler: Sampler | None = None,
+    labels: str = "none",
     precision: Precision = "float32",
 ) -> dict[str, Score]:
     """Return the scores of n images by kind, each with its standard error and its key.
 
-    blocks: yields the images. reference: the images to compare with. seed, sampler: those of the samples,
-    for the key; None for images without a sampler. precision: arithmetic of the sampled network. Raises
-    UserError on an unknown kind, and when there are too few images for a kind.
+    blocks: yields the images. reference: the images to compare with. seed, sampler, labels: those of the
+    samples, for the key; no sampler and the labels none for images. precision: arithmetic of the sampled
+    network. Raises UserError on an unknown kind, and when there are too few images for a kind.
     """
     check_kinds(kinds, extractor, n, reference.count)
     needs: set[Needs] = {NEEDS[kind] for kind in kinds}
@@ -54,6 +55,7 @@ def score_images(
         n=n,
         seed=seed,
         reference=reference.fingerprint,
+        labels=labels,
         sampler=text,
         nfe=nfe,
         precision=precision if sampler else "",

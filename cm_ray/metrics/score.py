@@ -32,12 +32,24 @@ Inception score, improved precision and recall.
 FID_SAMPLES = 50_000
 """Number of samples that a Fréchet distance needs to be called FID."""
 
-COMPARED = ("extractor", "weights_sha256", "preprocess", "n", "seed", "reference", "nfe", "precision")
+COMPARED = (
+    "extractor",
+    "weights_sha256",
+    "preprocess",
+    "n",
+    "seed",
+    "reference",
+    "labels",
+    "nfe",
+    "precision",
+)
 """Entries of a key that say how a score was measured; scores compare when these are equal.
 
 `nfe`, the number of network evaluations per sample, is among them because models compare at equal cost only;
-`seed`, because it decides the noise of the samples and so pairs the scores. `precision` is the arithmetic in
-which the samples were drawn, "" for given images; features are always extracted in float32.
+`seed`, because it decides the noise of the samples and so pairs the scores. `labels` says how often a class
+is drawn: data (as often as in the reference), balanced (equally often), names of classes, or none for models
+without classes and for images; none compares with data, since nobody chose the classes. `precision` is the
+arithmetic in which the samples were drawn, "" for given images; features are always extracted in float32.
 """
 
 DESCRIPTIVE = ("sampler", "version")
@@ -85,7 +97,7 @@ class Score:
         """True when this is what the literature calls FID.
 
         That is: the Fréchet distance between features of the published Inception (checked by SHA-256), of
-        images resized by a named method, of at least 50,000 samples, to a named reference.
+        images resized by a named method, of at least 50,000 samples of all classes, to a named reference.
         """
         return bool(
             self.kind == "FD"
@@ -94,6 +106,7 @@ class Score:
             and str(self.key["preprocess"]).split(":")[0] in RESIZINGS
             and self.key["n"] >= FID_SAMPLES
             and self.key["reference"]
+            and self.key["labels"] in ("none", "data", "balanced")
         )
 
     @property
@@ -105,6 +118,8 @@ class Score:
     def compared(self) -> dict[str, Any]:
         """The part of the key that must be equal for two scores to compare."""
         entries = {entry: self.key[entry] for entry in COMPARED}
+        if entries["labels"] == "none":
+            entries["labels"] = "data"
         return {"kind": self.kind, "settings": dict(self.settings)} | entries
 
     def to_row(self) -> dict[str, Any]:
@@ -146,6 +161,7 @@ def frechet_score(
     n: int,
     seed: int,
     reference: str,
+    labels: str,
     sampler: str,
     nfe: int,
     precision: str = "float32",
@@ -153,11 +169,19 @@ def frechet_score(
     """Return the score of `n` samples.
 
     value: their `frechet_distance` to the reference.  seed: seed of their noise.  reference: fingerprint of
-    the reference images.  sampler: its text.  nfe: number of network evaluations per sample.  precision: the
-    arithmetic of the network while it was sampled; "" for given images.
+    the reference images.  labels: the draw of their labels, see `COMPARED`.  sampler: its text.  nfe: number
+    of network evaluations per sample.  precision: the arithmetic of the network while it was sampled; "" for
+    given images.
     """
     key = score_key(
-        extractor, n=n, seed=seed, reference=reference, sampler=sampler, nfe=nfe, precision=precision
+        extractor,
+        n=n,
+        seed=seed,
+        reference=reference,
+        labels=labels,
+        sampler=sampler,
+        nfe=nfe,
+        precision=precision,
     )
     return Score(value=value, key=key)
 
@@ -173,6 +197,7 @@ def score_key(
     n: int,
     seed: int,
     reference: str,
+    labels: str,
     sampler: str,
     nfe: int,
     precision: str = "float32",
@@ -185,6 +210,7 @@ def score_key(
         "n": n,
         "seed": seed,
         "reference": reference,
+        "labels": labels,
         "nfe": nfe,
         "precision": precision,
         "sampler": sampler,

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.noise import Purpose, normal, uniform
+from cm_ray.core.noise import Purpose, normal
 from cm_ray.core.types import Images, Labels, Times
 from cm_ray.data.reading import Reading
 from cm_ray.errors import UserError
@@ -24,6 +24,7 @@ from cm_ray.networks.custom import Custom
 from cm_ray.networks.preconditioned import Preconditioned
 from cm_ray.networks.unet import UNet
 from cm_ray.sampling.finite import finite
+from cm_ray.sampling.labels import LabelDraw
 from cm_ray.sampling.multistep import TimePoints
 from cm_ray.sampling.samplers import OneStep, Sampler
 from cm_ray.sampling.sampling_steps import Step
@@ -44,6 +45,8 @@ class ModelSpec:
     """(c, h, w) of the images."""
     class_names: tuple[str, ...] = ()
     """Names of the classes of the data."""
+    class_counts: tuple[int, ...] = ()
+    """Number of images of each class that the model was trained on; empty where it is not known."""
     time_points: TimePoints = ()
     """For multistep sampling, for each NFE that they are known for."""
     sampler: Sampler = field(default_factory=OneStep)
@@ -54,6 +57,12 @@ class ModelSpec:
     """sigma_rel of the power-function average that the weights are; 0 if they are no such average."""
     initial_share: float = 0.0
     """Share, in an average, of the weights that its training began with."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError when the counts of the classes do not fit their names."""
+        counts = self.class_counts
+        if counts and (len(counts) != len(self.class_names) or min(counts) < 0 or not any(counts)):
+            raise ValueError(f"counts {counts} of the classes {self.class_names}")
 
     @property
     def unet(self) -> Architecture:
@@ -66,6 +75,14 @@ class ModelSpec:
     def classes(self) -> int:
         """Classes that the network is conditioned on; 0 if it is unconditional."""
         return len(self.class_names) if self.network.conditional else 0
+
+    @property
+    def label_draw(self) -> LabelDraw | None:
+        """The draw of labels where none are asked for: every class that occurs equally often.
+
+        None for an unconditional model.
+        """
+        return LabelDraw.balanced(self.classes, self.class_counts) if self.classes else None
 
 
 def build_network(spec: ModelSpec) -> nn.Module:
@@ -126,11 +143,9 @@ class Model(Preconditioned):
         return last.x
 
     def sample_labels(self, indices: Tensor, seed: int) -> Labels | None:
-        """Draw the labels of these samples, uniform over the classes (b,); None if unconditional."""
-        if not self.spec.classes:
-            return None
-        draws = uniform(seed, 0, indices, Purpose.LABELS, (1,))[:, 0]
-        return (draws.double() * self.spec.classes).long()
+        """Draw the labels of these samples (b,), by `ModelSpec.label_draw`; None if unconditional."""
+        draw = self.spec.label_draw
+        return None if draw is None else draw.labels(indices, seed)
 
 
 def to_uint8(images: Images) -> Tensor:
@@ -204,6 +219,7 @@ def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
         diffusion=diffusion,
         shape=(c, h, w),
         class_names=tuple(values["class_names"]),
+        class_counts=tuple(int(count) for count in values.get("class_counts", ())),
         time_points=time_points,
         sampler=parse(values["sampler"], diffusion, time_points=time_points),
         reading=from_dict(Reading, values.get("reading", {})),

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
+from cm_ray.drawing.model_labels import class_menu
 from cm_ray.editing.replacement import STROKE_TIMES
 from cm_ray.editing.tasks import Task, factors
 from cm_ray.errors import UserError
@@ -89,7 +90,8 @@ def _edit_tab(gr: Any, play: Playground) -> None:
 
     def taken(seed: int, name: str) -> tuple[Any, Any, str]:
         pixels, label = play.one_sample(seed, _label(play, name))
-        return pixels, play.canvas(pixels), name if label is None else play.spec.class_names[label]
+        texts = {number: text for text, number in class_menu(play.spec).items()}
+        return pixels, play.canvas(pixels), name if label is None else texts[label]
 
     label = fields[1]
     upload.change(_refusing(gr, opened), upload, [given, canvas])
@@ -168,17 +170,18 @@ def _result(gr: Any, name: str) -> tuple[Any, Any]:
 
 
 def _classes(gr: Any, play: Playground) -> Any:
-    names = [ANY_CLASS, *play.spec.class_names[: play.spec.classes]]
+    names = [ANY_CLASS, *class_menu(play.spec)]
     return gr.Dropdown(names, value=ANY_CLASS, label="Class", visible=bool(play.spec.classes))
 
 
 def _label(play: Playground, name: str) -> int | None:
-    """Return the number of a class from its name. Raises UserError when there is no such class."""
+    """Return the number of a class from its entry in the menu. Raises UserError when there is none."""
     if name == ANY_CLASS:
         return None
-    if name not in play.spec.class_names:
+    menu = class_menu(play.spec)
+    if name not in menu:
         raise UserError(f"There is no class {name!r}; choose one from the menu.")
-    return play.spec.class_names.index(name)
+    return menu[name]
 
 
 def _tasks(play: Playground) -> list[str]:

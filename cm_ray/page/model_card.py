@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cm_ray.drawing.model_labels import class_menu
 from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.networks.model import Model
 from cm_ray.runs.directory import RunDirectory
@@ -27,7 +28,7 @@ def model_card(model: Model, name: str, folder: Path, tracking_uri: str) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     lines = [
         f"**{name}**: {w}x{h}, {'grey' if c == 1 else 'colour'}; {parameters / 1e6:.2f} M parameters; "
-        + (f"classes {', '.join(spec.class_names)}" if spec.classes else "no classes")
+        + (f"classes {', '.join(class_menu(spec))}" if spec.classes else "no classes")
         + f"; sampled by `{text_of(spec.sampler)}` by default.",
         *_notes(model, name),
         "",

@@ -18,9 +18,10 @@ from cm_ray.core.noise import Purpose, normal
 from cm_ray.core.types import Images
 from cm_ray.data.source import Pixels
 from cm_ray.data.uploads import fitted_pixels, open_upload
+from cm_ray.drawing.model_labels import check_trained
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import grid_picture, to_nhwc
-from cm_ray.editing.model_edits import check_label, edit_steps, interpolation_steps, shown_before
+from cm_ray.editing.model_edits import edit_steps, interpolation_steps, shown_before
 from cm_ray.editing.tasks import MOST_STEPS, Task, plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, from_uint8, to_uint8
@@ -78,7 +79,7 @@ class Playground:
     def sample(self, count: int, steps: int, seed: int, label: int | None) -> Iterator[Frame]:
         """Yield a grid of `count` samples after every step. steps: 0 stands for the model's own sampler."""
         _check_numbers(count, steps, seed)
-        check_label(self.spec, label)
+        self._check_class(label)
         sampler, indices = sampler_of(self.spec, steps=steps), self._range(count)
         labels = self._labels(indices, label)
         made = self.model.sampling_steps(indices, seed=seed, sampler=sampler, labels=labels)
@@ -91,7 +92,7 @@ class Playground:
         """Yield a grid whose rows interpolate between the samples of two seeds."""
         _check_numbers(ways, 0, seed)
         _check_numbers(frames, 0, other)
-        check_label(self.spec, label)
+        self._check_class(label)
         if frames * ways > MOST_SAMPLES:
             raise UserError(f"Take 1 to {MOST_SAMPLES} images in total, not {frames} times {ways}.")
         indices = self._range(ways).repeat_interleave(frames)
@@ -106,7 +107,7 @@ class Playground:
     def one_sample(self, seed: int, label: int | None) -> tuple[Pixels, int | None]:
         """Return a sample to edit, uint8 (h, w, c), and its class if the model has classes."""
         _check_numbers(1, 0, seed)
-        check_label(self.spec, label)
+        self._check_class(label)
         indices, sampler = self._range(1), self.spec.sampler
         labels = self._labels(indices, label)
         labels = self.model.sample_labels(indices, seed) if labels is None else labels
@@ -134,7 +135,7 @@ class Playground:
         the noise first.
         """
         _check_numbers(form.samples, form.steps, form.seed)
-        check_label(self.spec, form.label)
+        self._check_class(form.label)
         if given is None:
             raise UserError("There is no image yet; upload one or take a sample.")
         settings = {"steps": form.steps, "taus": form.taus, "factor": form.factor, "sigma": form.sigma}
@@ -199,6 +200,10 @@ class Playground:
 
     def _range(self, count: int) -> Tensor:
         return torch.arange(count, device=self.device)
+
+    def _check_class(self, label: int | None) -> None:
+        if label is not None:
+            check_trained(self.spec, label)
 
     def _labels(self, indices: Tensor, label: int | None) -> Tensor | None:
         return None if label is None else torch.full_like(indices, label)

@@ -81,6 +81,10 @@ def ct_imagenet64() -> Recipe:
         network=_NETWORK,
         optimizer=RAdam(learning_rate=8e-6),
         checkpoint=CheckpointSettings(every=10_000),
-        evaluation=EvaluationSettings(every=10_000, samplers=("one-step", "multistep@1.91")),
+        evaluation=EvaluationSettings(
+            every=10_000,
+            samplers=("one-step", "multistep@1.91"),
+            labels="balanced",  # as in the paper, though the classes are not equally frequent
+        ),
         tracking=TrackingSettings(model_name="cm_ray-imagenet64"),
     )

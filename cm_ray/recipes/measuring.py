@@ -38,6 +38,10 @@ class MeasuringSettings(ReadOptions):
     cache, or a download, with the SHA-256 checked in any case."""
     resizing: Resizing = "legacy_tensorflow"
     """The resizing of images to Inception's 299 x 299: as CIFAR-10's FIDs were published, or clean."""
+    labels: str = ""
+    """Classes of a conditional model's samples: data (as often as in the images to compare with), balanced
+    (all that MODEL was trained on, equally often, as FIDs are published), or names, such as cat,dog; empty:
+    as in MODEL's run, else data."""
     batch_size: int = 256
     """Images per network evaluation."""
     precision: Precision = "float32"

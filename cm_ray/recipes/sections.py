@@ -119,6 +119,9 @@ class EvaluationSettings:
     """The samplers to score, the first decides: one-step, multistep@2.0,0.8 (time points after t_max),
     multistep:4 (NFE), heun:18, euler:40, dpm2:10, ancestral:100 (steps), heun:32,s_churn=40, pd:4; own: the
     model's own."""
+    labels: str = ""
+    """Classes of a conditional model's samples: data (as often as in the images), balanced (all that occur,
+    equally often), or names, such as cat,dog; empty: data where samples are scored, else balanced."""
     batch_size: int = 256
     """Images per network evaluation when sampling."""
 

@@ -8,7 +8,7 @@ PARAMETERS: dict[str, Any] = {
     "task": "sample",
     "seed": 0,
     "steps": 0,
-    "label": -1,
+    "label": "",
     "to_seed": 1,
     "taus": [],
     "factor": 0,

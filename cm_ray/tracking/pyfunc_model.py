@@ -23,13 +23,14 @@ from torch import Tensor
 
 from cm_ray.core.types import Images, Labels
 from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_upload
+from cm_ray.drawing.model_labels import class_number
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Edit, Task, plan_edit
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
-from cm_ray.networks.model import ModelSpec, from_uint8, to_uint8
+from cm_ray.networks.model import Model, ModelSpec, from_uint8, to_uint8
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 
@@ -59,8 +60,9 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
         """Sample, or edit images.
 
         The column `index` selects the noise of a row. Tasks that take images do not need it; the default is
-        the number of the row. params: task, "sample" by default; seed; steps, 0 for the default; label, a
-        class, or -1 to draw one per row with the seed.
+        the number of the row. params: task, "sample" by default; seed; steps, 0 for the default; label, the
+        class of all rows by its name (as a text also where its name is a number), empty to draw one per row
+        with the seed. The column `label` gives each row its own class, and an empty text draws it.
 
         - sample: returns uint8 (n, h, w, c). params: taus instead of steps.
         - interpolate: the column `alpha` goes from 0, the sample of `seed`, to 1, that of `to_seed`. It
@@ -91,6 +93,7 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
             raise RefusedRequest(
                 "The column alpha is missing; give a number from 0 (seed) to 1 (to_seed) for each row."
             )
+        classes = _classes(self.model, table, indices, settings)
         alpha = torch.tensor(table["alpha"].to_numpy(np.float64) if between else np.zeros(len(table)))
         if not ((alpha >= 0) & (alpha <= 1)).all():
             raise RefusedRequest("alpha must be in [0, 1].")
@@ -104,17 +107,18 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
             )
             return last.x
 
-        return self._in_batches(indices, settings, make)
+        return self._in_batches(indices, classes, make)
 
     def _edited(self, table: pd.DataFrame, settings: dict[str, Any]) -> NDArray[np.uint8]:
         spec, task = self.model.spec, settings["task"]
         edit, indices = _plan(spec, settings), _indices(table)
-        _check_numbers(spec, indices, settings)
+        _check_numbers(indices, settings)
         for column in ["image", "mask"] if task == "inpaint" else ["image"]:
             if column not in table:
                 raise RefusedRequest(
                     f"The column {column} is missing; give the bytes of an image file for each row of {task}."
                 )
+        classes = _classes(self.model, table, indices, settings)
         pictures, masks = _read(table, spec, edit, bool(settings["resize"]))
 
         def make(batch: Tensor, rows: Tensor, labels: Labels | None) -> Images:
@@ -123,21 +127,24 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
             seed = int(settings["seed"])
             return edited(self.model, edit, images, indices=batch, seed=seed, mask=mask, labels=labels)
 
-        return self._in_batches(indices, settings, make)
+        return self._in_batches(indices, classes, make)
 
     def _in_batches(
         self,
         indices: Tensor,
-        settings: dict[str, Any],
+        classes: Tensor | None,
         make: Callable[[Tensor, Tensor, Labels | None], Images],
     ) -> NDArray[np.uint8]:
-        """Return uint8 (n, h, w, c), made in batches of indices, rows and labels."""
+        """Return uint8 (n, h, w, c), made in batches of indices, rows and labels.
+
+        classes: labels of all rows (n,), or None.
+        """
         c, h, w = self.model.spec.shape
-        device, label = next(self.model.parameters()).device, int(settings["label"])
+        device = next(self.model.parameters()).device
         made = [np.empty((0, h, w, c), np.uint8)]
         for rows in torch.arange(len(indices), device=device).split(_BATCH) if len(indices) else ():
             batch = indices.to(device)[rows]
-            labels = None if label < 0 else torch.full_like(batch, label)
+            labels = None if classes is None else classes.to(device)[rows]
             made.append(to_uint8(make(batch, rows, labels)).permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(made)
 
@@ -148,6 +155,25 @@ def _indices(table: pd.DataFrame) -> Tensor:
     if "index" not in table:
         return torch.from_numpy(rows)
     return torch.from_numpy(np.where(table["index"].isna(), rows, table["index"].fillna(0)).astype(np.int64))
+
+
+def _classes(model: Model, table: pd.DataFrame, indices: Tensor, settings: dict[str, Any]) -> Tensor | None:
+    """Return the class of each row (n,): of the column label, else the parameter's; None to draw all of them.
+
+    Rows whose label is empty get the class that the seed draws for their index.
+    """
+    asked = list(table["label"]) if "label" in table else [None] * len(table)
+    labels = [
+        settings["label"] if label is None or label is pd.NA or label != label else label for label in asked
+    ]
+    if all(label == "" for label in labels):
+        return None
+    if "" in labels and settings["task"] == "interpolate":
+        raise RefusedRequest("A row of the column label is empty; interpolate needs a class for every row.")
+    known = {label: class_number(model.spec, label) for label in {*labels} - {""}}
+    drawn = model.sample_labels(indices, int(settings["seed"]))
+    assert drawn is not None, "class_number has refused models without classes"
+    return torch.tensor([known.get(label, int(own)) for label, own in zip(labels, drawn, strict=True)])
 
 
 def _read(table: pd.DataFrame, spec: ModelSpec, edit: Edit, resize: bool) -> tuple[Tensor, Tensor | None]:
@@ -200,7 +226,7 @@ def _taus(settings: dict[str, Any]) -> tuple[float, ...]:
 
 def _checked(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -> Sampler:
     """Return the sampler of a request. Raises RefusedRequest on an invalid one."""
-    _check_numbers(spec, indices, settings)
+    _check_numbers(indices, settings)
     for name in ("factor", "sigma", "resize"):
         if settings[name]:
             raise RefusedRequest(
@@ -212,16 +238,12 @@ def _checked(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -> Samp
     return sampler_of(spec, steps=steps, taus=_taus(settings))
 
 
-def _check_numbers(spec: ModelSpec, indices: Tensor, settings: dict[str, Any]) -> None:
-    label = int(settings["label"])
+def _check_numbers(indices: Tensor, settings: dict[str, Any]) -> None:
     if len(indices) and not (indices.min() >= 0 and indices.max() < 2**32):
         raise RefusedRequest("index must be in [0, 2^32).")
     for name in ("seed", "to_seed"):
         if int(settings[name]) < 0:
             raise RefusedRequest(f"{name} must be at least 0, not {settings[name]}.")
-    if label != -1 and not 0 <= label < spec.classes:
-        known = f"0 to {spec.classes - 1}, or -1 to draw one" if spec.classes else "-1, it has no classes"
-        raise RefusedRequest(f"This model has no label {label}; give {known}.")
 
 
 mlflow.models.set_model(ConsistencyPyfunc())

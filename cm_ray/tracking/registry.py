@@ -75,6 +75,8 @@ def update_champion(client: Any, name: str, version: str, score: Score | None) -
     theirs = _score_of(present)
     if score is None:
         return False, f"{stays}version {version} has no score."
+    if theirs is None and SCORE_TAG in present.tags:
+        return False, f"{stays}its score was measured by another version of cm_ray, and cannot be compared."
     if theirs is None:
         client.set_registered_model_alias(name, CHAMPION, version)
         return True, f"{name} version {version} is the new champion: version {present.version} has no score."
@@ -215,6 +217,7 @@ def _signature(model: Path) -> Any:
         inputs=Schema(
             [ColSpec(kind, name, required=False) for name, kind in columns.items()]
             + [ColSpec(DataType.double, "alpha", required=False)]
+            + [ColSpec(DataType.string, "label", required=False)]
         ),
         outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, h, w, c))]),
         params=ParamSchema(
@@ -247,7 +250,7 @@ def _tags(score: Score | None, lineage: dict[str, Any]) -> dict[str, str]:
 
 
 def _score_of(version: Any) -> Score | None:
-    """Return the score of a version; None if it has none or a text that cannot be read."""
+    """Return the score of a version; None if it has none, or one with another key."""
     with contextlib.suppress(ValueError):
         return Score.from_row(json.loads(version.tags.get(SCORE_TAG, "")))
     return None

@@ -30,6 +30,10 @@ class ShapedImages(Protocol):
     def reading(self) -> Reading:
         """The background and the bits that image files were read with."""
 
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Number of images of each class; empty without labels."""
+
 
 def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
     """Return the specification of the model for these images.
@@ -48,6 +52,7 @@ def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
         diffusion=config.diffusion,
         shape=data.shape,
         class_names=data.class_names,
+        class_counts=data.class_counts,
         time_points=_time_points(config),
         sampler=config.own_sampler(),
         reading=data.reading,

@@ -15,7 +15,7 @@ from cm_ray.data.load_images import load_images
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import UserError
 from cm_ray.evaluation.conclusion import Conclusion, Generated, generate_here, measure_here, summary
-from cm_ray.evaluation.evaluator import extractor_opener
+from cm_ray.evaluation.evaluator import evaluation_labels, extractor_opener
 from cm_ray.metrics.score import Score
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.custom import custom_network
@@ -163,6 +163,7 @@ class Trainer:
             self._say(f"warning: {warning}")
         if use := disk_use(recipe, spec):
             self._say(use)
+        evaluation_labels(recipe.evaluation, spec, self.data, self._say)
         prepare_teachers(recipe, spec, run)
         run.clean()
         run.claim(recipe)

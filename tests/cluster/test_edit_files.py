@@ -1,5 +1,6 @@
 """Editing files: what is written, that it is what the model makes, and what is refused."""
 
+import dataclasses
 import os
 from dataclasses import replace
 
@@ -85,7 +86,7 @@ def expected(model_folder, task, y, *, seed, label=None, mask=None, index=0, **s
 )
 def test_results_are_the_models(task, settings, model_folder, tmp_path, image, mask):
     files = {"mask": mask} if task == "inpaint" else {}
-    grid, *results = run(model_folder, task, tmp_path, image=image, seed=5, label=3, **settings, **files)
+    grid, *results = run(model_folder, task, tmp_path, image=image, seed=5, label="3", **settings, **files)
     names = ["grid.png", "one-0.png", "one-1.png"]
     assert [path.name for path in (grid, *results)] == (names[:2] if task == "denoise" else names)
     kept = read(mask) > 0 if files else None
@@ -105,7 +106,7 @@ def test_a_mask_of_all_white_returns_the_file(model_folder, tmp_path, image):
 
 def test_noise_is_added_first_if_asked(model_folder, tmp_path, image):
     _, result = run(
-        model_folder, "denoise", tmp_path, image=image, sigma=0.5, add_noise=True, seed=4, label=1
+        model_folder, "denoise", tmp_path, image=image, sigma=0.5, add_noise=True, seed=4, label="1"
     )
     noisy = from_uint8(read(image)) + 0.5 * normal(4, 0, torch.arange(1), Purpose.NOISE, (1, 8, 8))
     with torch.no_grad():
@@ -117,7 +118,7 @@ def test_small_images_and_large_ones_are_upscaled_alike(model_folder, tmp_path):
     small = save(tmp_path / "small.png", size=(4, 4))
     Image.open(small).resize((8, 8), Image.Resampling.NEAREST).save(tmp_path / "large.png")
     results = [
-        read(run(model_folder, "upscale", tmp_path, image=tmp_path / name, steps=2, label=1)[1])
+        read(run(model_folder, "upscale", tmp_path, image=tmp_path / name, steps=2, label="1")[1])
         for name in ("small.png", "large.png")
     ]
     assert torch.equal(*results)
@@ -126,14 +127,14 @@ def test_small_images_and_large_ones_are_upscaled_alike(model_folder, tmp_path):
 def test_colours_are_made_for_grey_images(tmp_path):
     folder = save_tiny(tmp_path / "colour", network=CONDITIONAL, shape=(3, 8, 8))
     grey = save(tmp_path / "grey.png")
-    _, result, _ = run(folder, "colorize", tmp_path, image=grey, steps=3, label=0)
+    _, result, _ = run(folder, "colorize", tmp_path, image=grey, steps=3, label="0")
     made = np.array(Image.open(result)).astype(float)
     assert made.shape == (8, 8, 3)
     assert np.ptp(made, axis=2).mean() > 5
 
 
 def test_ways_between_two_seeds(model_folder, tmp_path):
-    grid, *paths = run(model_folder, "interpolate", tmp_path, seed=3, frames=5, label=7, batch_size=3)
+    grid, *paths = run(model_folder, "interpolate", tmp_path, seed=3, frames=5, label="7", batch_size=3)
     assert [path.name for path in paths[:6]] == [f"way-0-{i}.png" for i in range(5)] + ["way-1-0.png"]
     model = load_model(model_folder)
     for seed, frame in ((3, 0), (4, 4)):
@@ -156,27 +157,42 @@ def test_labels_of_folders_called_as_the_classes(model_folder, tmp_path):
         return plan_request(given, spec).labels
 
     assert labels() == (3, 3, 7)
-    assert labels(label=1) == (1, 1, 1)
+    assert labels(label="1") == (1, 1, 1)
     save(tmp_path / "in" / "other" / "d.png")
     with pytest.raises(UserError, match=r"in/other is not named after a class, but other sub-folders are"):
         labels()
-    assert labels(label=1) == (1, 1, 1, 1)
+    assert labels(label="1") == (1, 1, 1, 1)
     for name in ("none", "of", "them"):
         save(tmp_path / "else" / name / "a.png")
     given = Editing(task="stroke", model="", image=str(tmp_path / "else"))
     assert plan_request(given, spec).labels == ()
 
 
+def test_a_sub_folder_is_the_class_of_its_name_never_of_its_number(model_folder, tmp_path):
+    spec = load_model(model_folder).spec
+    counts = {"class_counts": (5, 5, 5, 0)}
+    spec = dataclasses.replace(spec, class_names=("0", "1", "10", "2"), **counts)
+    for name in ("10/a.png", "1/b.png"):
+        save(tmp_path / "in" / name)
+    given = Editing(task="stroke", model="", image=str(tmp_path / "in"))
+    assert plan_request(given, spec).labels == (1, 2), "in the order of the files: 1, 10"
+    assert plan_request(dataclasses.replace(given, label="10"), spec).labels == (2, 2)
+    for refused in (dataclasses.replace(given, label="2"), given):
+        save(tmp_path / "in" / "2" / "c.png")
+        with pytest.raises(UserError, match="on no image of the class '2'; give another class"):
+            plan_request(refused, spec)
+
+
 def test_what_another_edit_of_the_same_image_left_is_removed_and_no_more(model_folder, tmp_path, image):
     other = save(tmp_path / "in" / "two.png", seed=1)
-    run(model_folder, "stroke", tmp_path, image=other, label=1, samples=1)
-    _, *first = run(model_folder, "stroke", tmp_path, image=image, label=1, samples=4)
-    _, *again = run(model_folder, "stroke", tmp_path, image=image, label=1, samples=1)
+    run(model_folder, "stroke", tmp_path, image=other, label="1", samples=1)
+    _, *first = run(model_folder, "stroke", tmp_path, image=image, label="1", samples=4)
+    _, *again = run(model_folder, "stroke", tmp_path, image=image, label="1", samples=1)
     assert again == first[:1]
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert left == ["edits.json", "grid.png", "one-0.png", "two-0.png"]
-    run(model_folder, "interpolate", tmp_path, label=1, samples=3, frames=2)
-    _, *ways = run(model_folder, "interpolate", tmp_path, label=1, samples=1, frames=2)
+    run(model_folder, "interpolate", tmp_path, label="1", samples=3, frames=2)
+    _, *ways = run(model_folder, "interpolate", tmp_path, label="1", samples=1, frames=2)
     assert sorted(tmp_path.glob("out/way-*")) == ways
 
 
@@ -186,7 +202,7 @@ def test_a_repeat_goes_on(model_folder, tmp_path, image, monkeypatch):
         "cm_ray.cluster.editing.edit_files.edit_unit",
         lambda model, request, first, count: made.append(first) or edit_unit(model, request, first, count),
     )
-    settings = {"image": image, "label": 1, "samples": 2}
+    settings = {"image": image, "label": "1", "samples": 2}
     grid, *results = run(model_folder, "stroke", tmp_path, **settings)
     content = [path.read_bytes() for path in (grid, *results)]
     assert [grid, *results] == run(model_folder, "stroke", tmp_path, **settings)
@@ -195,10 +211,10 @@ def test_a_repeat_goes_on(model_folder, tmp_path, image, monkeypatch):
     run(model_folder, "stroke", tmp_path, **settings)
     assert made == [0, 0]
     assert [path.read_bytes() for path in (grid, *results)] == content
-    run(model_folder, "stroke", tmp_path, **settings | {"label": 2})
+    run(model_folder, "stroke", tmp_path, **settings | {"label": "2"})
     assert results[0].read_bytes() != content[1]
     save(image, seed=9)
-    run(model_folder, "stroke", tmp_path, **settings | {"label": 2})
+    run(model_folder, "stroke", tmp_path, **settings | {"label": "2"})
     assert made == [0] * 4, "another class, another image"
 
 
@@ -207,7 +223,7 @@ def test_a_folder_is_edited_on_ray_as_its_images_are(ray_cluster, model_folder, 
     for index in range(7):
         save(tmp_path / "many" / "sub" / f"{index}.png", seed=index)
     half_cores = ActorSettings(count=2, cpus_each=0.5)
-    settings = {"mask": mask, "steps": 2, "label": 2, "batch_size": 3, "actors": half_cores}
+    settings = {"mask": mask, "steps": 2, "label": "2", "batch_size": 3, "actors": half_cores}
     grid, *results = run(model_folder, "inpaint", tmp_path, image=tmp_path / "many", **settings)
     names = [str(path.relative_to(tmp_path / "out")) for path in results]
     assert names == [f"sub/{index}-{k}.png" for index in range(7) for k in range(2)]
@@ -248,7 +264,7 @@ class TestBadInput:
             ("stroke", {"samples": 0}, "--samples must be at least 1"),
             ("stroke", {"batch_size": 0}, "--batch-size must be at least 1"),
             ("stroke", {"seed": -1}, "Seeds must not be negative"),
-            ("stroke", {"label": 10}, "The label 10 does not fit the model: it has classes 0 to 9"),
+            ("stroke", {"label": "10"}, "no class '10': "),
             ("stroke", {"taus": (90.0,)}, "at most 80, not 90"),
             ("stroke", {"model": "nowhere"}, "nowhere is not a model; give a run directory"),
             (
@@ -260,7 +276,7 @@ class TestBadInput:
             ("denoise", {}, "The noise level sigma must be above 0.002"),
             ("interpolate", {}, "interpolate goes from seed to seed"),
             ("interpolate", {"image": "", "frames": 1}, "--frames must be at least 2"),
-            ("interpolate", {"image": "", "nfe": -1, "label": 1}, "--nfe must be at least 1"),
+            ("interpolate", {"image": "", "nfe": -1, "label": "1"}, "--nfe must be at least 1"),
             (
                 "interpolate",
                 {"image": ""},
@@ -340,5 +356,5 @@ class TestBadInput:
         with pytest.raises(UserError, match="this is a diffusion model; it can denoise"):
             run(denoiser, "inpaint", tmp_path, image=image, mask=mask)
         plain = save_tiny(tmp_path / "u")
-        with pytest.raises(UserError, match="label 1 does not fit the model: it was trained without classes"):
-            run(plain, "stroke", tmp_path, image=image, label=1)
+        with pytest.raises(UserError, match="trained without classes; leave the label out"):
+            run(plain, "stroke", tmp_path, image=image, label="1")

@@ -25,6 +25,7 @@ from cm_ray.core.diffusion import Diffusion
 from cm_ray.data.npz import NpzSource
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.data.source import ReadOptions
+from cm_ray.drawing.model_labels import scored_labels
 from cm_ray.errors import UserError
 from cm_ray.evaluation.evaluator import Evaluator
 from cm_ray.evaluation.reference import Shards
@@ -72,6 +73,14 @@ def settings(source, run_dir, **changes):
         "run_dir": str(run_dir),
     }
     return Evaluation(source=str(source), **(defaults | changes))
+
+
+def drawn_labels(tiny):
+    """The labels of the samples: as often as each digit is in the data."""
+    spec = load_model(tiny / "model").spec
+    draw = scored_labels(spec, Manifest.load(digits_shards()), "data")
+    assert draw.weights == Manifest.load(digits_shards()).class_counts
+    return draw.labels(torch.arange(COUNT), 1)
 
 
 def by_metric(scores):
@@ -156,14 +165,15 @@ class TestScores:
             assert row["error"] >= 0
             assert row["key"]["n"] == COUNT
             assert row["key"]["seed"] == 1
+            assert row["key"]["labels"] == "data"
             assert row["key"]["reference"] == Manifest.load(digits_shards()).fingerprint
             assert row["key"]["weights_sha256"] == open_extractor("digits").weights_sha256
             assert row["key"]["nfe"] == (1 if row["key"]["sampler"] == "one-step" else 2)
         table = (run.root / "scores.md").read_text().splitlines()
         assert len(table) == 2 + len(rows)
-        assert {line.count("|") for line in table} == {9}
+        assert {line.count("|") for line in table} == {10}
         assert all(line.endswith(f" | {open_extractor('digits').preprocess} |") for line in table[2:])
-        assert f"| FD-digits-{COUNT} | `one-step` | {scores[0].value:.4g} |" in table[2]
+        assert f"| FD-digits-{COUNT} | `one-step` | data | {scores[0].value:.4g} |" in table[2]
         assert not any("FID" in line for line in table)
         grid = Image.open(run.samples / "one-step.png")
         assert grid.size[0] >= 400
@@ -199,9 +209,8 @@ class TestScores:
         source = NpzSource.open(scored[0].samples / "multistep-2.0.npz", "kept")
         (part,) = source.parts(10**6)
         batch = next(part.read(ReadOptions()))
-        model, indices = load_model(tiny / "model"), torch.arange(COUNT)
         assert batch.images.shape == (COUNT, 8, 8, 1)
-        np.testing.assert_array_equal(batch.labels, model.sample_labels(indices, 1))
+        np.testing.assert_array_equal(batch.labels, drawn_labels(tiny))
         again = scored[1][len(EVERYTHING)]
         assert again.key["sampler"] == "multistep@2.0"
 
@@ -240,9 +249,8 @@ class TestScores:
             (1, 8, 8),
             tuple("0123456789"),
         )
-        np.testing.assert_array_equal(
-            labels, load_model(tiny / "model").sample_labels(torch.arange(COUNT), 1)
-        )
+        np.testing.assert_array_equal(labels, drawn_labels(tiny))
+        assert manifest.class_counts == tuple(np.bincount(labels, minlength=10).tolist())
         with np.load(scored[0].samples / "multistep-2.0.npz") as arrays:
             np.testing.assert_array_equal(images, arrays["arr_0"].transpose(0, 3, 1, 2))
         _, (as_data,) = evaluate(settings(kept, tmp_path / "as-data"))
@@ -455,7 +463,7 @@ def test_the_command_scores_images(warm, tmp_path, monkeypatch, capsys):
     command += ["--scores", "FD", "recall", "--run-dir", tmp_path / "run", "--actors.cpus-each", "0.5"]
     code, said = job(command, monkeypatch, capsys)
     assert code == 0, said.err
-    assert "| recall-digits-90 | `images of images` | 1 |" in said.out
+    assert "| recall-digits-90 | `images of images` | none | 1 |" in said.out
     assert str(tmp_path / "run" / "scores.json") in said.out
     assert "FD-digits-90/images of images: " in said.err
 

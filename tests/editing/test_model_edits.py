@@ -8,7 +8,7 @@ import torch
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.drawing.model_sampler import sampler_of
-from cm_ray.editing.model_edits import check_label, edit_steps, edited, interpolation_steps, shown_before
+from cm_ray.editing.model_edits import edit_steps, edited, interpolation_steps, shown_before
 from cm_ray.editing.replacement import luminance, patch_means
 from cm_ray.editing.tasks import Edit, plan_edit
 from cm_ray.errors import UserError
@@ -145,9 +145,3 @@ def test_what_is_shown_before():
 def test_what_does_not_fit():
     with pytest.raises(ValueError, match="needs a mask"):
         edited(model(GREY), plan("inpaint", GREY), images(GREY), indices=INDICES, seed=0)
-    check_label(LABELLED, 2)
-    check_label(GREY, None)
-    with pytest.raises(UserError, match="it has classes 0 to 2"):
-        check_label(LABELLED, 3)
-    with pytest.raises(UserError, match="trained without classes"):
-        check_label(GREY, 0)

@@ -76,7 +76,7 @@ def scoring(run, digits, extractor):
         extractor=extractor,
         data=digits,
         reference=reference_statistics(digits, extractor),
-        request=length_request(recipe, spec, digits.count, samples=60, seed=9),
+        request=length_request(recipe, spec, digits, samples=60, seed=9),
         say=lambda text: None,
     )
 

@@ -184,7 +184,8 @@ def test_it_says_what_it_is_and_is_never_called_fid(resizing, small_file, publis
     assert extractor.preprocess.startswith(f"{resizing}: 299x299 ")
     assert "by clean-fid 0." in extractor.preprocess
     assert not isinstance(extractor, Classifier)
-    score = frechet_score(1.0, extractor, n=50_000, seed=0, reference="cd" * 32, sampler="one-step", nfe=1)
+    key = {"seed": 0, "reference": "cd" * 32, "labels": "none", "sampler": "one-step", "nfe": 1}
+    score = frechet_score(1.0, extractor, n=50_000, **key)
     assert (score.name, score.is_fid) == ("FD-clean-fid-50000", False)
 
 

@@ -28,6 +28,7 @@ def score(value=1.0, **changes):
         "n": 1797,
         "seed": 0,
         "reference": "cd" * 32,
+        "labels": "data",
         "sampler": "one-step",
         "nfe": 1,
         "precision": "float32",
@@ -55,11 +56,26 @@ def test_lower_is_better_under_one_key():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"n": 5}, {"seed": 1}, {"reference": "x"}, {"nfe": 2}, {"precision": "tf32"}]
+    "changes",
+    [
+        {"n": 5},
+        {"seed": 1},
+        {"reference": "x"},
+        {"labels": "balanced"},
+        {"nfe": 2},
+        {"precision": "tf32"},
+    ],
 )
 def test_scores_of_different_keys_never_compare(changes):
     with pytest.raises(UserError, match=r"do not compare: .* is .* and "):
         better(score(), score(**changes))
+
+
+def test_models_without_classes_compare_with_those_that_draw_them_as_in_the_data():
+    plain, drawn, balanced = (score(labels=labels) for labels in ("none", "data", "balanced"))
+    assert plain.key["labels"] == "none"
+    assert comparable(plain, drawn)
+    assert not comparable(plain, balanced)
 
 
 def test_what_is_no_score_is_refused():
@@ -130,15 +146,17 @@ class Published:
     preprocess = "legacy_tensorflow: 299x299"
 
 
-def published_score(n=50_000, reference="cd" * 32, **changes):
+def published_score(n=50_000, reference="cd" * 32, labels="data", **changes):
     extractor = type("Changed", (Published,), changes)
-    return frechet_score(1.0, extractor, n=n, seed=0, reference=reference, sampler="one-step", nfe=1)
+    key = {"seed": 0, "labels": labels, "sampler": "one-step", "nfe": 1}
+    return frechet_score(1.0, extractor, n=n, reference=reference, **key)
 
 
 def test_fid_50k_is_one():
     assert published_score().name == "FID-50k"
     assert published_score().metric == "FID-50k/one-step"
     assert published_score(preprocess="clean: 299x299").name == "FID-50k"
+    assert published_score(labels="balanced").name == "FID-50k"
 
 
 @pytest.mark.parametrize(
@@ -148,6 +166,7 @@ def test_fid_50k_is_one():
         ({"weights_sha256": "0" * 64}, "FD-inception-2015-50000"),
         ({"preprocess": "nearest"}, "FD-inception-2015-50000"),
         ({"reference": ""}, "FD-inception-2015-50000"),
+        ({"labels": "cat,dog"}, "FD-inception-2015-50000"),
         ({"name": "random-inception"}, "FD-random-inception-50000"),
     ],
 )

@@ -8,6 +8,7 @@ import torch
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM, VE, VP
+from cm_ray.drawing.model_labels import label_draw
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_all, sample_units
 from cm_ray.errors import UserError
@@ -80,7 +81,7 @@ def test_labels_are_drawn_with_the_seed_or_given():
     assert images.shape == (300, 1, 8, 8)
     assert torch.bincount(labels, minlength=3).min() > 70
     assert torch.equal(labels[:5], made.sample_labels(torch.arange(5), 0))
-    _, chosen = sample_all(made, request(4, label=2))
+    _, chosen = sample_all(made, request(4, labels=label_draw(LABELLED, "c")))
     assert chosen.tolist() == [2] * 4
     assert sample_all(model(), request(1))[1] is None
 
@@ -88,8 +89,7 @@ def test_labels_are_drawn_with_the_seed_or_given():
 @pytest.mark.parametrize(
     ("spec", "request_", "message"),
     [
-        (SPEC, request(1, label=1), "trained without classes"),
-        (LABELLED, request(1, label=3), "it has classes 0 to 2"),
+        (SPEC, request(1, labels=label_draw(LABELLED, "b")), "drawn of 3 classes, and the model has 0"),
         (SPEC, request(0), "must be at least 1"),
     ],
 )

@@ -160,7 +160,7 @@ def test_uploads_and_samples_become_canvases(play, tmp_path):
         (lambda play: play.sample(1, 1001, 0, None), "Take 1 to 1000 steps, or 0 for the default, not 1001"),
         (lambda play: play.sample(1, 1, -1, None), "seed must be 0 or more, not -1"),
         (lambda play: play.sample(1, None, 0, None), "A number is missing"),
-        (lambda play: play.sample(1, 1, 0, 10), "The label 10 does not fit"),
+        (lambda play: play.sample(1, 1, 0, 10), "has the classes 0 to 9, and no 10"),
         (lambda play: play.between(0, -1, 5, 2, None), "seed must be 0 or more, not -1"),
         (lambda play: play.between(0, 1, 500, 2, None), "Take 1 to 64 images, not 500"),
         (lambda play: play.between(0, 1, 13, 5, None), "Take 1 to 64 images in total, not 13 times 5"),

@@ -176,10 +176,17 @@ def test_pyfunc_samples_are_the_models_bit_for_bit(pyfunc, tmp_path):
 def test_pyfunc_labels_are_given_or_drawn(pyfunc):
     loaded, model = pyfunc(tiny_model(conditional=True)), tiny_model(conditional=True)
     table = pd.DataFrame({"index": [0, 1, 2]})
-    drawn, given = loaded.predict(table), loaded.predict(table, params={"label": 2})
+    drawn, given = loaded.predict(table), loaded.predict(table, params={"label": "c"})
     np.testing.assert_array_equal(drawn, expected(model, [0, 1, 2], seed=0))
     np.testing.assert_array_equal(given, expected(model, [0, 1, 2], seed=0, labels=torch.full((3,), 2)))
     assert (drawn != given).any()
+    each = loaded.predict(table.assign(label=["c", "a", ""]))
+    own = model.sample_labels(torch.arange(3), 0)[2]
+    np.testing.assert_array_equal(each, expected(model, [0, 1, 2], seed=0, labels=torch.tensor([2, 0, own])))
+    numbered = loaded.predict(table.assign(label=["2", "2", "2"]))
+    np.testing.assert_array_equal(numbered, given)
+    with pytest.raises(UserError, match=r"no class 'C': did you mean 'c'\?"):
+        loaded.predict(table, params={"label": "C"})
 
 
 @pytest.mark.parametrize(
@@ -188,7 +195,7 @@ def test_pyfunc_labels_are_given_or_drawn(pyfunc):
         (0, {"steps": 1001}, "steps must be 0 to 1000, not 1001"),
         (0, {"steps": -1}, "steps must be 0 to 1000, not -1"),
         (0, {"seed": -1}, "seed must be at least 0"),
-        (0, {"label": 0}, "This model has no label 0; give -1"),
+        (0, {"label": "a"}, "trained without classes; leave the label out"),
         (-1, {}, "index must be in"),
         (2**32, {}, "index must be in"),
     ],

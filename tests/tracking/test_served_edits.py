@@ -92,7 +92,7 @@ def test_tasks_are_the_models_bit_for_bit(task, params, served):
 
 def test_indices_and_labels_are_taken(served):
     table = pd.DataFrame({"image": [png(image) for image in IMAGES], "index": [4, 0, 9]})
-    answer = served[True].predict(table, params={"task": "stroke", "label": 2})
+    answer = served[True].predict(table, params={"task": "stroke", "label": "c"})
     made = expected("stroke", conditional=True, indices=(4, 0, 9), label=2)
     np.testing.assert_array_equal(decoded(answer), made)
     without = served[True].predict(table, params={"task": "stroke"})
@@ -128,7 +128,7 @@ def test_time_points_are_taken(columns, served):
 
 def test_a_way_needs_a_class(served):
     table, params = pd.DataFrame({"index": [4], "alpha": [0.5]}), {"task": "interpolate"}
-    assert served[True].predict(table, params=params | {"label": 1}).shape == (1, 8, 8, 1)
+    assert served[True].predict(table, params=params | {"label": "b"}).shape == (1, 8, 8, 1)
     with pytest.raises(UserError, match="needs a class; give a label"):
         served[True].predict(table, params=params)
 
@@ -155,7 +155,7 @@ IMAGE = {"image": [png(IMAGES[0])]}
         (IMAGE, {"task": "colorize"}, "this one makes grey ones"),
         (IMAGE, {"task": "upscale", "factor": 3}, "A factor of 3 does not divide"),
         (IMAGE, {"task": "stroke", "taus": [81.0]}, "at most 80, not 81"),
-        (IMAGE, {"task": "stroke", "label": 0}, "This model has no label 0"),
+        (IMAGE, {"task": "stroke", "label": "a"}, "trained without classes; leave the label out"),
         (IMAGE, {"task": "denoise"}, "The noise level sigma must be above"),
         ({"index": [0]}, {"factor": 2}, "factor does not apply to sample"),
         ({"index": [0], "alpha": [0.5]}, {"task": "interpolate", "sigma": 2.0}, "sigma does not apply to"),

@@ -20,6 +20,7 @@ def score(value, **changes):
         "n": 1797,
         "seed": 0,
         "reference": "cd" * 32,
+        "labels": "data",
         "sampler": "one-step",
         "nfe": 1,
         "precision": "float32",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cm_ray.cluster.editing.edit_plan import check_editing, plan_request
+from cm_ray.cluster.editing.edit_plan import edited_class, plan_request
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import plan_actors
 from cm_ray.cluster.runtime.connect import connected, node_resources
@@ -25,7 +25,7 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import Model, to_uint8
-from cm_ray.runs.console import shown
+from cm_ray.runs.console import say, shown
 from cm_ray.sampling.text import text_of
 from cm_ray.tracking.locate import locate_model
 
@@ -46,6 +46,8 @@ def edit(settings: Editing) -> list[Path]:
     model = load_model(model_folder, "cpu" if root.is_dir() else settings.device)
     request = plan_request(settings, model.spec)
     warn_of_initial_weights(model.spec, settings.model)
+    if model.spec.classes and not request.labels:
+        say("No class is given, and classes are drawn at random; --label names one, and so do sub-folders.")
     names = _names(request, root)
     origins = _origins(request, names, content_digests(request, model.spec), network_digest(model_folder))
     folder = ResultFolder(settings.out.expanduser(), origins)
@@ -90,22 +92,22 @@ def _on_ray(
 def _interpolate(settings: Editing, model_folder: Path) -> list[Path]:
     """Interpolate between samples of two seeds; save each path as a row of the grid and a file per frame."""
     model = load_model(model_folder, settings.device)
-    check_editing(settings, model.spec)
+    label = edited_class(settings, model.spec)
     warn_of_initial_weights(model.spec, settings.model)
     sampler = sampler_of(model.spec, steps=settings.nfe, taus=settings.taus)
     other = settings.seed + 1 if settings.to_seed is None else settings.to_seed
     shape = settings.samples, settings.frames
-    made_by = _digest(network_digest(model_folder), text_of(sampler), settings.seed, other, settings.label)
+    made_by = _digest(network_digest(model_folder), text_of(sampler), settings.seed, other, label)
     names = [f"way-{way}-{frame}.png" for way in range(shape[0]) for frame in range(shape[1])]
     folder = ResultFolder(settings.out.expanduser(), dict.fromkeys(names, Origin("ways", made_by)))
     folder.begin([])
-    grid = _paths(settings, model, other)
+    grid = _paths(settings, model, other, label)
     for name, image in zip(names, grid, strict=True):
         folder.save(name, image)
     return [folder.save_grid(grid.unflatten(0, shape)), *(folder.folder / name for name in names)]
 
 
-def _paths(settings: Editing, model: Model, other: int) -> Tensor:
+def _paths(settings: Editing, model: Model, other: int, label: int | None) -> Tensor:
     """Return the frames of all paths to samples of the seed `other`, uint8 (samples * frames, c, h, w)."""
     sampler = sampler_of(model.spec, steps=settings.nfe, taus=settings.taus)
     device = next(model.parameters()).device
@@ -113,7 +115,7 @@ def _paths(settings: Editing, model: Model, other: int) -> Tensor:
     alphas = torch.linspace(0, 1, settings.frames, device=device).repeat(settings.samples)
     size, frames = settings.batch_size, []
     for indices, alpha in zip(paths.split(size), alphas.split(size), strict=True):
-        labels = None if settings.label is None else torch.full_like(indices, settings.label)
+        labels = None if label is None else torch.full_like(indices, label)
         seeds = settings.seed, other
         *_, last = interpolation_steps(model, sampler, alpha, indices=indices, seeds=seeds, labels=labels)
         frames.append(to_uint8(last.x).cpu())

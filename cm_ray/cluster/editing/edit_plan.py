@@ -6,8 +6,8 @@ from pathlib import Path
 
 from cm_ray.command_line.settings.edit import Editing
 from cm_ray.data.folder import image_files
+from cm_ray.drawing.model_labels import class_number
 from cm_ray.editing.files import EditRequest
-from cm_ray.editing.model_edits import check_label
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.model import ModelSpec
@@ -16,17 +16,20 @@ from cm_ray.recipes.measuring import ActorSettings
 _LABEL, _DEVICE, _ACTORS = setting("label"), setting("device"), setting("actors", "actors.count")
 
 
-def check_editing(settings: Editing, spec: ModelSpec) -> None:
-    """Raise UserError when the model does not have the given class, or needs one and none is given."""
-    if settings.task == "interpolate" and spec.classes and settings.label is None:
+def edited_class(settings: Editing, spec: ModelSpec) -> int | None:
+    """Return the number of the class that is given for all images; None where none is.
+
+    Raises UserError when the model does not have the class, or needs one and none is given.
+    """
+    if settings.task == "interpolate" and spec.classes and not settings.label:
         raise UserError(f"interpolate works within one class of this model; give the class with {_LABEL}.")
-    check_label(spec, settings.label)
+    return class_number(spec, settings.label) if settings.label else None
 
 
 def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
     """Return the edit and its files. Raises UserError on settings that do not fit the model or each other."""
     assert settings.task != "interpolate"
-    check_editing(settings, spec)
+    label = edited_class(settings, spec)
     edit = plan_edit(
         settings.task,
         spec.diffusion,
@@ -42,14 +45,13 @@ def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
             raise UserError(f"{_DEVICE} is for a single image; set {_ACTORS} to edit a folder.")
     elif settings.actors != ActorSettings():
         raise UserError(f"{_ACTORS} is for a folder; set {_DEVICE} to edit a single image.")
-    labels = _labels(settings, files, spec)
     return EditRequest(
         edit=edit,
         files=files,
         masks=_masks(settings, files),
         samples=1 if settings.task == "denoise" else settings.samples,
         seed=settings.seed,
-        labels=labels,
+        labels=_labels(settings, files, spec) if label is None else (label,) * len(files),
         resize=settings.resize,
         add_noise=settings.add_noise,
         batch=settings.batch_size,
@@ -72,9 +74,7 @@ def find_images(image: str) -> tuple[Path, ...]:
 
 
 def _labels(settings: Editing, files: tuple[Path, ...], spec: ModelSpec) -> tuple[int, ...]:
-    """Return the class of each file; empty when classes are drawn at random or the model has none."""
-    if settings.label is not None:
-        return (settings.label,) * len(files)
+    """Return the class of each file, by the names of sub-folders; empty where classes are drawn at random."""
     root = Path(settings.image).expanduser().absolute()
     if not spec.classes or root.is_file():
         return ()
@@ -86,7 +86,7 @@ def _labels(settings: Editing, files: tuple[Path, ...], spec: ModelSpec) -> tupl
             f"{root / others[0]} is not named after a class, but other sub-folders are; rename it "
             f"({', '.join(spec.class_names)}), or give one {_LABEL} for all images."
         )
-    return tuple(spec.class_names.index(folder) for folder in folders)
+    return tuple(class_number(spec, folder) for folder in folders)
 
 
 def _masks(settings: Editing, files: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -131,9 +131,10 @@ class _Asked:
         request = length_request(
             self.recipe,
             self.spec,
-            manifest.count,
+            manifest,
             samples=settings.samples,
             sampler=settings.sampler,
+            labels=setup.labels,
             seed=settings.seed,
         )
         actors = plan_actors(settings.actors, node_resources())

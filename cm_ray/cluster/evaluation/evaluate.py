@@ -8,8 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from cm_ray.cluster.evaluation.evaluate_plan import EvaluatedModel, check_evaluation, evaluated_model
 from cm_ray.cluster.pool.actor import PutModel
 from cm_ray.cluster.pool.cache import ResultCache
@@ -31,6 +29,7 @@ from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.data.agreement import check_comparable
 from cm_ray.drawing.kept_samples import keep_samples
+from cm_ray.drawing.model_labels import scored_labels
 from cm_ray.drawing.pictures import save_grid
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import UserError, setting
@@ -38,7 +37,7 @@ from cm_ray.evaluation.score_folder import Scored
 from cm_ray.metrics.frechet import bias_warning
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
-from cm_ray.networks.formats.reading import load_model, network_digest
+from cm_ray.networks.formats.reading import network_digest
 from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.recipes.sections import EXPERIMENT, DataSettings
 from cm_ray.runs.console import say, shown
@@ -120,6 +119,7 @@ class _Evaluating:
         self.images = None if model else prepare_shards(DataSettings(path=settings.source).updated(settings))
         self.count = self.images[1].count if self.images else settings.samples or self.manifest.count
         self._check_images()
+        self.labels = scored_labels(model.spec, self.manifest, setup.labels, say) if model else None
         self.actors = plan_actors(settings.actors, node_resources())
         run.clean()
         content = self.images[1].fingerprint if self.images else network_digest(model.folder) if model else ""
@@ -186,11 +186,16 @@ class _Evaluating:
         extractor = self.extractor
         return {
             "reference": self.manifest.fingerprint,
+            "labels": self._labels_text,
             "seed": 0 if self.images else self.settings.seed,
             "extractor": extractor.name,
             "weights_sha256": extractor.weights_sha256,
             "preprocess": extractor.preprocess,
         }
+
+    @property
+    def _labels_text(self) -> str:
+        return self.labels.text if self.labels else "none"
 
     def _warn(self) -> None:
         """Warn of biased Fréchet distances, and of averages that hardly learned.
@@ -213,6 +218,7 @@ class _Evaluating:
             n=self.count,
             seed=samples.seed,
             reference=self.manifest.fingerprint,
+            labels=self._labels_text,
             sampler=samples.sampler,
             nfe=samples.nfe,
             precision=samples.precision,
@@ -255,7 +261,7 @@ class _Evaluating:
         if settings.keep != "none":
             images = samples.as_set.images
             assert images is not None
-            labels = load_model(model.folder).sample_labels(torch.arange(self.count), settings.seed)
+            labels = self._request(sampler, 0, self.count).drawn_labels()
             keep_samples(images, stem, settings.keep, model.spec, labels)
         return samples
 
@@ -270,6 +276,7 @@ class _Evaluating:
             first=first,
             seed=settings.seed,
             sampler=sampler,
+            labels=self.labels,
             unit=settings.batch_size,
             precision=settings.precision,
             channels=settings.channels,

@@ -44,10 +44,10 @@ def check_evaluation(settings: Evaluation, *, is_model: bool) -> None:
     source = settings.source
     if is_model:
         return
-    if settings.samples or settings.samplers or settings.keep != "none":
+    if settings.samples or settings.samplers or settings.keep != "none" or settings.labels:
         raise UserError(
-            f"{source} is not a model; leave out {setting('samples')}, {setting('samplers')} "
-            f"and {setting('keep')}, which are for models."
+            f"{source} is not a model; leave out {setting('samples')}, {setting('samplers')}, "
+            f"{setting('labels')} and {setting('keep')}, which are for models."
         )
     if not is_shard_folder(Path(source).expanduser()):
         open_source(source)  # a mistyped name is an error before Ray starts

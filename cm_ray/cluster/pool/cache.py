@@ -55,7 +55,8 @@ class ResultCache:
         key = (
             *(self.pool.kind, self.model.digest),
             *(extractor.name, extractor.weights_sha256, extractor.preprocess),
-            *(text_of(request.sampler), request.seed, request.label, request.unit, request.precision),
+            *(text_of(request.sampler), request.seed, request.unit, request.precision),
+            request.labels and request.labels.weights,
             request.channels,
         )
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]

@@ -25,6 +25,7 @@ from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings
 from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.labels import DATA
 from cm_ray.tracking.store import check_uri
 
 
@@ -37,6 +38,8 @@ class ScoringSetup:
     """The extractor on the CPU, for its key and for small computations of the driver."""
     data: DataSettings
     """The reference images."""
+    labels: str
+    """The draw of the samples' labels; see `cm_ray.drawing.model_labels.scored_labels`."""
 
 
 def scoring_setup(settings: MeasuringSettings, run: Recipe | None) -> ScoringSetup:
@@ -67,7 +70,8 @@ def scoring_setup(settings: MeasuringSettings, run: Recipe | None) -> ScoringSet
         )
     opener = extractor_opener(evaluation)
     assert opener is not None
-    return ScoringSetup(opener, opener("cpu"), data)
+    labels = settings.labels or (run.evaluation.labels if run else "") or DATA
+    return ScoringSetup(opener, opener("cpu"), data, labels)
 
 
 COMPARE_CHANNELS = f"set {setting('channels')} to 1 to compare both as grey, or to 3 to compare both as RGB"

@@ -17,6 +17,7 @@ from cm_ray.cluster.time_points.point_plan import SearchPlan
 from cm_ray.cluster.time_points.point_scores import OUTPUTS, Measurement, PointScores
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.data.agreement import check_comparable
+from cm_ray.drawing.model_labels import scored_labels
 from cm_ray.drawing.pictures import save_grid
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import setting
@@ -76,6 +77,7 @@ class Search:
             size=f"set {setting('size')}, or give other {setting('data')}",
             channels=COMPARE_CHANNELS,
         )
+        self.labels = scored_labels(plan.spec, self.manifest, setup.labels, say)
         self.evaluated: list[ScoredCandidate] = []
         self.placed: list[StageReport] = []
 
@@ -169,6 +171,7 @@ class Search:
             first=first,
             seed=seed,
             sampler=sampler,
+            labels=self.labels,
             unit=settings.batch_size,
             precision=settings.precision,
             channels=settings.channels,
@@ -241,6 +244,7 @@ class Search:
             n=request.count,
             seed=request.seed,
             reference=self.manifest.fingerprint,
+            labels=request.labels_text,
             sampler=text_of(request.sampler),
             nfe=request.sampler.nfe,
             precision=request.precision,

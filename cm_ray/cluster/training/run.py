@@ -15,7 +15,7 @@ from cm_ray.cluster.training.workers import TrainingTask, fit
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import setting
 from cm_ray.evaluation.conclusion import Conclusion, Generated, summary
-from cm_ray.evaluation.evaluator import extractor_opener
+from cm_ray.evaluation.evaluator import evaluation_labels, extractor_opener
 from cm_ray.evaluation.reference import Shards
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.initial_weights import planned_weights_warning
@@ -73,6 +73,7 @@ class Run:
         workers = plan_workers(config.cluster, node_resources())
         self.shards, self.manifest = prepare_shards(config.data, prepared)
         spec = model_spec(config, self.manifest)
+        evaluation_labels(config.evaluation, spec, self.manifest, say)
         prepare_teachers(config, spec, run)
         run.clean()
         run.claim(config)  # after all checks, so that a mistyped command writes nothing

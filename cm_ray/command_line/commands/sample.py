@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from cm_ray.command_line.settings.sample import Sample
+from cm_ray.drawing.model_labels import draw_in_words, label_draw
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import save_samples
 from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import ModelSpec
+from cm_ray.runs.console import say
 from cm_ray.sampling.multistep import multistep_of
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.time_points.openai_indices import read_ts, taus
@@ -19,16 +21,19 @@ def run(args: Sample) -> None:
     """Draw the images and print the files. Raises UserError when there is no such model."""
     model = load_model(locate_model(args.model, args.tracking_uri), args.device)
     warn_of_initial_weights(model.spec, args.model)
+    labels = label_draw(model.spec, args.label, untrained=args.untrained)
+    if labels is not None:
+        say(draw_in_words(model.spec, labels))
     request = Request(
         count=args.samples,
         seed=args.seed,
         sampler=_sampler(args, model.spec),
-        label=args.label,
+        labels=labels,
         unit=args.batch_size,
         precision=args.precision,
     )
-    images, labels = sample_all(model, request)
-    for path in save_samples(images, args.out, labels=labels):
+    images, drawn = sample_all(model, request)
+    for path in save_samples(images, args.out, labels=drawn):
         print(path)
 
 

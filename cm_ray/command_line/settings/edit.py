@@ -47,9 +47,10 @@ class Editing:
     interpolate ways."""
     seed: int = 0
     """Seed of the noise, and of the labels of a conditional model. Image i of a folder has noise i."""
-    label: int | None = None
-    """Class of all images, by number. By default the sub-folder's, where they are called as the model's
-    classes; else drawn at random, which spoils an image of another class. interpolate asks for it."""
+    label: str = ""
+    """Class of all images by its name, or its number where classes have no names. By default the
+    sub-folder's, where they are called as the model's classes; else drawn at random, which spoils an image of
+    another class. interpolate asks for it."""
     nfe: int = 0
     """Number of network evaluations, on a Karras grid; 0: 39, and of interpolate those of the model's own
     sampler."""

@@ -42,8 +42,12 @@ class Sample:
     """Boundaries of the grid that --ts counts on."""
     seed: int = 0
     """Seed of the noise, and of the labels of a conditional model."""
-    label: int | None = None
-    """Class of all images, by number; by default drawn at random. For conditional models."""
+    label: str = ""
+    """Class of a conditional model's images by its name, or several, cat,dog, drawn equally often; a number
+    where classes have no names. balanced, the default: all classes that the model was trained on, equally
+    often; data: as often as in its training data."""
+    untrained: bool = False
+    """Allow a --label of which the model has seen no image."""
     batch_size: int = 256
     """Images per network evaluation."""
     precision: Precision = "float32"
@@ -59,5 +63,7 @@ class Sample:
             raise UserError(f"--nfe must be at least 1, or 0 for the model's own sampler, not {self.nfe}.")
         if self.ts and (self.sampler or self.taus or self.nfe):
             raise UserError("Give one of --ts, --sampler, --nfe and --taus.")
+        if self.untrained and not self.label:
+            raise UserError("--untrained is for the classes of --label: give --label, too, or leave it out.")
         if self.boundaries and not self.ts:
             raise UserError("--boundaries are those of the grid of --ts: give --ts, too, or leave them out.")
