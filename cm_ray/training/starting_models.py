@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -11,10 +12,13 @@ from torch import Tensor
 from cm_ray.core.methods import ModelSource
 from cm_ray.core.precondition import Column
 from cm_ray.data.agreement import check_comparable
+from cm_ray.data.classes import match_classes, names_in_words
 from cm_ray.errors import UserError, setting
+from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights, save_model
+from cm_ray.networks.renumbering import renumbered
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
 from cm_ray.sampling.samplers import Heun
@@ -22,14 +26,18 @@ from cm_ray.settings.choices import classes_of, word_of
 from cm_ray.settings.tree import differences
 from cm_ray.tracking.locate import locate_model
 
+Say = Callable[[str], object]
+"""A function that shows a sentence to the user."""
 
-def prepare_teachers(config: Recipe, spec: ModelSpec, run: RunDirectory) -> None:
+
+def prepare_teachers(config: Recipe, spec: ModelSpec, run: RunDirectory, say: Say | None = None) -> None:
     """Copy the teacher and the initial model into the run directory, unless a started run has copies already.
 
-    Later changes of the originals do not affect the run. Raises UserError, before anything is written, when a
-    model is missing, is damaged, or does not fit the run.
+    Later changes of the originals do not affect the run. The copies have the class numbers of the run's data;
+    say: gets a sentence when those of the originals differ. Raises UserError, before anything is written,
+    when a model is missing, is damaged, or does not fit the run.
     """
-    models = check_teachers(config, spec, run)
+    models = check_teachers(config, spec, run, say)
     for model, folder in zip(models, (run.teacher, run.initial), strict=True):
         if model is not None and not _begun_with(folder, run):
             save_model(folder, model.spec, model.network.state_dict())
@@ -47,18 +55,23 @@ def read_initial(config: Recipe, run: RunDirectory) -> dict[str, Tensor] | None:
     return load_file((run.teacher if config.init_from.model == TEACHER else run.initial) / WEIGHTS)
 
 
-def check_teachers(config: Recipe, spec: ModelSpec, run: RunDirectory) -> tuple[Model | None, Model | None]:
-    """Return the teacher and the initial model; the copies of a started run, else the originals.
+def check_teachers(
+    config: Recipe, spec: ModelSpec, run: RunDirectory, say: Say | None = None
+) -> tuple[Model | None, Model | None]:
+    """Return the teacher and the initial model: the copies of a started run, else the originals.
 
-    Raises UserError when a model does not fit the run.
+    Their classes have the numbers that they have in the run's data; say: as of `prepare_teachers`. Raises
+    UserError when a model does not fit the run.
     """
     from_teacher = config.init_from.model == TEACHER
     teacher = _open(config.teacher or ModelSource(), run.teacher, run, config, spec)
     if teacher is not None:
-        _check_teacher(teacher.spec, config, spec)
+        name = _check_teacher(teacher.spec, config, spec)
+        teacher = _with_classes_of(spec, teacher, name, say)
     initial = _open(ModelSource() if from_teacher else config.init_from, run.initial, run, config, spec)
     if config.init_from.model:
-        _check_initial(teacher if from_teacher else initial, config, spec)
+        name = _check_initial(teacher if from_teacher else initial, config, spec)
+        initial = initial and _with_classes_of(spec, initial, name, say)
     return teacher, initial
 
 
@@ -88,20 +101,65 @@ def _denoiser(source: ModelSource, config: Recipe, spec: ModelSpec) -> ModelSpec
     own = source.column in ("own", word_of(config.column))
     column = config.column if own else classes_of(Column)[source.column]()
     diffusion = dataclasses.replace(config.diffusion, column=column, boundary="none")
-    return dataclasses.replace(spec, diffusion=diffusion, sampler=Heun(steps=18), time_points=())
+    return dataclasses.replace(
+        spec,
+        diffusion=diffusion,
+        class_names=placeholders(len(spec.class_names)),
+        class_counts=(),
+        time_points=(),
+        sampler=Heun(steps=18),
+    )
 
 
-def _check_teacher(teacher: ModelSpec, config: Recipe, spec: ModelSpec) -> None:
+def _with_classes_of(spec: ModelSpec, model: Model, name: str, say: Say | None) -> Model:
+    """Return a model whose classes have the numbers and names of a run's, `spec`.
+
+    say: gets a sentence when the model's have others. Raises UserError when they are not the same classes.
+    """
+    theirs, ours = model.spec.class_names, spec.class_names
+    if not spec.classes or theirs == ours:
+        return model
+    match = match_classes(theirs, ours)
+    if len(theirs) != len(ours) or -1 in match.numbers:
+        raise UserError(f"{name} has other classes than the data: {_difference(theirs, ours)}.")
+    changed = renumbered(model, match.numbers, ours)
+    if say and match.how == "name":
+        moved = next(number for number, other in enumerate(match.numbers) if number != other)
+        say(
+            f"The classes of {name} have other numbers than those of the data, such as {ours[moved]} "
+            f"({match.numbers[moved]} there, {moved} here); they are matched by their names."
+        )
+    elif say:
+        say(f"The classes of {name} are those of the data by number, since only one of them has names.")
+    return changed
+
+
+def _difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
+    """Return the classes that only one side has, and an instruction."""
+    sides = (("it", theirs, ours), ("the data", ours, theirs))
+    only = [
+        f"only {side} has {names_in_words([each for each in these if each not in those])}"
+        for side, these, those in sides
+        if {*these} - {*those}
+    ]
+    if not only:
+        return "several are called alike, and their order differs; give every class a name of its own"
+    return " and ".join(only) + "; give data of the same classes, or another model"
+
+
+def _check_teacher(teacher: ModelSpec, config: Recipe, spec: ModelSpec) -> str:
+    """Raise UserError on a model that cannot be a teacher of this run; return its name for messages."""
     name = f"{setting('teacher.model')} {config.teacher.model if config.teacher else ''}"
     if teacher.diffusion.boundary != "none":
         raise UserError(
             f"{name} is a consistency model; give a diffusion model, such as cm-ray train edm_cifar10 trains."
         )
     _check_same_images(teacher, spec, name)
+    return name
 
 
-def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> None:
-    """Raise UserError on initial weights that compute something else in this run's network."""
+def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> str:
+    """Raise UserError on weights that do something else in this run's network; return the model's name."""
     name = f"{setting('init_from.model')} {config.init_from.model}"
     if model is None:
         raise UserError(f"{name} needs a teacher, and there is none; set {setting('teacher.model')}.")
@@ -118,6 +176,7 @@ def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> None
         )
     _check_same_network(model.spec, spec, name)
     load_weights(Model(spec).network, model.network.state_dict(), name)
+    return name
 
 
 def _check_same_network(before: ModelSpec, now: ModelSpec, name: str) -> None:
@@ -142,8 +201,13 @@ def _check_same_images(model: ModelSpec, spec: ModelSpec, name: str) -> None:
         size=f"set {setting('data.size')} to {h}" if h == w else "give data of that size",
         channels=f"set data.channels to {c}",
     )
+    if bool(model.classes) != bool(spec.classes):
+        raise UserError(
+            f"{name} has {model.classes} classes, and this run has {spec.classes}; set "
+            f"{setting('network.conditional')} to {bool(model.classes)}, or give another model."
+        )
     if model.classes != spec.classes:
         raise UserError(
-            f"{name} has {model.classes} classes, and this run has {spec.classes}; give the same data, and "
-            f"the same {setting('network.conditional')}."
+            f"{name} has {model.classes} classes, and the data has {spec.classes}: "
+            f"{_difference(model.class_names, spec.class_names)}."
         )

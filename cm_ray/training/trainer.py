@@ -164,7 +164,7 @@ class Trainer:
         if use := disk_use(recipe, spec):
             self._say(use)
         evaluation_labels(recipe.evaluation, spec, self.data, self._say)
-        prepare_teachers(recipe, spec, run)
+        prepare_teachers(recipe, spec, run, self._say)
         run.clean()
         run.claim(recipe)
         write_lineage(run, self.data)

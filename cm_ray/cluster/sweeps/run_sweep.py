@@ -210,7 +210,7 @@ class _Driver:
         shards, manifest = prepare_shards(base.data)
         if not self.run.sweep_file.is_file():  # later calls use the copies of the teacher in the trials
             check_space(self.space, fits=partial(model_spec, data=manifest))
-            check_teachers(base, model_spec(base, manifest), self.run)
+            check_teachers(base, model_spec(base, manifest), self.run, say)
         if opener := extractor_opener(base.evaluation):
             say(f"computing the statistics of {base.data.path}, once for all trials")
             reference_statistics(Shards(shards, manifest), opener("cpu"))

@@ -74,7 +74,7 @@ class Run:
         self.shards, self.manifest = prepare_shards(config.data, prepared)
         spec = model_spec(config, self.manifest)
         evaluation_labels(config.evaluation, spec, self.manifest, say)
-        prepare_teachers(config, spec, run)
+        prepare_teachers(config, spec, run, say)
         run.clean()
         run.claim(config)  # after all checks, so that a mistyped command writes nothing
         write_lineage(run, self.manifest)
