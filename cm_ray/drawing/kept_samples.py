@@ -22,7 +22,7 @@ def keep_samples(
 ) -> None:
     """Write uint8 images (n, c, h, w) and their labels (n,), if any: to STEM.npz, or to shards in STEM."""
     if how == "npz":
-        save_arrays(images, stem.with_name(stem.name + ".npz"), labels)
+        save_arrays(images, stem.with_name(stem.name + ".npz"), labels, spec.class_names)
         return
     names = () if labels is None else spec.class_names
     numbers = torch.full((len(images),), -1) if labels is None else labels

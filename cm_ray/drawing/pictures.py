@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from cm_ray.storage.files import written_aside
+from cm_ray.storage.files import remove, written_aside
 
 
-def save_grid(images: Tensor, path: Path, *, columns: int = 0, least_pixels: int = 480) -> None:
-    """Write uint8 images (b, c, h, w) as a PNG grid; see `grid_picture`."""
+def save_grid(
+    images: Tensor, path: Path, *, columns: int = 0, least_pixels: int = 480, classes: Sequence[str] = ()
+) -> None:
+    """Write uint8 images (b, c, h, w) as a PNG grid; see `grid_picture`.
+
+    classes: name of each image's class (b); beside NAME.png, they are written row by row to NAME.classes.txt.
+    """
     with written_aside(path) as aside:
         grid_picture(images, columns=columns, least_pixels=least_pixels).save(aside, format="PNG")
+    legend = path.with_name(path.stem + ".classes.txt")
+    if not classes:
+        remove(legend)  # of an earlier grid of this name
+        return
+    width = _columns(len(images), columns)
+    rows = [", ".join(classes[first : first + width]) for first in range(0, len(classes), width)]
+    with written_aside(legend) as aside:
+        aside.write_text("".join(f"row {number}: {row}\n" for number, row in enumerate(rows, 1)))
 
 
 def grid_picture(images: Tensor, *, columns: int = 0, least_pixels: int = 480) -> Image.Image:
@@ -25,7 +39,7 @@ def grid_picture(images: Tensor, *, columns: int = 0, least_pixels: int = 480) -
     smoothing, until the grid is about this wide.
     """
     count, channels, height, width = images.shape
-    columns = columns or math.ceil(math.sqrt(count))
+    columns = _columns(count, columns)
     rows = math.ceil(count / columns)
     gap = 1
     canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, np.uint8)
@@ -38,20 +52,41 @@ def grid_picture(images: Tensor, *, columns: int = 0, least_pixels: int = 480) -
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-def save_arrays(images: Tensor, path: Path, labels: Tensor | None = None) -> None:
-    """Write uint8 images (b, c, h, w) as ``arr_0``, NHWC, and labels as ``arr_1``, as OpenAI's tools do."""
+def _columns(count: int, columns: int) -> int:
+    """Return the number of columns of a grid of `count` images; by default it is square."""
+    return columns or math.ceil(math.sqrt(count))
+
+
+def save_arrays(
+    images: Tensor, path: Path, labels: Tensor | None = None, class_names: tuple[str, ...] = ()
+) -> None:
+    """Write uint8 images (b, c, h, w) as ``arr_0``, NHWC, and labels as ``arr_1``, as OpenAI's tools do.
+
+    The names of all classes go with labels, as the array ``class_names`` of texts.
+    """
     arrays = [to_nhwc(images)] + ([] if labels is None else [labels.cpu().numpy()])
+    named = {} if labels is None or not class_names else {"class_names": np.array(class_names, np.str_)}
     with written_aside(path) as aside, aside.open("wb") as file:
-        np.savez(file, *arrays)
+        np.savez(file, *arrays, **named)  # type: ignore[arg-type]
 
 
 def save_samples(
-    images: Tensor, stem: Path, *, labels: Tensor | None = None, most: int = 400, columns: int = 0
+    images: Tensor,
+    stem: Path,
+    *,
+    labels: Tensor | None = None,
+    class_names: tuple[str, ...] = (),
+    most: int = 400,
+    columns: int = 0,
 ) -> list[Path]:
-    """Write STEM.png, a grid of the first `most` images, and STEM.npz, all of them; return both paths."""
+    """Write STEM.png, a grid of the first `most` images, and STEM.npz, all of them; return both paths.
+
+    labels, class_names: of all images, for the legend of the grid and for the arrays.
+    """
     grid, arrays = (stem.with_name(stem.name + ending) for ending in (".png", ".npz"))
-    save_grid(images[:most], grid, columns=columns)
-    save_arrays(images, arrays, labels)
+    classes = [] if labels is None else [class_names[number] for number in labels[:most].tolist()]
+    save_grid(images[:most], grid, columns=columns, classes=classes)
+    save_arrays(images, arrays, labels, class_names)
     return [grid, arrays]
 
 

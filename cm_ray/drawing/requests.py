@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.arithmetic import Precision
-from cm_ray.networks.model import Model, to_uint8
+from cm_ray.networks.model import Model, ModelSpec, to_uint8
 from cm_ray.sampling.labels import LabelDraw
 from cm_ray.sampling.samplers import Sampler
 
@@ -52,6 +52,11 @@ class Request:
                 f"{model.spec.classes}; draw those of this model."
             )
         return self.labels.labels(indices, self.seed)
+
+    def drawn_classes(self, spec: ModelSpec) -> list[str]:
+        """Return the name of the class of every sample (n,); empty where no draw is given."""
+        labels = self.drawn_labels()
+        return [] if labels is None else [spec.class_names[number] for number in labels.tolist()]
 
     def drawn_labels(self) -> Tensor | None:
         """Return the classes of all samples (n,); None where no draw is given."""

@@ -87,14 +87,15 @@ class Samples(np.ndarray):
         return grid_picture(self.tensor(), columns=columns)
 
     def save(self, path: str | Path) -> Path:
-        """Write a grid to .png, .jpg or .webp, or the images and labels to .npz; return the path.
+        """Write a grid to .png, .jpg or .webp, or images, labels and names of classes to .npz.
 
         Raises UserError on another ending.
         """
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".npz":
-            save_arrays(self.tensor(), file, None if self.labels is None else torch.from_numpy(self.labels))
+            labels = None if self.labels is None else torch.from_numpy(self.labels)
+            save_arrays(self.tensor(), file, labels, self.class_names)
         elif file.suffix in (".png", ".jpg", ".jpeg", ".webp"):
             self.grid().save(file)
         else:

@@ -174,7 +174,14 @@ class Conclusion:
         columns = self.recipe.evaluation.grid
         stem = self.run.samples / f"final-{file_name(request.sampler)}"
         labels = request.drawn_labels()
-        grid, _ = save_samples(generated.images, stem, labels=labels, most=columns**2, columns=columns)
+        grid, _ = save_samples(
+            generated.images,
+            stem,
+            labels=labels,
+            class_names=self.spec.class_names,
+            most=columns**2,
+            columns=columns,
+        )
         if self.extractor is None or reference is None:
             return Sampled(grid, None)
         assert generated.statistics is not None
@@ -214,12 +221,17 @@ def measure_here(model: Model, extractor: Extractor, requests: Sequence[Request]
     return [statistics_of_batches(extractor, sample_units(model, request)) for request in requests]
 
 
-def class_shares(extractor: Any, images: Tensor) -> list[float] | None:
-    """Return the share of samples of each class; None if the extractor is not a classifier."""
+def class_shares(extractor: Any, images: Tensor) -> dict[str, float] | None:
+    """Return the share of samples that a classifier takes for each class, by the class's name or number.
+
+    None if the extractor does not predict classes.
+    """
     if not hasattr(extractor, "predict"):
         return None
-    counts = torch.bincount(extractor.predict(images), minlength=10).double()
-    return [round(share, 4) for share in (counts / len(images)).tolist()]
+    names: tuple[str, ...] = getattr(extractor, "class_names", ())
+    counts = torch.bincount(extractor.predict(images).cpu(), minlength=len(names)).double()
+    named = zip(names or map(str, range(len(counts))), counts.tolist(), strict=True)
+    return {name: round(count / len(images), 4) for name, count in named}
 
 
 def summary(run: RunDirectory) -> str:
@@ -235,6 +247,7 @@ def summary(run: RunDirectory) -> str:
             f"({share:.1%} of clipped Gaussian noise)"
         )
     if result["class_shares"]:
-        lines.append(f"  share of the rarest class: {min(result['class_shares']):.1%}")
+        name, share = min(result["class_shares"].items(), key=lambda item: item[1])
+        lines.append(f"  share of the rarest class, {name}: {share:.1%}")
     lines += [f"  samples: {path}" for path in result["paths"]["samples"]]
     return "\n".join(lines)

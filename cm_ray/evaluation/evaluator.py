@@ -71,7 +71,12 @@ class Evaluator:
         samplers = [sampler_of(model.spec, text) for text in self.evaluation.samplers]
         grid = self._request(model, samplers[0], self.evaluation.grid**2)
         images = torch.cat(list(sample_units(model, grid)))
-        save_grid(images, folder / f"step-{step:08d}.png", columns=self.evaluation.grid)
+        save_grid(
+            images,
+            folder / f"step-{step:08d}.png",
+            columns=self.evaluation.grid,
+            classes=grid.drawn_classes(model.spec),
+        )
         if self.extractor is None:
             return []
         return [self._score(model, self.extractor, sampler) for sampler in samplers]

@@ -1,6 +1,7 @@
 """Classes without images are neither sampled nor scored; others are asked for by their names."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import cm_ray as cm
 from cm_ray.drawing import requests
+from cm_ray.evaluation.conclusion import summary
 from cm_ray.storage.files import read_json
 from tests.api.conftest import TINY
 
@@ -63,6 +65,23 @@ def test_scores_are_of_samples_with_the_shares_of_the_data(of_some):
         assert shares == pytest.approx([0, 0.6, 0.3, 0, 0.1], abs=0.15)
     npz = np.load(run.result["paths"]["samples"][0].replace(".png", ".npz"))
     assert np.array_equal(npz["arr_1"], scored[-1]) or np.array_equal(npz["arr_1"], scored[-2])
+
+
+def test_grids_results_and_the_terminal_say_the_names(of_some):
+    run, scored = of_some
+    final = run.result["paths"]["samples"][0]
+    for grid in (run.directory.samples / "step-00000004.png", final):
+        legend = Path(str(grid).replace(".png", ".classes.txt")).read_text().splitlines()
+        said = [name for row in legend for name in row.split(": ")[1].split(", ")]
+        assert len(said) == 9
+        assert set(said) <= {"1", "2", "4"}
+    firsts = [[str(label) for label in labels[:9].tolist()] for labels in scored]
+    assert said in firsts, "the grid's are the first that are scored"
+    shares = run.result["class_shares"]
+    assert list(shares) == list("0123456789")
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+    rarest = min(shares, key=shares.get)
+    assert f"share of the rarest class, {rarest}: {shares[rarest]:.1%}" in summary(run.directory)
 
 
 def test_scores_against_other_data_have_its_shares(of_some, unequal, tmp_path):

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from cm_ray.data import cifar10
 from cm_ray.errors import UserError
+from cm_ray.metrics.extractors import cifar_resnet
 from cm_ray.metrics.extractors.cifar_resnet import CifarResNet, CifarResNetExtractor
 from cm_ray.metrics.extractors.extractor import Classifier, features_of, statistics_of
 from cm_ray.metrics.extractors.registry import open_extractor
@@ -81,6 +83,10 @@ def test_batches_and_repetition_change_nothing(resnet20, cifar_images):
     logits = resnet20.logits_of(features.double())  # as they may have been kept
     assert torch.equal(logits.argmax(1), resnet20.predict(images))
     assert frechet_distance(*2 * [statistics_of(resnet20, images)]) < 1e-6
+
+
+def test_its_classes_are_called_as_those_of_the_data():
+    assert cifar_resnet.CLASS_NAMES == cifar10.CLASS_NAMES
 
 
 def test_it_is_a_classifier_of_32_pixel_colour_images():

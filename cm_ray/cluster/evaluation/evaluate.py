@@ -257,7 +257,12 @@ class _Evaluating:
         grid = self._request(sampler, 0, settings.grid**2)
         images = pool.generate(put, grid, frozenset(["images"])).images
         assert images is not None
-        save_grid(images, stem.with_name(stem.name + ".png"), columns=settings.grid)
+        save_grid(
+            images,
+            stem.with_name(stem.name + ".png"),
+            columns=settings.grid,
+            classes=grid.drawn_classes(model.spec),
+        )
         if settings.keep != "none":
             images = samples.as_set.images
             assert images is not None

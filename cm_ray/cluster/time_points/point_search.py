@@ -255,9 +255,15 @@ class Search:
         model = pool.put(self.folder)
         for one in chosen:
             sampler = multistep_of(one.taus, self.plan.spec.diffusion)
-            images = pool.generate(model, self._samples(sampler, 0, 100, 1), frozenset(["images"])).images
+            request = self._samples(sampler, 0, 100, 1)
+            images = pool.generate(model, request, frozenset(["images"])).images
             assert images is not None
-            save_grid(images, self.run.samples / f"{one.nfe}-evaluations.png", columns=10)
+            save_grid(
+                images,
+                self.run.samples / f"{one.nfe}-evaluations.png",
+                columns=10,
+                classes=request.drawn_classes(self.plan.spec),
+            )
 
     def _note(self) -> str:
         plan, settings = self.plan, self.plan.settings

@@ -33,7 +33,7 @@ def run(args: Sample) -> None:
         precision=args.precision,
     )
     images, drawn = sample_all(model, request)
-    for path in save_samples(images, args.out, labels=drawn):
+    for path in save_samples(images, args.out, labels=drawn, class_names=model.spec.class_names):
         print(path)
 
 

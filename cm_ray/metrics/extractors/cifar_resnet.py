@@ -18,6 +18,10 @@ from cm_ray.metrics.extractors.inference import check_images, plain_float32
 from cm_ray.metrics.extractors.published_weights import CIFAR_RESNETS
 
 _CHANNELS, _DIM, _CLASSES, _BATCH = (16, 32, 64), 64, 10, 512
+CLASS_NAMES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+"""Names of the predicted classes, in the numbering of CIFAR-10."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as in the training of these weights
 
 
@@ -72,6 +76,7 @@ class CifarResNetExtractor:
     name: str
     dim: int = field(default=_DIM, init=False)
     preprocess: str = field(default="32x32 RGB uint8 / 255, ImageNet mean and deviation", init=False)
+    class_names: tuple[str, ...] = field(default=CLASS_NAMES, init=False)
 
     @classmethod
     def open(

@@ -39,6 +39,7 @@ class DigitsExtractor:
     name: str = "digits"
     dim: int = _DIM
     preprocess: str = "8x8 grey uint8 / 127.5 - 1, float64"
+    class_names: tuple[str, ...] = tuple(map(str, range(_CLASSES)))
 
     @classmethod
     def open(cls, device: torch.device | str = "cpu") -> DigitsExtractor:
