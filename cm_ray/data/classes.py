@@ -83,6 +83,16 @@ def match_classes(theirs: tuple[str, ...], ours: tuple[str, ...]) -> ClassMatch:
     return ClassMatch(tuple(once.get(name, -1) if ours.count(name) == 1 else -1 for name in ours), "name")
 
 
+def classes_in_words(names: Sequence[str], counts: Sequence[int]) -> str:
+    """Return the number of classes, and up to ten of them by name with their number of images, as a text."""
+    if not names:
+        return "without labels"
+    shown = names_in_words([f"{name} ({count:,})" for name, count in zip(names, counts, strict=True)])
+    empty = names_in_words([name for name, count in zip(names, counts, strict=True) if not count])
+    said = f"{len(names):,} {'class' if len(names) == 1 else 'classes'}: {shown}"
+    return f"{said}, where no image is of {empty}" if empty else said
+
+
 def names_in_words(names: Sequence[str]) -> str:
     """Return up to ten names as a text, with their number if there are more."""
     more = f" and {len(names) - _MOST_SHOWN:,} more" if len(names) > _MOST_SHOWN else ""

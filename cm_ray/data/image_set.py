@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from cm_ray.data.classes import classes_in_words
 from cm_ray.data.described import remarks
 from cm_ray.data.order import memory_indices
 from cm_ray.data.reading import Reading
 from cm_ray.data.shards import rows_per_group
-
-_NAMES_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,15 +73,9 @@ class ImageSet:
         """Say in a sentence what was understood: number, size, colours and classes of the images."""
         c, h, w = self.shape
         said = f"{self.count:,} images" if self.count != 1 else "1 image"
-        said += f" of {w}x{h}, {'grey' if c == 1 else 'RGB'}, {self._classes_in_words()}"
+        classes = classes_in_words(self.class_names, self.class_counts)
+        said += f" of {w}x{h}, {'grey' if c == 1 else 'RGB'}, {classes}"
         return said + "".join(f"; {remark}" for remark in remarks(self)) + "."
-
-    def _classes_in_words(self) -> str:
-        if not self.class_names:
-            return "without labels"
-        shown = ", ".join(self.class_names[:_NAMES_SHOWN])
-        more = ", …" if self.classes > _NAMES_SHOWN else ""
-        return f"{self.classes:,} {'class' if self.classes == 1 else 'classes'}: {shown}{more}"
 
     def batches(self, *, seed: int, batch_size: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) of global step `start_step` on, without end.

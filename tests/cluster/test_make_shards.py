@@ -227,7 +227,8 @@ def test_manifest_tells_people_the_numbers(tmp_path):
 def test_the_job(tmp_path, capsys):
     shards.run(Shards(source="digits", out=tmp_path / "out", size=16, rows_per_shard=1000))
     printed = capsys.readouterr()
-    assert "1797 images of 16x16, 1 channels, 10 classes, 2 shards; fingerprint" in printed.out
+    assert "1797 images of 16x16, 1 channels, 10 classes: 0 (178), 1 (182), " in printed.out
+    assert ", 9 (180); 2 shards; fingerprint" in printed.out
     assert printed.err.splitlines()[-1] == "task 4 of 4"
     with pytest.raises(UserError, match="did you mean 'digits'"):
         shards.run(Shards(source="digts", out=tmp_path / "no"))

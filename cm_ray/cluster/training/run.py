@@ -12,6 +12,7 @@ from cm_ray.cluster.pool.sizing import actors_like
 from cm_ray.cluster.runtime.connect import connected, node_resources, plan_workers
 from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.workers import TrainingTask, fit
+from cm_ray.data.classes import classes_in_words
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import setting
 from cm_ray.evaluation.conclusion import Conclusion, Generated, summary
@@ -93,7 +94,8 @@ class Run:
             say(f"warning: {warning}")
         if use := disk_use(config, spec):
             say(use)
-        say(f"{run.root}: {self.manifest.count} images of {self.manifest.source}, {workers}")
+        classes = classes_in_words(self.manifest.class_names, self.manifest.class_counts)
+        say(f"{run.root}: {self.manifest.count} images of {self.manifest.source}, {classes}; {workers}")
         if self.manifest.class_names and not config.network.conditional:
             say(f"The labels of the images are not used: {setting('network.conditional')} is off.")
 

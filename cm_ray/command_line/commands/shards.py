@@ -5,6 +5,7 @@ from __future__ import annotations
 from cm_ray.cluster.data.make_shards import make_shards
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.command_line.settings.shards import Shards
+from cm_ray.data.classes import classes_in_words
 from cm_ray.data.described import remarks
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shard_writer import recipe_of
@@ -30,6 +31,6 @@ def run(args: Shards) -> None:
     more = "".join(f"; {remark}" for remark in remarks(manifest))
     print(
         f"{args.out}: {manifest.count} images of {width}x{height}, {channels} channels, "
-        f"{manifest.classes} classes, {len(manifest.shards)} shards{more}; "
+        f"{classes_in_words(manifest.class_names, manifest.class_counts)}; {len(manifest.shards)} shards{more}; "
         f"fingerprint {manifest.fingerprint[:16]}"
     )
