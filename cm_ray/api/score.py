@@ -54,9 +54,8 @@ def score(
     number of samples; 0: that of the images in data. steps, sampler, precision: as in `sample`. labels:
     classes of samples: data (as often as there), balanced, or names, as cat,dog. extractor: inception-2015
     (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, package.module:factory, or an object. weights,
-    resizing: of the extractor. size: crop and resize to this many pixels. channels: compare as grey (1) or
-    RGB (3). background: the colour behind transparent pixels. Labels, extractor, size, channels and
-    background are by default the run's. Raises UserError when these do not fit, or weights are missing.
+    resizing: its own. size, channels, background: of reading the images. The last three, labels and extractor
+    are by default the run's. Raises UserError when these do not fit, or weights are missing.
     """
     run = _run_of(scored, n, steps, sampler, labels, precision)
     wanted = ReadOptions(size=size, channels=channels, background=background)

@@ -55,7 +55,7 @@ def test_a_run_is_scored_against_its_own_images_alone(run, digits, tmp_path):
     assert other.recipe.data.path == ""
     with pytest.raises(cm.UserError, match="Scores compare with images: pass data"):
         cm.score(other)
-    with pytest.raises(cm.UserError, match=r"are \(1, 8, 8\) and those to compare with \(1, 16, 16\)"):
+    with pytest.raises(cm.UserError, match=r"images are 8x8, and those of array are 16x16; set size"):
         cm.score(run, np.zeros((30, 16, 16, 1), np.uint8))
     given = cm.Trainer(other.recipe, "digits", out=tmp_path / "y", quiet=True)
     assert given.recipe.data.path == "digits"

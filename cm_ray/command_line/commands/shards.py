@@ -29,8 +29,9 @@ def run(args: Shards) -> None:
         )
     channels, height, width = manifest.shape
     more = "".join(f"; {remark}" for remark in remarks(manifest))
+    classes = classes_in_words(manifest.class_names, manifest.class_counts)
     print(
         f"{args.out}: {manifest.count} images of {width}x{height}, {channels} channels, "
-        f"{classes_in_words(manifest.class_names, manifest.class_counts)}; {len(manifest.shards)} shards{more}; "
+        f"{classes}; {len(manifest.shards)} shards{more}; "
         f"fingerprint {manifest.fingerprint[:16]}"
     )
