@@ -36,53 +36,81 @@ class Columns:
 DEFAULT = Columns()
 
 
-def image_column(kinds: Mapping[str, Kind], wanted: str, where: str, choose: str = "") -> str:
-    """Return the name of the column of images.
+@dataclass(frozen=True, slots=True)
+class ColumnChoice:
+    """The choice of the columns of a table, and the sentences where it is not clear."""
 
-    kinds: the kind of each column by its name. wanted: the user's choice. where: name of the table in
-    messages. choose: advice in messages, else that of the settings. Without a choice it is the column `image`
-    or `img`, the only column of images, the only one with a name such as `photo`, or the only column of paths
-    with a name such as `file_name`. Raises UserError when there is none, or more than one.
-    """
-    if wanted:
-        return _known(kinds, wanted, where, "image")
-    images = [name for name, kind in kinds.items() if kind == "images"]
-    for words in (_IMAGE_WORDS[:1], _IMAGE_WORDS[1:2]):
-        if named := _named(images, words):
-            return named[0]
-    paths = [name for name, kind in kinds.items() if kind == "paths"]
-    for found in (images, _named(images, _IMAGE_WORDS), _named(paths, _IMAGE_WORDS + _PATH_WORDS)):
-        if len(found) == 1:
-            return found[0]
-    if several := images or _named(paths, _IMAGE_WORDS + _PATH_WORDS):
-        shown = ", ".join(several)
-        raise UserError(f"{where} has several columns of images ({shown}); {choose or _choose('image')}.")
-    shown = ", ".join(kinds) or "none"
-    raise UserError(
-        f"{where} has no column of images (its columns: {shown}); {choose or _choose('image')}, or rename it "
-        "image."
-    )
+    where: str
+    """Name of the table in messages."""
+    noun: str = "column"
+    """Word for a column in messages."""
+    advice: str = ""
+    """What to do instead of setting data.image_column or data.label_column."""
 
+    def images(self, kinds: Mapping[str, Kind], wanted: str = "") -> str:
+        """Return the name of the column of images.
 
-def label_column(names: Sequence[str], wanted: str, where: str, choose: str = "") -> str | None:
-    """Return the name of the column of labels, None if there is none.
+        kinds: the kind of each column by its name. wanted: the user's choice. Without it, it is the column
+        `image` or `img`, the only column of images, the only one with a name such as `photo`, or the only
+        column of paths with a name such as `file_name`. Raises UserError when there is none, or when there
+        are several.
+        """
+        if wanted:
+            return self.known([*kinds], wanted, "image")
+        images = [name for name, kind in kinds.items() if kind == "images"]
+        for words in (_IMAGE_WORDS[:1], _IMAGE_WORDS[1:2]):
+            if named := _named(images, words):
+                return named[0]
+        paths = [name for name, kind in kinds.items() if kind == "paths"]
+        paths = _named(paths, _IMAGE_WORDS + _PATH_WORDS)
+        for found in (images, _named(images, _IMAGE_WORDS), paths):
+            if len(found) == 1:
+                return found[0]
+        if several := images or paths:
+            raise self._unclear("image", several)
+        shown = ", ".join(kinds) or "none"
+        raise UserError(
+            f"{self.where} has no {self.noun} of images (its {self.noun}s: {shown}); "
+            f"{self._advice('image')}, or rename it image."
+        )
 
-    names: of all columns. wanted, where, choose: as for `image_column`. Without a choice it is the column
-    `label`, else the only one with a name such as `class` or `target`, and `fine_label` beside
-    `coarse_label`. Raises UserError when there are several others.
-    """
-    if wanted:
-        return None if wanted == NO_LABELS else _known(names, wanted, where, "label")
-    found = _named(names, LABEL_WORDS)
-    if exact := _named(names, LABEL_WORDS[:1]):
-        return exact[0]
-    fine = [name for name in found if name.lower().startswith("fine_")]
-    if len(fine) == 1 and all(name.lower().startswith(("fine_", "coarse_")) for name in found):
-        return fine[0]
-    if len(found) > 1:
-        shown = ", ".join(found)
-        raise UserError(f"{where} has several columns of labels ({shown}); {choose or _choose('label')}.")
-    return found[0] if found else None
+    def labels(self, names: Sequence[str], wanted: str = "") -> str | None:
+        """Return the name of the column of labels, None if there is none.
+
+        names: of all columns. wanted: the user's choice. Without it, it is the column `label`, else the only
+        one with a name such as `class` or `target`, and `fine_label` beside `coarse_label`. Raises UserError
+        when there are several others.
+        """
+        if wanted:
+            return None if wanted == NO_LABELS else self.known(names, wanted, "label")
+        found = _named(names, LABEL_WORDS)
+        if exact := _named(names, LABEL_WORDS[:1]):
+            return exact[0]
+        fine = [name for name in found if name.lower().startswith("fine_")]
+        if len(fine) == 1 and all(name.lower().startswith(("fine_", "coarse_")) for name in found):
+            return fine[0]
+        if len(found) > 1:
+            raise self._unclear("label", found)
+        return found[0] if found else None
+
+    def known(self, names: Sequence[str], wanted: str, what: str) -> str:
+        """Return the user's choice. Raises UserError when there is no such column.
+
+        what: "image" or "label".
+        """
+        if wanted not in names:
+            hint = closest(wanted, list(names))
+            raise UserError(
+                f"{self.where} has no {self.noun} {wanted!r}, which data.{what}_column names; {hint}"
+            )
+        return wanted
+
+    def _unclear(self, what: str, names: Sequence[str]) -> UserError:
+        shown = ", ".join(names)
+        return UserError(f"{self.where} has several {self.noun}s of {what}s ({shown}); {self._advice(what)}.")
+
+    def _advice(self, what: str) -> str:
+        return self.advice or f"name one by data.{what}_column, or by --{what}-column of cm-ray shards"
 
 
 def other_labels(names: Sequence[str], chosen: str | None) -> list[str]:
@@ -92,14 +120,3 @@ def other_labels(names: Sequence[str], chosen: str | None) -> list[str]:
 
 def _named(names: Sequence[str], words: Sequence[str]) -> list[str]:
     return [name for name in names if name.lower() in words]
-
-
-def _known(names: Mapping[str, Kind] | Sequence[str], wanted: str, where: str, what: str) -> str:
-    if wanted not in names:
-        hint = closest(wanted, list(names))
-        raise UserError(f"{where} has no column {wanted!r}, which data.{what}_column names; {hint}")
-    return wanted
-
-
-def _choose(what: str) -> str:
-    return f"name one by data.{what}_column, or by --{what}-column of cm-ray shards"

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from cm_ray.data.columns import Kind, image_column, label_column
+from cm_ray.data.columns import ColumnChoice, Kind
 from cm_ray.data.images import Decoded, batches, decode, fitted_pixels, picture_pixels
 from cm_ray.data.parquet_columns import hub_class_names
 from cm_ray.data.pixel_arrays import Scale, as_array, channels_last, check_dtype
@@ -24,7 +24,7 @@ from cm_ray.errors import UserError
 
 _ROWS_AT_ONCE = 256
 _RAY = "the Ray data set"
-_CHOOSE = "drop or rename columns"
+_CHOICE = ColumnChoice(_RAY, advice="drop or rename columns")
 
 
 class _Raw(NamedTuple):
@@ -103,7 +103,7 @@ class RayImages:
         schema = getattr(dataset.schema(fetch_if_missing=False), "base_schema", None)
         if not isinstance(schema, pa.Schema):
             return cls(dataset, ())
-        return cls(dataset, hub_class_names(schema, label_column(schema.names, "", _RAY, _CHOOSE)))
+        return cls(dataset, hub_class_names(schema, _CHOICE.labels(schema.names)))
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
         """Take every row once, in the order of the data set, some at a time. See `Part.read`."""
@@ -113,8 +113,8 @@ class RayImages:
         with self._in_order():
             place = 0
             for table in self.dataset.iter_batches(batch_size=_ROWS_AT_ONCE, batch_format="numpy"):
-                image = image_column(_kinds(table), "", _RAY, _CHOOSE)
-                label = label_column([name for name in table if name != image], "", _RAY, _CHOOSE)
+                image = _CHOICE.images(_kinds(table))
+                label = _CHOICE.labels([name for name in table if name != image])
                 for offset, value in enumerate(table[image]):
                     name = f"row {place + offset} of {_RAY}"
                     number = -1 if label is None else _label(table[label][offset], name)

@@ -101,7 +101,7 @@ def _open_file(path: Path, split: str, options: ReadOptions) -> Source:
         name = printable(_name(archive.name, found.split))
         return _with_split(ZipSource.of(archive, name, found), split, path)
     if kind in (Kind.PARQUET, Kind.NPZ):
-        return _with_split(open_table(path, options.columns), split, path)
+        return _with_split(open_table(path, split, options.columns), split, path)
     raise UserError(f"{printable(str(path))} is a file; give {_WANTED}.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from cm_ray.data.shards import MANIFEST
 from cm_ray.data.splits import files_of_split, split_word
 from cm_ray.errors import UserError
 
+_NUMBER = re.compile(r"[0-9]+")
 Table = ParquetSource | NpzSource | HiveSource
 
 
-def open_table(path: Path, columns: Columns) -> Table:
-    """Open one file; a split word in its name is its split."""
-    return replace(_opened([path], printable(path.stem), columns), split=split_word(path.stem))
+def open_table(path: Path, asked: str, columns: Columns) -> Table:
+    """Open one file; its split is told by the names of its arrays, or by a word in its own name."""
+    found = _opened([path], printable(path.stem), columns, asked)
+    return replace(found, split=found.split or split_word(path.stem))
 
 
 def open_tables(place: Place, root: Path, asked: str, columns: Columns) -> Table | None:
@@ -52,19 +55,20 @@ def _of_split(paths: list[Path], place: Place, root: Path, asked: str, columns: 
     split = place.split or split
     left = place.left_out + other_splits(others, split)
     name = printable(f"{root.name}-{split}" if split else root.name)
-    found = _opened([paths[i] for i in chosen], name, columns)
-    return replace(found, split=split, left_out=left + found.left_out)
+    found = _opened([paths[i] for i in chosen], name, columns, wanted)
+    return replace(found, split=split or found.split, left_out=left + found.left_out)
 
 
-def _opened(paths: list[Path], name: str, columns: Columns) -> ParquetSource | NpzSource:
+def _opened(paths: list[Path], name: str, columns: Columns, asked: str) -> ParquetSource | NpzSource:
     if paths[0].suffix.lower() != ".npz":
         return ParquetSource.open(paths, name, columns)
-    if len(paths) > 1:
+    if len({_NUMBER.sub("", path.stem) for path in paths}) > 1:
         names = ", ".join(printable(path.name) for path in paths[:5])
         raise UserError(
             f"{printable(str(paths[0].parent))} holds several .npz files ({names}); give one of them."
         )
-    return NpzSource.open(paths[0], name)
+    in_order = sorted(paths, key=lambda path: [int(number) for number in _NUMBER.findall(path.stem)])
+    return NpzSource.open(in_order, name, columns, asked)
 
 
 def _in_folders(folder: Folder, root: Path, name: str, columns: Columns) -> ParquetSource | HiveSource:

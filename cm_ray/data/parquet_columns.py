@@ -10,7 +10,7 @@ from typing import Any
 
 from cm_ray.data.arrow import pa, pc
 from cm_ray.data.classes import MOST_CLASSES
-from cm_ray.data.columns import Columns, Kind, image_column, label_column, other_labels
+from cm_ray.data.columns import ColumnChoice, Columns, Kind, other_labels
 from cm_ray.data.names import in_class_order, printable
 from cm_ray.data.parquet_files import chunks, read_column, reading_parquet
 from cm_ray.data.source import LeftOut
@@ -39,14 +39,15 @@ class ParquetColumns:
         kinds = {name: _kind(kind) for name, kind in typed.items()}
         if {*kinds.values()} == {"other"} and "image" in kinds:
             wanted = replace(wanted, image=wanted.image or "image")  # to say what is wrong with it
-        image = image_column(kinds, wanted.image, where)
+        choice = ColumnChoice(where)
+        image = choice.images(kinds, wanted.image)
         if kinds[image] == "other":
             raise UserError(
                 f"The column {image!r} of {where} is {typed[image]}, not the bytes of image files; encode "
                 "them, or name another column by data.image_column."
             )
         names = [name for name in typed if name != image]
-        label = label_column(names, wanted.label, where)
+        label = choice.labels(names, wanted.label)
         if label and not (pa.types.is_integer(typed[label]) or is_text(typed[label])):
             raise UserError(
                 f"The column {label!r} of {where} is {typed[label]}, neither integers nor texts; number the "

@@ -20,8 +20,8 @@ class DataSettings(ReadOptions):
     """The images, and the options by which they are read."""
 
     path: str = ""
-    """A folder of shards (cm-ray shards), of Hugging Face Parquet files or of image files; an .npz of
-    uint8 NHWC images; or the name of a data set: digits, cifar10. Images that are not in shards are first
+    """A folder of shards (cm-ray shards), of Parquet files or of image files; an .npz of uint8
+    images; or the name of a data set: digits, cifar10. Images that are not in shards are first
     written to shards in the cache."""
     cache: Literal["auto", "memory", "stream"] = "auto"
     """memory: every worker keeps all images; stream: Ray Data reads shards as they are needed;

@@ -29,7 +29,7 @@ def places(tmp_path):
         ("classes", "image files in class folders"),
         ("one.parquet", "a Parquet file with images in 'img', without labels"),
         ("two", "Parquet files with images in 'img', without labels"),
-        ("x.npz", "an .npz file"),
+        ("x.npz", "an .npz file with images in 'arr_0', without labels"),
     ],
 )
 def test_a_path_has_a_layout_and_no_split(places, name, layout):

@@ -29,7 +29,7 @@ def save(tmp_path):
 
     def write(images, labels, name="x"):
         np.savez(tmp_path / f"{name}.npz", images, labels)
-        return NpzSource.open(tmp_path / f"{name}.npz", name)
+        return NpzSource.open([tmp_path / f"{name}.npz"], name)
 
     return write
 
