@@ -9,10 +9,11 @@ from typing import Protocol
 
 from cm_ray.data.classes import match_classes, names_in_words
 from cm_ray.data.described import DescribedImages
-from cm_ray.errors import UserError, whole
+from cm_ray.errors import UserError, setting, whole
 from cm_ray.networks.model import ModelSpec
 from cm_ray.sampling.labels import BALANCED, DATA, LabelDraw
 
+_LABELS = setting("labels", "evaluation.labels")
 Label = str | int
 """A class by its name or its number; see `class_number`."""
 
@@ -56,7 +57,7 @@ def check_trained(spec: ModelSpec, number: int, *, untrained: bool | None = None
         )
     if counts and not counts[number] and not untrained:
         seen = names_in_words([names[other] for other in trained(spec)])
-        advice = "" if untrained is None else ", or set untrained"
+        advice = "" if untrained is None else f", or set {setting('untrained')}"
         raise UserError(
             f"The model was trained on no image of the class {names[number]!r}; give another class "
             f"({seen}){advice}."
@@ -77,7 +78,7 @@ def class_menu(spec: ModelSpec) -> dict[str, int]:
 
 def _check_conditional(spec: ModelSpec) -> None:
     if not spec.classes:
-        raise UserError("The model was trained without classes; leave the label out.")
+        raise UserError(f"The model was trained without classes; leave {setting('label')} out.")
 
 
 def _number(names: tuple[str, ...], label: Label) -> int:
@@ -157,7 +158,7 @@ def scored_labels(
     """
     if not spec.classes:
         if asked not in ("", DATA):
-            raise UserError(f"The model was trained without classes; leave labels {asked} out.")
+            raise UserError(f"The model was trained without classes; leave {_LABELS} {asked} out.")
         return None
     draw = label_draw(spec, asked) if asked not in ("", DATA) else _like(spec, data, say)
     assert draw is not None
@@ -186,7 +187,7 @@ def _like(spec: ModelSpec, data: LabelledImages, say: Callable[[str], object] | 
         if count and (number < 0 or (spec.class_counts and not spec.class_counts[number])):
             raise UserError(
                 f"{data.source} has images of the class {name!r}, of which the model has seen none, so that "
-                f"samples cannot have its shares; set labels to {BALANCED}, or give other data."
+                f"samples cannot have its shares; set {_LABELS} to {BALANCED}, or give other data."
             )
         if count:
             weights[number] = count

@@ -356,5 +356,5 @@ class TestBadInput:
         with pytest.raises(UserError, match="this is a diffusion model; it can denoise"):
             run(denoiser, "inpaint", tmp_path, image=image, mask=mask)
         plain = save_tiny(tmp_path / "u")
-        with pytest.raises(UserError, match="trained without classes; leave the label out"):
+        with pytest.raises(UserError, match="trained without classes; leave label out"):
             run(plain, "stroke", tmp_path, image=image, label="1")

@@ -130,7 +130,7 @@ def test_without_counts_all_classes_are_drawn():
         label_draw(ANIMALS, "data")
     unconditional = spec("cat", conditional=False)
     assert label_draw(unconditional, None) is label_draw(unconditional, "") is None
-    with pytest.raises(UserError, match="without classes; leave the label out"):
+    with pytest.raises(UserError, match="without classes; leave label out"):
         label_draw(unconditional, "data")
 
 

@@ -195,7 +195,7 @@ def test_pyfunc_labels_are_given_or_drawn(pyfunc):
         (0, {"steps": 1001}, "steps must be 0 to 1000, not 1001"),
         (0, {"steps": -1}, "steps must be 0 to 1000, not -1"),
         (0, {"seed": -1}, "seed must be at least 0"),
-        (0, {"label": "a"}, "trained without classes; leave the label out"),
+        (0, {"label": "a"}, "trained without classes; leave label out"),
         (-1, {}, "index must be in"),
         (2**32, {}, "index must be in"),
     ],

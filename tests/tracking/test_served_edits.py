@@ -155,7 +155,7 @@ IMAGE = {"image": [png(IMAGES[0])]}
         (IMAGE, {"task": "colorize"}, "this one makes grey ones"),
         (IMAGE, {"task": "upscale", "factor": 3}, "A factor of 3 does not divide"),
         (IMAGE, {"task": "stroke", "taus": [81.0]}, "at most 80, not 81"),
-        (IMAGE, {"task": "stroke", "label": "a"}, "trained without classes; leave the label out"),
+        (IMAGE, {"task": "stroke", "label": "a"}, "trained without classes; leave label out"),
         (IMAGE, {"task": "denoise"}, "The noise level sigma must be above"),
         ({"index": [0]}, {"factor": 2}, "factor does not apply to sample"),
         ({"index": [0], "alpha": [0.5]}, {"task": "interpolate", "sigma": 2.0}, "sigma does not apply to"),
