@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cm_ray.errors import setting
+
 
 class BadImageError(Exception):
     """Raised for an image that cannot be read; the message gives the reason."""
@@ -17,7 +19,7 @@ class BadImageError(Exception):
 class TooManyPixelsError(BadImageError):
     """Raised for an image of more pixels than are allowed."""
 
-    advice = "make it smaller or raise most_pixels"
+    advice = f"make it smaller or raise {setting('most_pixels', 'data.most_pixels')}"
 
     @property
     def problem(self) -> str:

@@ -15,7 +15,7 @@ from cm_ray.data.flattening import flattened
 from cm_ray.data.image_formats import READABLE_FORMATS
 from cm_ray.data.pillow_files import decoding, open_file
 from cm_ray.data.source import Batch, Pixels, ReadOptions
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 
 BATCH_ROWS = 1024
 _T = TypeVar("_T")
@@ -117,7 +117,8 @@ def batches(
             image = decode(data, options)
         except BadImageError as error:
             if options.on_bad_image == "raise":
-                advice = f"{error.advice}, or set on_bad_image to skip."
+                skip = setting("on_bad_image", "data.on_bad_image")
+                advice = f"{error.advice}, or set {skip} to skip."
                 raise UserError(f"{name} {error.problem}; {advice}") from error
             collected.skipped += 1
             continue

@@ -7,7 +7,7 @@ from pathlib import Path
 from cm_ray.data.agreement import colours
 from cm_ray.data.reading import Reading, ReadOptions
 from cm_ray.data.shards import Manifest
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 
 
 def check_made(folder: Path, manifest: Manifest, options: ReadOptions) -> None:
@@ -20,12 +20,12 @@ def check_made(folder: Path, manifest: Manifest, options: ReadOptions) -> None:
     if options.size and (height, width) != (options.size, options.size):
         raise UserError(
             f"{folder} holds shards of {width}x{height} images, not of size {options.size}; make shards of "
-            "that size, or set size to 0."
+            f"that size, or set {setting('size', 'data.size')} to 0."
         )
     if options.channels not in (0, channels):
         raise UserError(
             f"{folder} holds shards of {colours(channels)} images, not of {colours(options.channels)} ones; "
-            f"make shards with channels {options.channels}, or set channels to 0."
+            f"make shards of such, or set {setting('channels', 'data.channels')} to 0."
         )
     wanted = Reading(background=options.background)
     if options.background and manifest.transparent and wanted.ground != made.ground:
@@ -36,7 +36,7 @@ def check_made(folder: Path, manifest: Manifest, options: ReadOptions) -> None:
     if 0 < made.bits < options.bits:
         raise UserError(
             f"{folder} holds shards of samples of {made.bits} bits, not of {options.bits}; make shards of as "
-            "many bits, or set bits to 0."
+            f"many bits, or set {setting('bits', 'data.bits')} to 0."
         )
 
 

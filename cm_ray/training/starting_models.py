@@ -199,7 +199,7 @@ def _check_same_images(model: ModelSpec, spec: ModelSpec, name: str) -> None:
         "those of the data",
         spec.shape,
         size=f"set {setting('data.size')} to {h}" if h == w else "give data of that size",
-        channels=f"set data.channels to {c}",
+        channels=f"set {setting('data.channels')} to {c}",
     )
     if bool(model.classes) != bool(spec.classes):
         raise UserError(

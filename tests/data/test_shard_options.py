@@ -36,7 +36,7 @@ REFUSED = {
         OPAQUE,
         {},
         {"channels": 1},
-        "holds shards of RGB images, not of grey ones; make shards with ch",
+        "holds shards of RGB images, not of grey ones; make shards",
     ),
     "colour": (
         OPAQUE,
