@@ -133,10 +133,14 @@ class RayImages:
 
 
 def _kinds(table: Mapping[str, Any]) -> dict[str, Kind]:
-    """Return the kinds of columns by their first values."""
+    """Return the kinds of columns by their first values; one called image has images, if perhaps odd ones."""
     first = {name: values[0] if len(values) else None for name, values in table.items()}
     images = (bytes, Mapping, np.ndarray, torch.Tensor, Image.Image)
-    return {name: "images" if isinstance(value, images) else "other" for name, value in first.items()}
+    named = ("image", "img")
+    return {
+        name: "images" if name in named or isinstance(value, images) else "other"
+        for name, value in first.items()
+    }
 
 
 def _label(value: Any, name: str) -> int:

@@ -107,7 +107,7 @@ def test_a_resume_keeps_what_was_done(tmp_path):
     assert sum(name.startswith("shard") for name in kept) >= 2
     assert only_shards(out) == [shard.file for shard in skipped.shards]
     assert make_shards(broken, tmp_path / "whole", **options) == skipped
-    with pytest.raises(UserError, match="was made without 1 bad images; pass --on-bad-image skip"):
+    with pytest.raises(UserError, match="was made without 1 bad images; pass on_bad_image skip"):
         make_shards(broken, out, rows_per_shard=2)
     bad.write_bytes(good)
     with pytest.raises(UserError, match="another source"):  # its images have changed

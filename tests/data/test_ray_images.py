@@ -97,7 +97,10 @@ def test_mixed_sizes_and_colours(ray_cluster):
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        ([{"pixels": 1}], r"no column 'image' or 'img' in the Ray data set \(its columns: pixels\); rename"),
+        (
+            [{"pixels": 1}],
+            r"the Ray data set has no column of images \(its columns: pixels\); drop or rename",
+        ),
         ([{"image": np.zeros((8, 8, 3), np.uint8), "label": "cat"}], "label of row 0 of .* is of type str"),
         ([{"image": np.ones((8, 8, 3), np.int64)}], "pixels of row 0 of the Ray data set are int64; give"),
         ([{"image": b"no image"}], "row 0 of the Ray data set is not a readable image"),
