@@ -178,8 +178,8 @@ class TestScores:
         grid = Image.open(run.samples / "one-step.png")
         assert grid.size[0] >= 400
         assert sorted(path.name for path in run.samples.iterdir()) == [
-            *("multistep-2.0.npz", "multistep-2.0.png"),
-            *("one-step.npz", "one-step.png"),
+            *("multistep-2.0.classes.txt", "multistep-2.0.npz", "multistep-2.0.png"),
+            *("one-step.classes.txt", "one-step.npz", "one-step.png"),
         ]
         assert not (run.root / "evaluation-work").exists()
 
