@@ -619,10 +619,10 @@ class TestBadImages:
 
     def test_images_of_another_shape(self, tiny, tmp_path):
         large = save_npz(tmp_path / "large.npz", noise(30, size=16))
-        refused("large.npz are 16x16, and those of digits are 8x8; set --size, or give", large, tmp_path)
-        refused("tiny are 8x8, and those of large are 16x16; set --size", tiny, tmp_path, data=str(large))
+        refused("large.npz are 16x16, and those of digits are 8x8; set size, or give", large, tmp_path)
+        refused("tiny are 8x8, and those of large are 16x16; set size", tiny, tmp_path, data=str(large))
         colour = save_npz(tmp_path / "colour.npz", noise(30, channels=3))
-        refused("are RGB, and those of digits are grey; set --channels to 1 to compare", colour, tmp_path)
+        refused("are RGB, and those of digits are grey; set channels to 1 to compare", colour, tmp_path)
 
     def test_mixed_sizes(self, tmp_path):
         folder = tmp_path / "folder"
