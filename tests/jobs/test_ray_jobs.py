@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cm_ray.runs.lineage import code_digest
 from tests.cluster.processes import SMALL, end, environment, ray_folder
 from tests.cluster.tiny_spaces import GRID, write_space
 from tests.waiting import LIMIT_S
@@ -74,8 +75,10 @@ def wait_until_up(address, process, log):
     raise AssertionError(f"the cluster did not come up: {log.read_text()}")
 
 
-def submit(variables, *entrypoint, timeout=LIMIT_S):
-    line = [RAY, "job", "submit", "--working-dir", ".", "--", *map(str, entrypoint)]
+def submit(variables, *entrypoint, timeout=LIMIT_S, **given):
+    """Submit a job; given: environment variables of the job."""
+    line = [RAY, "job", "submit", "--working-dir", ".", "--runtime-env-json", json.dumps({"env_vars": given})]
+    line += ["--", *map(str, entrypoint)]
     return subprocess.run(line, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=timeout)
 
 
@@ -91,7 +94,7 @@ def test_submit_the_cifar_job(tmp_path, cifar10):
         without_token = {name: value for name, value in variables.items() if "TOKEN" not in name}
         refused = submit(without_token | {"HOME": str(tmp_path)}, sys.executable, "-c", "pass")
         assert refused.returncode != 0
-        done = submit(variables, *job)
+        done = submit(variables, *job, CM_RAY_REVISION="c0ffee-dirty")
         assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout + done.stderr
     result = json.loads((run_dir / "result.json").read_text())
@@ -101,6 +104,11 @@ def test_submit_the_cifar_job(tmp_path, cifar10):
     assert (run_dir / "samples" / "final-one-step.npz").exists()
     assert (run_dir / "checkpoints" / "step-00000004" / "state.safetensors").exists()
     assert os.listdir(run_dir / "model")
+    lineage = json.loads((run_dir / "lineage.json").read_text())
+    assert lineage["git.revision"] == "c0ffee-dirty", "it travels with the job, into which Ray copies no .git"
+    assert lineage["code.sha256"] == code_digest(), (
+        "the run can go on in this checkout, and it is the same code"
+    )
 
 
 @pytest.mark.slow
