@@ -1,0 +1,226 @@
+"""A short form of every documented command and snippet, or the reason why there is none.
+
+A short form differs from its command by options that make it small, and by the names of things that are not
+there, so that whatever the command says is really done.
+"""
+
+from dataclasses import dataclass, field
+
+_SMALL = (
+    "--steps 2 --batch-size 4 --log-every 1 --checkpoint.every 2 --evaluation.every 0 --evaluation.grid 2 "
+    "--evaluation.extractor none --network.blocks 1 --network.norm-groups 4 --tracking-uri none"
+)
+TINY = f"{_SMALL} --network.channels 8 --network.head-channels 8"
+"""Options that make the training of an ADM of digits a matter of a second."""
+TINY_CIFAR = f"{_SMALL} --network.channels 8 --network.channel-mult 1 --distance l2 --data pictures"
+
+
+@dataclass(frozen=True)
+class Short:
+    """The difference between a text and its short form."""
+
+    add: str = ""
+    """Words at the end of a command."""
+    instead: dict[str, str] = field(default_factory=dict)
+    """Texts that are replaced."""
+    makes: str = ""
+    """Files and folders that have to be there afterwards."""
+
+    def of(self, text):
+        """Return the short form of a text."""
+        for old, new in self.instead.items():
+            assert old in text, f"{old!r} is not in {text!r}"
+            text = text.replace(old, new)
+        return f"{text} {self.add}".strip()
+
+
+HERE = {
+    "cm-ray train ct_digits --distance pseudo-huber --distance.c 0.03 --times.scales adaptive "
+    "--times.scales.s1 20": Short(TINY, makes="runs/ct_digits/result.json"),
+    "cm-ray train ct_digits --distance pseudo-huber --help": Short(),
+    "cm-ray train ct_digits --distance pseudo-huber --distance.c 0.03": Short(f"{TINY} --run-dir runs/b"),
+    "cm-ray train ict_digits --times tuned --times.q 4 --times.stages 4": Short(f"{TINY} --run-dir runs/c"),
+    "cm-ray train ct_cifar10 --network ddpm++ --network.dropout 0.2 --column vp": Short(TINY_CIFAR),
+    "cm-ray train ct_cifar10 --help": Short(),
+    "cm-ray train ct_cifar10 --steps 20 --batch-size 32 --distance l2 --run-dir runs/small "
+    "--network.channels 32 --network.channel-mult 1 2 --network.blocks 1": Short(
+        "--data pictures --evaluation.extractor none --evaluation.every 0 --evaluation.grid 2 "
+        "--tracking-uri none",
+        instead={"--steps 20 --batch-size 32": "--steps 2 --batch-size 4"},
+        makes="runs/small/result.json",
+    ),
+    "cm-ray train ict --data photos/ --data.size 64 --steps 100000": Short(
+        "--batch-size 4 --network.channels 8 --network.channel-mult 1 1 --network.blocks 1 "
+        "--network.norm-groups 4 --evaluation.every 0 --evaluation.grid 2 --tracking-uri none",
+        instead={"--steps 100000": "--steps 2", "size 64": "size 32"},
+        makes="runs/ict_32/result.json",
+    ),
+    "cm-ray train ict_digits --averages power --run-dir runs/power": Short(
+        TINY, makes="runs/power/result.json"
+    ),
+    "cm-ray train edm_digits": Short(f"{TINY} --run-dir runs/d", makes="runs/d/result.json"),
+    "cm-ray train cd_digits --teacher edm_digits": Short(TINY, makes="runs/cd_digits/result.json"),
+    "cm-ray train pd_digits --teacher edm_digits": Short(
+        TINY.replace("--steps 2", "--steps 16"), makes="runs/pd_digits/rounds/16 runs/pd_digits/rounds/1"
+    ),
+    "cm-ray train ect_digits --init-from edm_digits": Short(TINY, makes="runs/ect_digits/result.json"),
+    "cm-ray train ict_digits --network custom --network.path my_project.networks:MyNetwork": Short(
+        "--steps 2 --batch-size 4 --evaluation.every 0 --evaluation.extractor none --tracking-uri none "
+        "--run-dir runs/e",
+        makes="runs/e/result.json",
+    ),
+    "cm-ray sample runs/ict_digits --samples 25 --nfe 2 --label 7": Short(makes="samples.png samples.npz"),
+    "cm-ray sample runs/demo --samples 25 --nfe 2 --label 7": Short(makes="samples.png samples.npz"),
+    "cm-ray sample runs/edm_digits --sampler dpm2:10": Short(makes="samples.npz"),
+    "cm-ray sample runs/cd_digits --nfe 4": Short(instead={"cd_digits": "demo"}, makes="samples.npz"),
+    "cm-ray sample runs/demo --ts 0,22,39 --boundaries 40": Short(makes="samples.npz"),
+    "cm-ray sample runs/demo --nfe 3": Short(makes="samples.npz"),
+    "cm-ray edit inpaint --model runs/ict_digits --image digit.png --mask mask.png --label 3": Short(
+        "--nfe 4", makes="edits/digit-0.png edits/grid.png"
+    ),
+    "cm-ray edit inpaint --model runs/demo --image 3.png --mask mask.png --label 3": Short(
+        "--nfe 4", makes="edits/3-0.png"
+    ),
+    "cm-ray edit upscale --model runs/demo --image 3.png --label 3 --factor 4": Short(
+        "--nfe 4", makes="edits/3-0.png"
+    ),
+    "cm-ray edit stroke --model runs/demo --image strokes.png --label 3 --taus 1.0 0.5": Short(
+        makes="edits/strokes-0.png"
+    ),
+    "cm-ray edit denoise --model runs/demo --image 3.png --label 3 --sigma 0.5 --add-noise": Short(
+        makes="edits/3-0.png"
+    ),
+    "cm-ray edit interpolate --model runs/demo --seed 0 --to-seed 1 --label 3": Short(
+        makes="edits/way-0-0.png"
+    ),
+    "cm-ray export runs/ict_digits --format diffusers --out digits-pipeline": Short(
+        makes="digits-pipeline/model_index.json"
+    ),
+    "cm-ray export runs/demo --format diffusers --out demo": Short(makes="demo/model_index.json"),
+    "cm-ray export runs/demo --format safetensors --out demo": Short(makes="demo.safetensors"),
+}
+"""Commands that are run here, without Ray; trainings by the trainer of this process."""
+
+ON_RAY = {
+    "cm-ray train ict_digits": Short(TINY, makes="runs/ict_digits/result.json"),
+    "cm-ray score runs/ict_digits --scores FD KID precision recall": Short(
+        "--samples 100 --grid 2 --tracking-uri none --actors.count 1 --actors.cpus-each 0.5",
+        makes="runs/evaluate-ict_digits/scores.md",
+    ),
+    "cm-ray time-points runs/ict_digits --nfe 3": Short(
+        "--boundaries 6 --budget 96 --first 80 --passes 0 --tracking-uri none --actors.cpus-each 0.5",
+        makes="runs/time_points-ict_digits/result.json",
+    ),
+    "cm-ray shards /data/photos --out /data/photos-64 --size 64": Short(
+        instead={"/data/photos-64": "photos-64", "/data/photos": "photos"}, makes="photos-64/manifest.json"
+    ),
+}
+"""Commands that are run on Ray."""
+
+_REGISTRY = "needs a registered model; tests/tracking has a registry"
+_WEIGHTS = "needs published weights; tests/networks reads files of their formats"
+_LONG = "its parts are run by the tests of tests/cluster"
+
+ONLY_PARSED = {
+    "make ": "is about this checkout as a whole",
+    ".venv/bin/python -m pytest ": "is this test suite",
+    "docker ": "needs Docker",
+    "kubectl ": "needs Kubernetes",
+    "echo ": "needs openssl",
+    "export ": "sets variables of a shell",
+    "ray ": "is run by tests/jobs/test_ray_jobs.py",
+    "pip install ": "is checked by tests/packaging",
+    "mlflow ": "starts a server",
+    "cm-ray app ": "starts a server; tests/page has a browser",
+    "cm-ray track ": "is run by tests/tracking",
+    "cm-ray paper-table": _LONG,
+    "cm-ray sweep ": _LONG,
+    "python benchmarks/": "measures for minutes",
+    "cm-ray sample models:/": _REGISTRY,
+    "cm-ray time-points models:/": _REGISTRY,
+    "cm-ray score models:/": _REGISTRY,
+    "cm-ray edit colorize --model models:/": _REGISTRY,
+    "cm-ray train cd_cifar10 --teacher ": _WEIGHTS,
+    "cm-ray train cd_imagenet64 ": _WEIGHTS,
+    "cm-ray sample cd_imagenet64_l2.pt ": _WEIGHTS,
+    "cm-ray sample diffusers-cd_imagenet64_l2 ": _WEIGHTS,
+    "cm-ray score runs/demo ": "is like the scores of runs/ict_digits",
+    "cm-ray score samples.npz --data /data/photos --extractor inception-2015": _WEIGHTS,
+    "cm-ray score /data/cifar10/test ": _WEIGHTS,
+    "cm-ray train ct_cifar10": "is run for images of one's own; CIFAR-10 would be downloaded",
+    "cm-ray train ict_digits --tracking-uri http://host:5000": "needs a server; tests/tracking starts one",
+    "cm-ray train ct_imagenet64 ": "needs 8 GPUs",
+    "cm-ray averages ": "is run by tests/cluster/test_averages.py",
+    "cm-ray sample runs/photos": "is like that of runs/demo; tests/drawing has classes by their names",
+    "cm-ray shards /data/photos.zip ": "is like the shards of a folder; tests/data reads archives",
+    "cm-ray memory ": "counts or measures for a minute; tests/budget counts small networks",
+    "cm-ray export runs/demo --format onnx ": "takes PyTorch ten seconds; tests/networks has it",
+    "cm-ray time-points runs/demo ": "is like the search of runs/ict_digits",
+}
+"""Beginnings of commands that are only parsed, and why."""
+
+_CHANGES = "changes=SMALL"
+_OWN_LOOP = (
+    "import torch\n\nf = cm.Consistency(network, cm.EDM(sigma_data=0.5))\nloss = cm.ConsistencyTraining("
+)
+SNIPPETS = {
+    'import cm_ray as cm\n\nrun = cm.train("ict_digits", out="runs/digits")  # three minutes': Short(
+        instead={'out="runs/digits")': f'out="runs/new", {_CHANGES})'}, makes="sevens.png"
+    ),
+    'run = cm.train("ict", data="photos/", size=32, out="runs/photos", steps=100_000)': Short(
+        instead={"steps=100_000": "steps=2, changes=SMALL_CIFAR", 'out="runs/photos"': 'out="runs/own"'},
+        makes="runs/own/result.json",
+    ),
+    'recipe = cm.override(cm.recipes.ict_digits(), {"steps": 300': Short(
+        instead={'{"steps": 300, ': "{**SMALL, ", "% 100": "% 2"}
+    ),
+    'model = cm.load("runs/digits")\nmodel.inpaint(': Short(
+        instead={'("FD", "KID"))': '("FD", "KID"), n=100)'},
+        makes="inpainted.png between.png digits-pipeline/model_index.json",
+    ),
+    f"{_OWN_LOOP}  #": Short(instead={"range(10_000)": "range(2)"}),
+    f"{_OWN_LOOP}\n": Short(),
+    'import cm_ray as cm\n\nrun = cm.train("ict_digits", out="runs/digits")\nrun = cm.train("ict", ': Short(
+        instead={
+            'out="runs/digits")': f'out="runs/new", {_CHANGES})',
+            "steps=100_000": "steps=2, changes=SMALL_CIFAR",
+            'out="runs/photos"': 'out="runs/own"',
+            'cm.train("ct_cifar10", changes={"distance": "l2", "batch_size": 128}, device="cuda")': (
+                'cm.train("ct_cifar10", data="pictures", changes={**SMALL_CIFAR, "distance": "l2"})'
+            ),
+        }
+    ),
+    "recipe = cm.recipes.ict_digits()\ntrainer = ": Short(
+        instead={
+            "cm.recipes.ict_digits()": "cm.override(cm.recipes.ict_digits(), SMALL)",
+            "% 300": "% 2",
+            'out="runs/digits"': 'out="runs/new"',
+        }
+    ),
+    'model = cm.load("runs/digits")\nsamples = model.sample(16, steps=2': Short(
+        instead={'"onnx", "model.onnx"': '"safetensors", "model.safetensors"'},
+        makes="samples.png model.safetensors models/digits/model.json",
+    ),
+    'scores = cm.score(model, "photos/"': Short(
+        instead={
+            'n=10_000, extractor="inception-2015"': 'n=100, extractor="my_project.networks:Means"',
+            'cm.score("my_samples.npz", "cifar10", kinds=("FD", "precision", "recall"))': (
+                'cm.score("my_samples.npz", "digits", kinds=("FD", "precision"), extractor="digits")'
+            ),
+        }
+    ),
+    "from my_project.networks import MyNetwork\n": Short(
+        instead={'data="photos/", ': "", 'out="runs/own"': 'out="runs/own"'}, makes="runs/own/result.json"
+    ),
+    'import cm_ray as cm\n\nrecipe = cm.override(\n    cm.recipes.ct_digits(), {"distance"': Short(),
+    "from cm_ray import recipes\n": Short(),
+    'images = cm.load_images("photos/", size=64, split="test")': Short(instead={'"photos/"': '"split/"'}),
+}
+"""Snippets of Python by their beginnings."""
+ONLY_CHECKED = {
+    "run = cm.cluster.train(": "is run by tests/cluster/test_interface.py",
+    "import cm_ray as cm\n\nrun = cm.cluster.train(": "is run by tests/cluster/test_interface.py",
+    'import cm_ray as cm\n\nrun = cm.load("runs/power")': "needs a run of some length; tests/api has one",
+    'images = cm.load_images("cifar100.parquet"': "needs CIFAR-100; tests/data reads its layout",
+}
+"""Beginnings of snippets whose names are checked only, and why."""
