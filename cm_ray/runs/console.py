@@ -52,32 +52,50 @@ class Progress:
 
 @contextlib.contextmanager
 def followed(run: RunDirectory, *consumers: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """Call the consumers with every new row of the run's log, from a thread, until the block ends."""
+    """Call the consumers with every new row of the run's log, from a thread, until the block ends.
+
+    A consumer that raises gets no further rows, and others still do; its exception is raised after the block.
+    """
     done = threading.Event()
     seen = {_key(row) for row in run.read_metrics()}
-    thread = threading.Thread(target=_follow, args=(run, consumers, seen, done), name="progress", daemon=True)
+    errors: list[BaseException] = []
+    thread = threading.Thread(
+        target=_follow, args=(run, list(consumers), seen, done, errors), name="progress", daemon=True
+    )
     thread.start()
     try:
         yield
     finally:
         done.set()
         thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _follow(
     run: RunDirectory,
-    consumers: tuple[Callable[[dict[str, Any]], None], ...],
+    consumers: list[Callable[[dict[str, Any]], None]],
     seen: set[tuple[int, bool]],
     done: threading.Event,
+    errors: list[BaseException],
 ) -> None:
     version = None
     while True:
-        last, now = done.is_set(), _version(run)
-        for row in run.read_metrics() if now != version else []:
+        last, now, rows = done.is_set(), version, []
+        with contextlib.suppress(OSError):  # of network storage; the next look comes soon
+            now = _version(run)
+            rows = run.read_metrics() if now != version else []
+        for row in rows:
             if _key(row) not in seen:  # a resumed run writes some rows a second time
                 seen.add(_key(row))
-                for consume in consumers:
-                    consume(row)
+                for consume in list(consumers):
+                    try:
+                        consume(row)
+                    except Exception as error:
+                        consumers.remove(consume)
+                        errors.append(error)
+                        with contextlib.suppress(OSError):  # of a terminal that is gone
+                            say(f"warning: following the log failed: {type(error).__name__}: {error}")
         version = now
         if last:
             return

@@ -1,7 +1,12 @@
 """A bar on a terminal, lines elsewhere, every row once."""
 
+import contextlib
 import sys
 
+import pytest
+
+from cm_ray.cluster.training.run import Run
+from cm_ray.errors import UserError
 from cm_ray.runs.console import Progress, followed
 from cm_ray.runs.directory import RunDirectory
 
@@ -48,3 +53,51 @@ def test_rows_are_followed_once_even_if_a_resume_says_them_again(tmp_path):
         run.append_metrics(row(30))
         run.append_metrics(row(40))
     assert seen == [20, 30, 40], "10 was there before"
+
+
+def test_a_consumer_that_raises_is_heard_of_and_stops_no_other(tmp_path, capsys):
+    run, seen, told = RunDirectory(tmp_path), [], []
+
+    def scheduler(new):
+        told.append(new["step"])
+        raise ConnectionError("the study is out of reach")
+
+    def follow():
+        with followed(run, scheduler, lambda new: seen.append(new["step"])):
+            for step in (10, 20, 30):
+                run.append_metrics(row(step))
+
+    with pytest.raises(ConnectionError, match="out of reach"):
+        follow()
+    assert seen == [10, 20, 30]
+    assert told == [10]
+    assert "following the log failed: ConnectionError: the study is out of reach" in capsys.readouterr().err
+
+
+def test_the_error_of_the_training_comes_first(tmp_path):
+    run = RunDirectory(tmp_path)
+
+    def fail(new):
+        raise ConnectionError
+
+    def training():
+        with followed(run, fail):
+            run.append_metrics(row(10))
+            raise UserError("The loss is inf at step 10.")
+
+    with pytest.raises(UserError, match="The loss is inf"):
+        training()
+
+
+@pytest.mark.parametrize(("answer", "stops"), [(True, True), (False, False), (ConnectionError(), True)])
+def test_a_training_is_stopped_when_its_watcher_says_so_or_fails(answer, stops, tmp_path):
+    def watch(new):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    run = object.__new__(Run)
+    run.run, run.watch = RunDirectory(tmp_path), watch
+    with contextlib.suppress(ConnectionError):
+        run._request_stop(row(10))
+    assert run.run.stop_file.exists() == stops
