@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: help install demo test test-all lint types layers tests tests-without-ray tests-with-ray kills fuzz benchmarks clean
+.PHONY: help install demo test test-all lint types layers tests tests-without-ray tests-with-ray chaos kills fuzz benchmarks clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ tests-without-ray: install
 
 tests-with-ray: install
 	$(BIN)/python -m pytest -m ray
+
+chaos: install  ## A hundred random kills of everything on a cluster of four hosts, each to end bit-equal (hours)
+	$(BIN)/python -m tests.cluster.chaos --kills 100 --out build/chaos.md
 
 kills: install  ## Ten random kills of workers and drivers, each to end bit-equal (10 to 15 minutes)
 	$(BIN)/python -m pytest --all tests/cluster/test_kills.py
