@@ -28,9 +28,12 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from cm_ray import recipes
 from cm_ray.cluster.data.stream import stream_batches
-from cm_ray.cluster.runtime.connect import connected, node_resources, plan_workers
+from cm_ray.cluster.runtime.connect import connected
+from cm_ray.cluster.runtime.nodes import node_resources
+from cm_ray.cluster.runtime.plan import plan_workers
+from cm_ray.cluster.training.fit import fit
 from cm_ray.cluster.training.prepare import prepare_shards
-from cm_ray.cluster.training.workers import TrainingTask, fit
+from cm_ray.cluster.training.workers import TrainingTask
 from cm_ray.command_line.options import run_job
 from cm_ray.data.order import memory_indices
 from cm_ray.data.shards import Manifest, load_all

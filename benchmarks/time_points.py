@@ -29,7 +29,8 @@ from cm_ray.cluster.pool.cache import ResultCache
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import reference_set, run_of, scoring_setup
 from cm_ray.cluster.pool.sizing import Actors, plan_actors
-from cm_ray.cluster.runtime.connect import connected, node_resources
+from cm_ray.cluster.runtime.connect import connected
+from cm_ray.cluster.runtime.nodes import node_resources
 from cm_ray.cluster.time_points.point_scores import OUTPUTS, PointScores, resampled_means
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.options import run_job

@@ -9,7 +9,9 @@ from typing import Any
 
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import actors_like
-from cm_ray.cluster.runtime.connect import WorkerPlan, connected, node_resources, plan_workers
+from cm_ray.cluster.runtime.connect import connected
+from cm_ray.cluster.runtime.plan import WorkerPlan
+from cm_ray.cluster.training.fit import plan_training
 from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.run import train
 from cm_ray.command_line.settings.paper_table import DEFAULT, Method
@@ -27,6 +29,7 @@ from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.comparison import Cell, write_comparison
 from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.resources import Resources
 from cm_ray.settings.tree import flatten, override, sketch, why_unknown
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.tracking import RunGroup
@@ -184,7 +187,7 @@ def _scored(
     reference = reference_statistics(Shards(shards, manifest), extractor)
     count = config.evaluation.samples or manifest.count
     noise = noise_distance(extractor, reference, manifest.shape, count)
-    workers = plan_workers(config.cluster, node_resources())
+    workers = plan_training(config.cluster, Resources.load(Path(config.run_dir)))
 
     def measured(entry: _Entry) -> Cell:
         request = _request(entry, config, count, manifest)

@@ -38,6 +38,7 @@ ALIASES = {
     "teacher.model": "--teacher",
     "init_from.model": "--init-from",
     "cluster.num_workers": "--num-workers",
+    "cluster.wait_for_nodes": "--wait-for-nodes",
     "tracking.uri": "--tracking-uri",
 }
 """Short options, by path."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from cm_ray.data.reading import ReadOptions
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.recipes.sections import Resizing
+from cm_ray.settings.duration import seconds_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,11 +21,21 @@ class ActorSettings:
     count: int = 0
     """Actors; 0: one for each GPU, or for each CPU core where there is none."""
     use_gpu: Literal["auto", "yes", "no"] = "auto"
-    """Give GPUs to the actors; auto: if the cluster has any."""
+    """Give GPUs to the actors; auto: if the cluster has any, or as before where unfinished work goes on."""
     gpus_each: float = 1.0
     """Share of a GPU that an actor takes; 0.5 puts two on each."""
     cpus_each: float = 1.0
     """CPU cores that an actor takes, and its PyTorch threads."""
+    wait_for_nodes: Annotated[str, tyro.conf.arg(aliases=("--wait-for-nodes",))] = "0"
+    """Time to wait for nodes that the actors need and the cluster does not have, such as 30m; 0: refuse at
+    once."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError on a time to wait that is no duration."""
+        try:
+            seconds_of(self.wait_for_nodes)
+        except ValueError as error:
+            raise UserError(f"{setting('actors.wait_for_nodes')} {error}.") from None
 
 
 @dataclass(frozen=True, kw_only=True)

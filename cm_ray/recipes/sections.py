@@ -8,6 +8,7 @@ from typing import Literal
 from cm_ray.data.reading import ReadOptions
 from cm_ray.errors import require
 from cm_ray.settings.choices import choice
+from cm_ray.settings.duration import check_duration
 
 EXPERIMENT = "cm_ray"
 """The default MLflow experiment."""
@@ -142,13 +143,17 @@ class ClusterSettings:
     num_workers: int = 1
     """Training workers; each takes batch_size / num_workers images a step."""
     use_gpu: Literal["auto", "yes", "no"] = "auto"
-    """One GPU per worker; auto: if the cluster has one for each."""
+    """One GPU per worker; auto: if the cluster has GPUs. A run goes on on the device that it began on."""
     cpus_per_worker: float = 0.0
     """CPUs reserved per worker; 0: what Ray Data leaves, at most 1 (GPU: 4)."""
     threads: int = 0
-    """PyTorch threads per worker on CPU; 0: the node's cores over its workers. Part of bit-equality."""
+    """PyTorch threads per worker on CPU; 0: the node's cores over its workers, or as at the run's start. Part
+    of bit-equality."""
     max_failures: int = 3
-    """Number of times that a dead worker is replaced, and training goes on from the last checkpoint."""
+    """Number of times that dead workers are replaced without a new checkpoint since."""
+    wait_for_nodes: str = "0"
+    """Time to wait for nodes that the run needs and the cluster does not have, such as 30m; 0: refuse at
+    once. Clusters that start nodes on demand see the request."""
 
     def __post_init__(self) -> None:
         """Raise SettingError on values that are out of range."""
@@ -156,6 +161,9 @@ class ClusterSettings:
         cpus = self.cpus_per_worker
         require(cpus >= 0, "cpus_per_worker", f"must not be negative, but is {cpus}")
         require(self.threads >= 0, "threads", f"must not be negative, but is {self.threads}")
+        failures = self.max_failures
+        require(failures >= 0, "max_failures", f"must not be negative, but is {failures}")
+        check_duration("wait_for_nodes", self.wait_for_nodes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

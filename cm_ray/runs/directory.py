@@ -1,6 +1,7 @@
 """A run directory: the places of its files, the log of a run, and the lock that gives it to one process.
 
 config.json        the settings           lineage.json   data fingerprint, git revision, versions
+resources.json     the device, workers and threads that the run began with
 search.json        instead of config.json for a search for time points; source.json for an evaluation;
                    sweep.json for a sweep
 metrics.jsonl      a row per log interval  result.json    scores with their keys, timings, paths
@@ -89,11 +90,6 @@ class RunDirectory:
     def result_file(self) -> Path:
         """The results; the file exists only when the run is finished."""
         return self.root / "result.json"
-
-    @property
-    def error_file(self) -> Path:
-        """The reason why a worker stopped; the file exists only until the driver has read it."""
-        return self.root / "error.json"
 
     @property
     def tracking_file(self) -> Path:

@@ -132,8 +132,9 @@ def begin(study: optuna.Study, space: Space, sampler: Sampler, owner: str) -> No
     study.set_user_attr(_OWNER, owner)
     with optuna_experiments():
         study.set_metric_names(list(space.minimize))
-    for point in space.grid() if sampler == "grid" else [space.start()]:
-        study.enqueue_trial(point, skip_if_exists=True)
+    points = space.grid() if sampler == "grid" else [space.start()]
+    for point in points[len(trials_in(study)) :]:  # a killed call may have enqueued the first of them
+        study.enqueue_trial(point)
 
 
 OVER = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

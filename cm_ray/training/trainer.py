@@ -27,6 +27,7 @@ from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, followed, say
 from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.runs.lineage import write_lineage
+from cm_ray.runs.resources import Resources
 from cm_ray.storage.files import read_json
 from cm_ray.tracking import open_tracker
 from cm_ray.training.arithmetic import slow_arithmetic
@@ -104,7 +105,7 @@ class Trainer:
         place = run_place(out or recipe.run_dir, recipe.name)
         self.run, self.recipe = RunDirectory(place), replace(recipe, run_dir=str(place))
         self.callbacks, self.quiet = callbacks, quiet
-        self.device = open_device(device)
+        self.device = self._open_device(device)
         self.data = self._load(data)
 
     def __iter__(self) -> Iterator[TrainedStep]:
@@ -145,6 +146,19 @@ class Trainer:
             return []
         return [Score.from_row(row) for row in read_json(self.run.result_file)["scores"]]
 
+    def _open_device(self, name: str) -> torch.device:
+        """Return a device; "auto" is the one that an unfinished run began on, else a GPU if there is one."""
+        began = None if self.run.result_file.exists() else Resources.load(self.run.root)
+        if name != "auto" or began is None:
+            return open_device(name)
+        try:
+            return open_device(began.device)
+        except UserError as error:
+            raise UserError(
+                f"{self.run.root} was begun on {began.noun}, and there is none here; continue it where there "
+                "is one, or with device cpu: then it agrees with an undisturbed run to rounding alone."
+            ) from error
+
     def _load(self, data: Any) -> ImageSet:
         settings = self.recipe.data
         if data is None and not settings.path:
@@ -168,6 +182,9 @@ class Trainer:
         run.clean()
         run.claim(recipe)
         write_lineage(run, self.data)
+        began = Resources.load(run.root)
+        if began is None or began.device != self.device.type:
+            Resources(device=self.device.type).save(run.root)
         self.conclusion = Conclusion(
             recipe=recipe, run=run, spec=spec, data=self.data, extractor=extractor, say=self._say
         )

@@ -172,6 +172,18 @@ def test_the_trainer_is_a_loop_that_stops_and_goes_on(run, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_run_that_began_on_a_gpu_does_not_go_on_on_a_cpu(digits, tmp_path):
+    from cm_ray.runs.resources import Resources
+
+    recipe = cm.override(cm.recipes.ict_digits(), {**TINY, "steps": 1})
+    Resources(device="cuda").save(tmp_path / "run")
+    with pytest.raises(cm.UserError, match="run was begun on GPUs, and there is none here"):
+        cm.Trainer(recipe, digits, out=tmp_path / "run")
+    assert cm.Trainer(recipe, digits, out=tmp_path / "run", device="cpu").train().scores
+    assert Resources.load(tmp_path / "run").device == "cpu"
+
+
 def torch_weights(folder):
     return cm.load(folder).torch_model.state_dict()
 

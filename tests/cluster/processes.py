@@ -27,6 +27,7 @@ SMALL = [
 LEAN = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less: no cloud takes a node of a test back
     "RAY_worker_niceness": "0",  # what else runs on this machine should not make tests time out
+    "RAY_health_check_period_ms": "300",  # a killed node is known in seconds; a slow one has as long as ever
 }
 """The environment of Ray in tests: fewer processes, and no lower priority."""
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from cm_ray.cluster.pool import pool as generate
+from cm_ray.cluster.pool import supervisor
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import Actors, plan_actors
+from cm_ray.cluster.runtime.plan import Shortage
 from cm_ray.data.shard_file import write_shard
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.drawing.model_sampler import sampler_of
@@ -22,6 +23,7 @@ from cm_ray.metrics.extractors.extractor import statistics_of
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.measuring import ActorSettings
+from cm_ray.runs.resources import Resources
 from tests.cluster.tiny import save_tiny
 
 OPENER = partial(open_extractor, "digits")
@@ -62,8 +64,8 @@ def test_actors_that_find_no_room_hold_nothing_up(ray_cluster, model_folder, mon
     with SamplerPool(OPENER, Actors(count=2, cpus=1)) as pool:  # of two cores, one is taken
         result = pool.generate(pool.put(model_folder), request(model_folder), ALL)
         assert result.count == 100
-        assert len(pool._ready) == 1
-    monkeypatch.setattr(generate, "_PATIENCE_S", 0.5)
+        assert sum(place.ready for place in pool._supervisor._places) == 1
+    monkeypatch.setattr(supervisor, "_PATIENCE_S", 0.5)
     with SamplerPool(OPENER, Actors(count=1, cpus=1.5)) as pool:
         threading.Timer(3, ray_cluster.kill, [other]).start()
         assert pool.generate(pool.put(model_folder), request(model_folder), ALL).count == 100
@@ -161,7 +163,7 @@ def test_errors_of_actors_are_the_users(ray_cluster, model_folder):
 def test_an_actor_that_dies_for_ever_is_given_up(ray_cluster, model_folder):
     with (
         SamplerPool(lambda device: os._exit(1), HALF_CORE) as pool,
-        pytest.raises(UserError, match="died more than"),
+        pytest.raises(UserError, match="Actors died 4 times"),
     ):
         pool.generate(pool.put(model_folder), request(model_folder), ALL)
 
@@ -191,9 +193,9 @@ def test_actors_fit_the_cluster(config, nodes, expected):
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        (ActorSettings(count=3), "has room for 2"),
-        (ActorSettings(cpus_each=4), "has room for 0"),
-        (ActorSettings(use_gpu="yes"), "has no GPU"),
+        (ActorSettings(count=3), "3 actors with 1 CPUs and 0 GPUs each .* has room for 2"),
+        (ActorSettings(cpus_each=4), "1 actor with 4 CPUs .* has room for 0"),
+        (ActorSettings(use_gpu="yes"), "1 actor with 1 CPUs and 1 GPUs each .* has room for 0"),
         (ActorSettings(gpus_each=2), "actors.gpus_each must be in"),
         (ActorSettings(count=-1), "must not be negative"),
     ],
@@ -201,6 +203,17 @@ def test_actors_fit_the_cluster(config, nodes, expected):
 def test_actors_that_do_not_fit(config, sentence):
     with pytest.raises(UserError, match=sentence):
         plan_actors(config, [CPU_NODE])
+
+
+def test_actors_stay_on_the_device_that_their_work_began_on():
+    on_gpus, on_cpus = Resources(device="cuda"), Resources(device="cpu")
+    with pytest.raises(Shortage, match=r"The work was begun on GPUs: 1 actor .*wait_for_nodes") as lack:
+        plan_actors(ActorSettings(), [CPU_NODE], on_gpus)
+    assert lack.value.bundles == [{"CPU": 1.0, "GPU": 1.0}]
+    assert plan_actors(ActorSettings(), [GPU_NODE], on_gpus).device == "cuda"
+    assert plan_actors(ActorSettings(), [GPU_NODE], on_cpus).device == "cpu"
+    assert plan_actors(ActorSettings(use_gpu="yes"), [GPU_NODE], on_cpus).device == "cuda"
+    assert plan_actors(ActorSettings(use_gpu="no"), [CPU_NODE], on_gpus).device == "cpu"
 
 
 def test_actors_say_what_they_are():

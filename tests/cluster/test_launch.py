@@ -2,9 +2,10 @@
 
 import pytest
 
-from cm_ray.cluster.runtime.connect import DATA_CPUS, plan_workers
+from cm_ray.cluster.runtime.plan import DATA_CPUS, Shortage, changes_of, plan_workers
 from cm_ray.errors import UserError
 from cm_ray.recipes.sections import ClusterSettings
+from cm_ray.runs.resources import Resources
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 4, 7, 64])
@@ -42,8 +43,41 @@ def test_impossible_plans(config, message):
         plan_workers(config, [{"CPU": 2.0}])
 
 
-def test_a_few_gpus_are_not_taken_for_all():
-    assert not plan_workers(ClusterSettings(num_workers=2), [{"CPU": 8.0, "GPU": 1}]).use_gpu
+def test_a_missing_gpu_never_makes_a_run_on_cpus():
+    """Neither at the first start, where the cluster has GPUs but too few, nor later, where it has none."""
+    with pytest.raises(
+        Shortage, match=r"2 workers need a GPU each and the cluster has 1; .*wait_for_nodes"
+    ) as few:
+        plan_workers(ClusterSettings(num_workers=2), [{"CPU": 8.0, "GPU": 1}])
+    assert few.value.bundles == [{"CPU": 1.0, "GPU": 1.0}] * 2
+    before = Resources(device="cuda", workers=1, threads=8)
+    with pytest.raises(
+        Shortage, match="The run began on GPUs: 1 workers need a GPU each and the cluster has 0"
+    ):
+        plan_workers(ClusterSettings(), [{"CPU": 8.0}], before)
+    there = plan_workers(ClusterSettings(), [{"CPU": 8.0}, {"CPU": 8.0, "GPU": 2}], before)
+    assert there.resources.device == "cuda"
+
+
+def test_a_run_goes_on_as_it_began_unless_the_settings_say_otherwise():
+    before, nodes = Resources(device="cpu", workers=1, threads=3), [{"CPU": 8.0, "GPU": 4}]
+    same = plan_workers(ClusterSettings(), nodes, before)
+    assert same.resources == before
+    assert changes_of(before, same.resources) == ""
+    other = plan_workers(ClusterSettings(use_gpu="yes", num_workers=2), nodes, before)
+    assert changes_of(before, other.resources) == "GPUs instead of CPUs, 2 workers instead of 1"
+    threads = plan_workers(ClusterSettings(threads=5), nodes, before)
+    assert changes_of(before, threads.resources) == "5 threads a worker instead of 3"
+    back = plan_workers(ClusterSettings(use_gpu="no"), [{"CPU": 8.0}], Resources(device="cuda"))
+    assert not back.use_gpu
+
+
+def test_workers_are_spread_over_nodes_where_one_could_take_too_many():
+    """On GPUs they share as few nodes as they can, since these talk faster among themselves."""
+    assert plan_workers(ClusterSettings(num_workers=2), [{"CPU": 1.0}] * 2).strategy == "SPREAD"
+    assert plan_workers(ClusterSettings(num_workers=4), [{"CPU": 16.0, "GPU": 8}] * 2).strategy == "PACK"
+    few_cores = [{"CPU": 2.0, "GPU": 8}] * 2
+    assert plan_workers(ClusterSettings(num_workers=4), few_cores).strategy == "SPREAD"
 
 
 def test_every_node_keeps_a_share_for_ray_data():

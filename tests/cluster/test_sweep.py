@@ -82,6 +82,8 @@ def test_a_sweep_from_its_space_to_the_registry(ray_cluster, tmp_path, seeds):
     assert word_of(config.method.distance) == best.params["distance"]
     assert (config.steps, config.run_dir) == (20, "")
     assert list((run.root / "tune").rglob("events.out.tfevents.*"))
+    kept = {path.parent.parent.name for path in run.root.glob("trials/*/seed-*/checkpoints")}
+    assert kept == {f"{best.number:04d}"}, "the checkpoints of other trials that have ended are removed"
     check_mlflow(tmp_path / "runs" / "mlflow.db", best, 2 * seeds)
     before = {path: path.stat().st_mtime_ns for path in run.root.glob("trials/*/seed-*/result.json")}
     sweep(settings(file, scheduler="none"), {})

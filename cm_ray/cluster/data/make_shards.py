@@ -24,12 +24,12 @@ from cm_ray.data.shard_writer import (
     make_shard,
     merge,
     recipe_of,
-    run_file,
 )
 from cm_ray.data.shards import Manifest, is_shard_folder
 from cm_ray.data.source import Progress, ReadOptions, Source
 from cm_ray.errors import UserError, setting
 from cm_ray.storage.files import locked, remove
+from cm_ray.storage.witness import Witness, witnessed
 
 _T = TypeVar("_T")
 _AS_THEY_ARE = ReadOptions()
@@ -64,7 +64,8 @@ def make_shards(
         if done := _finished(out, recipe, options):  # the process that held the lock may have made them
             return done
         _clear_other_recipe(out, recipe)
-        manifest = _make(source, out, rows_per_shard, recipe, options, progress)
+        with witnessed(out / WORK) as seen:
+            manifest = _make(source, out, seen, rows_per_shard, recipe, options, progress)
         if recipe_of(source, rows_per_shard, options) != recipe:
             raise UserError(f"{source.name} has changed while shards were made of it; repeat the command.")
         manifest.save(out)
@@ -101,6 +102,7 @@ def _clear_other_recipe(out: Path, recipe: str) -> None:
 def _make(
     source: Source,
     out: Path,
+    seen: Witness,
     rows_per_shard: int,
     recipe: str,
     options: ReadOptions,
@@ -111,7 +113,7 @@ def _make(
     results = done.with_earlier({i: finished_part(out, i, recipe, options) for i in range(len(parts))})
 
     def read(indices: Iterable[int], options: ReadOptions) -> None:
-        for index, result in _run(make_part, {i: (parts[i], out, i, recipe, options) for i in indices}):
+        for index, result in _run(make_part, seen, {i: (parts[i], out, i, recipe, options) for i in indices}):
             results[index] = result
             done.add()
 
@@ -122,18 +124,15 @@ def _make(
         done.total += len(unlike)
         read(unlike, agreed)
         ordered = [results[i] for i in range(len(parts))]
-    _check_shared([run_file(out, i) for i, result in enumerate(ordered) if result.runs])
     layout = Layout.of(source, out, ordered, rows_per_shard)
     count = len(layout.ranges)
     done.total += count - len(parts)
     shards = done.with_earlier({i: finished_shard(out, i, layout) for i in range(count)})
     todo = [i for i in range(count) if i not in shards]
-    for index, shard in _run(make_shard, {i: (out, i, layout) for i in todo}):
+    for index, shard in _run(make_shard, seen, {i: (out, i, layout) for i in todo}):
         shards[index] = shard
         done.add()
-    described = [shards[i] for i in range(count)]
-    _check_shared([out / shard.file for shard in described])
-    return merge(source, recipe, ordered, layout, described, options)
+    return merge(source, recipe, ordered, layout, [shards[i] for i in range(count)], options)
 
 
 class _Done:
@@ -155,21 +154,16 @@ class _Done:
         self.progress(self.done, self.total)
 
 
-def _check_shared(files: Iterable[Path]) -> None:
-    for file in files:
-        if not file.is_file():
-            raise UserError(
-                f"{file} was written on another node; choose {_OUT} on storage that all nodes share."
-            )
-
-
-def _run(function: Callable[..., _T], arguments: Mapping[int, tuple[Any, ...]]) -> Iterator[tuple[int, _T]]:
+def _run(
+    function: Callable[..., _T], seen: Witness, arguments: Mapping[int, tuple[Any, ...]]
+) -> Iterator[tuple[int, _T]]:
     """Call a function in tasks, as many at a time as there are CPUs; yield index and result of each.
 
-    After a failure no more tasks are started, running ones are finished (a later call uses their results),
-    and the error of the lowest index is raised.
+    seen: a file of the folder that the tasks write to, which every node has to see. After a failure no more
+    tasks are started, running ones are finished (a later call uses their results), and the error of the
+    lowest index is raised.
     """
-    task: Any = ray.remote(num_cpus=1)(function)
+    task: Any = ray.remote(num_cpus=1)(_checked)
     waiting = collections.deque(arguments)
     running: dict[Any, int] = {}
     errors: dict[int, BaseException] = {}
@@ -177,7 +171,7 @@ def _run(function: Callable[..., _T], arguments: Mapping[int, tuple[Any, ...]]) 
     while running or (waiting and not errors):
         while waiting and len(running) < most and not errors:
             index = waiting.popleft()
-            running[task.remote(*arguments[index])] = index
+            running[task.remote(function, seen, *arguments[index])] = index
         for reference in ray.wait(list(running), num_returns=1)[0]:
             index = running.pop(reference)
             try:
@@ -186,6 +180,12 @@ def _run(function: Callable[..., _T], arguments: Mapping[int, tuple[Any, ...]]) 
                 errors[index] = user_error(error) or error
     if errors:
         raise errors[min(errors)] from None
+
+
+def _checked(function: Callable[..., _T], seen: Witness, *arguments: Any) -> _T:
+    """Call a function on a node that sees the folder of the shards."""
+    seen.check()
+    return function(*arguments)
 
 
 def _clean(out: Path, manifest: Manifest) -> None:

@@ -23,11 +23,12 @@ from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
 
-from cm_ray.cluster.runtime.connect import DATA_CPUS
+from cm_ray.cluster.runtime.plan import DATA_CPUS
 from cm_ray.data import image_set
 from cm_ray.data.blocks import read_block
 from cm_ray.data.order import Unit, stream_units, whole_units
-from cm_ray.data.shards import Manifest
+from cm_ray.data.shards import MANIFEST, Manifest
+from cm_ray.storage.witness import Witness
 from cm_ray.training.batch import Batch, Share
 
 READ_AHEAD_BYTES = 256 << 20
@@ -51,6 +52,7 @@ class UnitSource(Datasource):  # type: ignore[misc]
     def __init__(self, folder: Path, manifest: Manifest, units: list[Unit]) -> None:
         super().__init__()
         self.folder, self.manifest, self.units = folder, manifest, units
+        self.seen = Witness.of(folder / MANIFEST)
 
     def get_name(self) -> str:
         """Return the name of the read tasks on Ray's dashboard."""
@@ -66,7 +68,7 @@ class UnitSource(Datasource):  # type: ignore[misc]
         """Return one task per unit; `parallelism` is ignored, because the order of the units is fixed."""
         return [
             ReadTask(
-                partial(read_block, self.folder, unit, self.manifest.shape),
+                partial(read_block, self.folder, unit, self.manifest.shape, self.seen),
                 BlockMetadata(unit.rows, _bytes(unit, self.manifest), None, None),
             )
             for unit in self.units

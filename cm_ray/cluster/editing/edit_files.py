@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cm_ray.cluster.editing.edit_plan import edited_class, plan_request
 from cm_ray.cluster.pool.pool import SamplerPool
-from cm_ray.cluster.pool.sizing import plan_actors
-from cm_ray.cluster.runtime.connect import connected, node_resources
+from cm_ray.cluster.pool.sizing import actors_for
+from cm_ray.cluster.runtime.connect import connected
 from cm_ray.command_line.settings.edit import Editing
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.editing.files import EditRequest, compared, content_digests, edit_unit, read_inputs
@@ -27,6 +27,7 @@ from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import Model, to_uint8
 from cm_ray.runs.console import say, shown
 from cm_ray.sampling.text import text_of
+from cm_ray.storage.files import remove
 from cm_ray.tracking.locate import locate_model
 
 _ROWS = 10
@@ -77,8 +78,9 @@ def _on_ray(
     """Yield the edited images of every span of files, (first file, count), in the order of the spans."""
     if not spans:
         return
+    work = settings.out.expanduser() / "editing-work"
     with connected(), shown("image") as progress:
-        actors = plan_actors(settings.actors, node_resources())
+        actors = actors_for(settings.actors, work)
         with SamplerPool(None, actors) as pool:
             early: dict[int, Tensor] = {}
             following = 0
@@ -87,6 +89,7 @@ def _on_ray(
                 while following in early:
                     yield early.pop(following)
                     following += 1
+    remove(work)
 
 
 def _interpolate(settings: Editing, model_folder: Path) -> list[Path]:

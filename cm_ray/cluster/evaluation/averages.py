@@ -10,8 +10,8 @@ from pathlib import Path
 from cm_ray.cluster.pool.measure import measure_on
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import ScoringSetup, reference_set, scoring_setup
-from cm_ray.cluster.pool.sizing import plan_actors
-from cm_ray.cluster.runtime.connect import connected, node_resources
+from cm_ray.cluster.pool.sizing import actors_for
+from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.averages import AverageLengths
 from cm_ray.errors import UserError
@@ -137,7 +137,7 @@ class _Asked:
             labels=setup.labels,
             seed=settings.seed,
         )
-        actors = plan_actors(settings.actors, node_resources())
+        actors = actors_for(settings.actors, self.run.averages_work)
         say(f"{self.run.root}: averages of step {self.kept.step}, {request.count} samples each, {actors}")
         with SamplerPool(setup.opener, actors) as pool:
             reference = reference_set(pool, shards, manifest, setup.extractor, {"statistics"})

@@ -23,8 +23,8 @@ from cm_ray.cluster.pool.reference import (
     tracking_uris,
 )
 from cm_ray.cluster.pool.result import Outputs, SampleResult, joined
-from cm_ray.cluster.pool.sizing import plan_actors
-from cm_ray.cluster.runtime.connect import connected, node_resources
+from cm_ray.cluster.pool.sizing import actors_for
+from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.data.agreement import check_comparable
@@ -120,7 +120,7 @@ class _Evaluating:
         self.count = self.images[1].count if self.images else settings.samples or self.manifest.count
         self._check_images()
         self.labels = scored_labels(model.spec, self.manifest, setup.labels, say) if model else None
-        self.actors = plan_actors(settings.actors, node_resources())
+        self.actors = actors_for(settings.actors, self.work)
         run.clean()
         content = self.images[1].fingerprint if self.images else network_digest(model.folder) if model else ""
         self.scored = Scored(run, settings.source, content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cm_ray.cluster.pool.result import Outputs, TaskResult
+from cm_ray.cluster.runtime.connect import check_cuda
 from cm_ray.data.shards import Manifest, read_rows, rows_per_group
 from cm_ray.drawing.requests import Request, sample_unit
 from cm_ray.editing.files import EditRequest, edit_unit
@@ -22,12 +23,10 @@ from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import ModelSpec, build_model
+from cm_ray.storage.witness import Witness
 
 Opener: TypeAlias = Callable[[str], Extractor]
 """A picklable function that opens the extractor on a device."""
-
-RETRIES = 5
-"""Restarts of an actor, and retries of a task, before the pool gives up."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +42,7 @@ class PutModel:
     """Object reference of the weights; in a list, so that Ray does not fetch them for every task."""
 
 
-@ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES)
+@ray.remote(max_restarts=0, max_task_retries=0)  # the pool's supervisor does both
 class Sampler:
     """Actor that keeps a model and an extractor in memory between tasks."""
 
@@ -54,8 +53,9 @@ class Sampler:
             None  # opened by the first task: the caller then gets its errors unchanged
         )
 
-    def started(self) -> None:
-        """Return as soon as the actor runs."""
+    def started(self) -> str:
+        """Return the id of the actor's node."""
+        return str(ray.get_runtime_context().get_node_id())
 
     def sample(
         self, model: PutModel, request: Request, first: int, count: int, outputs: Outputs
@@ -68,16 +68,26 @@ class Sampler:
                 batches.append(sample_unit(self.model, request, start, size))
             return self._result(torch.cat(batches), outputs, time.perf_counter() - started)
 
-    def edit(self, model: PutModel, request: EditRequest, first: int, count: int) -> TaskResult:
-        """Edit `count` files, starting at file `first`; the images of the result are ordered by file."""
+    def edit(
+        self, model: PutModel, seen: Sequence[Witness], request: EditRequest, first: int, count: int
+    ) -> TaskResult:
+        """Edit `count` files, starting at file `first`; the images of the result are ordered by file.
+
+        seen: a file of every folder that is read.
+        """
+        for witness in seen:
+            witness.check()
         self._load(model)
         started = time.perf_counter()
         with _out_of_memory_error(count):
             images = edit_unit(self.model, request, first, count).flatten(0, 1)
         return self._result(images, frozenset(["images"]), time.perf_counter() - started)
 
-    def read(self, file: Path, start: int, stop: int, manifest: Manifest, outputs: Outputs) -> TaskResult:
-        """Read the images `start` to `stop` (exclusive) of a shard."""
+    def read(
+        self, seen: Witness, file: Path, start: int, stop: int, manifest: Manifest, outputs: Outputs
+    ) -> TaskResult:
+        """Read the images `start` to `stop` (exclusive) of a shard in the folder of a file that was seen."""
+        seen.check()
         started, step, groups = time.perf_counter(), rows_per_group(manifest.shape), []
         for row in range(start, stop, step):
             groups.append(read_rows(file, row, min(stop, row + step), manifest.shape)[0])
@@ -90,6 +100,8 @@ class Sampler:
             self.digest = ""
             arrays = ray.get(model.weights[0])
             weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            if self.device == "cuda":
+                check_cuda()
             self.model = build_model(model.spec, weights, model.source, self.device)
             self.digest = model.digest
 

@@ -7,31 +7,31 @@ on restarts of actors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import ray
 from torch import Tensor
 
-from cm_ray.cluster.pool.actor import RETRIES, Opener, PutModel, Sampler
-from cm_ray.cluster.pool.result import Outputs, ResultCollector, SampleResult, TaskResult
+from cm_ray.cluster.pool.actor import Opener, PutModel, Sampler
+from cm_ray.cluster.pool.result import Outputs, ResultCollector, SampleResult
 from cm_ray.cluster.pool.sizing import Actors
+from cm_ray.cluster.pool.supervisor import Supervisor
 from cm_ray.cluster.runtime.connect import user_error
-from cm_ray.data.shards import Manifest, rows_per_group
+from cm_ray.cluster.runtime.nodes import node_resources
+from cm_ray.data.shards import MANIFEST, Manifest, rows_per_group
 from cm_ray.data.source import cut_pieces
 from cm_ray.drawing.requests import Request
 from cm_ray.editing.files import EditRequest
-from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import network_digest, read_model
-from cm_ray.runs.console import say
+from cm_ray.storage.witness import Witness
 
 Progress: TypeAlias = Callable[[int, int], None]
 """A callback that gets the number of finished images and the total number of images."""
 
-_PATIENCE_S = 20
-"""Seconds without a free resource before a message is shown."""
 _STATISTICS_BATCHES = 4
 """Batches per task when statistics are returned: the statistics of 2,048 features are 33 MB."""
 _READ_GROUPS = 4
@@ -45,21 +45,24 @@ class SamplerPool:
     """
 
     def __init__(self, opener: Opener | None, actors: Actors) -> None:
-        self.actors = [
-            Sampler.options(**actors.options).remote(opener, actors.device, actors.threads)  # type: ignore[attr-defined]
-            for _ in range(actors.count)
-        ]
+        actor: Any = Sampler.options(**actors.options)  # type: ignore[attr-defined]
+        start = partial(actor.remote, opener, actors.device, actors.threads)
+        self._supervisor = Supervisor(
+            start, actors.count, lambda: actors.fit_on(node_resources()) > 0, actors.limit_s
+        )
         self.kind = f"{actors.device}-{actors.threads}"
         """Device and threads of the actors. Samples of two kinds of actors differ by rounding."""
-        self._ready: list[Any] = []
-        self._starting = {actor.started.remote(): actor for actor in self.actors}
 
     def __enter__(self) -> SamplerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for actor in self.actors:
-            ray.kill(actor)
+        self._supervisor.end()
+
+    @property
+    def actors(self) -> list[Any]:
+        """The actors, including those that have not started."""
+        return self._supervisor.actors
 
     def put(self, folder: Path) -> PutModel:
         """Put a model's weights into Ray's object store. Raises UserError as `load_model` does."""
@@ -80,7 +83,7 @@ class SamplerPool:
         """Yield the index and the result of every request, in the order in which they finish.
 
         The actors work on the tasks of all requests together. Raises the UserError of an actor, and
-        UserError when actors die more often than they are restarted.
+        UserError when actors die too often.
         """
         batches = _STATISTICS_BATCHES if "statistics" in outputs else 1
         tasks = [
@@ -108,10 +111,12 @@ class SamplerPool:
         Raises UserError on a file that is not an image of the model's size, and as `generate_all` does.
         """
         tasks = [(index, *span, span[1] * request.samples) for index, span in enumerate(spans)]
+        folders = {file.parent: file for file in (*request.files, *request.masks)}
+        seen = [Witness.of(file) for file in folders.values()]
 
         def submit(actor: Any, task: tuple[int, int, int, int]) -> Any:
             _, first, count, _ = task
-            return actor.edit.remote(model, request, first, count)
+            return actor.edit.remote(model, seen, request, first, count)
 
         for index, result in self._run(submit, tasks, progress):
             assert result.images is not None
@@ -138,9 +143,11 @@ class SamplerPool:
             for start in range(first, stop, step)
         ]
 
+        seen = Witness.of(folder / MANIFEST)
+
         def submit(actor: Any, task: tuple[int, Path, int, int]) -> Any:
             _, file, start, count = task
-            return actor.read.remote(file, start, start + count, manifest, outputs)
+            return actor.read.remote(seen, file, start, start + count, manifest, outputs)
 
         results = dict(self._run(submit, tasks, progress))
         return [results[group] for group in sorted(results)]
@@ -152,7 +159,7 @@ class SamplerPool:
         collector = ResultCollector([task[0] for task in tasks])
         done, total = 0, sum(task[-1] for task in tasks)
         try:
-            for number, task_result in self._finished(submit, tasks):
+            for number, task_result in self._supervisor.finished(submit, tasks):
                 done += task_result.size
                 if progress:
                     progress(done, total)
@@ -161,44 +168,7 @@ class SamplerPool:
         except ray.exceptions.RayError as error:
             raise _explained(error) from error
 
-    def _finished(
-        self, submit: Callable[[Any, Any], Any], tasks: Sequence[Any]
-    ) -> Iterator[tuple[int, TaskResult]]:
-        """Yield the number and the result of every task as it finishes; an actor has up to two at a time."""
-        waiting = list(enumerate(tasks))[::-1]
-        running: dict[Any, tuple[int, Any]] = {}
-        idle = [*self._ready, *self._ready]
-        while waiting or running:
-            while waiting and idle:
-                number, task = waiting.pop()
-                actor = idle.pop(0)
-                running[submit(actor, task)] = number, actor
-            for reference in self._wait(running):
-                if reference in self._starting:
-                    self._ready.append(self._starting.pop(reference))
-                    idle += [self._ready[-1]] * 2
-                    continue
-                number, actor = running.pop(reference)
-                idle.append(actor)
-                yield number, ray.get(reference)
-
-    def _wait(self, running: Mapping[Any, Any]) -> list[Any]:
-        """Return the references of finished tasks or started actors; report when no actor starts for long."""
-        references = [*running, *self._starting]
-        done: list[Any] = ray.wait(references, num_returns=1, timeout=None if running else _PATIENCE_S)[0]
-        if not done:
-            say(f"waiting for resources for {len(self._starting)} actors; other jobs of the cluster use them")
-            done = ray.wait(references, num_returns=1)[0]
-        return done
-
 
 def _explained(error: ray.exceptions.RayError) -> Exception:
     """Return the UserError that explains an error of Ray, else the error itself."""
-    if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.ActorUnavailableError):
-        return UserError(
-            f"Actors died more than {RETRIES} times ({str(error).splitlines()[0]}); if memory is short, "
-            "lower the batch size or the number of actors."
-        )
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return UserError("A node ran out of memory; lower the batch size or the number of actors.")
     return user_error(error) or error

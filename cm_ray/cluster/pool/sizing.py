@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cm_ray.cluster.runtime.connect import WorkerPlan
-from cm_ray.errors import UserError
+from cm_ray.cluster.runtime.nodes import node_resources
+from cm_ray.cluster.runtime.plan import Shortage, WorkerPlan
+from cm_ray.cluster.runtime.waiting import LOST_NODES_S, planned_when_nodes_suffice
+from cm_ray.errors import UserError, setting
 from cm_ray.recipes.measuring import ActorSettings
+from cm_ray.runs.console import say
+from cm_ray.runs.resources import Resources
+from cm_ray.settings.duration import seconds_of
+
+_COUNT, _CPUS, _GPUS = (setting(f"actors.{name}") for name in ("count", "cpus_each", "gpus_each"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +33,8 @@ class Actors:
     """Share of a GPU that each actor reserves."""
     threads: int = 1
     """PyTorch threads of each actor."""
+    limit_s: float = LOST_NODES_S
+    """Seconds to wait for nodes that were lost."""
 
     @property
     def device(self) -> str:
@@ -38,6 +48,10 @@ class Actors:
         outside = PlacementGroupSchedulingStrategy(placement_group=None)
         resources = {"num_cpus": self.cpus} | ({"num_gpus": self.gpus} if self.gpus else {})
         return {**resources, "scheduling_strategy": outside}
+
+    def fit_on(self, nodes: Sequence[Mapping[str, float]]) -> int:
+        """Return the number of actors that nodes with these resources have room for."""
+        return sum(_room(node, self.cpus, self.gpus) for node in nodes)
 
     def __str__(self) -> str:
         """Return a description of the actors, such as "2 actors on a GPU each"."""
@@ -55,28 +69,62 @@ def actors_like(workers: WorkerPlan) -> Actors:
     return Actors(count=count, cpus=workers.cpus_per_worker * workers.num_workers / count)
 
 
-def plan_actors(config: ActorSettings, nodes: Sequence[Mapping[str, float]]) -> Actors:
+def actors_for(config: ActorSettings, work: Path) -> Actors:
+    """Return the actors that the settings describe, on the device that unfinished work in a folder began on.
+
+    The device is remembered in the folder. Nodes are waited for as long as the settings say. Raises UserError
+    when the actors do not fit on the nodes.
+    """
+    before = Resources.load(work)
+    actors = planned_when_nodes_suffice(
+        lambda: plan_actors(config, node_resources(), before), seconds_of(config.wait_for_nodes)
+    )
+    now = Resources(device=actors.device)
+    if before and before != now:
+        say(f"The work in {work.parent} was begun on {before.noun}, and is done again on {now.noun}.")
+    now.save(work)
+    return actors
+
+
+def plan_actors(
+    config: ActorSettings, nodes: Sequence[Mapping[str, float]], before: Resources | None = None
+) -> Actors:
     """Return the actors that the settings describe, on nodes with these resources.
 
-    Raises UserError when the actors do not fit on the nodes, or when a setting is out of range.
+    before: the resources that the work began with, which decide the device where the settings do not. Raises
+    Shortage when the actors do not fit on the nodes, and UserError when a setting is out of range.
     """
     if config.count < 0 or not 0 < config.gpus_each <= 1 or config.cpus_each <= 0:
         raise UserError(
-            "actors.count must not be negative, actors.gpus_each must be in (0, 1] and actors.cpus_each must "
-            "be positive."
+            f"{_COUNT} must not be negative, {_GPUS} must be in (0, 1] and {_CPUS} must be positive."
         )
-    has_gpus = any(node.get("GPU", 0) for node in nodes)
-    if config.use_gpu == "yes" and not has_gpus:
-        raise UserError("actors.use_gpu is yes, but the cluster has no GPU; set it to auto or no.")
-    gpus = config.gpus_each if has_gpus and config.use_gpu != "no" else 0.0
-    cpus = config.cpus_each
+    gpus = config.gpus_each if _wants_gpu(config, nodes, before) else 0.0
+    cpus, wanted = config.cpus_each, config.count or 1
     room = sum(_room(node, cpus, gpus) for node in nodes)
-    if room < max(1, config.count):
-        raise UserError(
-            f"{config.count or 1} actors with {config.cpus_each:g} CPUs and {gpus:g} GPUs each do not fit: "
-            f"the cluster has room for {room}; lower actors.count, actors.cpus_each or actors.gpus_each."
+    if room < wanted:
+        began = "The work was begun on GPUs: " if gpus and before and config.use_gpu == "auto" else ""
+        bundle = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+        raise Shortage(
+            f"{began}{wanted} actor{'s' * (wanted > 1)} with {cpus:g} CPUs and {gpus:g} GPUs each need more "
+            f"than the cluster has, which has room for {room}",
+            f"lower {_COUNT}, {_CPUS} or {_GPUS}, wait for nodes with {setting('actors.wait_for_nodes')}"
+            + (f", or set {setting('actors.use_gpu')} to no" if gpus else ""),
+            [bundle] * wanted,
         )
-    return Actors(count=config.count or room, cpus=cpus, gpus=gpus, threads=max(1, int(cpus)))
+    return Actors(
+        count=config.count or room,
+        cpus=cpus,
+        gpus=gpus,
+        threads=max(1, int(cpus)),
+        limit_s=max(LOST_NODES_S, seconds_of(config.wait_for_nodes)),
+    )
+
+
+def _wants_gpu(config: ActorSettings, nodes: Sequence[Mapping[str, float]], before: Resources | None) -> bool:
+    """Return whether actors get GPUs: by the settings, by the work's beginning, else by the nodes."""
+    if config.use_gpu != "auto":
+        return config.use_gpu == "yes"
+    return before.device == "cuda" if before else any(node.get("GPU", 0) for node in nodes)
 
 
 def _room(node: Mapping[str, float], cpus: float, gpus: float) -> int:

@@ -1,23 +1,18 @@
-"""Connect to a Ray cluster or start one, and plan the resources of training workers."""
+"""Connect to a Ray cluster or start one."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
+import platform
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import ray
+import torch
 
-from cm_ray.errors import DEBUG_VARIABLE, UserError, setting
-from cm_ray.recipes.sections import ClusterSettings
-
-DATA_CPUS = 0.25
-"""CPUs that a Ray Data read task reserves: it mostly waits for the disk."""
-_WORKERS = setting("cluster.num_workers")
+from cm_ray.errors import DEBUG_VARIABLE, UserError
 
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # with the default of 2 s, every report waits for a poll
@@ -82,76 +77,24 @@ def user_error(error: BaseException) -> UserError | None:
     return error if isinstance(error, UserError) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerPlan:
-    """Resources of a training run: its workers, and the share of each."""
-
-    num_workers: int
-    gpus_per_worker: float
-    cpus_per_worker: float
-    threads: int
-    """PyTorch threads per worker."""
-
-    @property
-    def use_gpu(self) -> bool:
-        """True if workers train on GPUs."""
-        return self.gpus_per_worker > 0
-
-    def __str__(self) -> str:
-        """Return a description of the plan in one line."""
-        device = "a GPU each" if self.use_gpu else f"CPU, {self.threads} threads each"
-        workers = "1 worker" if self.num_workers == 1 else f"{self.num_workers} workers"
-        return f"{workers} ({device}; {self.cpus_per_worker:g} CPU reserved per worker)"
+def cause_of(error: BaseException) -> str:
+    """Return the cause of a death in a few words, from a message of Ray that has many lines."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "its node ran out of memory"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    _, found, detail = str(error).partition("Worker exit detail: ")
+    return (detail.partition(". ")[0] if found else [type(error).__name__, *lines][-1]).rstrip(".")
 
 
-def node_resources() -> list[dict[str, float]]:
-    """Return the resources of every live node of the cluster, ``[{"CPU": 8, "GPU": 1}, …]``."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def node_name() -> str:
+    """Return the name and the address of the node that this process is on, for messages."""
+    return f"{platform.node()} ({ray.util.get_node_ip_address()})"
 
 
-def plan_workers(config: ClusterSettings, nodes: Sequence[Mapping[str, float]]) -> WorkerPlan:
-    """Divide the CPUs and GPUs of the nodes between the training workers and Ray Data.
-
-    Ray Data hangs silently when workers reserve all CPUs. So up to one CPU of every node is left for it, and
-    workers reserve fractions of a CPU where there are few. Raises UserError when the workers do not fit.
-    """
-    workers = config.num_workers
-    cpus, gpus = (sum(int(node.get(kind, 0)) for node in nodes) for kind in ("CPU", "GPU"))
-    use_gpu = config.use_gpu == "yes" or (config.use_gpu == "auto" and gpus >= workers)
-    if use_gpu and gpus < workers:
+def check_cuda() -> None:
+    """Raise UserError when Ray has given this process a GPU and PyTorch cannot use it."""
+    if not torch.cuda.is_available():
         raise UserError(
-            f"{workers} workers need a GPU each and the cluster has {gpus}; lower {_WORKERS}, or "
-            f"set {setting('cluster.use_gpu')} to no."
+            f"Ray has a GPU on node {node_name()}, and PyTorch {torch.__version__} cannot use it; install a "
+            "driver and a PyTorch with CUDA there."
         )
-    hosts = [host for node in nodes if (host := _host(node, use_gpu, workers)).workers]
-    if sum(host.workers for host in hosts) < workers:
-        raise UserError(
-            f"{workers} workers need a CPU core each and the cluster has {cpus}; lower {_WORKERS}."
-        )
-    most = 4.0 if use_gpu else 1.0
-    fair = min(min(most, (host.cpus - min(1.0, host.cpus / 2)) / host.workers) for host in hosts)
-    per_worker = config.cpus_per_worker or math.floor(fair * 1000 + 1e-6) / 1000  # down: it must fit
-    if any(host.workers * per_worker + DATA_CPUS > host.cpus for host in hosts):
-        raise UserError(
-            f"{workers} workers with {per_worker:g} CPUs each leave nothing of a node's CPUs to Ray Data, "
-            f"which needs {DATA_CPUS}; lower {setting('cluster.cpus_per_worker')}."
-        )
-    return WorkerPlan(
-        num_workers=workers,
-        gpus_per_worker=1.0 if use_gpu else 0.0,
-        cpus_per_worker=per_worker,
-        threads=config.threads or max(1, min(int(host.cpus // host.workers) for host in hosts)),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Host:
-    cpus: float
-    workers: int
-    """The largest number of workers that the node has room for."""
-
-
-def _host(node: Mapping[str, float], use_gpu: bool, workers: int) -> _Host:
-    cpus = node.get("CPU", 0.0)
-    room = min(int(node.get("GPU", 0)), int(cpus)) if use_gpu else int(cpus)
-    return _Host(cpus, min(room, workers))

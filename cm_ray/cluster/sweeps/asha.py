@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from ray.tune.schedulers import ASHAScheduler
 
+from cm_ray.cluster.runtime.internals import bracket_of
 from cm_ray.cluster.sweeps.searcher import FINAL, STEP
 from cm_ray.sweeps.space import NUMBER
 from cm_ray.sweeps.study import SCORE
@@ -38,7 +39,7 @@ class RememberingASHA(ASHAScheduler):  # type: ignore[misc]
             stop_last_trials=False,  # the last rung is the end of the first seed: other seeds may follow
         )
         self._stop = stop
-        (self.bracket,) = self._brackets
+        self.bracket = bracket_of(self)
         for trial in study.get_trials(deepcopy=False):
             for step, score in sorted(trial.intermediate_values.items()):
                 self._is_behind(trial.number, step, score)

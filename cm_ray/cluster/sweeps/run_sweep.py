@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,11 +15,15 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from cm_ray.cluster.runtime.connect import connected
+from cm_ray.cluster.runtime.internals import id_in_storage
+from cm_ray.cluster.runtime.nodes import check_on_nodes
 from cm_ray.cluster.sweeps.asha import RememberingASHA
+from cm_ray.cluster.sweeps.identity import id_of_sweep, identity_of
 from cm_ray.cluster.sweeps.searcher import StudySearch
 from cm_ray.cluster.sweeps.sweep_plan import check_sweep, share
 from cm_ray.cluster.sweeps.sweep_table import SweepTable
 from cm_ray.cluster.sweeps.sweep_trial import Trials, run_trial
+from cm_ray.cluster.sweeps.tidying import Tidier
 from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.run import train
 from cm_ray.errors import UserError
@@ -30,9 +33,11 @@ from cm_ray.recipes.recipe import check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report
 from cm_ray.runs.console import command, say
-from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory, run_place
-from cm_ray.settings.tree import flatten, override
-from cm_ray.storage.files import read_json, write_json
+from cm_ray.runs.directory import RunDirectory, run_place
+from cm_ray.runs.resources import Resources
+from cm_ray.settings.tree import override
+from cm_ray.storage.files import write_json
+from cm_ray.storage.witness import witnessed
 from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space import Sampler, Space
 from cm_ray.sweeps.space_checks import check_space
@@ -51,18 +56,6 @@ from cm_ray.tracking import RunGroup, resend
 from cm_ray.training.specification import model_spec
 from cm_ray.training.starting_models import check_teachers
 
-_FREE = (
-    "name",
-    "run_dir",
-    "log_every",
-    "data.cache",
-    "data.on_bad_image",
-    "data.most_pixels",
-    "checkpoint.",
-    "cluster.",
-    "tracking.",
-)
-"""Settings of the base that may change from call to call: operational ones that no score depends on."""
 _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the job at once
     "RAY_AIR_NEW_OUTPUT": "0",  # SweepTable replaces Ray's output
@@ -101,7 +94,8 @@ class _Driver:
         self.scheduler = check_sweep(settings, space, self.sampler)
         self.seeds = settings.seeds or space.seeds
         self.count = len(space.grid()) if self.sampler == "grid" else settings.trials or space.trials
-        self.owner = self._check_same()
+        self.identity = identity_of(settings, space, self.sampler, self.seeds)
+        self.owner = id_of_sweep(run, self.identity)
         self.group = RunGroup(run.root, name=run.root.name, uri=settings.tracking_uri, experiment=EXPERIMENT)
         self.study = self._open_study()
 
@@ -134,10 +128,9 @@ class _Driver:
         if (left := max(len(interrupted), self.count - over)) == 0:
             return
         trials, concurrent = self._trials(left)
-        write_json(self.run.sweep_file, {"id": self.owner, **self._wanted()})
-        begin(
-            self.study, self.space, self.sampler, self.owner
-        )  # only now: a mistyped command leaves no trace
+        write_json(self.run.sweep_file, {"id": self.owner, **self.identity})
+        # only after all checks, so that a mistyped command leaves no trace
+        begin(self.study, self.space, self.sampler, self.owner)
         say(
             f"{self.run.root}: {self.count} trials of {self.space.question!r}, {over} done, "
             f"{len(interrupted)} go on; {concurrent} at once, {self.seeds} seeds, {self.sampler}"
@@ -152,21 +145,28 @@ class _Driver:
             self.study,
             self.space.suggest,
             self.space.minimize,
-            interrupted=[trial._trial_id for trial in interrupted],
+            interrupted=[id_in_storage(trial) for trial in interrupted],
             outcome=trials.outcome,
+            told=Tidier(self.study, trials).tidy,
         )
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        table = SweepTable(self.count, trials)
-        try:
-            self._tuner(trials, searcher, table, left, concurrent).fit()
-        finally:
-            table.close()
+        self._tune(trials, searcher, left, concurrent)
         if untold := len(trials_in(self.study, TrialState.RUNNING)):
             raise UserError(
                 f"{untold} trials have not ended, or {storage} did not record their ends: repeat the command "
                 "to continue them."
             )
+
+    def _tune(self, trials: Trials, searcher: StudySearch, left: int, concurrent: int) -> None:
+        """Run the trials that are left, on nodes that see the folder of the sweep."""
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        table = SweepTable(self.count, trials)
+        try:
+            with witnessed(self.run.root) as seen:
+                check_on_nodes(seen)
+                self._tuner(replace(trials, seen=seen), searcher, table, left, concurrent).fit()
+        finally:
+            table.close()
 
     def _tuner(
         self, trials: Trials, searcher: StudySearch, table: SweepTable, left: int, concurrent: int
@@ -214,7 +214,9 @@ class _Driver:
         if opener := extractor_opener(base.evaluation):
             say(f"computing the statistics of {base.data.path}, once for all trials")
             reference_statistics(Shards(shards, manifest), opener("cpu"))
-        concurrent, part = share(self.space, self.settings.concurrent, left)
+        before = Resources.load(self.run.root)
+        concurrent, part = share(self.space, self.settings.concurrent, left, before)
+        replace(part.resources, workers=base.cluster.num_workers).save(self.run.root)
         changes = {
             "cluster.use_gpu": "yes" if part.use_gpu else "no",
             "cluster.cpus_per_worker": part.cpus_per_worker,
@@ -266,34 +268,3 @@ class _Driver:
         run = trials.run(best.number, scores.index(min(scores)))
         config = run.config()
         train(replace(config, tracking=replace(config.tracking, model_name=name)))
-
-    def _wanted(self) -> dict[str, Any]:
-        """Return the settings, as JSON values, that must be equal when a sweep is continued."""
-        base = {
-            f"base.{path}": repr(value)
-            for path, value in flatten(self.space.base).items()
-            if not path.startswith(_FREE)
-        }
-        return {
-            "space": {name: repr(entry) for name, entry in self.space.space.items()},
-            "minimize": list(self.space.minimize),
-            "seeds": self.seeds,
-            "sampler": self.sampler,
-            "study": self.settings.study,
-            "storage": shown_storage(self.settings.storage) if self.settings.storage else "",
-            **base,
-        }
-
-    def _check_same(self) -> str:
-        """Return the sweep's id, which is new for a new sweep.
-
-        Raises UserError, with the settings that differ, when the directory holds another sweep.
-        """
-        file, wanted = self.run.sweep_file, self._wanted()
-        found = read_json(file) if file.is_file() else wanted
-        if others := [name for name in wanted if found.get(name) != wanted[name]]:
-            raise UserError(
-                f"{self.run.root} holds a sweep with other settings ({', '.join(others)}): repeat its "
-                f"settings to continue it, or choose {ANOTHER_DIRECTORY}."
-            )
-        return str(found.get("id") or secrets.token_hex(8))

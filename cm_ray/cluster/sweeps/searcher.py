@@ -16,6 +16,14 @@ import optuna
 from optuna.trial import Trial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 
+from cm_ray.cluster.runtime.internals import (
+    id_in_storage,
+    params_of,
+    set_study,
+    storage_of,
+    told_trials,
+    trials_of,
+)
 from cm_ray.sweeps.space import NUMBER
 from cm_ray.sweeps.study import COST, FAILED, SCORE, SCORES, STOPPED
 
@@ -34,11 +42,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         *,
         interrupted: Sequence[int] = (),
         outcome: Callable[[int], dict[str, Any]] = lambda number: {},
+        told: Callable[[], None] = lambda: None,
     ) -> None:
         """Use a study, and a function that asks one of its trials for parameters.
 
         interrupted: ids in the storage of trials to continue.  outcome: returns the attributes that an ended
-        trial has left, by its number; FAILED has a sentence.
+        trial has left, by its number; FAILED has a sentence.  told: is called when a trial's end is stored.
         """
         several = len(objectives) > 1
         super().__init__(
@@ -47,31 +56,32 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             mode=["min"] * len(objectives) if several else "min",
             sampler=study.sampler,
             study_name=study.study_name,
-            storage=study._storage,
+            storage=storage_of(study),
         )
-        self._ot_study = study
-        self._outcome, self._objectives = outcome, list(objectives)
+        set_study(self, study)
+        self._study, self._trials = study, trials_of(self)
+        self._outcome, self._objectives, self._told = outcome, list(objectives), told
         self._waiting = list(interrupted)
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Return a trial's parameters and its number."""
-        if trial_id not in self._ot_trials:
-            self._ot_trials[trial_id] = self._next()
-        trial = self._ot_trials[trial_id]
-        return {NUMBER: trial.number, **self._space(trial)}
+        if trial_id not in self._trials:
+            self._trials[trial_id] = self._next()
+        trial = self._trials[trial_id]
+        return {NUMBER: trial.number, **params_of(self, trial)}
 
     def _next(self) -> Trial:
         if self._waiting:  # Optuna returns the values that the trial has already
-            return Trial(self._ot_study, self._waiting.pop(0))
-        return self._ot_study.ask()
+            return Trial(self._study, self._waiting.pop(0))
+        return self._study.ask()
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Store a point of the learning curve, which is that of the first seed."""
-        trial = self._ot_trials[trial_id]
+        trial = self._trials[trial_id]
         if len(self._objectives) > 1 or result.get("seed", 0) > 0 or result.get(FINAL):
             return
         step, value = int(result[STEP]), result[self._objectives[0]]
-        known = self._ot_study._storage.get_trial(trial._trial_id).intermediate_values
+        known = storage_of(self._study).get_trial(id_in_storage(trial)).intermediate_values
         if step not in known and math.isfinite(value):
             trial.report(value, step)
 
@@ -79,22 +89,25 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell the study how a trial ended: complete, stopped early or failed."""
-        trial, last = self._ot_trials[trial_id], bool((result or {}).get(FINAL))
-        if trial_id in self._completed_trials or not (error or last):
+        trial, last = self._trials[trial_id], bool((result or {}).get(FINAL))
+        if trial_id in told_trials(self) or not (error or last):
             return  # told before; or interrupted: it stays RUNNING, and the next call continues it
         outcome = self._outcome(trial.number)
+        if result and FAILED in result:  # on a node that does not see the trial's folder
+            outcome = {FAILED: result[FAILED]}
         values, stopped = self._values(outcome), STOPPED in outcome
         if not stopped and not all(map(math.isfinite, values)):
             outcome.setdefault(FAILED, "its process died" if error else "its score is not finite")
         for name, value in outcome.items():
             trial.set_user_attr(name, value)
         if FAILED in outcome:
-            self._ot_study.tell(trial, state=TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL)
         elif stopped:
-            self._ot_study.tell(trial, state=TrialState.PRUNED)
+            self._study.tell(trial, state=TrialState.PRUNED)
         else:
-            self._ot_study.tell(trial, values)
-        self._completed_trials.add(trial_id)  # only now: when the storage is out of reach, Tune calls again
+            self._study.tell(trial, values)
+        told_trials(self).add(trial_id)  # only now: when the storage is out of reach, Tune calls again
+        self._told()
 
     def _values(self, outcome: dict[str, Any]) -> list[float]:
         """Return the objectives of an ended trial; NaN where it has none."""

@@ -7,26 +7,30 @@ from typing import Literal
 
 import ray
 
-from cm_ray.cluster.runtime.connect import WorkerPlan, node_resources, plan_workers
+from cm_ray.cluster.runtime.nodes import node_resources
+from cm_ray.cluster.runtime.plan import WorkerPlan, plan_workers
+from cm_ray.cluster.training.fit import plan_training
 from cm_ray.errors import UserError, setting
+from cm_ray.runs.resources import Resources
 from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space import Space
 
 
-def share(space: Space, wanted: int, left: int) -> tuple[int, WorkerPlan]:
+def share(space: Space, wanted: int, left: int, before: Resources | None) -> tuple[int, WorkerPlan]:
     """Return the number of concurrent trials, and the resources of each of their trainings.
 
-    wanted: --concurrent; 0: as many as fit. left: trials to run. Raises UserError when the cluster has no
-    room for the wanted number, or for a single trial.
+    wanted: --concurrent; 0: as many as fit. left: trials to run. before: the resources of a trial's training
+    at the start of the sweep; device and threads are kept. Raises UserError when the cluster has no room for
+    the wanted number, or for a single trial.
     """
+    one = plan_training(space.base.cluster, before)  # the same device for all trials
     nodes, free = node_resources(), ray.available_resources()
-    use_gpu = plan_workers(space.base.cluster, nodes).use_gpu  # the same device for all trials
-    cluster = replace(space.base.cluster, use_gpu="yes" if use_gpu else "no")
+    cluster = replace(space.base.cluster, use_gpu="yes" if one.use_gpu else "no")
     workers = cluster.num_workers
-    room = max(1, int(free.get("GPU" if use_gpu else "CPU", 0)) // workers)
+    room = max(1, int(free.get("GPU" if one.use_gpu else "CPU", 0)) // workers)
     for concurrent in [wanted] if wanted else range(min(left, room), 0, -1):
         try:
-            return concurrent, plan_workers(replace(cluster, num_workers=concurrent * workers), nodes)
+            return concurrent, plan_workers(replace(cluster, num_workers=concurrent * workers), nodes, before)
         except UserError as error:
             refusal = error
     raise refusal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import statistics
 import time
@@ -25,6 +26,7 @@ from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, remove, write_json
+from cm_ray.storage.witness import Witness
 from cm_ray.sweeps.space import NUMBER, Space
 from cm_ray.sweeps.study import COST, FAILED, SCORE, SCORES, STOPPED
 from cm_ray.training.starting_models import read_teacher
@@ -50,6 +52,8 @@ class Trials:
     """Working directory of the command, to which paths in the settings are relative."""
     prepared: PreparedData | None = None
     """Shards of the space's base, so that not every trial looks at the files of the data."""
+    seen: Witness | None = None
+    """A file of the sweep's folder, which all nodes share."""
 
     def place(self, number: int) -> Path:
         """Return the folder of a trial."""
@@ -91,6 +95,12 @@ def run_trial(config: dict[str, Any], *, trials: Trials) -> None:
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     params = {name: value for name, value in config.items() if name != NUMBER}
     trial = _Trial(trials, config[NUMBER], params, tune.report)
+    try:
+        if trials.seen is not None:
+            trials.seen.check()
+    except UserError as error:  # what is written here does not reach the driver
+        trial.refuse(str(error))
+        return
     with _said_in(trials.place(trial.number) / "log.txt"), _working_in(trials.cwd):
         trial.forget_failure()
         try:
@@ -150,6 +160,10 @@ class _Trial:
         self._leave({FAILED: sentence.partition("\n")[0]})
         if told:
             self._tell(self.last_step, float("nan"), final=True)
+
+    def refuse(self, sentence: str) -> None:
+        """Report a failure to Ray Tune alone."""
+        self._report({STEP: 0, SCORE: math.nan, COST: math.nan, FINAL: True, "seed": 0, FAILED: sentence})
 
     def _watch(self, config: Recipe, seed: int, row: dict[str, Any]) -> bool:
         """Report a row of the run's log that has scores, and return whether the trial is to stop.

@@ -11,8 +11,7 @@ from cm_ray.cluster.pool.cache import ResultCache
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import COMPARE_CHANNELS, ScoringSetup, reference_set, scored_shape
 from cm_ray.cluster.pool.result import SampleResult
-from cm_ray.cluster.pool.sizing import plan_actors
-from cm_ray.cluster.runtime.connect import node_resources
+from cm_ray.cluster.pool.sizing import actors_for
 from cm_ray.cluster.time_points.point_plan import SearchPlan
 from cm_ray.cluster.time_points.point_scores import OUTPUTS, Measurement, PointScores
 from cm_ray.cluster.training.prepare import prepare_shards
@@ -83,7 +82,8 @@ class Search:
 
     def conclude(self) -> None:
         """Search for the points, measure their final scores and write the report, result.json last."""
-        settings, actors = self.plan.settings, plan_actors(self.plan.settings.actors, node_resources())
+        work = self.run.root / _WORK
+        settings, actors = self.plan.settings, actors_for(self.plan.settings.actors, work)
         self.probes = self._probes(actors.count)
         say(
             f"{self.run.root}: up to {settings.nfe} evaluations on a grid of {self.plan.grid}, "
@@ -92,7 +92,7 @@ class Search:
         with SamplerPool(self.setup.opener, actors) as pool:
             extractor = self.setup.extractor
             references = reference_set(pool, self.shards, self.manifest, extractor, ())
-            cache = ResultCache(pool, pool.put(self.folder), extractor, OUTPUTS, self.run.root / _WORK)
+            cache = ResultCache(pool, pool.put(self.folder), extractor, OUTPUTS, work)
             scores = PointScores(cache, references.frechet, self._request, self._record_score)
             found = points_by_count(self._stages(scores)).values()
             chosen = list(self._chosen(cache, references.frechet, found))
@@ -107,7 +107,7 @@ class Search:
         )
         report.write(self.run.root / "time_points")
         write_json(self.run.result_file, report.to_dict())
-        remove(self.run.root / _WORK)
+        remove(work)
 
     def _probes(self, actors: int) -> int:
         """Return the number of candidates that are probed at once, as it was at the start of the search.

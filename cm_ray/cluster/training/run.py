@@ -9,9 +9,11 @@ from cm_ray.cluster.pool.measure import measure_on
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.result import Outputs
 from cm_ray.cluster.pool.sizing import actors_like
-from cm_ray.cluster.runtime.connect import connected, node_resources, plan_workers
+from cm_ray.cluster.runtime.connect import connected
+from cm_ray.cluster.runtime.plan import WorkerPlan, changes_of
+from cm_ray.cluster.training.fit import fit, plan_training
 from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
-from cm_ray.cluster.training.workers import TrainingTask, fit
+from cm_ray.cluster.training.workers import TrainingTask
 from cm_ray.data.classes import classes_in_words
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import setting
@@ -25,6 +27,7 @@ from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, command, followed, say
 from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.runs.lineage import write_lineage
+from cm_ray.runs.resources import Resources
 from cm_ray.storage.files import read_json, remove
 from cm_ray.tracking import Tracker, open_tracker
 from cm_ray.training.arithmetic import slow_arithmetic
@@ -71,7 +74,7 @@ class Run:
         self.watch = watch
         self.opener = extractor_opener(config.evaluation)
         self.extractor = self.opener("cpu") if self.opener else None  # missing weights are an error at once
-        workers = plan_workers(config.cluster, node_resources())
+        self.plan = None if run.result_file.exists() else self._planned()
         self.shards, self.manifest = prepare_shards(config.data, prepared)
         spec = model_spec(config, self.manifest)
         evaluation_labels(config.evaluation, spec, self.manifest, say)
@@ -79,9 +82,9 @@ class Run:
         run.clean()
         run.claim(config)  # after all checks, so that a mistyped command writes nothing
         write_lineage(run, self.manifest)
-        self.task = TrainingTask(
-            config=config, spec=spec, plan=workers, run=run, shards=self.shards, stoppable=watch is not None
-        )
+        if self.plan is not None:
+            self.plan.resources.save(run.root)
+        self.spec = spec
         self.conclusion = Conclusion(
             recipe=config,
             run=run,
@@ -95,16 +98,17 @@ class Run:
         if use := disk_use(config, spec):
             say(use)
         classes = classes_in_words(self.manifest.class_names, self.manifest.class_counts)
-        say(f"{run.root}: {self.manifest.count} images of {self.manifest.source}, {classes}; {workers}")
+        workers = f"; {self.plan}" if self.plan else ""
+        say(f"{run.root}: {self.manifest.count} images of {self.manifest.source}, {classes}{workers}")
         if self.manifest.class_names and not config.network.conditional:
             say(f"The labels of the images are not used: {setting('network.conditional')} is off.")
 
     def finish(self, tracker: Tracker) -> None:
         """Train, export, score and register the model, skipping steps that are done."""
         try:
-            self._train(tracker)
-            if not self.run.result_file.exists():
-                self._conclude()
+            if self.plan is not None:
+                self._train(tracker, self.plan)
+                self._conclude(self.plan)
             tracker.sync()
             self._register(tracker)
         except Stopped:
@@ -116,33 +120,55 @@ class Run:
         tracker.finish("FINISHED")
         say(f"{summary(self.run)}\n  try: {command('cm-ray', 'sample', self.run.root, '--samples', 25)}")
 
-    def _train(self, tracker: Tracker) -> None:
+    def _planned(self) -> WorkerPlan:
+        """Return the plan of the workers, on the device that the run began on; say what is not as it was."""
+        before = Resources.load(self.run.root)
+        plan = plan_training(self.config.cluster, before)
+        if before and (changes := changes_of(before, plan.resources)):
+            say(f"The run goes on with {changes}, so that it ends with the same model to rounding alone.")
+        return plan
+
+    def _train(self, tracker: Tracker, plan: WorkerPlan) -> None:
         steps = CheckpointStore(self.run.checkpoints, self.config.checkpoint.keep).steps()
         if steps and steps[-1] >= self.config.steps and self.config.steps in self.run.scored_steps():
             return
         if steps:
             say(f"resuming from step {steps[-1]}")
-        if not self.task.plan.use_gpu and (warning := slow_arithmetic(self.config.precision, "cpu")):
+        if not plan.use_gpu and (warning := slow_arithmetic(self.config.precision, "cpu")):
             say(f"warning: {warning}")  # measured here: nodes of a cluster have CPUs of one kind, as a rule
+        task = TrainingTask(
+            config=self.config,
+            spec=self.spec,
+            plan=plan,
+            run=self.run,
+            shards=self.shards,
+            stoppable=self.watch is not None,
+        )
         progress = Progress(self.config.steps)
         remove(self.run.stop_file)
         try:
             with followed(self.run, progress.show, lambda row: tracker.sync(), self._request_stop):
-                fit(self.task)
+                fit(task)
         finally:
             progress.close()
         if self.run.stop_file.exists() and self.config.steps not in self.run.scored_steps():
             raise Stopped
 
     def _request_stop(self, row: dict[str, Any]) -> None:
-        """Create the stop file when the callback returns True for a row."""
-        if self.watch is not None and self.watch(row):
-            self.run.stop_file.touch()
+        """Create the stop file when the callback returns True for a row, or raises."""
+        if self.watch is None:
+            return
+        stop = True
+        try:
+            stop = self.watch(row)
+        finally:
+            if stop:
+                self.run.stop_file.touch()
 
-    def _conclude(self) -> None:
+    def _conclude(self, plan: WorkerPlan) -> None:
         """Choose and export an average of the weights, then sample from it and score it on the cluster."""
         outputs: Outputs = frozenset(["images", "statistics"] if self.extractor else ["images"])
-        with SamplerPool(self.opener, actors_like(self.task.plan)) as pool:
+        with SamplerPool(self.opener, actors_like(plan)) as pool:
 
             def generate(request: Request) -> Generated:
                 result = pool.generate(pool.put(self.run.model), request, outputs)

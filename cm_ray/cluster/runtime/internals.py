@@ -1,0 +1,57 @@
+"""Private parts of Ray and Optuna that this package leans on; no other file touches them.
+
+tests/cluster/test_internals.py is the contract: it fails when a new version of Ray or Optuna changes them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+
+NO_ROOM = ("WorkerGroupStartupTimeoutError", "InsufficientClusterResourcesError")
+"""Names of Ray Train's errors for resources that were free when the plan was made, and are not any more."""
+
+
+def storage_of(study: optuna.Study) -> BaseStorage:
+    """Return the storage of a study."""
+    return study._storage
+
+
+def id_in_storage(trial: optuna.trial.Trial | optuna.trial.FrozenTrial) -> int:
+    """Return the number of a trial in its storage, which other studies may share."""
+    return trial._trial_id
+
+
+def set_study(search: Any, study: optuna.Study) -> None:
+    """Let Ray Tune's OptunaSearch use a study that exists already."""
+    search._ot_study = study
+
+
+def trials_of(search: Any) -> dict[str, optuna.trial.Trial]:
+    """Return Optuna's trials of an OptunaSearch by Ray Tune's ids."""
+    found: dict[str, optuna.trial.Trial] = search._ot_trials
+    return found
+
+
+def told_trials(search: Any) -> set[str]:
+    """Return the ids of the trials whose ends an OptunaSearch has told."""
+    told: set[str] = search._completed_trials
+    return told
+
+
+def params_of(search: Any, trial: optuna.trial.Trial) -> dict[str, Any]:
+    """Return the parameters of a trial, asked for by the function that an OptunaSearch was made with."""
+    params: dict[str, Any] = search._space(trial)
+    return params
+
+
+def bracket_of(scheduler: Any) -> Any:
+    """Return the only bracket of an ASHAScheduler.
+
+    Its method `on_result(trial, step, value)` records a value, and returns STOP for trials that are behind;
+    of a trial it reads `trial_id` alone.
+    """
+    (bracket,) = scheduler._brackets
+    return bracket

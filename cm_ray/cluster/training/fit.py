@@ -1,0 +1,148 @@
+"""The driver's part of a training: it starts the workers, and starts them again when some have died."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import (
+    ControllerError,
+    PreemptionError,
+    TrainingFailedError,
+    WorkerGroupError,
+)
+
+from cm_ray.cluster.runtime.connect import cause_of, user_error
+from cm_ray.cluster.runtime.internals import NO_ROOM
+from cm_ray.cluster.runtime.nodes import node_resources
+from cm_ray.cluster.runtime.plan import WorkerPlan, plan_workers
+from cm_ray.cluster.runtime.waiting import LOST_NODES_S, planned_when_nodes_suffice, reserved
+from cm_ray.cluster.training.interconnect import torch_config
+from cm_ray.cluster.training.workers import TrainingTask, work
+from cm_ray.data.shards import MANIFEST
+from cm_ray.errors import UserError
+from cm_ray.recipes.sections import ClusterSettings
+from cm_ray.runs.checkpoint import CheckpointStore
+from cm_ray.runs.console import say
+from cm_ray.runs.resources import Resources
+from cm_ray.settings.duration import seconds_of
+from cm_ray.storage.witness import Witness, witnessed
+
+
+def plan_training(config: ClusterSettings, before: Resources | None, least_wait_s: float = 0.0) -> WorkerPlan:
+    """Return a plan of the workers, on the device that the run began on, when there are nodes for it.
+
+    Nodes are waited for as long as the settings say, and `least_wait_s` at least. Raises UserError when they
+    do not come.
+    """
+    limit_s = max(least_wait_s, seconds_of(config.wait_for_nodes))
+    return planned_when_nodes_suffice(lambda: plan_workers(config, node_resources(), before), limit_s)
+
+
+def fit(task: TrainingTask) -> None:
+    """Train on the cluster to the last step, from the last checkpoint if there is one.
+
+    Workers are started again when some have died, up to `max_failures` times without a new checkpoint. A
+    stoppable task ends at the next row of the log after the run's stop file has been created. Raises
+    UserError when the training cannot continue: bad data, a loss that is not finite, a full disk, too many
+    failures, nodes that do not come back, or folders that they do not share.
+    """
+    with witnessed(task.run.root) as seen:
+        shards = Witness.of(task.shards / MANIFEST)
+        _fit(replace(task, seen=(seen, shards)))
+
+
+def _fit(task: TrainingTask) -> None:
+    cluster, failures, reached = task.config.cluster, 0, _last_step(task)
+    while True:
+        try:
+            return _attempt(task)
+        except TrainingFailedError as error:
+            if sentence := _sentence_of(error):
+                raise sentence from error
+            before, reached = reached, _last_step(task)
+            failures = (0 if reached > before else failures) + _counts(error)
+            if failures > cluster.max_failures:
+                raise UserError(
+                    f"The training failed {failures} times without a new checkpoint, last with: "
+                    f"{_cause(error)}; run the same command again to resume from step {reached}."
+                ) from error
+            say(f"workers died ({_cause(error)}); the training goes on from step {reached}")
+        task = replace(task, plan=plan_training(cluster, task.plan.resources, LOST_NODES_S))
+
+
+def _attempt(task: TrainingTask) -> None:
+    """Train until the end or until a worker dies. Ray Train starts nothing again by itself."""
+    plan = task.plan
+    limit_s = seconds_of(task.config.cluster.wait_for_nodes) or math.inf
+    with reserved([plan.bundle] * plan.num_workers, plan.strategy, limit_s):
+        pass  # what other jobs take from now on is waited for by the next attempt
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={"task": task},
+        scaling_config=ScalingConfig(
+            num_workers=plan.num_workers,
+            use_gpu=plan.use_gpu,
+            resources_per_worker=plan.bundle,
+            placement_strategy=plan.strategy,
+        ),
+        torch_config=torch_config(plan.use_gpu),
+        run_config=RunConfig(
+            name="ray_train",
+            storage_path=str(task.run.root),
+            failure_config=FailureConfig(
+                max_failures=0, controller_failure_limit=0, max_preemption_failures=0
+            ),
+        ),
+    )
+    with _keyboard_interrupts():
+        trainer.fit()
+
+
+@contextlib.contextmanager
+def _keyboard_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt on Ctrl-C: Ray Train's handler ends the process and outlives the training."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _last_step(task: TrainingTask) -> int:
+    """Return the step of the last checkpoint; 0 before the first."""
+    steps = CheckpointStore(task.run.checkpoints, task.config.checkpoint.keep).steps()
+    return steps[-1] if steps else 0
+
+
+def _counts(error: TrainingFailedError) -> bool:
+    """Return True for failures of the work: not for nodes that a cloud takes back, or that others use."""
+    inner = error.controller_failure if isinstance(error, ControllerError) else error
+    return not isinstance(error, PreemptionError) and type(inner).__name__ not in NO_ROOM
+
+
+def _failures(error: TrainingFailedError) -> list[Exception]:
+    """Return the exceptions of the workers, or of Ray Train's controller."""
+    if isinstance(error, WorkerGroupError):
+        return list(error.worker_failures.values())
+    return [error.controller_failure if isinstance(error, ControllerError) else error]
+
+
+def _sentence_of(error: TrainingFailedError) -> UserError | None:
+    """Return the UserError of a worker, if there is one."""
+    return next(filter(None, map(user_error, _failures(error))), None)
+
+
+def _cause(error: TrainingFailedError) -> str:
+    return cause_of(_failures(error)[0])

@@ -1,0 +1,38 @@
+"""The resources that a piece of work began with: it goes on with them, and never silently with others."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cm_ray.storage.files import read_json, write_json
+
+_FILE = "resources.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """The resources of a run, a search, an evaluation or an edit. Results of others differ by rounding."""
+
+    device: str
+    """cpu or cuda."""
+    workers: int = 1
+    """Training workers. Pools of any number of actors make the same bits."""
+    threads: int = 0
+    """PyTorch threads of each worker on CPU; 0: not remembered."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Resources | None:
+        """Read the resources that the work in a folder began with; None before its first start."""
+        file = folder / _FILE
+        return cls(**read_json(file)) if file.is_file() else None
+
+    def save(self, folder: Path) -> None:
+        """Remember the resources of the work in a folder."""
+        if self != Resources.load(folder):
+            write_json(folder / _FILE, asdict(self))
+
+    @property
+    def noun(self) -> str:
+        """The device in a sentence."""
+        return {"cuda": "GPUs", "cpu": "CPUs"}.get(self.device, self.device)
