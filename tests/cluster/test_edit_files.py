@@ -300,7 +300,7 @@ class TestBadInput:
         ):
             run(model_folder, "inpaint", tmp_path, image=image, mask=wrong)
         image.write_bytes(image.read_bytes()[:50])
-        with pytest.raises(UserError, match=r"one.png is not a readable image \(broken\)"):
+        with pytest.raises(UserError, match=r"one.png is not a readable image \(image file is truncated\)"):
             run(model_folder, "stroke", tmp_path, image=image)
 
     def test_files_are_looked_at_before_the_first_is_edited(self, model_folder, tmp_path, mask):
