@@ -6,6 +6,7 @@ another.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
@@ -145,20 +146,27 @@ class Folder:
         Of several names of one folder, one that names a split comes first, then the folder itself, then
         links; it may have the names of several splits. A link to a folder above is none of them.
         """
-        names = [(name, False) for name in self.entries.folders] + [
-            (name, True) for name in self.entries.links
-        ]
+        names = self.entries.folders
+        if self.entries.links:
+            names = self._once()
+        return sorted(
+            (each for each in map(self.folder, names) if each.first_data), key=lambda each: each.name
+        )
+
+    def _once(self) -> list[str]:
+        """Return the names of sub-folders, without other names of the same ones; see `folders`."""
+        links = {*self.entries.links}
         above = {self.store.key(self.path), *self.store.keys_above(self.path)}
         words: dict[Hashable, set[str]] = {}
-        found: list[Folder] = []
-        for _, linked, name in sorted((not split_word(name), linked, name) for name, linked in names):
-            folder, word = self.folder(name), split_word(name)
-            key = self.store.key(folder.path)
+        found: list[str] = []
+        names = [*self.entries.folders, *links]
+        for name in sorted(names, key=lambda name: (not split_word(name), name in links, name)):
+            word, key = split_word(name), self.store.key(self.inside(name))
             another = key not in words or bool(word and word not in words[key])
-            if another and not (linked and key in above):
-                found.append(folder)
+            if another and not (name in links and key in above):
+                found.append(name)
             words.setdefault(key, set()).add(word)
-        return sorted((each for each in found if each.first_data), key=lambda each: each.name)
+        return found
 
     @cached_property
     def first_data(self) -> Files | None:
@@ -171,20 +179,24 @@ class Folder:
         Links come last, in the order of their paths; those to folders that were seen or lie above are left
         out.
         """
-        seen: set[Hashable] = {*self.store.keys_above(self.path)}
-        waiting, links = [self], list[Folder]()
-        while waiting or links:
-            if not waiting:
-                links.sort(key=lambda folder: folder.path, reverse=True)
-                waiting.append(links.pop())
+        waiting, found, links = [self], list[Folder](), list[Folder]()
+        while waiting:
             folder = waiting.pop()
-            key = self.store.key(folder.path)
-            if key in seen:
-                continue
-            seen.add(key)
+            found.append(folder)
             yield folder
-            waiting += [folder.folder(name) for name in sorted(folder.entries.folders, reverse=True)]
-            links += [folder.folder(name) for name in folder.entries.links]
+            waiting += folder.real_folders()
+            links += folder.linked_folders()
+        if links:  # only now have folders to be told from each other
+            keys = {self.store.key(folder.path) for folder in found}
+            yield from _walk_links(links, keys | self.store.keys_above(self.path))
+
+    def real_folders(self) -> list[Folder]:
+        """Return the sub-folders that are no links, the last name first."""
+        return [self.folder(name) for name in sorted(self.entries.folders, reverse=True)]
+
+    def linked_folders(self) -> list[Folder]:
+        """Return the sub-folders that are links."""
+        return [self.folder(name) for name in self.entries.links]
 
     def paths(self, names: list[str]) -> list[str]:
         """Return the paths of files in this folder, relative to the root."""
@@ -197,3 +209,19 @@ class Folder:
     def __str__(self) -> str:
         """Return the folder in messages."""
         return printable(self.place)
+
+
+def _walk_links(links: list[Folder], seen: set[Hashable]) -> Iterator[Folder]:
+    """Yield the folders that links lead to, and all below them, unless their keys were seen."""
+    waiting: list[Folder] = []
+    ordered = [(folder.path, folder) for folder in links]
+    heapq.heapify(ordered)
+    while waiting or ordered:
+        folder = waiting.pop() if waiting else heapq.heappop(ordered)[1]
+        key = folder.store.key(folder.path)
+        if key not in seen:
+            seen.add(key)
+            yield folder
+            waiting += folder.real_folders()
+            for link in folder.linked_folders():
+                heapq.heappush(ordered, (link.path, link))
