@@ -71,8 +71,7 @@ def _configured(name: str, recompute: bool, asked: MemoryQuestion) -> Recipe:
     if config.batch_size % asked.num_workers:
         raise UserError(
             f"{setting('num_workers')} {asked.num_workers} does not divide the batch size of {name}, "
-            "which is "
-            f"{config.batch_size}; give another number."
+            f"which is {config.batch_size}; give another number."
         )
     share = config.batch_size // asked.num_workers
     changes: dict[str, Any] = {

@@ -134,8 +134,7 @@ def _configs(table: Table) -> dict[str, Recipe]:
             raise UserError(
                 f"Progressive distillation from {rounds.s1} steps to {rounds.s0} has no "
                 f"model for each of {', '.join(map(str, EVALUATIONS))} steps; set {setting('rounds.s0')} "
-                "to 1 and "
-                f"{setting('rounds.s1')} to {max(EVALUATIONS)} or more."
+                f"to 1 and {setting('rounds.s1')} to {max(EVALUATIONS)} or more."
             )
     return configs
 

@@ -23,6 +23,7 @@ from cm_ray.networks.arithmetic import Precision, arithmetic
 from cm_ray.networks.custom import Custom
 from cm_ray.networks.preconditioned import Preconditioned
 from cm_ray.networks.unet import UNet
+from cm_ray.networks.weight_names import differences
 from cm_ray.sampling.finite import finite
 from cm_ray.sampling.labels import LabelDraw
 from cm_ray.sampling.multistep import TimePoints
@@ -190,14 +191,10 @@ def open_device(name: torch.device | str) -> torch.device:
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor], source: Path | str) -> None:
-    """Fill a network. Raises UserError, naming the first difference, when they are another network's."""
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if wanted != found:
-        name = next(n for n in [*wanted, *found] if wanted.get(n) != found.get(n))
+    """Fill a network. Raises UserError, naming the first differences, when they are another network's."""
+    if found := differences(network.state_dict(), weights):
         raise UserError(
-            f"{source} belongs to another network: {name} is {found.get(name, 'missing')} there and "
-            f"{wanted.get(name, 'missing')} here; use the settings that it was trained with."
+            f"{source} belongs to another network: {found}; use the settings that it was trained with."
         )
     network.load_state_dict(weights)
 

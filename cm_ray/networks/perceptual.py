@@ -15,6 +15,7 @@ from cm_ray.errors import UserError, setting
 from cm_ray.extras import needs
 from cm_ray.networks.vision import torchvision
 from cm_ray.storage.files import cache_root, download, sha256_of
+from cm_ray.storage.tensor_files import check_finite, read_tensor_file
 
 _TRUNKS = {  # public address, SHA-256 (torchvision prints its first eight digits in the file's name)
     "vgg": (
@@ -123,7 +124,9 @@ def _average_pooling(trunk: nn.Module) -> None:
 
 def _load_trunk(trunk: nn.Module, settings: TrunkSettings) -> None:
     """Load the published weights into the trunk, which names the layer ``features.N`` by its number N."""
-    state = torch.load(_weights_file(settings), map_location="cpu", weights_only=True)
+    file = _weights_file(settings)
+    state, _ = read_tensor_file(file)
+    check_finite(state, file)
     renamed = {
         name: state["features." + name.split(".", 1)[1]]  # slice1.0.weight <- features.0.weight
         for name in trunk.state_dict()

@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.metrics.score import Score, better, comparable
 from cm_ray.runs.background import BackgroundWriter
 from cm_ray.storage.files import folder_written_aside, read_json, remove, write_json
+from cm_ray.storage.tensor_files import check_finite, read_safetensors
 
 _STATE, _META = "state.safetensors", "meta.json"
 
@@ -66,7 +66,8 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Return the steps of the complete checkpoints, ascending."""
-        return sorted(int(path.name[5:]) for path in self.folder.glob("step-*") if (path / _META).is_file())
+        names = (path.name[5:] for path in self.folder.glob("step-*") if (path / _META).is_file())
+        return sorted(int(name) for name in names if name.isdecimal())
 
     def best_step(self) -> int | None:
         """Return the step of the best checkpoint; None if no checkpoint was scored."""
@@ -98,18 +99,29 @@ class CheckpointStore:
         """Return the file with the tensors of a checkpoint."""
         return self._path(step) / _STATE
 
-    def load(self, step: int) -> Checkpoint:
-        """Read the checkpoint of a step. Raises UserError when it is damaged."""
+    def load(self, step: int, *, check: bool = True) -> Checkpoint:
+        """Read the checkpoint of a step. Raises UserError when it is damaged.
+
+        check: refuse tensors that are not finite; to be left out where another worker checks them.
+        """
         folder = self._path(step)
         try:
             meta = read_json(folder / _META)
-            return Checkpoint(meta["step"], load_file(folder / _STATE), meta["extra"], folder)
-        except (SafetensorError, FileNotFoundError, KeyError) as error:
+            number, extra = meta["step"], dict(meta["extra"])
+            tensors, _ = read_safetensors(folder / _STATE, check=check)
+        except (UserError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
+            reason = str(error).rstrip(".") if isinstance(error, UserError) else repr(error)
             raise UserError(
-                f"The checkpoint {folder} is damaged ({error}); remove it to resume from an earlier one."
+                f"The checkpoint {folder} is damaged ({reason}); remove it to resume from an earlier one."
             ) from error
+        if number != step:
+            raise UserError(f"The checkpoint {folder} is of step {number}; remove it or restore its name.")
+        return Checkpoint(step, tensors, extra, folder)
 
     def _write(self, checkpoint: Checkpoint) -> None:
+        rate = setting("optimizer.learning_rate")
+        advice = f"the last good checkpoint is kept: train again with a lower {rate}"
+        check_finite(checkpoint.tensors, f"the state after step {checkpoint.step}", advice)
         with folder_written_aside(self._path(checkpoint.step)) as aside:
             save_file(checkpoint.tensors, aside / _STATE)
             meta = {"step": checkpoint.step, "extra": checkpoint.extra}

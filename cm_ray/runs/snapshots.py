@@ -23,6 +23,7 @@ from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.choices import word_of
 from cm_ray.storage.files import remove, written_aside
+from cm_ray.storage.tensor_files import check_finite
 
 MOST_ERROR = 0.25
 """Largest error of a reconstruction, as a share of the profile's norm; beyond, it is another length."""
@@ -169,7 +170,9 @@ class KeptAverages:
             opened = [(stack.enter_context(_opened(s.file)), s.group, c) for s, c in used]
             file, group, _ = opened[0]
             names = [key.removeprefix(group) for key in file.keys() if key.startswith(group)]  # noqa: SIM118
-            return {name: _combined(name, opened) for name in names}
+            combined = {name: _combined(name, opened) for name in names}
+        check_finite(combined, self.run.snapshots)
+        return combined
 
 
 def kept_steps(run: RunDirectory, recipe: Recipe) -> list[int]:

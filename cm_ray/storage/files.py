@@ -18,6 +18,8 @@ from typing import Any
 
 from cm_ray.errors import UserError
 
+MOST_JSON = 1 << 28
+"""The largest JSON file that is read, in bytes: a record of a million edits, and no file of settings."""
 _CHUNK = 1 << 20
 
 
@@ -118,12 +120,20 @@ def write_json(path: Path, value: Any) -> None:
         aside.write_bytes(data + b"\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises UserError when it is not JSON, FileNotFoundError when there is no file."""
+def read_json(path: Path, most_bytes: int = MOST_JSON) -> Any:
+    """Read a JSON file.
+
+    Raises UserError when it is not JSON, or larger than such files are; FileNotFoundError when there is none.
+    """
+    if (size := path.stat().st_size) > most_bytes:
+        raise UserError(
+            f"{path} has {size / 1e6:.0f} MB, and no file of settings is so large; restore it or remove it."
+        )
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error}); restore it or remove it.") from error
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path} is not valid JSON ({reason}); restore it or remove it.") from error
 
 
 def sha256_of(path: Path) -> str:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.errors import UserError
-from cm_ray.networks.formats.reading import network_digest
-from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
+from cm_ray.networks.formats.reading import network_digest, read_spec
+from cm_ray.networks.model import SPEC, WEIGHTS
 from cm_ray.sampling.multistep import TimePoints
-from cm_ray.storage.files import read_json
 from cm_ray.tracking.registry import (
     CHAMPION,
     CONTENT_TAG,
@@ -76,7 +75,7 @@ def publish_time_points(
 
 
 def _time_points(model: Path) -> TimePoints:
-    points = spec_from_dict(read_json(model / SPEC)).time_points
+    points = read_spec(model).time_points
     if not points:
         raise UserError(f"{model} has no time points in its {SPEC}; search for some first.")
     return points

@@ -19,9 +19,10 @@ from typing import Any
 from cm_ray.errors import UserError, setting
 from cm_ray.extras import needs
 from cm_ray.metrics.score import Score, better, comparable, key_differences
-from cm_ray.networks.model import SPEC, WEIGHTS, spec_from_dict
+from cm_ray.networks.formats.reading import read_spec
+from cm_ray.networks.model import SPEC, WEIGHTS
 from cm_ray.runs.directory import default_run_dir
-from cm_ray.storage.files import read_json, sha256_of
+from cm_ray.storage.files import sha256_of
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 from cm_ray.tracking.status import Registered
 from cm_ray.tracking.store import check_uri, database_file, default_uri, is_missing
@@ -210,7 +211,7 @@ def _signature(model: Path) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-    c, h, w = spec_from_dict(read_json(model / SPEC)).shape
+    c, h, w = read_spec(model).shape
     kinds = {str: DataType.string, int: DataType.long, float: DataType.double, bool: DataType.boolean}
     columns = {"index": DataType.long, "image": DataType.binary, "mask": DataType.binary}
     return ModelSignature(

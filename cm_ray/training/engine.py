@@ -18,6 +18,7 @@ from cm_ray.errors import UserError
 from cm_ray.networks.arithmetic import arithmetic
 from cm_ray.networks.lpips_distance import on_device
 from cm_ray.networks.model import Model, ModelSpec, load_weights
+from cm_ray.networks.weight_names import differences
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import Checkpoint
 from cm_ray.settings.choices import word_of
@@ -187,8 +188,10 @@ class Engine:
             saved = checkpoint.group(group)
             if group == "student":
                 load_weights(self.student.network, saved, checkpoint.source)
-            elif set(saved) != set(weights):
-                raise UserError(f"{checkpoint.source} has no {group}; give the settings of its training.")
+            elif found := differences(weights, saved):
+                raise UserError(
+                    f"{checkpoint.source} has another {group}: {found}; give the settings of its training."
+                )
             else:
                 for name, tensor in weights.items():
                     tensor.copy_(saved[name])

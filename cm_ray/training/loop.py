@@ -86,7 +86,7 @@ class TrainingLoop:
         steps = store.steps()
         step = self.communication.broadcast(steps[-1] if steps else 0)
         if step:
-            self.engine.restore(store.load(step))
+            self.engine.restore(store.load(step, check=self._first))
         if self._first:
             store.clean()
             self.run.forget_metrics_after(step)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cm_ray.core.schedules import LearningRate
+from cm_ray.errors import UserError
 from cm_ray.networks.model import Model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import RAdam
@@ -47,11 +48,16 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, parameters: list[Tensor], saved: Mapping[str, Tensor]
 ) -> None:
-    """Load the optimizer's state; each moment gets the memory layout of its parameter."""
+    """Load the optimizer's state; each moment gets the memory layout of its parameter.
+
+    Raises UserError on the state of other parameters.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in saved.items():
-        number, key = name.split("/")
-        index = int(number)
+        number, _, key = name.partition("/")
+        index = int(number) if number.isdecimal() else len(parameters)
+        if index >= len(parameters) or (tensor.ndim and tensor.shape != parameters[index].shape):
+            raise UserError(f"The optimizer's {name} is of another training; give the settings of that one.")
         moment = tensor.shape == parameters[index].shape
         value = torch.empty_like(parameters[index]).copy_(tensor) if moment else tensor
         state.setdefault(index, {})[key] = value.detach()

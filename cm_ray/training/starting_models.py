@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors.torch import load_file
 from torch import Tensor
 
 from cm_ray.core.methods import ModelSource
@@ -24,6 +23,7 @@ from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
 from cm_ray.sampling.samplers import Heun
 from cm_ray.settings.choices import classes_of, word_of
 from cm_ray.settings.tree import differences
+from cm_ray.storage.tensor_files import read_safetensors
 from cm_ray.tracking.locate import locate_model
 
 Say = Callable[[str], object]
@@ -44,15 +44,16 @@ def prepare_teachers(config: Recipe, spec: ModelSpec, run: RunDirectory, say: Sa
 
 
 def read_teacher(config: Recipe, run: RunDirectory) -> Model | None:
-    """Return the teacher of a prepared run; None if its method has none."""
-    return load_model(run.teacher) if config.method.needs_teacher else None
+    """Return the teacher of a prepared run, which has checked its weights; None if its method has none."""
+    return load_model(run.teacher, check=False) if config.method.needs_teacher else None
 
 
 def read_initial(config: Recipe, run: RunDirectory) -> dict[str, Tensor] | None:
-    """Return the initial weights of a prepared run; None for random ones."""
+    """Return the initial weights of a prepared run, which has checked them; None for random ones."""
     if not config.init_from.model:
         return None
-    return load_file((run.teacher if config.init_from.model == TEACHER else run.initial) / WEIGHTS)
+    folder = run.teacher if config.init_from.model == TEACHER else run.initial
+    return read_safetensors(folder / WEIGHTS, check=False)[0]
 
 
 def check_teachers(

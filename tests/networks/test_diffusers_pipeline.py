@@ -1,6 +1,7 @@
 """Our directory is a pipeline to the real diffusers, whose images are ours; in and out is the identity."""
 
 import dataclasses
+import inspect
 import json
 import warnings
 
@@ -14,8 +15,11 @@ from cm_ray.core.precondition import EDM, VP
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import ADM, DDPMpp
+from cm_ray.networks.formats.diffusers_config import DEFAULTS
+from cm_ray.networks.formats.diffusers_config import spec_of as spec_of_config
 from cm_ray.networks.formats.diffusers_names import from_diffusers, to_diffusers
-from cm_ray.networks.formats.diffusers_pipeline import _spec, write_pipeline
+from cm_ray.networks.formats.diffusers_pipeline import write_pipeline
+from cm_ray.networks.formats.diffusers_unet import FIXED_STEPS, LEVELS, diffusion_of
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.reading import load_model, read_model
 from cm_ray.networks.formats.unet_layers import network_of
@@ -203,7 +207,10 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
         ),
         (lambda p: changed(p, UNET, resnet_time_scale_shift="spatial"), "resnet_time_scale_shift spatial"),
         (lambda p: changed(p, UNET, layers_per_block=2), "lacks down_blocks.0.resnets.1"),
-        (lambda p: changed(p, UNET, num_class_embeds=4), "lacks class_embedding.weight, which its config"),
+        (
+            lambda p: changed(p, UNET, num_class_embeds=4),
+            "has num_class_embeds 4, and the weights have 0 classes",
+        ),
         (
             lambda p: (p / STEPS).unlink(),
             "scheduler_config.json is missing; give a complete pipeline",
@@ -213,13 +220,13 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
             lambda p: (p / WEIGHTS).unlink(),
             "holds no weights; put diffusion_pytorch_model.safetensors there",
         ),
-        (lambda p: cut(p / WEIGHTS), "is not a file of weights"),
+        (lambda p: cut(p / WEIGHTS), "is damaged or cut off|is cut off: its header"),
         (lambda p: without_a_tensor(p, {}), "lacks mid_block.attentions.0.to_k.bias"),
         (
             lambda p: without_a_tensor(
                 p, {"mid_block.attentions.0.to_k.bias": torch.zeros(32), "more": torch.zeros(1)}
             ),
-            "has more, which is not in its config",
+            "has more, unlike what its config describes",
         ),
         (
             lambda p: without_a_tensor(p, {"mid_block.attentions.0.to_k.bias": torch.zeros(31)}),
@@ -302,7 +309,8 @@ def test_the_published_networks_are_diffusers(name, diffusers):
             **config,
         )
     scheduler = diffusers.CMStochasticIterativeScheduler(num_train_timesteps=40)
-    assert _spec(network.config, scheduler.config) == dataclasses.replace(
+    read = spec_of_config(network.config, diffusion_of(scheduler.config), "here", spec.classes)
+    assert read == dataclasses.replace(
         spec, network=dataclasses.replace(spec.network, gradient_checkpointing=False)
     )
     ours = network_of(spec).state_dict()
@@ -312,6 +320,15 @@ def test_the_published_networks_are_diffusers(name, diffusers):
     }
     back = from_diffusers(spec, theirs, "here")
     assert {key: x.shape for key, x in back.items()} == {key: x.shape for key, x in ours.items()}
+
+
+def test_the_defaults_are_those_of_diffusers(diffusers):
+    for kind, defaults in [
+        (diffusers.UNet2DModel, DEFAULTS),
+        (diffusers.CMStochasticIterativeScheduler, LEVELS | FIXED_STEPS),
+    ]:
+        known = inspect.signature(kind.__init__).parameters
+        assert {name: each.default for name, each in known.items() if name != "self"} == defaults
 
 
 def test_a_copy_of_our_own_is_the_same_model(tmp_path):

@@ -318,7 +318,7 @@ FILTERS = {k: v for k, v in of_kind("ddpm++", 0, blocks=1).state.items() if k.en
     ("state", "assumed", "sentence"),
     [
         (harmed(), None, "has an unknown column of EDM's table 1"),
-        (harmed(more=torch.zeros(1)), ASSUMED, "has more, which none of EDM's networks has"),
+        (harmed(more=torch.zeros(1)), ASSUMED, "has more, unlike the network of EDM"),
         (harmed(remove=("enc.4x4_down.skip.bias",)), ASSUMED, "lacks enc.4x4_down.skip.bias"),
         (
             harmed(remove=("enc.8x8_conv.weight",)),

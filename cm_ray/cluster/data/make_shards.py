@@ -83,8 +83,7 @@ def _finished(out: Path, recipe: str, options: ReadOptions) -> Manifest | None:
     if manifest.skipped and options.on_bad_image == "raise":
         raise UserError(
             f"{out} was made without {manifest.skipped} bad images; pass {setting('on_bad_image')} skip "
-            "to accept that, "
-            f"or choose another {_OUT}."
+            f"to accept that, or choose another {_OUT}."
         )
     remove(out / WORK)
     return manifest

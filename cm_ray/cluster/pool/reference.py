@@ -50,8 +50,7 @@ def scoring_setup(settings: MeasuringSettings, run: Recipe | None) -> ScoringSet
     if not settings.data and run is None:
         raise UserError(
             f"The images to compare with are not given; set {setting('data')} to a folder or to the name "
-            "of a "
-            "data set."
+            "of a data set."
         )
     data = run.data if run and not settings.data else DataSettings(path=settings.data)
     data = data.updated(settings)

@@ -156,8 +156,7 @@ def _update(settings: TimePointSearch, folder: Path, run: RunDirectory, before: 
     if tracking_uri == "none":
         say(
             f"{setting('tracking_uri')} is none: the registered model {source} was not changed; {folder} "
-            "has the time "
-            "points."
+            "has the time points."
         )
         return
     registered = publish_time_points(folder, source, tags={"time_points.run": mlflow_run}, **where)

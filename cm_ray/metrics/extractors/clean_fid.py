@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cm_ray.metrics.extractors.inference import check_images, plain_float32
 from cm_ray.metrics.extractors.published_weights import TORCHSCRIPT_INCEPTION
 from cm_ray.metrics.extractors.resizing import RESIZINGS, check_resizing
+from cm_ray.storage.tensor_files import check_finite
 
 DIM = 2048
 _BATCH = 64  # images per forward pass: activations of 299x299 images are large
@@ -60,6 +61,7 @@ class CleanFIDExtractor:
         check_resizing(resizing)
         file = TORCHSCRIPT_INCEPTION.find(weights)
         network = _wrapped(file, resize_inside=resizing == "legacy_tensorflow")
+        check_finite(network.state_dict(), file)
         return cls(network.to(device).eval(), TORCHSCRIPT_INCEPTION.sha256, resizing, device)
 
     @property

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cm_ray.core.noise import Purpose, uniform
+from cm_ray.errors import UserError
 from cm_ray.extras import needs
 from cm_ray.metrics.extractors.inference import check_images
 from cm_ray.storage.files import cache_root, written_aside
+from cm_ray.storage.tensor_files import read_safetensors
 
 _SEED, _STEPS, _BATCH, _RATE, _DECAY, _SMOOTHING = 0, 400, 64, 3e-3, 1e-2, 0.1
 _CHANNELS, _DIM, _CLASSES, _GAIN = (16, 32, 64), 64, 10, 2.25
@@ -157,8 +158,8 @@ def _cached_weights() -> dict[str, Tensor]:
     path = _cache_file()
     if path.is_file():
         try:
-            return load_file(path)
-        except SafetensorError:  # train again when the cached file is damaged
+            return read_safetensors(path)[0]
+        except UserError:  # train again when the cached file is damaged
             pass
     weights = train_classifier(*load_digits_images())
     with written_aside(path) as aside:

@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from cm_ray.errors import UserError
 from cm_ray.storage.files import cache_root, download, sha256_of
+from cm_ray.storage.tensor_files import check_finite, read_tensor_file
 
 _RESNETS = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
 
@@ -51,8 +51,10 @@ class PublishedWeights:
 
     def load(self, path: Path | str = "") -> dict[str, Tensor]:
         """Return the tensors of the file by name, on the CPU; nothing is unpickled. See `find`."""
-        content = torch.load(self.find(path), map_location="cpu", weights_only=True)
+        file = self.find(path)
+        content, _ = read_tensor_file(file)
         state: dict[str, Tensor] = content.get("state_dict", content)
+        check_finite(state, file)
         return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
     def _checked(self, path: Path, origin: str) -> Path:

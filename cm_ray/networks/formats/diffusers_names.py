@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from cm_ray.errors import UserError
+from cm_ray.networks.claims import meta_network
 from cm_ray.networks.formats.unet_layers import Layer, layers, network_of
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
+from cm_ray.networks.unet import UNet
+from cm_ray.networks.weight_names import unlike
 
 _OUTER = {
     "time_embed.0": "time_embedding.linear_1",
@@ -30,9 +34,8 @@ _RESIDUAL = {
 _ATTENTION = {"norm": "group_norm", "qkv": "to_{}", "proj_out": "to_out.0"}
 
 
-def _names(spec: ModelSpec) -> dict[str, str]:
+def _names(spec: ModelSpec, network: UNet) -> dict[str, str]:
     """Return diffusers' name of each of our layers."""
-    network = network_of(spec)
     table = dict(_OUTER)
     for layer in layers(network):
         inner = {"attention": _ATTENTION, "residual": _RESIDUAL}.get(layer.kind)
@@ -56,7 +59,7 @@ def _prefix(layer: Layer, spec: ModelSpec) -> str:
 
 def to_diffusers(spec: ModelSpec, weights: Weights) -> Weights:
     """Return weights by diffusers' names, with separate tensors for queries, keys and values."""
-    names = _names(spec)
+    names = _names(spec, network_of(spec))
     renamed: Weights = {}
     for ours, tensor in weights.items():
         layer, leaf = ours.rsplit(".", 1)
@@ -71,18 +74,32 @@ def from_diffusers(spec: ModelSpec, weights: Weights, source: Path) -> Weights:
 
     Raises UserError, with the source and the first tensor, when tensors are missing or left over.
     """
-    names, left = _names(spec), dict(weights)
-    renamed: Weights = {}
-    for ours, expected in network_of(spec).state_dict().items():
-        layer, leaf = ours.rsplit(".", 1)
-        letters = "qkv" if layer.endswith(".qkv") else [""]
-        theirs = [f"{names[layer].format(letter)}.{leaf}" for letter in letters]
-        if missing := [name for name in theirs if name not in left]:
-            raise UserError(f"{source} lacks {missing[0]}, which its config requires; give a complete file.")
-        tensor = torch.cat([left.pop(name) for name in theirs])
-        renamed[ours] = tensor.reshape(expected.shape) if tensor.numel() == expected.numel() else tensor
-    if left:
+    network = meta_network(spec, len(weights), source)
+    names = _names(spec, network)
+    wanted = network.state_dict()
+    theirs = {ours: _theirs(ours, names) for ours in wanted}
+    all_theirs = [name for names in theirs.values() for name in names]
+    missing = [name for name in all_theirs if name not in weights]
+    left = [name for name in weights if name not in {*all_theirs}]
+    if missing or left:
         raise UserError(
-            f"{source} has {next(iter(left))}, which is not in its config; give weights that fit the config."
+            f"{source} {unlike(missing, left)}, unlike what its config describes: give weights that fit "
+            "the config."
         )
+    renamed: Weights = {}
+    for ours, expected in wanted.items():
+        tensor = torch.cat([weights[name] for name in theirs[ours]])
+        renamed[ours] = tensor.reshape(expected.shape) if tensor.numel() == expected.numel() else tensor
     return renamed
+
+
+def _theirs(ours: str, names: Mapping[str, str]) -> list[str]:
+    """Return diffusers' names of a tensor of ours: those of queries, keys and values, or one."""
+    layer, leaf = ours.rsplit(".", 1)
+    letters = "qkv" if layer.endswith(".qkv") else [""]
+    return [f"{names[layer].format(letter)}.{leaf}" for letter in letters]
+
+
+def is_diffusers(weights: Weights) -> bool:
+    """Return True if tensors have the names of a U-Net of diffusers."""
+    return "time_embedding.linear_1.weight" in weights and "conv_in.weight" in weights

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM, VE, VP, Column
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import ADM, Architecture, DDPMpp, NCSNpp
+from cm_ray.networks.claims import meta_network
 from cm_ray.networks.families import family_of
 from cm_ray.networks.formats.openai import placeholders
-from cm_ray.networks.formats.unet_layers import Layer, layers, network_of
+from cm_ray.networks.formats.unet_layers import Layer, layers
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import UNet
+from cm_ray.networks.weight_names import unlike
 from cm_ray.sampling.samplers import Heun
 
 _FILE = re.compile(r"(edm|baseline)-.*-(vp|ve|adm)")
@@ -51,7 +54,7 @@ _COLUMN = EDM(sigma_data=0.5, time_scale=1.0)
 
 def is_edms(weights: Weights) -> bool:
     """Return True if tensors have the names of EDM's code."""
-    return any(re.fullmatch(r"(model\.)?map_layer0\.weight", name) for name in weights)
+    return "map_layer0.weight" in weights
 
 
 def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[ModelSpec, Weights]:
@@ -60,9 +63,8 @@ def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[M
     assumed: gives the column when the name of the file does not. Raises UserError, with the names of the file
     and of the first wrong tensor, when the state dict is not one of EDM's networks.
     """
-    theirs = {name.removeprefix("model."): value for name, value in weights.items()}
-    filters = {name: value for name, value in theirs.items() if name.endswith(_FILTER)}
-    theirs = {n: x for n, x in theirs.items() if n not in filters and not n.startswith(_AUGMENTATION)}
+    filters = {name: value for name, value in weights.items() if name.endswith(_FILTER)}
+    theirs = {n: x for n, x in weights.items() if n not in filters and not n.startswith(_AUGMENTATION)}
     diffusion = _diffusion(file.stem, assumed)
     if diffusion is None:
         raise UserError(
@@ -185,23 +187,29 @@ def _prefix(layer: Layer, size: int) -> str:
 
 
 def _renamed(spec: ModelSpec, weights: Weights, source: Path) -> Weights:
-    network, left = network_of(spec), dict(weights)
+    network = meta_network(spec, len(weights), source)
     names = _names(network, spec.shape[1])
-    renamed: Weights = {}
-    for ours in network.state_dict():
-        layer, leaf = ours.rsplit(".", 1)
-        theirs = "map_noise.freqs" if leaf == "frequencies" else f"{names[layer]}.{leaf}"
-        if theirs not in left:
-            raise UserError(f"{source} lacks {theirs}; give a complete state dict.")
-        tensor = left.pop(theirs)
-        if layer.endswith(".qkv"):
-            tensor = _reordered(tensor, spec.unet.head_channels)
-        renamed[ours] = tensor.t() if ours == "label_emb.weight" and spec.network.family == "adm" else tensor
-    if left:
+    theirs = {ours: _theirs(ours, names) for ours in network.state_dict()}
+    wanted = {*theirs.values()}
+    missing, left = [n for n in theirs.values() if n not in weights], [n for n in weights if n not in wanted]
+    if missing or left:
         raise UserError(
-            f"{source} has {next(iter(left))}, which none of EDM's networks has; give a state dict of EDM."
+            f"{source} {unlike(missing, left)}, unlike the network of EDM that its other names belong to: "
+            "give a complete state dict of EDM's."
         )
-    return renamed
+    return {ours: _converted(ours, weights[name], spec) for ours, name in theirs.items()}
+
+
+def _theirs(ours: str, names: Mapping[str, str]) -> str:
+    layer, leaf = ours.rsplit(".", 1)
+    return "map_noise.freqs" if leaf == "frequencies" else f"{names[layer]}.{leaf}"
+
+
+def _converted(ours: str, tensor: Tensor, spec: ModelSpec) -> Tensor:
+    """Return a tensor of EDM's as it is in our network."""
+    if ours.rpartition(".")[0].endswith(".qkv"):
+        return _reordered(tensor, spec.unet.head_channels)
+    return tensor.t() if ours == "label_emb.weight" and spec.network.family == "adm" else tensor
 
 
 def _reordered(qkv: Tensor, head_channels: int) -> Tensor:

@@ -27,6 +27,7 @@ method and the data, which the weights do not."""
 NAMES = "{edm,cd,ct}_{imagenet64,bedroom256,cat256}, such as cd_imagenet64_l2 or edm_bedroom256_ema"
 """Names of the published files, for messages."""
 
+_MOST_CLASSES = 1_000_000
 _SECOND_POINTS = {  # boundaries of the grid, and index from t_max down, in OpenAI's launch.sh
     "cd_imagenet64_lpips": (40, 22),
     "cd_imagenet64_l2": (40, 22),
@@ -73,7 +74,12 @@ def published_spec(stem: str, weights: Weights) -> ModelSpec | None:
 
 
 def placeholders(classes: int) -> tuple[str, ...]:
-    """Return the names "0", "1", … for classes of which only the number is known."""
+    """Return the names "0", "1", … for classes of which only the number is known.
+
+    Raises UserError on more than a million.
+    """
+    if classes > _MOST_CLASSES:
+        raise UserError(f"The weights claim {classes} classes, and at most {_MOST_CLASSES} are read.")
     return tuple(map(str, range(classes)))
 
 

@@ -1,42 +1,25 @@
-"""Reads files of named tensors without running any code in them."""
+"""Weights by their names, and the names of their files: FILE, or FILE#PLACE for a part of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
 from torch import Tensor
-
-from cm_ray.errors import UserError
 
 Weights = dict[str, Tensor]
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
-"""Endings of files of weights."""
+SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin", ".pkl", ".pickle")
+"""Endings of files of weights, and of pickles, which are refused with what to do instead."""
 
 
-def read_tensors(file: Path) -> tuple[Weights, dict[str, str]]:
-    """Return the tensors of a file by name, floating-point ones as float32, and the metadata of the file.
+def split_part(path: Path) -> tuple[Path, str]:
+    """Return the file and the place in it that FILE#PLACE names; the place is empty where none is named."""
+    if path.exists():
+        return path, ""
+    file, separator, place = str(path).rpartition("#")
+    return (Path(file), place) if separator and Path(file).is_file() else (path, "")
 
-    No code is unpickled. Raises UserError, with the name of the file, when it has another format, is cut off,
-    or holds anything but named tensors.
-    """
-    metadata: dict[str, str] = {}
-    try:
-        if file.suffix == ".safetensors":
-            with safe_open(file, "pt") as opened:
-                metadata = opened.metadata() or {}
-                found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        else:
-            found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # readers raise exceptions of many types on invalid bytes
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UserError(
-            f"{file} is not a file of weights (.safetensors, or .pt with a state dict): {reason}; give one."
-        ) from error
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(f"{file} does not hold named tensors; give a state dict.")
-    return {
-        name: value.float() if value.is_floating_point() else value for name, value in found.items()
-    }, metadata
+
+def as_float32(weights: Weights) -> Weights:
+    """Return weights in float32; tensors of other kinds of numbers are left as they are."""
+    return {name: each.float() if each.is_floating_point() else each for name, each in weights.items()}
