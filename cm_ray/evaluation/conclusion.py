@@ -27,6 +27,7 @@ from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.networks.model import SPEC, Model, ModelSpec, save_model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import CheckpointStore
+from cm_ray.runs.console import command
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.snapshots import KeptAverages
 from cm_ray.sampling.text import file_name
@@ -89,8 +90,8 @@ class Conclusion:
         if self.extractor is None:
             self.say(
                 "Without an extractor the lengths of averages are not scored: the model is the average of "
-                f"length {averages.lengths[0]:g}, the first that was tracked. To score others: cm-ray "
-                f"averages {self.run.root} --extractor NAME"
+                f"length {averages.lengths[0]:g}, the first that was tracked. To score others: "
+                + command("cm-ray", "averages", self.run.root, "--extractor", "NAME")
             )
             return []
         kept = KeptAverages.of(self.run, self.recipe, step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from cm_ray.errors import setting, spoken
 from cm_ray.networks.model import ModelSpec
 
 MOST_SHARE = 0.05
@@ -17,9 +18,9 @@ def initial_weights_warning(spec: ModelSpec, name: str) -> str | None:
     """
     if spec.initial_share <= MOST_SHARE:
         return None
-    return (
+    return spoken(
         f"{spec.initial_share:.0%} of the averaged weights of {name} are those that its training began with, "
-        "and show nothing of what it learned; train with --averages power, or for more steps."
+        f"and show nothing of what it learned; train with {setting('averages')} power, or for more steps."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cm_ray.errors import setting, spoken
 from cm_ray.networks.initial_weights import MOST_SHARE
 from cm_ray.recipes.recipe import TEACHER, Recipe
 
@@ -16,10 +17,10 @@ def planned_weights_warning(recipe: Recipe) -> str | None:
     if share <= MOST_SHARE:
         return None
     decay = recipe.averages.decays_at(steps)[0]
-    return (
+    return spoken(
         f"after {steps:,} steps {share:.0%} of the average with decay {decay:g} will be "
-        f"{_begun_with(recipe)}, and samples will show little of what was learned; choose --averages power, "
-        "a smaller --averages.decays, or more --steps."
+        f"{_begun_with(recipe)}, and samples will show little of what was learned; choose "
+        f"{setting('averages')} power, a smaller {setting('averages.decays')}, or more {setting('steps')}."
     )
 
 

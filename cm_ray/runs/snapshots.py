@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cm_ray.core.averages import LONGEST, PowerEMA
 from cm_ray.core.power_function import Profile, Reconstruction, reconstruction
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.background import BackgroundWriter
 from cm_ray.runs.checkpoint import CheckpointStore
@@ -117,7 +117,7 @@ class KeptAverages:
         if not isinstance(recipe.averages, PowerEMA):
             raise UserError(
                 f"{run.root} was trained with averages {word_of(recipe.averages)}, whose decays are fixed; "
-                "train with --averages power to choose a length afterwards."
+                f"train with {setting('averages')} power to choose a length afterwards."
             )
         known = kept_steps(run, recipe)
         if step not in known:

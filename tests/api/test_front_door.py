@@ -144,6 +144,7 @@ def test_training_takes_images_in_any_form(form, digits, photos, tmp_path):
         "network.blocks": 1,
         "network.channel_mult": (1,),
         "network.attention_resolutions": (),
+        "averages": "constant",
     }
     changes["steps"] = 2
     made = cm.train("ict", data=data, out=tmp_path / "run", changes=changes, quiet=True)

@@ -100,7 +100,7 @@ def test_a_training_says_what_it_will_leave(changes, said):
     if warning:
         assert warning.startswith("after 5,000 steps ")
         assert said in warning
-        assert "choose --averages power" in warning
+        assert "choose averages power" in warning
 
 
 def test_rounds_count_their_own_steps():

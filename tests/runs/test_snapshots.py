@@ -118,7 +118,7 @@ def test_constant_averages_keep_no_snapshots(tmp_path):
     recipe = small(**{"steps": 3, "evaluation.every": 0, "evaluation.extractor": "none"})
     run = trained(tmp_path, recipe).run
     assert not run.snapshots.exists()
-    with pytest.raises(UserError, match="averages constant, whose decays are fixed; train with --averages"):
+    with pytest.raises(UserError, match="averages constant, whose decays are fixed; train with averages"):
         KeptAverages.of(run, recipe, 3)
 
 

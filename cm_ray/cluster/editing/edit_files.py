@@ -21,7 +21,7 @@ from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.editing.files import EditRequest, compared, content_digests, edit_unit, read_inputs
 from cm_ray.editing.model_edits import interpolation_steps
 from cm_ray.editing.results import Origin, ResultFolder
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import Model, to_uint8
@@ -48,7 +48,8 @@ def edit(settings: Editing) -> list[Path]:
     request = plan_request(settings, model.spec)
     warn_of_initial_weights(model.spec, settings.model)
     if model.spec.classes and not request.labels:
-        say("No class is given, and classes are drawn at random; --label names one, and so do sub-folders.")
+        label = setting("label")
+        say(f"No class is given, and classes are drawn at random; {label} names one, and so do sub-folders.")
     names = _names(request, root)
     origins = _origins(request, names, content_digests(request, model.spec), network_digest(model_folder))
     folder = ResultFolder(settings.out.expanduser(), origins)

@@ -14,7 +14,7 @@ from cm_ray.cluster.pool.sizing import actors_for
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.averages import AverageLengths
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.evaluation.lengths import (
     LengthScoring,
     ScoredLength,
@@ -93,8 +93,9 @@ class _Asked:
         lengths = settings.numbers or reachable(kept, kept.averages.candidates)
         if not lengths:
             raise UserError(
-                f"The snapshots in {run.root} make none of the run's candidates; give --lengths that were "
-                f"tracked, {', '.join(f'{length:g}' for length in kept.averages.lengths)}."
+                f"The snapshots in {run.root} make none of the run's candidates; give "
+                f"{setting('lengths')} that were tracked, "
+                f"{', '.join(f'{length:g}' for length in kept.averages.lengths)}."
             )
         spec = spec_from_dict(read_json(run.model / SPEC))
         return cls(settings=settings, run=run, recipe=recipe, spec=spec, kept=kept, lengths=lengths)
@@ -112,8 +113,9 @@ class _Asked:
             return None
         if given or not self.settings.export:
             raise UserError(
-                f"{self.run.root} has no extractor to score averages by; set --extractor, or export a single "
-                "one of --lengths."
+                f"{self.run.root} has no extractor to score averages by; set {setting('extractor')}, or "
+                "export a "
+                f"single one of {setting('lengths')}."
             )
         length = self.kept.averages.lengths[0]
         say(
