@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import cm_ray
 from cm_ray.data.reading import Reading
 from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_picture, open_upload, read_file
 from cm_ray.drawing.model_labels import Label, class_number, label_draw
@@ -263,9 +265,12 @@ class TrainedModel:
 
 
 def warn_of_average(model: TrainedModel) -> None:
-    """Issue a Python warning, for the caller's caller, if a model's average hardly learned."""
+    """Issue a Python warning, at the user's line that led here, if a model's average hardly learned."""
     if warning := initial_weights_warning(model.spec, model.name):
-        warnings.warn(warning, UserWarning, stacklevel=3)
+        package, frame, level = str(Path(cm_ray.__file__).parent), sys._getframe(), 1
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+            frame, level = frame.f_back, level + 1
+        warnings.warn(warning, UserWarning, stacklevel=level)
 
 
 def _numbers(taus: Any) -> tuple[Any, ...]:

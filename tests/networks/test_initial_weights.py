@@ -5,6 +5,7 @@ import io
 import warnings
 from contextlib import redirect_stderr
 
+import numpy as np
 import pytest
 
 import cm_ray as cm
@@ -70,6 +71,8 @@ def test_python_warns(folder, tmp_path):
         lambda: model.sample(1, seed=0),
         lambda: model.export("model", tmp_path / "copy"),
         lambda: cm.score(model, "digits", n=4, extractor="digits"),
+        lambda: model.upscale(np.zeros((4, 4, 1), np.uint8)),
+        lambda: model.interpolate(2),
     ):
         with pytest.warns(UserWarning, match="61% of the averaged weights") as found:
             action()
