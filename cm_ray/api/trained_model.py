@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import cm_ray
 from cm_ray.data.reading import Reading
 from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_picture, open_upload, read_file
 from cm_ray.drawing.model_labels import Label, class_number, label_draw
@@ -23,7 +22,7 @@ from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.drawing.samples import Samples
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Task, plan_edit
-from cm_ray.errors import UserError, whole
+from cm_ray.errors import UserError, plain, spoken, whole
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.formats.export import export_model
 from cm_ray.networks.initial_weights import initial_weights_warning
@@ -267,10 +266,10 @@ class TrainedModel:
 def warn_of_average(model: TrainedModel) -> None:
     """Issue a Python warning, at the user's line that led here, if a model's average hardly learned."""
     if warning := initial_weights_warning(model.spec, model.name):
-        package, frame, level = str(Path(cm_ray.__file__).parent), sys._getframe(), 1
+        package, frame, level = str(Path(__file__).parents[1]), sys._getframe(), 1
         while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
             frame, level = frame.f_back, level + 1
-        warnings.warn(warning, UserWarning, stacklevel=level)
+        warnings.warn(plain(spoken(warning)), UserWarning, stacklevel=level)
 
 
 def _numbers(taus: Any) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.drawing.model_labels import class_menu
+from cm_ray.errors import plain, spoken
 from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.networks.model import Model
 from cm_ray.runs.directory import RunDirectory
@@ -52,7 +53,7 @@ def _notes(model: Model, name: str) -> list[str]:
     if model.spec.ema_length:
         notes += ["", f"The weights are the average of length {model.spec.ema_length:g} of its training."]
     if warning := initial_weights_warning(model.spec, name):
-        notes += ["", f"**Warning**: {warning}"]
+        notes += ["", f"**Warning**: {plain(spoken(warning))}"]
     return notes
 
 

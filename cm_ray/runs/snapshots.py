@@ -150,7 +150,7 @@ class KeptAverages:
             raise UserError(
                 f"An average of length {length:g} cannot be made of the snapshots in {self.run.root}: what "
                 f"comes nearest differs by {plan.error:.0%}; choose a length nearer to the tracked ones, or "
-                "train with more averages.snapshots."
+                f"train with more {setting('averages.snapshots')}."
             )
         return plan
 

@@ -108,7 +108,7 @@ def test_without_an_extractor_it_says_what_it_exports(run, tmp_path, capsys):
     kept = KeptAverages.of(run, run.config(), 24)
     assert equal_weights(load_model(tmp_path / "best"), kept.weights(0.05))
     for settings in (asked(run), asked(run, lengths=("0.05", "0.1"), export=str(tmp_path / "two"))):
-        with pytest.raises(UserError, match="has no extractor to score averages by; set --extractor"):
+        with pytest.raises(UserError, match="has no extractor to score averages by; set extractor"):
             choose_average(settings)
     assert not (tmp_path / "two").exists()
 
