@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from cm_ray.errors import setting, spoken
-=======
-from cm_ray.errors import setting
->>>>>>> 51aaf26 (Messages about averages name settings as their reader can set them)
 from cm_ray.networks.initial_weights import MOST_SHARE
 from cm_ray.recipes.recipe import TEACHER, Recipe
 

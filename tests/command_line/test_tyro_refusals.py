@@ -11,7 +11,7 @@ CASES = [
     ("sample x --samples", "--samples needs a value."),
     ("score x --actors.count", "--actors.count needs a value."),
     ("sample x --samples many", "--samples must be an integer, not many."),
-    ("sample x --label a'b", "--label"),
+    ("sample x --samples cat", "--samples must be an integer, not cat."),
     ("app x --port 8.5", "--port must be an integer, not 8.5."),
     ("memory --gib lots", "--gib must be a number, not lots."),
     ("sample x --nfee 3", "--nfee is not an option here: did you mean --nfe?"),

@@ -5,7 +5,6 @@ import io
 import warnings
 from contextlib import redirect_stderr
 
-import numpy as np
 import pytest
 
 import cm_ray as cm
@@ -14,7 +13,6 @@ from cm_ray.cluster.time_points.point_plan import SearchPlan
 from cm_ray.command_line.commands import export, sample
 from cm_ray.command_line.settings.export import Export
 from cm_ray.command_line.settings.sample import Sample
-from cm_ray.errors import as_options, spoken
 from cm_ray.networks.formats.reading import load_model, network_digest, read_model
 from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.networks.model import SPEC, spec_from_dict, spec_to_dict
@@ -72,8 +70,6 @@ def test_python_warns(folder, tmp_path):
         lambda: model.sample(1, seed=0),
         lambda: model.export("model", tmp_path / "copy"),
         lambda: cm.score(model, "digits", n=4, extractor="digits"),
-        lambda: model.upscale(np.zeros((4, 4, 1), np.uint8)),
-        lambda: model.interpolate(2),
     ):
         with pytest.warns(UserWarning, match="61% of the averaged weights") as found:
             action()
@@ -104,18 +100,7 @@ def test_a_training_says_what_it_will_leave(changes, said):
     if warning:
         assert warning.startswith("after 5,000 steps ")
         assert said in warning
-<<<<<<< HEAD
         assert "choose averages power" in warning
-=======
-        assert "choose averages power, a smaller averages.decays, or more steps." in spoken(warning)
-
-
-def test_the_advice_names_options_where_there_are_any(folder):
-    warning = initial_weights_warning(read_model(folder)[0], "x")
-    assert spoken(warning).endswith("train with averages power, or for more steps.")
-    with as_options(lambda: {"averages"}):
-        assert spoken(warning).endswith("train with --averages power, or for more steps.")
->>>>>>> 51aaf26 (Messages about averages name settings as their reader can set them)
 
 
 def test_rounds_count_their_own_steps():

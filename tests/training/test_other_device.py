@@ -100,8 +100,10 @@ def test_samples_stay_on_their_device(sampler, fake, monkeypatch):
         model = an_engine("conditional").averaged_model()
     times = sampler.times(model.spec.diffusion)  # numbers, which fake tensors do not have
     monkeypatch.setattr(type(sampler), "times", lambda self, diffusion: times)
+    monkeypatch.setattr("cm_ray.networks.model.finite", lambda images: images)  # fake pixels have no values
     with fake:
-        images = model.sample(torch.arange(4, device=DEVICE), seed=0, sampler=sampler)
+        indices = torch.arange(4, device=DEVICE)
+        images = model.sample(indices, seed=0, sampler=sampler, labels=torch.zeros_like(indices))
         assert to_uint8(images).device.type == DEVICE.type
 
 
@@ -118,7 +120,8 @@ def test_edits_stay_on_their_device(task, options, fake):
         images = torch.zeros(2, 1, 8, 8, device=DEVICE)
         mask = torch.ones(2, 1, 8, 8, dtype=torch.bool, device=DEVICE) if task == "inpaint" else None
         indices = torch.arange(2, device=DEVICE)
-        results = edited(model, edit, images, indices=indices, seed=0, mask=mask)
+        labels = torch.zeros_like(indices)
+        results = edited(model, edit, images, indices=indices, seed=0, mask=mask, labels=labels)
         assert results.device.type == DEVICE.type
 
 
