@@ -10,6 +10,7 @@ import cm_ray as cm
 
 TINY = {
     "batch_size": 16,
+    "averages": "constant",
     "averages.decays": (0.4,),
     "network.channels": 8,
     "network.blocks": 1,
