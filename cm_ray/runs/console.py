@@ -9,8 +9,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tqdm import tqdm
-
 from cm_ray.errors import plain, spoken
 from cm_ray.runs.directory import RunDirectory
 
@@ -23,6 +21,8 @@ class Progress:
     """Shows training progress: a progress bar on a terminal, otherwise a line for each row of the log."""
 
     def __init__(self, steps: int) -> None:
+        from tqdm import tqdm  # sampling alone does not need it
+
         self.steps = steps
         self.bar = tqdm(total=steps, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
 
@@ -47,6 +47,8 @@ class Progress:
 
     def _left(self, row: dict[str, Any]) -> str:
         seconds = row["seconds"] / row["step"] * (self.steps - row["step"])
+        from tqdm import tqdm
+
         return tqdm.format_interval(seconds)
 
 
@@ -152,6 +154,8 @@ def shown(unit: str) -> Iterator[Callable[[int, int], None]]:
 
         yield say
         return
+    from tqdm import tqdm
+
     with tqdm(unit=unit, unit_scale=unit == "byte", delay=0.1) as bar:
 
         def show(done: int, total: int) -> None:

@@ -202,12 +202,14 @@ class TestScores:
             assert score.key["sampler"] == "images of one-step"
             assert (score.key["seed"], score.key["nfe"]) == (0, 0)
             same = ours[f"{score.name}/one-step"]
-            assert score.value == pytest.approx(same.value, rel=1e-9, abs=1e-12), score.name
+            assert score.value == pytest.approx(
+                same.value, rel=1e-3 if score.kind == "FDinf" else 1e-9, abs=1e-12
+            ), score.name
         errors = [ours[f"FD-digits-{COUNT}/one-step"].error, others[0].error]
         assert errors[0] == pytest.approx(errors[1], rel=1e-6)
 
     def test_kept_arrays_are_those_of_the_model(self, scored, tiny):
-        source = NpzSource.open(scored[0].samples / "multistep-2.0.npz", "kept")
+        source = NpzSource.open([scored[0].samples / "multistep-2.0.npz"], "kept")
         (part,) = source.parts(10**6)
         batch = next(part.read(ReadOptions()))
         assert batch.images.shape == (COUNT, 8, 8, 1)
@@ -561,7 +563,9 @@ class TestBadSettings:
         (tmp_path / "empty").mkdir()
         refused("empty holds no images", tmp_path / "empty", tmp_path)
         (tmp_path / "notes.txt").write_text("no images")
-        refused("notes.txt is a file; give a folder of images", tmp_path / "notes.txt", tmp_path)
+        refused(
+            "notes.txt is a file; give a folder or a zip archive of images", tmp_path / "notes.txt", tmp_path
+        )
         (tmp_path / "cut.npz").write_bytes(b"PK\3\4")
         refused("is not a whole .npz file", tmp_path / "cut.npz", tmp_path)
         run = make_tiny_run(tmp_path / "begun")

@@ -144,6 +144,6 @@ def test_a_run_that_is_cut_off_or_missing(save, tmp_path):
     with pytest.raises(UserError, match=r"0.runs is cut off; repeat the command"):
         sorted_runs.write_shuffled(tmp_path / "x", [file], (1, 4, 2), (0, None))
     file.path.unlink()
-    with pytest.raises(UserError, match="choose an --out on storage that all nodes share"):
+    with pytest.raises(UserError, match="choose out on storage that all nodes share"):
         sorted_runs.write_shuffled(tmp_path / "x", [file], (1, 4, 2), (0, None))
     assert not (tmp_path / "x").exists()

@@ -194,7 +194,7 @@ def test_values_are_of_their_type():
         ({"mu0": 0.9}, "mu0 is not a setting: did you mean 'target.mu0'?"),
         ({"beta_d": 0.9}, "beta_d is not a setting: did you mean 'column.beta_d'?"),
         ({"q": 3.0, "steps": 0}, "q is not a setting: did you mean 'times.q'?"),
-        ({"zzzzzz": 1}, "zzzzzz is not a setting: --help lists all."),
+        ({"zzzzzz": 1}, "zzzzzz is not a setting: known are accumulate, "),
         ({"noise": 3}, "noise is always NoiseLevels here, and not 3."),
         ({"steps": "many"}, "steps must be int, not 'many'."),
         ({"steps": True}, "steps must be int, not True."),
