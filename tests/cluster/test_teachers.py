@@ -225,7 +225,7 @@ def missing_keys(settings, folder):
         (empty, "is empty"),
         (text, "is a text that begins with"),
         (not_tensors, "holds no tensors"),
-        (missing_keys, "missing|lacks"),
+        (missing_keys, "belongs to another network: it lacks"),
     ],
 )
 def test_what_cannot_be_a_teacher_is_said(make, sentence, tmp_path):
