@@ -1,4 +1,4 @@
-"""How near averages that are made of snapshots come to averages that were tracked directly.
+"""Compare averages that are made of snapshots with averages that were tracked directly.
 
 Trains ict_digits with power-function averages, tracks further lengths beside them, and makes these lengths of
 snapshots in float32 and in float16. A row of benchmarks/results/averages.jsonl for each length.

@@ -45,7 +45,7 @@ class ColumnChoice:
     noun: str = "column"
     """Word for a column in messages."""
     advice: str = ""
-    """What to do instead of setting data.image_column or data.label_column."""
+    """Advice for a data set whose columns no setting can choose."""
 
     def images(self, kinds: Mapping[str, Kind], wanted: str = "") -> str:
         """Return the name of the column of images.

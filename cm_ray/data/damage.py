@@ -17,7 +17,7 @@ _LONE = (0x01, *range(0xD0, 0xD9))
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _SCAN, _END = 0xDA, 0xD9
 _PADDING = bytes(16)
-"""As many bytes as a decoder may read ahead of the last pixel."""
+"""Number of bytes that a decoder may read ahead of the last pixel."""
 
 
 def check_png(data: bytes) -> None:

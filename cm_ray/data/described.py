@@ -24,7 +24,7 @@ class DescribedImages(Protocol):
 
 
 class ReadImages(Protocol):
-    """What was met while images were read; a `Manifest` and an `ImageSet` have it."""
+    """Notes on the images that were read; a `Manifest` and an `ImageSet` have them."""
 
     @property
     def skipped(self) -> int:

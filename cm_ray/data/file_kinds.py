@@ -10,7 +10,7 @@ from cm_ray.data.image_formats import READABLE_ENDINGS, format_of
 
 
 class Kind(Enum):
-    """What a file is for a data set."""
+    """The kind of a file in a data set."""
 
     IMAGE = "an image"
     PARQUET = "a Parquet file"

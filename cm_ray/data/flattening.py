@@ -31,7 +31,7 @@ class Flat(NamedTuple):
     """An image without transparency, orientation and profile."""
 
     image: Image.Image
-    """Of mode L or RGB."""
+    """The image, of mode L or RGB."""
     bits: int = 0
     """The bits that the samples of an image of more than 8 bits were scaled by; 0 for other images."""
     transparent: bool = False

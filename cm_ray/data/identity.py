@@ -34,7 +34,7 @@ _TICK_NS, _COARSE_TICK_NS = 20_000_000, 2_000_000_000
 
 
 class _State(NamedTuple):
-    """What a file system says of a file."""
+    """The state of a file, as its file system tells it."""
 
     key: bytes
     """Digest of the file's name, size, times and inode."""

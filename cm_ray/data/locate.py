@@ -24,7 +24,7 @@ class Place:
     split: str = ""
     """Split word of the folder; "" when it is not that of a split."""
     left_out: tuple[LeftOut, ...] = ()
-    """What lies beside the trail."""
+    """The files and folders beside the trail."""
     listed: ListedLabels | None = None
     """The labels in the folder's dataset.json; None if there is no such file."""
 

@@ -55,7 +55,7 @@ class NpzArray:
 
 
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, ValueError)
-"""What zipfile and NumPy raise on damaged bytes; a header is parsed as Python."""
+"""The exceptions of zipfile and NumPy on damaged bytes; a header is parsed as Python."""
 
 
 @contextlib.contextmanager

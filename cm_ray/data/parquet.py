@@ -83,7 +83,7 @@ class ParquetSource:
     split: str = ""
     """Name of the split that the files are, if their data set has splits."""
     left_out: tuple[LeftOut, ...] = ()
-    """What lies beside the files and is not read."""
+    """The files beside these that are not read."""
 
     @classmethod
     def open(cls, paths: Sequence[Path], name: str, wanted: Columns = DEFAULT) -> ParquetSource:

@@ -28,7 +28,7 @@ class EditRequest:
     edit: Edit
     files: tuple[Path, ...]
     masks: tuple[Path, ...] = ()
-    """For inpaint: the mask of each file."""
+    """The mask of each file, for inpaint."""
     samples: int = 1
     """Number of results for each file; sample k has the seed `seed` + k."""
     seed: int = 0
@@ -37,7 +37,7 @@ class EditRequest:
     resize: bool = False
     """Crop and resize images of other sizes; otherwise they are an error."""
     add_noise: bool = False
-    """For denoise: add noise of the given level to the images first."""
+    """Add noise of the given level to the images first, for denoise."""
     batch: int = 256
     """Images per network evaluation."""
 

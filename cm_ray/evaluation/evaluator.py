@@ -17,7 +17,7 @@ from cm_ray.evaluation.reference import ScoredAgainst, reference_statistics
 from cm_ray.metrics.extractors.extractor import Extractor, statistics_of, statistics_of_batches
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import frechet_distance
-from cm_ray.metrics.score import Score, frechet_score
+from cm_ray.metrics.score import Score, score_key
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import Model, ModelSpec, to_uint8
 from cm_ray.recipes.recipe import Recipe
@@ -108,8 +108,7 @@ def score_samples(
 
     request: the request of the samples. fingerprint: that of the reference images.
     """
-    return frechet_score(
-        frechet_distance(samples, reference),
+    key = score_key(
         extractor,
         n=samples.n,
         seed=request.seed,
@@ -119,6 +118,7 @@ def score_samples(
         nfe=request.sampler.nfe,
         precision=request.precision,
     )
+    return Score(value=frechet_distance(samples, reference), key=key)
 
 
 def noise_distance(

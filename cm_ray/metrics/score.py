@@ -154,38 +154,6 @@ class Score:
         return score
 
 
-def frechet_score(
-    value: float,
-    extractor: Extractor,
-    *,
-    n: int,
-    seed: int,
-    reference: str,
-    labels: str,
-    sampler: str,
-    nfe: int,
-    precision: str = "float32",
-) -> Score:
-    """Return the score of `n` samples.
-
-    value: their `frechet_distance` to the reference.  seed: seed of their noise.  reference: fingerprint of
-    the reference images.  labels: the draw of their labels, see `COMPARED`.  sampler: its text.  nfe: number
-    of network evaluations per sample.  precision: the arithmetic of the network while it was sampled; "" for
-    given images.
-    """
-    key = score_key(
-        extractor,
-        n=n,
-        seed=seed,
-        reference=reference,
-        labels=labels,
-        sampler=sampler,
-        nfe=nfe,
-        precision=precision,
-    )
-    return Score(value=value, key=key)
-
-
 def score_from_estimate(kind: str, measured: Estimate, key: Mapping[str, Any]) -> Score:
     """Return the score of a kind from its estimate and the `score_key` of the samples."""
     return Score(value=measured.value, key=key, kind=kind, error=measured.error, settings=measured.settings)
@@ -202,7 +170,12 @@ def score_key(
     nfe: int,
     precision: str = "float32",
 ) -> dict[str, Any]:
-    """Return the key that all scores of one set of samples share; arguments as in `frechet_score`."""
+    """Return the key that all scores of one set of `n` samples share.
+
+    seed: seed of their noise.  reference: fingerprint of the reference images.  labels: the draw of their
+    labels, see `COMPARED`.  sampler: its text.  nfe: number of network evaluations per sample.  precision:
+    the arithmetic of the network while it was sampled; "" for given images.
+    """
     return {
         "extractor": extractor.name,
         "weights_sha256": extractor.weights_sha256,

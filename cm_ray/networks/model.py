@@ -49,7 +49,7 @@ class ModelSpec:
     class_counts: tuple[int, ...] = ()
     """Number of images of each class that the model was trained on; empty where it is not known."""
     time_points: TimePoints = ()
-    """For multistep sampling, for each NFE that they are known for."""
+    """Time points for multistep sampling, for each NFE that they are known for."""
     sampler: Sampler = field(default_factory=OneStep)
     """The sampler that the model is made for."""
     reading: Reading = field(default_factory=Reading)

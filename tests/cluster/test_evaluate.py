@@ -202,8 +202,7 @@ class TestScores:
             assert score.key["sampler"] == "images of one-step"
             assert (score.key["seed"], score.key["nfe"]) == (0, 0)
             same = ours[f"{score.name}/one-step"]
-            close = 1e-2 if score.kind in ("FDinf", "IS", "KID") else 1e-9  # these draw subsets of the rows
-            assert score.value == pytest.approx(same.value, rel=close, abs=1e-9), score.name
+            assert score.value == pytest.approx(same.value, rel=1e-9, abs=1e-12), score.name
         errors = [ours[f"FD-digits-{COUNT}/one-step"].error, others[0].error]
         assert errors[0] == pytest.approx(errors[1], rel=1e-6)
 

@@ -36,7 +36,7 @@ def test_interfaces_by_their_addresses():
 
 @pytest.mark.parametrize("interface", ["chosen", pytest.param("left", marks=pytest.mark.slow)])
 def test_a_host_with_an_unknown_name(interface):
-    """Without the choice gloo falls back to 127.0.0.1, where workers on other hosts do not find it."""
+    """Gloo, without the choice, falls back to 127.0.0.1, where workers on other hosts do not find it."""
     line = "hostname a-name-that-nobody-knows && exec " + f"{sys.executable} -c '{PROGRAM}' {interface}"
     if subprocess.run(["unshare", "--uts", "true"], capture_output=True).returncode:
         pytest.skip("host names of one's own are not permitted here")

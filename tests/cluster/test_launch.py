@@ -73,7 +73,7 @@ def test_a_run_goes_on_as_it_began_unless_the_settings_say_otherwise():
 
 
 def test_workers_are_spread_over_nodes_where_one_could_take_too_many():
-    """On GPUs they share as few nodes as they can, since these talk faster among themselves."""
+    """They share as few nodes as they can on GPUs, since these talk faster among themselves."""
     assert plan_workers(ClusterSettings(num_workers=2), [{"CPU": 1.0}] * 2).strategy == "SPREAD"
     assert plan_workers(ClusterSettings(num_workers=4), [{"CPU": 16.0, "GPU": 8}] * 2).strategy == "PACK"
     few_cores = [{"CPU": 2.0, "GPU": 8}] * 2

@@ -68,7 +68,7 @@ def test_the_pool_scores_as_this_process_does(run, averaged_run, tmp_path, ray_c
 
 
 def test_a_killed_command_goes_on(run, monkeypatch, ray_cluster):
-    """What is finished is not sampled again: neither lengths, nor groups of samples of the next one."""
+    """Finished work is not sampled again: neither lengths, nor groups of samples of the next one."""
     sampled, stop = [], 25
     generate_all = module.SamplerPool.generate_all
 

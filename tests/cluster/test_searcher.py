@@ -1,4 +1,4 @@
-"""Between Tune and Optuna: every trial is accounted for once, and nothing misleads who chooses."""
+"""The link of Tune and Optuna: every trial is accounted for once, and nothing misleads who chooses."""
 
 import math
 import re

@@ -150,7 +150,7 @@ def swept(run, place):
     ids=lambda each: getattr(each, "__name__", ""),
 )
 def test_no_job_that_began_on_gpus_goes_on_on_cpus(job, where, ray_cluster, tmp_path):
-    """What is left of a job that was interrupted on a cluster with GPUs meets a cluster without."""
+    """The rest of a job that was interrupted on a cluster with GPUs meets a cluster without."""
     run = make_tiny_run(tmp_path / "tiny")
     place = tmp_path / "jobs" / "place"
     ON_GPUS.save(place / where)

@@ -1,4 +1,4 @@
-"""What the documents show is done, in a short form: every command and snippet without a reason against it."""
+"""The documents are run, in a short form: every command and snippet without a reason against it."""
 
 import contextlib
 import itertools

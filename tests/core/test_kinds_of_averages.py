@@ -50,7 +50,7 @@ def test_the_figures_of_short_trainings():
 
 
 def test_a_warm_up_limits_the_half_life():
-    """After the ramp the decay is constant; before it, half of the weight is on a share of the steps."""
+    """The decay is constant after the ramp; before it, half of the weight is on a share of the steps."""
     kind = WarmUpEMA(decays=(0.99,), ramp=0.05)
     half_life = math.log(0.5) / math.log(0.99)
     assert kind.decays_at(0) == (0.0,)

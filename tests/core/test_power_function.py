@@ -37,7 +37,7 @@ def test_profiles_integrate_to_one():
 @pytest.mark.parametrize("length", [0.02, 0.04, 0.07, 0.14, 0.25])
 @pytest.mark.parametrize("steps", [900, 500])
 def test_coefficients_are_least_squares_under_their_condition(length, steps):
-    """By brute force: profiles on a fine grid of times, and numpy's least squares in the free directions."""
+    """Brute force: profiles on a fine grid of times, and numpy's least squares in the free directions."""
     wanted = Profile(steps, length)
     found = reconstruction(TRACKED, wanted)
     assert sum(found.coefficients) == pytest.approx(1, abs=1e-10)

@@ -12,7 +12,7 @@ from tests.data.trees import image_bytes, plant
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What is asked of the file system, with the path."""
+    """The questions to the file system, with their paths."""
     seen = Counter()
 
     def counted(module, name):

@@ -135,7 +135,7 @@ def test_a_ground_that_is_no_colour_is_refused(ground):
 
 @pytest.mark.skipif(not CASE.is_dir(), reason="shared/cases is not there")
 def test_drawn_sprites():
-    """What is outside of a sprite is white, whatever its file says there."""
+    """The outside of a sprite is white, whatever its file says there."""
     for file in sorted(CASE.glob("*.png")):
         with Image.open(file) as image:
             layers = np.asarray(image.convert("RGBA"))

@@ -54,7 +54,7 @@ def opened(form, place, files, split="", **options):
 
 
 def seen(source, rows=2, **options):
-    """What is read of a source: {number of the image: name or number of its class, None without}."""
+    """The content of a source: {number of the image: name or number of its class, None without}."""
     found = {}
     for part in pickle.loads(pickle.dumps(source.parts(rows))):
         for batch in part.read(ReadOptions(**options)):
@@ -72,5 +72,5 @@ def _name(source, label):
 
 
 def left(source):
-    """What a source leaves out, as sentences."""
+    """The files that a source leaves out, as sentences."""
     return [f"{each.count} {each.what}: {each.why}" for each in source.left_out]

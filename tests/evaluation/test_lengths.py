@@ -202,7 +202,7 @@ def test_the_best_checkpoint_decides_the_step(tmp_path):
 
 
 def test_a_run_has_averages_of_any_length(averaged_run, run):
-    """In Python: models of single lengths, and their scores; tracked ones are those of the checkpoint."""
+    """Models of single lengths in Python, and their scores; tracked ones are those of the checkpoint."""
     loaded = cm.load(averaged_run.root)
     state = torch.nn.Module.state_dict(loaded.average(0.1).torch_model.network)
     kept = KeptAverages.of(averaged_run, averaged_run.config(), 24).weights(0.1)

@@ -20,7 +20,7 @@ from cm_ray.metrics.extractors.inception import InceptionExtractor
 from cm_ray.metrics.extractors.published_weights import TORCHSCRIPT_INCEPTION
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.extractors.resizing import RESIZINGS
-from cm_ray.metrics.score import frechet_score
+from cm_ray.metrics.score import Score, score_key
 from cm_ray.networks.vision import torchvision
 from cm_ray.storage.files import sha256_of
 
@@ -185,7 +185,7 @@ def test_it_says_what_it_is_and_is_never_called_fid(resizing, small_file, publis
     assert "by clean-fid 0." in extractor.preprocess
     assert not isinstance(extractor, Classifier)
     key = {"seed": 0, "reference": "cd" * 32, "labels": "none", "sampler": "one-step", "nfe": 1}
-    score = frechet_score(1.0, extractor, n=50_000, **key)
+    score = Score(value=1.0, key=score_key(extractor, n=50_000, **key))
     assert (score.name, score.is_fid) == ("FD-clean-fid-50000", False)
 
 

@@ -14,8 +14,8 @@ from cm_ray.metrics.score import (
     Score,
     better,
     comparable,
-    frechet_score,
     score_from_estimate,
+    score_key,
 )
 
 
@@ -33,7 +33,7 @@ def score(value=1.0, **changes):
         "nfe": 1,
         "precision": "float32",
     } | changes
-    return frechet_score(value, Fake(), **settings)
+    return Score(value=value, key=score_key(Fake(), **settings))
 
 
 def test_the_name_tells_what_it_is():
@@ -149,7 +149,7 @@ class Published:
 def published_score(n=50_000, reference="cd" * 32, labels="data", **changes):
     extractor = type("Changed", (Published,), changes)
     key = {"seed": 0, "labels": labels, "sampler": "one-step", "nfe": 1}
-    return frechet_score(1.0, extractor, n=n, reference=reference, **key)
+    return Score(value=1.0, key=score_key(extractor, n=n, reference=reference, **key))
 
 
 def test_fid_50k_is_one():

@@ -1,4 +1,4 @@
-"""What a model's files claim is compared with what they hold, before anything is allocated or built."""
+"""The claims of a model's files are compared with what they hold, before anything is allocated or built."""
 
 import json
 import resource

@@ -30,7 +30,7 @@ OPTIMIZER = {
 
 @pytest.fixture(autouse=True)
 def said(caplog):
-    """What is said is said in every test, and only once in each."""
+    """Sentences are told in every test, and only once in each."""
     tell_once.cache_clear()
     caplog.set_level(logging.WARNING, logger="cm_ray")
     return caplog

@@ -175,7 +175,7 @@ def vector(weights):
 
 @pytest.mark.parametrize("step", [120, LONG])
 def test_reconstructed_averages_are_those_tracked_directly(long_run, step):
-    """To less than 1 %, and to a tenth of the distance to what is kept; amid the training, too."""
+    """The error is below 1 %, and below a tenth of the distance to what is kept; amid the training, too."""
     one, recipe, tracked = long_run
     kept = KeptAverages.of(one.run, recipe, step)
     snapshots = [vector(kept.weights(length)) for length in KIND.lengths]

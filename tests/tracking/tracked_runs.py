@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.metrics.score import frechet_score
+from cm_ray.metrics.score import Score, score_key
 from cm_ray.networks.architectures import ADM
 from cm_ray.networks.model import Model, ModelSpec
 
@@ -25,7 +25,7 @@ def score(value, **changes):
         "nfe": 1,
         "precision": "float32",
     } | changes
-    return frechet_score(value, FakeExtractor(), **settings)
+    return Score(value=value, key=score_key(FakeExtractor(), **settings))
 
 
 def tiny_spec(*, conditional=False):

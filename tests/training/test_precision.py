@@ -12,28 +12,29 @@ import torch
 from tests.training.engines import METHODS, batches, engine, run, shaken, small, weights
 
 TOLERANCES = {"float32": 0.01, "tf32": 0.01, "bfloat16": 0.04, "float16": 0.01}
-"""Of `distances`. Measured on the CPU, of all methods: at most 0.024 in bfloat16 and 0.004 in float16, while
-a network whose output is 1.05 times as large is 0.066 away or more. TF32, which only GPUs have, has
-float16's 10 bits."""
+"""The greatest `distances` allowed. On the CPU, all methods measured at most 0.024 in bfloat16 and 0.004 in
+float16, while a network whose output is 1.05 times as large is 0.066 away or more. TF32, which only GPUs
+have, has float16's 10 bits."""
 
 SCALE = 256.0
-"""Of float16's gradients: 65536, with which a GradScaler begins, overflows, and it skips the first steps."""
+"""The scale of float16's gradients. At 65536, with which a GradScaler begins, they overflow, and it skips the
+first steps."""
 
 WRONG = {
     "nothing": lambda x, output: 0 * output,
     "identity": lambda x, output: x + 0 * output,
     "5 % more": lambda x, output: 1.05 * output,
 }
-"""What a wrong network returns of its input and of the right output."""
+"""Wrong networks, as functions of the input and of the right output."""
 
 
 class Trained(NamedTuple):
     """The result of a training."""
 
     gradient: torch.Tensor
-    """Of the first step, all parameters in one vector."""
+    """The gradient of the first step, all parameters in one vector."""
     update: torch.Tensor
-    """How far three steps moved the weights. RAdam's first steps are proportional to the gradients."""
+    """The way that three steps moved the weights. RAdam's first steps are proportional to the gradients."""
 
 
 def trained(method, precision="float32", device="cpu", wrong=None):

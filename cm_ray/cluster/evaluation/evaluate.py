@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from cm_ray.cluster.evaluation.evaluate_plan import EvaluatedModel, check_evaluation, evaluated_model
+from cm_ray.cluster.evaluation.scored_samples import ScoredSamples
 from cm_ray.cluster.pool.actor import PutModel
 from cm_ray.cluster.pool.cache import ResultCache
 from cm_ray.cluster.pool.pool import SamplerPool
@@ -22,7 +23,7 @@ from cm_ray.cluster.pool.reference import (
     scoring_setup,
     tracking_uris,
 )
-from cm_ray.cluster.pool.result import Outputs, SampleResult, joined
+from cm_ray.cluster.pool.result import Outputs
 from cm_ray.cluster.pool.sizing import actors_for
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.training.prepare import prepare_shards
@@ -82,24 +83,6 @@ def evaluate(settings: Evaluation) -> tuple[RunDirectory, list[Score]]:
                 evaluating.log(group, scores)
                 group.finish(status)
     return run, scores
-
-
-@dataclass(frozen=True)  # without slots, which a cached property does not allow
-class _Samples:
-    """The samples of one sampler, or the images that were given instead."""
-
-    sampler: str
-    nfe: int
-    seed: int
-    precision: str
-    results: list[SampleResult]
-
-    @functools.cached_property
-    def as_set(self) -> SampleSet:
-        """The set that scores are computed from."""
-        groups = [result.statistics for result in self.results if result.statistics is not None]
-        features, images = joined(self.results, "features"), joined(self.results, "images")
-        return SampleSet(groups=groups, features=features, images=images)
 
 
 class _Evaluating:
@@ -211,7 +194,7 @@ class _Evaluating:
         for warning in filter(None, warnings):
             say(f"warning: {warning}")
 
-    def _measured(self, samples: _Samples, reference: SampleSet) -> Iterator[Score]:
+    def _measured(self, samples: ScoredSamples, reference: SampleSet) -> Iterator[Score]:
         """Yield each score as soon as it is written, because a later one may fail."""
         key = score_key(
             self.extractor,
@@ -232,20 +215,23 @@ class _Evaluating:
                 say(f"{score.metric}: {score.value:.4g} ± {score.error:.2g}")
                 yield score
 
-    def _sample_sets(self, pool: SamplerPool) -> Iterator[_Samples]:
+    def _sample_sets(self, pool: SamplerPool) -> Iterator[ScoredSamples]:
         """Yield the given images, or the samples of each sampler of the model."""
         if self.images is not None:
             shards, manifest = self.images
             say(f"images of {manifest.source}:")
             with shown("image") as progress:
                 results = pool.read(shards, manifest, self.outputs, progress)
-            yield _Samples(f"images of {manifest.source}", 0, 0, "", results)
+            order = torch.from_numpy(manifest.places()).argsort()
+            yield ScoredSamples(f"images of {manifest.source}", 0, 0, "", results, order)
         if self.model is not None:
             put = pool.put(self.model.folder)
             for sampler in self.model.samplers:
                 yield self._sampled(pool, put, self.model, sampler)
 
-    def _sampled(self, pool: SamplerPool, put: PutModel, model: EvaluatedModel, sampler: Sampler) -> _Samples:
+    def _sampled(
+        self, pool: SamplerPool, put: PutModel, model: EvaluatedModel, sampler: Sampler
+    ) -> ScoredSamples:
         """Return the samples of one sampler; save a grid of them, and the samples that are to be kept."""
         settings, stem = self.settings, self.run.samples / file_name(sampler)
         cache = ResultCache(pool, put, self.extractor, self.outputs, self.work)
@@ -253,7 +239,7 @@ class _Evaluating:
         with shown("image") as progress:
             found = dict(cache.generate_all(self._requests(sampler), progress))
         results = [found[index] for index in sorted(found)]
-        samples = _Samples(text_of(sampler), sampler.nfe, settings.seed, settings.precision, results)
+        samples = ScoredSamples(text_of(sampler), sampler.nfe, settings.seed, settings.precision, results)
         grid = self._request(sampler, 0, settings.grid**2)
         images = pool.generate(put, grid, frozenset(["images"])).images
         assert images is not None

@@ -31,7 +31,7 @@ class WeightFile:
 
     @property
     def order(self) -> tuple[bool, bool]:
-        """What is preferred comes first: safetensors to .bin, one file to an index."""
+        """Endings in the order of preference: safetensors before .bin, one file before an index."""
         return ".bin" in self.file.name, self.file.suffix == ".json"
 
 

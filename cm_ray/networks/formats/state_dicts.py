@@ -41,7 +41,7 @@ class StateDict:
     """The weights of one network in a file."""
 
     place: str
-    """Where they are: the groups and the prefix, joined by dots; empty for the whole file."""
+    """The groups and the prefix of the weights, joined by dots; empty for the whole file."""
     weights: Weights
     """Tensors by their names without the prefix."""
 
