@@ -68,3 +68,9 @@ def limited_memory():
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def assert_one_line(error):
+    """Fail, with an error that `fuzz` does not pass over, if a refusal has more than one line."""
+    if "\n" in str(error):
+        raise AssertionError(f"more than a line: {error}")

@@ -15,10 +15,11 @@ from PIL import Image
 from cm_ray.data.load_images import load_images
 from cm_ray.data.shards import MANIFEST
 from cm_ray.errors import UserError
+from tests.archives import zip_bytes
 from tests.data.drawn import encoded
 from tests.data.making import make
 from tests.fuzz.mutations import JSON, NUMBERS, mutated, mutated_archive, mutated_json
-from tests.fuzz.running import fuzz
+from tests.fuzz.running import assert_one_line, fuzz
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), np.uint8)
 LABELS = np.array([0, 1, 0, 2, 1, 0])
@@ -30,14 +31,6 @@ LISTED = {"labels": [[f"00000/img0000000{index}.png", int(label)] for index, lab
 def npz(save=np.savez, **arrays):
     stream = io.BytesIO()
     save(stream, **arrays)
-    return stream.getvalue()
-
-
-def archive(files, kind=zipfile.ZIP_STORED):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", kind) as opened:
-        for name, data in files.items():
-            opened.writestr(name, data)
     return stream.getvalue()
 
 
@@ -67,8 +60,8 @@ TABLES = [
     parquet({"img": FILES, "fine_label": LABELS.astype(np.int32)}, use_dictionary=False),
 ]
 ARCHIVES = [
-    archive({f"{'abc'[label]}/{index}.png": FILES[index] for index, label in enumerate(LABELS)}),
-    archive(edm(), zipfile.ZIP_DEFLATED),
+    zip_bytes({f"{'abc'[label]}/{index}.png": FILES[index] for index, label in enumerate(LABELS)}),
+    zip_bytes(edm(), zipfile.ZIP_DEFLATED),
 ]
 
 
@@ -93,15 +86,10 @@ def reading(tmp_path):
     return read
 
 
-def assert_one_line(error):
-    if "\n" in str(error):
-        raise AssertionError(f"more than a line: {error}")
-
-
 def headers():
     """Draw .npz files whose headers promise what there is not."""
     return st.builds(
-        lambda shape, kind, fortran: archive({"arr_0.npy": _npy(shape, kind, fortran) + PIXELS.tobytes()}),
+        lambda shape, kind, fortran: zip_bytes({"arr_0.npy": _npy(shape, kind, fortran) + PIXELS.tobytes()}),
         st.lists(st.sampled_from(NUMBERS), max_size=5),
         st.sampled_from(["|u1", "<i8", "|O", "<f4", "<U9", "|V3", "u1", "", "(2,)u1"]),
         st.booleans(),
@@ -153,7 +141,7 @@ def test_tables(reading):
 
 def test_archives(reading):
     damaged = st.sampled_from(ARCHIVES).flatmap(lambda data: mutated(data) | mutated_archive(data))
-    listed = mutated_json(LISTED).map(lambda listed: archive(edm(listed)))
+    listed = mutated_json(LISTED).map(lambda listed: zip_bytes(edm(listed)))
     fuzz(damaged | listed, lambda data: reading(data, ".zip"), few=120)
 
 

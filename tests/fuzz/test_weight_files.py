@@ -15,7 +15,7 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import SPEC_KEY, load_model
 from cm_ray.networks.model import SPEC, WEIGHTS, save_model, spec_to_dict
 from tests.fuzz.mutations import JSON, NUMBERS, mutated, mutated_archive, mutated_json
-from tests.fuzz.running import fuzz
+from tests.fuzz.running import assert_one_line, fuzz
 from tests.tracking.tracked_runs import tiny_model
 
 MODEL = tiny_model()
@@ -53,11 +53,6 @@ def promising(draw):
     text = json.dumps(header).encode()
     length = draw(st.sampled_from([len(text), *NUMBERS])) & (2**64 - 1)
     return struct.pack("<Q", length) + text + SAFE[8 + size :]
-
-
-def assert_one_line(error):
-    if "\n" in str(error):
-        raise AssertionError(f"more than a line: {error}")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from cm_ray.errors import UserError
 from cm_ray.storage.tensor_files import check_finite, read_safetensors, read_tensor_file
+from tests.archives import zip_bytes
 
 STATE = {
     "a.weight": torch.arange(6.0).reshape(2, 3),
@@ -42,14 +43,6 @@ def torch_bytes(value, **options):
     return stream.getvalue()
 
 
-def zipped(entries, compression=zipfile.ZIP_STORED):
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
-        for name, data in entries.items():
-            archive.writestr(name, data)
-    return stream.getvalue()
-
-
 def safetensors_bytes(header, data=b""):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
@@ -70,7 +63,7 @@ def script_bytes():
 
 def recompressed(data):
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return zipped({name: archive.read(name) for name in archive.namelist()}, zipfile.ZIP_DEFLATED)
+        return zip_bytes({name: archive.read(name) for name in archive.namelist()}, zipfile.ZIP_DEFLATED)
 
 
 def equal(found, state):
@@ -118,10 +111,10 @@ OTHERS = {
     "gzip": (gzip.compress(WHOLE), r"is an archive \(gzip\): unpack it"),
     "tar": (tarred(), r"is an archive \(tar\): unpack it"),
     "zip of weights": (
-        zipped({"m/weights.pt": WHOLE}),
+        zip_bytes({"m/weights.pt": WHOLE}),
         r"a zip archive of other files \(m/weights.pt is in it\)",
     ),
-    "zip": (zipped({"a.txt": b"x"}), "is a zip archive of other files: unpack it"),
+    "zip": (zip_bytes({"a.txt": b"x"}), "is a zip archive of other files: unpack it"),
     "npz": (bytes_of(lambda s: np.savez(s, a=np.ones(3))), r"is an archive of NumPy's arrays \(.npz\)"),
     "npy": (bytes_of(lambda s: np.save(s, np.ones(3))), "is an array of NumPy: give a state dict"),
     "png": (b"\x89PNG\r\n\x1a\n....", "is a picture: give a file of weights"),
