@@ -189,9 +189,8 @@ class Engine:
             if group == "student":
                 load_weights(self.student.network, saved, checkpoint.source)
             elif found := differences(weights, saved):
-                raise UserError(
-                    f"{checkpoint.source} has another {group}: {found}; give the settings of its training."
-                )
+                wrong = f"another {group}: {found}" if saved else f"no {group}"
+                raise UserError(f"{checkpoint.source} has {wrong}; give the settings of its training.")
             else:
                 for name, tensor in weights.items():
                     tensor.copy_(saved[name])

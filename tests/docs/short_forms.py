@@ -102,7 +102,7 @@ HERE = {
 """Commands that are run here, without Ray; trainings by the trainer of this process."""
 
 ON_RAY = {
-    "cm-ray train ict_digits": Short(TINY, makes="runs/ict_digits/result.json"),
+    "cm-ray train ict_digits": Short(f"{TINY} --run-dir runs/on-ray", makes="runs/on-ray/result.json"),
     "cm-ray score runs/ict_digits --scores FD KID precision recall": Short(
         "--samples 100 --grid 2 --tracking-uri none --actors.count 1 --actors.cpus-each 0.5",
         makes="runs/evaluate-ict_digits/scores.md",
