@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from cm_ray.data.load_images import load_images
 from cm_ray.errors import UserError
-from cm_ray.evaluation.conclusion import measure_here
 from cm_ray.evaluation.lengths import (
     LengthScoring,
     ScoredLength,
@@ -20,11 +18,9 @@ from cm_ray.evaluation.lengths import (
     length_request,
     reachable,
 )
-from cm_ray.evaluation.reference import reference_statistics
+from cm_ray.evaluation.scorer import LocalScorer
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import open_extractor
-from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, ModelSpec, build_model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.reports.lengths_report import lengths_table, write_lengths
@@ -79,23 +75,19 @@ def score_averages(
     images = load_images(source, **dataclasses.asdict(settings.read_options))
     check_images(run, spec, images, given=given)
 
-    def measure(folder: Path, requests: Sequence[Any]) -> list[FeatureStatistics]:
-        return measure_here(load_model(folder, device), extractor, requests)
-
     with run.locked():
         kept = _kept(run, recipe, step)
         scoring = LengthScoring(
             kept=kept,
             spec=spec,
-            extractor=extractor,
+            scorer=LocalScorer(device, extractor),
             data=images,
-            reference=reference_statistics(images, extractor),
             request=length_request(recipe, spec, images, **samples),
             say=say,
         )
         wanted = tuple(lengths) or reachable(kept, kept.averages.candidates) or kept.averages.lengths
-        scored = ScoredLengths(scoring.scores(wanted, measure))
-        remove(run.averages_work)
+        scored = ScoredLengths(scoring.scores(wanted))
+        remove(run.scoring_work)
         write_lengths(run, scored[0])
     return scored
 

@@ -19,6 +19,7 @@ from cm_ray.drawing.requests import Request, sample_units
 from cm_ray.drawing.samples import Samples
 from cm_ray.errors import UserError
 from cm_ray.evaluation.score_here import score_images
+from cm_ray.evaluation.scorer import sample_count
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.score import Score
@@ -51,23 +52,23 @@ def score(
 
     scored: a model, a run, or images in any form that `load_images` takes. data: the images to compare with;
     of a run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall. n:
-    number of samples; 0: that of the images in data. steps, sampler, precision: as in `sample`. labels:
-    classes of samples: data (as often as there), balanced, or names, as cat,dog. extractor: inception-2015
-    (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, package.module:factory, or an object. weights,
-    resizing: its own. size, channels, background: of reading the images. The last three, labels and extractor
-    are by default the run's. Raises UserError when these do not fit, or weights are missing.
+    number of samples; 0: that of the images, 50,000 at most. steps, sampler, precision: as in `sample`.
+    labels: classes of samples: data (as often as there), balanced, or names, as cat,dog. extractor:
+    inception-2015 (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, package.module:factory, or an
+    object. weights, resizing: its own. size, channels, background: of reading the images. The last three,
+    labels and extractor are by default the run's. Raises UserError when these do not fit.
     """
     run = _run_of(scored, n, steps, sampler, labels, precision)
     wanted = ReadOptions(size=size, channels=channels, background=background)
     reference, kinds = _reference(data, run, wanted), (kinds,) if isinstance(kinds, str) else kinds
     extractor = _extractor(extractor, weights, resizing, run)
     if not isinstance(scored, TrainedModel):
-        images = _loaded(scored, wanted, reference)
-        return score_images(images.blocks, images.count, reference, extractor, kinds, seed=seed)
+        given = _loaded(scored, wanted, reference)
+        return score_images(given.blocks, given.count, reference, extractor, kinds, seed=seed)
     warn_of_average(scored)
     how: Any = {"seed": seed, "unit": batch_size, "precision": precision, "channels": channels}
-    request = Request(count=n or reference.count, sampler=sampler_of(scored.spec, sampler, steps), **how)
-    return _score_model(scored, labels, request, reference, extractor, kinds)
+    how |= {"count": sample_count(n, reference.count), "sampler": sampler_of(scored.spec, sampler, steps)}
+    return _score_model(scored, labels, Request(**how), reference, extractor, kinds)
 
 
 def _run_of(

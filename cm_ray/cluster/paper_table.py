@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.cluster.pool.pool import SamplerPool
+from cm_ray.cluster.pool.scorer import PoolScorer
 from cm_ray.cluster.pool.sizing import actors_like
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.runtime.plan import WorkerPlan
@@ -20,8 +21,10 @@ from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import SettingError, UserError, setting
 from cm_ray.evaluation.conclusion import FINAL_SEED
-from cm_ray.evaluation.evaluator import evaluation_labels, extractor_opener, noise_distance, score_samples
-from cm_ray.evaluation.reference import Shards, reference_statistics
+from cm_ray.evaluation.from_settings import evaluation_labels, extractor_opener
+from cm_ray.evaluation.reference import Shards
+from cm_ray.evaluation.scorer import frechet_score, request_key, sample_count
+from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes import named
 from cm_ray.recipes.recipe import TEACHER, Recipe, check_models_named
@@ -31,7 +34,7 @@ from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.resources import Resources
 from cm_ray.settings.tree import flatten, override, sketch, why_unknown
-from cm_ray.storage.files import read_json, write_json
+from cm_ray.storage.files import read_json, remove, write_json
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.registry import model_digest
 
@@ -183,29 +186,31 @@ def _scored(
     opener = extractor_opener(config.evaluation)
     assert opener is not None, "_configs has refused a recipe without an extractor"
     extractor = opener("cpu")
-    reference = reference_statistics(Shards(shards, manifest), extractor)
-    count = config.evaluation.samples or manifest.count
-    noise = noise_distance(extractor, reference, manifest.shape, count)
+    count = sample_count(config.evaluation.samples, manifest.count)
     workers = plan_training(config.cluster, Resources.load(Path(config.run_dir)))
-
-    def measured(entry: _Entry) -> Cell:
-        request = _request(entry, config, count, manifest)
-        result = pool.generate(pool.put(entry.model), request, frozenset(["statistics"]))
-        assert result.statistics is not None
-        score = score_samples(result.statistics, reference, extractor, request, manifest.fingerprint)
-        return Cell(
-            method=entry.method,
-            score=score.to_row(),
-            noise_distance=noise,
-            seconds_per_1000=result.seconds_per_1000,
-            training_s=read_json(entry.run.result_file)["timings"]["training_s"],
-        )
-
+    work = RunDirectory(table.folder).scoring_work
     with SamplerPool(opener, actors_like(workers)) as pool:
+        scorer = PoolScorer(pool, extractor, work)
+        reference = scorer.reference(Shards(shards, manifest))
+        noise = frechet_distance(scorer.noise(manifest.shape, count), reference)
+
+        def measured(entry: _Entry) -> Cell:
+            request = _request(entry, config, count, manifest)
+            sampled = scorer.sampled(entry.model, request)
+            key = request_key(extractor, request, manifest.fingerprint)
+            return Cell(
+                method=entry.method,
+                score=frechet_score(sampled.groups, reference, key).to_row(),
+                noise_distance=noise,
+                seconds_per_1000=sampled.seconds_per_1000,
+                training_s=read_json(entry.run.result_file)["timings"]["training_s"],
+            )
+
         key = {"samples": count, "batch_size": config.evaluation.batch_size, "actors": str(workers)}
         key |= {"reference": manifest.fingerprint, "extractor": extractor.weights_sha256}
         key |= {"labels": config.evaluation.labels}
         cells = [_cached(table, entry, measured, key) for entry in entries]
+    remove(work)
     return cells, _note(workers, manifest, config, noise)
 
 

@@ -65,9 +65,9 @@ class ImageSet:
             return ()
         return tuple(torch.bincount(self.labels, minlength=self.classes).tolist())
 
-    def blocks(self) -> Iterator[Tensor]:
-        """Yield all images in order, uint8 (b, c, h, w), in the blocks that shards are read in."""
-        yield from self.images.split(rows_per_group(self.shape))
+    def blocks(self, first: int = 0, step: int = 1) -> Iterator[Tensor]:
+        """Yield the blocks of images first, first + step … in order, uint8 (b, c, h, w), as shards do."""
+        yield from self.images.split(rows_per_group(self.shape))[first::step]
 
     def describe(self) -> str:
         """Say in a sentence what was understood: number, size, colours and classes of the images."""

@@ -2,63 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cm_ray.core.averages import PowerEMA
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import save_samples
-from cm_ray.drawing.requests import Request, sample_units
-from cm_ray.evaluation.evaluator import evaluation_labels, noise_distance, score_samples
-from cm_ray.evaluation.lengths import LengthScoring, Measure, ScoredLength, length_request, reachable
-from cm_ray.evaluation.reference import ScoredAgainst, reference_statistics
-from cm_ray.metrics.extractors.extractor import Extractor, statistics_of_batches
-from cm_ray.metrics.frechet import bias_warning
-from cm_ray.metrics.score import Score
-from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.drawing.requests import Request
+from cm_ray.evaluation.from_settings import evaluation_labels
+from cm_ray.evaluation.lengths import LengthScoring, ScoredLength, length_request, reachable
+from cm_ray.evaluation.reference import ScoredAgainst
+from cm_ray.evaluation.scorer import Scorer, frechet_score, request_key, sample_count
+from cm_ray.metrics.extractors.extractor import Extractor
+from cm_ray.metrics.frechet import bias_warning, frechet_distance
 from cm_ray.networks.initial_weights import initial_weights_warning
-from cm_ray.networks.model import SPEC, Model, ModelSpec, save_model
+from cm_ray.networks.model import SPEC, ModelSpec, save_model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import command
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.snapshots import KeptAverages
-from cm_ray.sampling.text import file_name
+from cm_ray.sampling.text import file_name, text_of
 from cm_ray.settings.choices import word_of
-from cm_ray.storage.files import read_json, write_json
+from cm_ray.storage.files import read_json, remove, write_json
 
 FINAL_SEED = 1
 """Offset of the seed of the final scores: the best checkpoint is chosen on other noise."""
+_NOT_SCORED: dict[str, Any] = {"scores": [], "class_shares": None, "clipped_noise": None}
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Generated:
-    """The samples of a request."""
-
-    images: Tensor
-    """Images, uint8 (n, c, h, w)."""
-    statistics: FeatureStatistics | None
-    """Statistics of the features of the images; None without an extractor."""
-
-
-Generate = Callable[[Request], Generated]
-"""A function that samples a request from the run's model, in this process or on a cluster."""
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """The samples of one sampler, and their scores."""
-
-    grid: Path
-    score: Score | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +46,8 @@ class Conclusion:
     spec: ModelSpec
     data: ScoredAgainst
     """The training data, which is the reference of the scores."""
-    extractor: Extractor | None
+    scorer: Scorer
+    """Whoever samples and extracts features; without an extractor nothing is scored."""
     say: Say
 
     def best_step(self) -> int:
@@ -78,7 +55,7 @@ class Conclusion:
         store = self._store()
         return store.best_step() or store.steps()[-1]
 
-    def choose_length(self, step: int, measure: Measure) -> list[ScoredLength]:
+    def choose_length(self, step: int) -> list[ScoredLength]:
         """Score the candidate lengths of power-function averages; return them, or nothing to choose from.
 
         Lengths that the snapshots do not make are left out. Without an extractor it says which average is
@@ -87,7 +64,7 @@ class Conclusion:
         averages = self.recipe.averages
         if not isinstance(averages, PowerEMA):
             return []
-        if self.extractor is None:
+        if self.scorer.extractor is None:
             self.say(
                 "Without an extractor the lengths of averages are not scored: the model is the average of "
                 f"length {averages.lengths[0]:g}, the first that was tracked. To score others: "
@@ -101,13 +78,12 @@ class Conclusion:
         scoring = LengthScoring(
             kept=kept,
             spec=self.spec,
-            extractor=self.extractor,
+            scorer=self.scorer,
             data=self.data,
-            reference=reference_statistics(self.data, self.extractor),
             request=length_request(self.recipe, self.spec, self.data, samples=averages.samples),
             say=self.say,
         )
-        return list(scoring.scores(candidates, measure))
+        return list(scoring.scores(candidates))
 
     def export(self, step: int, length: float = 0.0) -> None:
         """Save the average that is sampled from as the run's model, taken after `step` steps.
@@ -119,39 +95,32 @@ class Conclusion:
             weights = KeptAverages.of(self.run, self.recipe, step).weights(length)
         else:
             weights = self._store().load(step).group("ema0")
-        spec = dataclasses.replace(self.spec, **facts | {"ema_length": length})
+        spec = replace(self.spec, **facts | {"ema_length": length})
         save_model(self.run.model, spec, weights)
         if warning := initial_weights_warning(spec, f"{self.run.root}"):
             self.say(f"warning: {warning}")
 
-    def score(self, model_step: int, generate: Generate) -> None:
+    def score(self, model_step: int) -> None:
         """Sample and score the exported model with every sampler of the recipe; write result.json last."""
         started = time.perf_counter()
         requests = [self._request(text) for text in self.recipe.evaluation.samplers]
-        self._warn_of_bias(requests[0].count)
-        reference = reference_statistics(self.data, self.extractor) if self.extractor else None
-        shares, samples = None, []
-        for number, request in enumerate(requests):
-            generated = generate(request)
-            samples.append(self._sampled(generated, request, reference))
-            if number == 0:
-                shares = class_shares(self.extractor, generated.images)
+        grids = [self._pictures(request) for request in requests]
+        scored = self._scores(self.scorer.extractor, requests) if self.scorer.extractor else _NOT_SCORED
         rows = [row for row in self.run.read_metrics() if "seconds" in row]
         result = {
             "name": self.recipe.name,
             "steps": self.recipe.steps,
             "model_step": model_step,
             "average": self._average(),
-            "scores": [sampled.score.to_row() for sampled in samples if sampled.score],
-            "class_shares": shares,
-            "clipped_noise": self._noise_distance(reference, requests[0].count),
+            **scored,
             "timings": {
                 "training_s": rows[-1]["seconds"] if rows else None,
                 "images_per_s": rows[-1]["images_per_s"] if rows else None,
                 "sampling_and_scoring_s": round(time.perf_counter() - started, 3),
             },
-            "paths": {"model": str(self.run.model), "samples": [str(s.grid) for s in samples]},
+            "paths": {"model": str(self.run.model), "samples": [str(grid) for grid in grids]},
         }
+        remove(self.run.scoring_work)
         write_json(self.run.result_file, result)
 
     def _store(self) -> CheckpointStore:
@@ -159,8 +128,9 @@ class Conclusion:
 
     def _request(self, text: str) -> Request:
         evaluation = self.recipe.evaluation
+        scored = self.scorer.extractor is not None
         return Request(
-            count=evaluation.samples or (self.data.count if self.extractor else evaluation.grid**2),
+            count=sample_count(evaluation.samples, self.data.count) if scored else evaluation.grid**2,
             seed=self.recipe.seed + FINAL_SEED,
             sampler=sampler_of(self.spec, text),
             labels=evaluation_labels(evaluation, self.spec, self.data),
@@ -168,28 +138,38 @@ class Conclusion:
             precision=self.recipe.precision,
         )
 
-    def _sampled(
-        self, generated: Generated, request: Request, reference: FeatureStatistics | None
-    ) -> Sampled:
-        """Write the pictures of a request, and score its samples if there is an extractor."""
+    def _pictures(self, request: Request) -> Path:
+        """Write the first samples of a request as a grid and as arrays; return the grid."""
         columns = self.recipe.evaluation.grid
-        stem = self.run.samples / f"final-{file_name(request.sampler)}"
-        labels = request.drawn_labels()
+        shown = replace(request, count=min(request.count, columns**2))
         grid, _ = save_samples(
-            generated.images,
-            stem,
-            labels=labels,
+            self.scorer.pictures(self.run.model, shown),
+            self.run.samples / f"final-{file_name(request.sampler)}",
+            labels=shown.drawn_labels(),
             class_names=self.spec.class_names,
             most=columns**2,
             columns=columns,
         )
-        if self.extractor is None or reference is None:
-            return Sampled(grid, None)
-        assert generated.statistics is not None
-        return Sampled(
-            grid,
-            score_samples(generated.statistics, reference, self.extractor, request, self.data.fingerprint),
-        )
+        return grid
+
+    def _scores(self, extractor: Extractor, requests: Sequence[Request]) -> dict[str, Any]:
+        """Return what result.json says of the scores of all requests."""
+        self._warn_of_bias(extractor, requests[0].count)
+        reference = self.scorer.reference(self.data)
+        noise = self.scorer.noise(self.data.shape, requests[0].count)
+        scores, shares = [], None
+        for number, request in enumerate(requests):
+            self.say(f"{text_of(request.sampler)}, {request.count:,} samples:")
+            sampled = self.scorer.sampled(self.run.model, request)
+            key = request_key(extractor, request, self.data.fingerprint)
+            scores.append(frechet_score(sampled.groups, reference, key).to_row())
+            if number == 0:
+                shares = class_shares(extractor, sampled.classes)
+        return {
+            "scores": scores,
+            "class_shares": shares,
+            "clipped_noise": frechet_distance(noise, reference),
+        }
 
     def _average(self) -> dict[str, Any]:
         """Return what the exported average is, as JSON values."""
@@ -197,42 +177,19 @@ class Conclusion:
         facts = {name: spec[name] for name in ("ema_length", "initial_share")}
         return {"kind": word_of(self.recipe.averages)} | facts
 
-    def _noise_distance(self, reference: FeatureStatistics | None, count: int) -> float | None:
-        if self.extractor is None or reference is None:
-            return None
-        return noise_distance(self.extractor, reference, self.data.shape, count)
-
-    def _warn_of_bias(self, count: int) -> None:
-        if self.extractor is None:
-            return
+    def _warn_of_bias(self, extractor: Extractor, count: int) -> None:
         for n, what in ((count, "samples"), (self.data.count, "images of the reference")):
-            if warning := bias_warning(n, self.extractor.dim, what):
+            if warning := bias_warning(n, extractor.dim, what):
                 self.say(f"warning: {warning}")
 
 
-def generate_here(model: Model, extractor: Extractor | None, request: Request) -> Generated:
-    """Sample a request in this process."""
-    images = list(sample_units(model, request))
-    statistics = statistics_of_batches(extractor, images) if extractor else None
-    return Generated(torch.cat(images), statistics)
-
-
-def measure_here(model: Model, extractor: Extractor, requests: Sequence[Request]) -> list[FeatureStatistics]:
-    """Sample requests in this process; return the statistics of the features of each."""
-    return [statistics_of_batches(extractor, sample_units(model, request)) for request in requests]
-
-
-def class_shares(extractor: Any, images: Tensor) -> dict[str, float] | None:
-    """Return the share of samples that a classifier takes for each class, by the class's name or number.
-
-    None if the extractor does not predict classes.
-    """
-    if not hasattr(extractor, "predict"):
+def class_shares(extractor: Any, counts: Tensor | None) -> dict[str, float] | None:
+    """Return the share of samples of each class, by the class's name or number; None without counts (k,)."""
+    if counts is None:
         return None
     names: tuple[str, ...] = getattr(extractor, "class_names", ())
-    counts = torch.bincount(extractor.predict(images).cpu(), minlength=len(names)).double()
     named = zip(names or map(str, range(len(counts))), counts.tolist(), strict=True)
-    return {name: round(count / len(images), 4) for name, count in named}
+    return {name: round(count / int(counts.sum()), 4) for name, count in named}
 
 
 def summary(run: RunDirectory) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,28 +13,21 @@ from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import UserError
 from cm_ray.evaluation.reference import ScoredAgainst
+from cm_ray.evaluation.scorer import Scorer, request_key
 from cm_ray.metrics.estimate import infinitesimal_jackknife
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.frechet import FrechetGradient, FrechetReference, bias_warning
-from cm_ray.metrics.score import Score, score_key
-from cm_ray.metrics.statistics import FeatureStatistics
+from cm_ray.metrics.score import Score
 from cm_ray.networks.model import ModelSpec, save_model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.snapshots import MOST_ERROR, KeptAverages
-from cm_ray.sampling.text import text_of
 from cm_ray.storage.files import read_json, remove, write_json
 
-GROUPS = 20
-"""Groups of samples whose influences give the errors of scores and of their differences."""
 MOST_SAMPLES = 10_000
 """Samples for each length, unless another number is asked for."""
 LENGTHS_SEED = 4
 """Offset of the seed by which a length is chosen: checkpoints and final scores have other noise."""
-
-Measure = Callable[[Path, Sequence[Request]], Sequence[FeatureStatistics]]
-"""A function that samples requests from the model in a folder, in this process or on a cluster; it returns
-the statistics of the features of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,30 +82,29 @@ class LengthScoring:
     kept: KeptAverages
     spec: ModelSpec
     """The specification of the models that are sampled from."""
-    extractor: Extractor
+    scorer: Scorer
+    """Whoever samples and extracts features."""
     data: ScoredAgainst
     """The images to compare with."""
-    reference: FeatureStatistics
-    """Statistics of their features."""
     request: Request
     """All samples of a length; their noise and labels are the same for all lengths."""
     say: Callable[[str], None]
 
-    def scores(self, lengths: Sequence[float], measure: Measure) -> Iterator[ScoredLength]:
+    def scores(self, lengths: Sequence[float]) -> Iterator[ScoredLength]:
         """Yield every length after it was scored and written to the file; what is there is not repeated.
 
         Raises UserError, before the first one, when the snapshots do not make one of the lengths.
         """
         for length in lengths:
             self.kept.check(length)
-        if warning := bias_warning(self.request.count, self.extractor.dim):
+        if warning := bias_warning(self.request.count, self._extractor.dim):
             self.say(f"warning: {warning}")
         earlier = read_lengths(self.kept.run)
-        against = FrechetReference.of(self.reference)
+        against = FrechetReference.of(self.scorer.reference(self.data))
         for length in dict.fromkeys(lengths):
             found = next((each for each in earlier if self._is(each, length)), None)
             if found is None:
-                found = self._scored(length, measure, against)
+                found = self._scored(length, against)
                 earlier = [*earlier, found]
                 write_json(self.kept.run.averages_file, [each.to_row() for each in earlier])
             self.say(f"length {length:g}: {found.score.value:.4g} ± {found.score.error:.2g}")
@@ -121,26 +112,23 @@ class LengthScoring:
 
     def _is(self, found: ScoredLength, length: float) -> bool:
         """Return True if a length was scored in the same way, from the same snapshots."""
-        wanted = (length, self.kept.step, self.kept.plan(length).error, _compared(self._key()))
+        wanted = (length, self.kept.step, self.kept.plan(length).error, _compared(self._key))
         return (found.length, found.step, found.fit_error, _compared(found.score.key)) == wanted
 
-    def _key(self) -> dict[str, Any]:
-        sampler = self.request.sampler
-        return score_key(
-            self.extractor,
-            n=self.request.count,
-            seed=self.request.seed,
-            reference=self.data.fingerprint,
-            labels=self.request.labels_text,
-            sampler=text_of(sampler),
-            nfe=sampler.nfe,
-            precision=self.request.precision,
-        )
+    @property
+    def _extractor(self) -> Extractor:
+        if self.scorer.extractor is None:
+            raise ValueError("lengths are scored by an extractor")
+        return self.scorer.extractor
 
-    def _scored(self, length: float, measure: Measure, against: FrechetReference) -> ScoredLength:
-        folder = self.kept.run.averages_work / f"{length:g}"
+    @property
+    def _key(self) -> dict[str, Any]:
+        return request_key(self._extractor, self.request, self.data.fingerprint)
+
+    def _scored(self, length: float, against: FrechetReference) -> ScoredLength:
+        folder = self.kept.run.scoring_work / f"{length:g}"
         save_model(folder, self.spec, self.kept.weights(length))
-        groups = [group for group in measure(folder, self.request.groups(GROUPS)) if group.n]
+        groups = self.scorer.sampled(folder, self.request).groups
         remove(folder)
         gradient = FrechetGradient.at(sum(groups[1:], start=groups[0]), against)
         influence = gradient.of_groups(groups)
@@ -149,7 +137,7 @@ class LengthScoring:
             length=length,
             step=self.kept.step,
             fit_error=self.kept.plan(length).error,
-            score=Score(value=gradient.value, key=self._key(), error=error),
+            score=Score(value=gradient.value, key=self._key, error=error),
             influence=tuple(influence.tolist()),
         )
 

@@ -1,4 +1,4 @@
-"""On-disk cache of the features of reference images, and of their statistics.
+"""On-disk cache of the features of reference images and of noise, and of their statistics.
 
 The key of a file consists of the fingerprint of the images, the name and SHA-256 of the extractor, and the
 preprocessing.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -42,8 +42,8 @@ class ScoredAgainst(DescribedImages, Protocol):
     def class_counts(self) -> tuple[int, ...]:
         """Number of images of each class; empty without labels."""
 
-    def blocks(self) -> Iterator[Tensor]:
-        """Yield all images in order, uint8 (b, c, h, w)."""
+    def blocks(self, first: int = 0, step: int = 1) -> Iterator[Tensor]:
+        """Yield the blocks of images first, first + step … in order, uint8 (b, c, h, w); by default all."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,17 @@ class Shards:
         """The background and the bits that image files were read with."""
         return self.manifest.reading
 
-    def blocks(self) -> Iterator[Tensor]:
-        """Yield all images in order, uint8 (b, c, h, w), one row group at a time."""
-        step = rows_per_group(self.shape)
-        for shard in self.manifest.shards:
-            for start in range(0, shard.rows, step):
-                stop = min(shard.rows, start + step)
-                images, _ = read_rows(self.folder / shard.file, start, stop, self.shape)
-                yield torch.from_numpy(images.copy())  # a copy, because PyTorch warns of read-only arrays
+    def blocks(self, first: int = 0, step: int = 1) -> Iterator[Tensor]:
+        """Yield the blocks of images first, first + step … in order, uint8 (b, c, h, w), a row group each."""
+        rows = rows_per_group(self.shape)
+        spans = [
+            (shard.file, start, min(shard.rows, start + rows))
+            for shard in self.manifest.shards
+            for start in range(0, shard.rows, rows)
+        ]
+        for file, start, stop in spans[first::step]:
+            images, _ = read_rows(self.folder / file, start, stop, self.shape)
+            yield torch.from_numpy(images.copy())  # a copy, because PyTorch warns of read-only arrays
 
 
 def reference_statistics(data: ScoredAgainst, extractor: Extractor) -> FeatureStatistics:
@@ -114,44 +117,69 @@ def reference_statistics(data: ScoredAgainst, extractor: Extractor) -> FeatureSt
 
 def kept_statistics(manifest: ScoredAgainst | Manifest, extractor: Extractor) -> FeatureStatistics | None:
     """Return the statistics of the images from the cache; None when they are not cached."""
-    arrays = _read(_file(manifest, extractor, "statistics"), {"total", "outer"})
-    if arrays is None:
-        return None
-    return FeatureStatistics(manifest.count, arrays["total"], arrays["outer"])
+    return _read_statistics(_file(manifest, extractor, "statistics"), manifest.count)
 
 
 def keep_statistics(
     manifest: ScoredAgainst | Manifest, extractor: Extractor, statistics: FeatureStatistics
 ) -> None:
     """Write the statistics of the images to the cache."""
-    arrays = {"total": statistics.total, "outer": statistics.outer}
-    _write(_file(manifest, extractor, "statistics"), arrays)
+    _write_statistics(_file(manifest, extractor, "statistics"), statistics)
 
 
-def kept_features(manifest: Manifest, extractor: Extractor) -> Tensor | None:
-    """Return the features of the images (n, dim) from the cache; None when they are not cached."""
-    arrays = _read(_file(manifest, extractor, "features"), {"features"})
+def kept_noise(shape: tuple[int, int, int], n: int, extractor: Extractor) -> FeatureStatistics | None:
+    """Return the statistics of n images (c, h, w) of noise from the cache; None when they are not cached."""
+    return _read_statistics(_noise_file(shape, n, extractor), n)
+
+
+def keep_noise(shape: tuple[int, int, int], extractor: Extractor, statistics: FeatureStatistics) -> None:
+    """Write the statistics of images (c, h, w) of noise to the cache."""
+    _write_statistics(_noise_file(shape, statistics.n, extractor), statistics)
+
+
+def kept_features(manifest: Manifest, extractor: Extractor, count: int) -> Tensor | None:
+    """Return the features of the first `count` images (count, dim) from the cache; None without them."""
+    arrays = _read(_file(manifest, extractor, "features", count), {"features"})
     return None if arrays is None else torch.from_numpy(arrays["features"])
 
 
 def keep_features(manifest: Manifest, extractor: Extractor, features: Tensor) -> None:
-    """Write the features of the images (n, dim), in the order of the shards, to the cache."""
-    _write(_file(manifest, extractor, "features"), {"features": features.numpy()})
+    """Write the features of the first images (n, dim), in the order of the shards, to the cache."""
+    _write(_file(manifest, extractor, "features", len(features)), {"features": features.numpy()})
 
 
-def _file(manifest: ScoredAgainst | Manifest, extractor: Extractor, content: str) -> Path:
-    """Return the file in the cache of "statistics" or "features".
+def _file(
+    manifest: ScoredAgainst | Manifest, extractor: Extractor, content: str, count: int | None = None
+) -> Path:
+    """Return the file in the cache of "statistics" of all images, or of "features" of the first `count`.
 
     Features are in the order of the images. The fingerprint does not depend on the order, so the SHA-256
     of the shards are part of their key.
     """
-    key = [extractor.name, extractor.weights_sha256, extractor.preprocess, manifest.fingerprint]
-    order: list[str] = []
-    if content == "features" and isinstance(manifest, Manifest):
-        order = [shard.sha256 for shard in manifest.shards]
-    digest = hashlib.sha256(repr([*key, *order]).encode()).hexdigest()
-    name = re.sub(r"[^\w.-]", "-", f"{manifest.source}-{extractor.name}")
-    return cache_root() / "references" / f"{name}-{content}-{digest[:16]}.safetensors"
+    key: list[object] = [manifest.fingerprint]
+    if count is not None and isinstance(manifest, Manifest):
+        key += [count, *(shard.sha256 for shard in manifest.shards)]
+    return _named(f"{manifest.source}-{extractor.name}-{content}", extractor, key)
+
+
+def _noise_file(shape: tuple[int, int, int], n: int, extractor: Extractor) -> Path:
+    return _named(f"noise-{extractor.name}-statistics", extractor, ["noise", *shape, n])
+
+
+def _named(name: str, extractor: Extractor, key: Sequence[object]) -> Path:
+    whole = [extractor.name, extractor.weights_sha256, extractor.preprocess, *key]
+    digest = hashlib.sha256(repr(whole).encode()).hexdigest()
+    name = re.sub(r"[^\w.-]", "-", name)
+    return cache_root() / "references" / f"{name}-{digest[:16]}.safetensors"
+
+
+def _read_statistics(path: Path, n: int) -> FeatureStatistics | None:
+    arrays = _read(path, {"total", "outer"})
+    return None if arrays is None else FeatureStatistics(n, arrays["total"], arrays["outer"])
+
+
+def _write_statistics(path: Path, statistics: FeatureStatistics) -> None:
+    _write(path, {"total": statistics.total, "outer": statistics.outer})
 
 
 def _read(path: Path, names: set[str]) -> dict[str, np.ndarray] | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from cm_ray.data.permutation import SEED, Permutation
 from cm_ray.evaluation.reference import ScoredAgainst, reference_statistics
+from cm_ray.evaluation.scorer import MOST_SAMPLES
 from cm_ray.metrics.extractors.extractor import Extractor
+from cm_ray.metrics.frechet import GROUPS
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
 from cm_ray.metrics.statistics import FeatureStatistics
@@ -16,8 +20,6 @@ from cm_ray.networks.arithmetic import Precision
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.sampling.text import text_of
 
-GROUPS = 20
-"""Number of groups of samples, from whose statistics the error of a Fréchet distance is computed."""
 Blocks = Callable[[], Iterable[Tensor]]
 """A function that yields uint8 images (b, c, h, w)."""
 
@@ -42,10 +44,7 @@ def score_images(
     """
     check_kinds(kinds, extractor, n, reference.count)
     needs: set[Needs] = {NEEDS[kind] for kind in kinds}
-    if needs == {"statistics"}:
-        compared = SampleSet(groups=[reference_statistics(reference, extractor)])
-    else:
-        compared = _sample_set(reference.blocks(), reference.count, extractor, needs)
+    compared = _reference_set(reference, extractor, needs)
     if sampler is None and "statistics" in needs:
         needs.add("features")  # images may be sorted by class: errors from statistics of groups are wrong
     samples = _sample_set(blocks(), n, extractor, needs)
@@ -62,6 +61,28 @@ def score_images(
     )
     estimates = estimate_all(kinds, samples, compared, extractor, seed=seed)
     return {kind: score_from_estimate(kind, estimate, key) for kind, estimate in estimates.items()}
+
+
+def _reference_set(reference: ScoredAgainst, extractor: Extractor, needs: Collection[Needs]) -> SampleSet:
+    """Return the reference of scores: statistics of all images, features of 50,000 random ones at most."""
+    few = reference.count <= MOST_SAMPLES
+    if few and {*needs} != {"statistics"}:
+        return _sample_set(reference.blocks(), reference.count, extractor, needs)
+    groups = [reference_statistics(reference, extractor)]
+    if {*needs} == {"statistics"}:
+        return SampleSet(groups=groups)
+    part = _sample_set(_random_part(reference), MOST_SAMPLES, extractor, needs)
+    return replace(part, groups=groups, drawn_from=reference.count)
+
+
+def _random_part(reference: ScoredAgainst) -> Iterator[Tensor]:
+    """Yield 50,000 random images in blocks; they are the same for the same number of images."""
+    chosen = torch.zeros(reference.count, dtype=torch.bool)
+    chosen[torch.from_numpy(Permutation(SEED, (reference.count,)).places()[:MOST_SAMPLES])] = True
+    done = 0
+    for block in reference.blocks():
+        yield block[chosen[done : done + len(block)]]
+        done += len(block)
 
 
 def _sample_set(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from torch import Tensor
@@ -40,6 +40,8 @@ class SampleSet:
     """Feature vectors (n, d)."""
     images: Tensor | None = None
     """uint8 images (n, c, h, w)."""
+    drawn_from: int = 0
+    """Number of images of which the features and images are a random part; 0: they are all."""
 
     @functools.cached_property
     def frechet(self) -> FrechetReference:
@@ -86,7 +88,15 @@ def estimate_all(
     for kind in kinds:
         if kind not in measured:  # one function computes precision and recall
             measured |= _KINDS[kind][1](samples, reference, extractor, seed)
-    return {kind: measured[kind] for kind in kinds}
+    return {kind: _naming_part(kind, measured[kind], reference) for kind in kinds}
+
+
+def _naming_part(kind: str, estimate: Estimate, reference: SampleSet) -> Estimate:
+    """Return the estimate with the number of images of the reference, if it compares with a part of them."""
+    part = reference.features if NEEDS[kind] == "features" else reference.images
+    if not reference.drawn_from or kind not in PAIRWISE or part is None:
+        return estimate
+    return replace(estimate, settings={**estimate.settings, "reference_images": len(part)})
 
 
 _Compute = Callable[[SampleSet, SampleSet, Extractor, int], dict[str, Estimate]]
@@ -155,6 +165,8 @@ _MIN_COUNTS = {
 _WHAT = ("samples", "images in the reference")
 _LEVELS = 127.5  # levels of a byte per unit of [-1, 1]
 
+PAIRWISE = ("KID", "SWD", "precision", "recall")
+"""Kinds that compare samples with single images of the reference, not with its statistics."""
 NEEDS: Mapping[str, Needs] = {kind: needs for kind, (needs, _) in _KINDS.items()}
 """The data of a `SampleSet` that each kind needs; statistics are its groups."""
 

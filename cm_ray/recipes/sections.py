@@ -113,7 +113,7 @@ class EvaluationSettings:
     """The resizing of images to Inception's 299 x 299: as CIFAR-10's FIDs were published, or clean (Parmar et
     al. 2022)."""
     samples: int = 0
-    """Samples to score; 0 takes as many as there are images in the data."""
+    """Samples to score; 0 takes as many as there are images in the data, 50,000 at most."""
     grid: int = 10
     """Samples per side of a grid picture."""
     samplers: tuple[str, ...] = ("one-step", "multistep@0.821")

@@ -112,9 +112,9 @@ class RunDirectory:
         return self.root / "averages.json"
 
     @property
-    def averages_work(self) -> Path:
-        """Folder of models and samples while the lengths of averages are scored."""
-        return self.root / "averages-work"
+    def scoring_work(self) -> Path:
+        """Folder of models and statistics of samples while a model, or averages of it, are scored."""
+        return self.root / "scoring-work"
 
     @property
     def samples(self) -> Path:

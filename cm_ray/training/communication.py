@@ -24,6 +24,10 @@ class Communication(Protocol):
         """Return the mean of a scalar over the workers."""
         ...
 
+    def sum(self, value: Tensor) -> Tensor:
+        """Return the sum of a tensor on the CPU, of the same shape everywhere, over the workers."""
+        ...
+
     def report(self, step: int) -> None:
         """Report the step of a new checkpoint."""
         ...
@@ -40,6 +44,10 @@ class SingleWorker:
         """Return at once."""
 
     def mean(self, value: Tensor) -> Tensor:
+        """Return the value."""
+        return value
+
+    def sum(self, value: Tensor) -> Tensor:
         """Return the value."""
         return value
 

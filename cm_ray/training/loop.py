@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from cm_ray.evaluation.evaluator import Evaluator
 from cm_ray.evaluation.reference import ScoredAgainst
 from cm_ray.networks.initial_weights import MOST_SHARE
 from cm_ray.networks.model import save_model
@@ -18,6 +17,7 @@ from cm_ray.storage.files import remove
 from cm_ray.training.batch import Batch, StepStats
 from cm_ray.training.communication import Communication
 from cm_ray.training.engine import Engine
+from cm_ray.training.evaluator import Evaluator
 from cm_ray.training.log import TrainingLog
 from cm_ray.training.snapshots import SnapshotTaker
 
@@ -27,7 +27,7 @@ Batches = Callable[[int], Iterable[Batch]]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingLoop:
-    """The loop of one worker; rank 0 also writes the log, the checkpoints and the scores."""
+    """The loop of one worker; all sample for the scores, and rank 0 writes log, checkpoints and scores."""
 
     recipe: Recipe
     run: RunDirectory
@@ -92,8 +92,9 @@ class TrainingLoop:
             self.run.forget_metrics_after(step)
             store.forget_after(step)
             snapshots.resume(step)
-            if step and self._due(step, self.recipe.evaluation.every) and step not in self.run.scored_steps():
-                scores.evaluate(step)  # the run was killed between the checkpoint and its score
+        due = step > 0 and self._due(step, self.recipe.evaluation.every)
+        if self.communication.broadcast(due and step not in self.run.scored_steps()):
+            scores.evaluate(step)  # the run was killed between the checkpoint and its score
         self.communication.barrier()
 
     def _due(self, step: int, every: int) -> bool:
@@ -103,16 +104,16 @@ class TrainingLoop:
         return self._due(step, self.recipe.checkpoint.every)
 
     def _checkpoint(self, step: int, store: CheckpointStore, scores: _Scores) -> None:
-        """Save and score the state on rank 0, and report on every rank, because the report is a barrier."""
+        """Save the state on rank 0, score it and report it on all, because both wait for all ranks."""
         if self._first:
             store.save(self.engine.checkpoint())
-            if self._due(step, self.recipe.evaluation.every):
-                scores.evaluate(step)
-            if step == self.recipe.steps:
-                store.wait()
         else:
             self.engine.check_finite()
             self.engine.check_weights()
+        if self._due(step, self.recipe.evaluation.every):
+            scores.evaluate(step)
+        if self._first and step == self.recipe.steps:
+            store.wait()
         self.communication.report(step)
 
     def _save_round(self) -> None:
@@ -126,19 +127,19 @@ class TrainingLoop:
 
 
 class _Scores:
-    """Computes the scores of rank 0 during training; the first score decides the best checkpoint."""
+    """Computes scores during training, on all ranks; the first score decides the best checkpoint."""
 
     def __init__(self, loop: TrainingLoop, store: CheckpointStore) -> None:
-        self.loop, self.store = loop, store
-        first, device = loop.engine.share.rank == 0, loop.engine.device
-        self.evaluator = Evaluator(loop.recipe, loop.data, device) if first else None
+        self.loop, self.store, engine = loop, store, loop.engine
+        self.evaluator = Evaluator(loop.recipe, loop.data, engine.device, engine.share, loop.communication)
 
     def evaluate(self, step: int) -> None:
-        """Write a sample grid, and a row of scores to the log, for a step."""
-        assert self.evaluator is not None
+        """Write a sample grid, and a row of scores to the log, for a step; all ranks call it."""
         engine, run = self.loop.engine, self.loop.run
         model = engine.averaged_model()
         scores = self.evaluator.evaluate(model, step, run.samples)
+        if engine.share.rank > 0:
+            return
         self.store.wait()  # best.json must not name a checkpoint that is not yet written
         if scores and engine.in_last_round():  # models of other rounds have other numbers of sampling steps
             self.store.offer_best(step, scores[0])

@@ -12,15 +12,13 @@ from torch import nn
 
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
-from cm_ray.drawing.requests import Request
 from cm_ray.errors import UserError
-from cm_ray.evaluation.conclusion import Conclusion, Generated, generate_here, measure_here, summary
-from cm_ray.evaluation.evaluator import evaluation_labels, extractor_opener
+from cm_ray.evaluation.conclusion import Conclusion, summary
+from cm_ray.evaluation.from_settings import evaluation_labels, extractor_opener
+from cm_ray.evaluation.scorer import LocalScorer
 from cm_ray.metrics.score import Score
-from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.custom import custom_network
-from cm_ray.networks.formats.reading import load_model
-from cm_ray.networks.model import Model, open_device
+from cm_ray.networks.model import Model, ModelSpec, open_device
 from cm_ray.recipes.initial_weights import planned_weights_warning
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
@@ -117,7 +115,7 @@ class Trainer:
             try:
                 yield from self._steps()
                 if not self.run.result_file.exists() and self._finished():
-                    self._conclude()
+                    conclude(self.conclusion)
                 if self.run.result_file.exists():
                     tracker.sync()
                     registered = tracker.register(self.scores[0] if self.scores else None)
@@ -185,13 +183,18 @@ class Trainer:
         began = Resources.load(run.root)
         if began is None or began.device != self.device.type:
             Resources(device=self.device.type).save(run.root)
+        scorer = LocalScorer(self.device, extractor)
         self.conclusion = Conclusion(
-            recipe=recipe, run=run, spec=spec, data=self.data, extractor=extractor, say=self._say
+            recipe=recipe, run=run, spec=spec, data=self.data, scorer=scorer, say=self._say
         )
         if self._finished():
             return
         if warning := slow_arithmetic(recipe.precision, self.device):
             self._say(f"warning: {warning}")
+        yield from self._watched(self._loop(spec))
+
+    def _loop(self, spec: ModelSpec) -> TrainingLoop:
+        recipe, run = self.recipe, self.run
         engine = Engine(
             recipe,
             spec,
@@ -199,7 +202,7 @@ class Trainer:
             teacher=read_teacher(recipe, run),
             initial=read_initial(recipe, run),
         )
-        loop = TrainingLoop(
+        return TrainingLoop(
             recipe=recipe,
             run=run,
             engine=engine,
@@ -207,7 +210,6 @@ class Trainer:
             data=self.data,
             communication=SingleWorker(),
         )
-        yield from self._watched(loop)
 
     def _watched(self, loop: TrainingLoop) -> Iterator[TrainedStep]:
         progress = Progress(self.recipe.steps)
@@ -233,18 +235,6 @@ class Trainer:
         store = CheckpointStore(self.run.checkpoints, self.recipe.checkpoint.keep)
         steps = store.steps()
         return bool(steps) and steps[-1] >= self.recipe.steps and self.recipe.steps in self.run.scored_steps()
-
-    def _conclude(self) -> None:
-        extractor = self.conclusion.extractor
-
-        def generate(request: Request) -> Generated:
-            return generate_here(load_model(self.run.model, self.device), extractor, request)
-
-        def measure(folder: Path, requests: Sequence[Request]) -> list[FeatureStatistics]:
-            assert extractor is not None
-            return measure_here(load_model(folder, self.device), extractor, requests)
-
-        conclude(self.conclusion, measure, generate)
 
     def _say(self, text: str) -> None:
         if not self.quiet:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cm_ray import recipes
 from cm_ray.cluster.evaluation import evaluate as module
-from cm_ray.cluster.evaluation.evaluate import GROUPS, evaluate
+from cm_ray.cluster.evaluation.evaluate import evaluate
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import name_of, run_of, scoring_setup
 from cm_ray.cluster.pool.sizing import Actors
@@ -28,10 +28,10 @@ from cm_ray.data.shards import Manifest, load_all
 from cm_ray.data.source import ReadOptions
 from cm_ray.drawing.model_labels import scored_labels
 from cm_ray.errors import UserError
-from cm_ray.evaluation.evaluator import Evaluator
 from cm_ray.evaluation.reference import Shards
 from cm_ray.metrics.extractors.digits_classifier import load_digits_images
 from cm_ray.metrics.extractors.registry import open_extractor
+from cm_ray.metrics.frechet import GROUPS
 from cm_ray.metrics.score import KINDS, Score
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
@@ -40,7 +40,10 @@ from cm_ray.sampling.samplers import Heun
 from cm_ray.sampling.text import file_name, parse, text_of
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, write_json
-from tests.cluster.tiny import NETWORK, make_tiny_run, save_tiny
+from cm_ray.training.batch import Share
+from cm_ray.training.communication import SingleWorker
+from cm_ray.training.evaluator import Evaluator
+from tests.cluster.tiny import NETWORK, digits_shards, make_tiny_run, save_tiny
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = tuple(KINDS)
@@ -188,7 +191,8 @@ class TestScores:
         config = override(
             run_of(tiny / "model"), {"seed": 1, "evaluation.samples": COUNT, "evaluation.grid": 2}
         )
-        evaluator = Evaluator(config, Shards.open(digits_shards()), torch.device("cpu"))
+        alone = (torch.device("cpu"), Share(0, 1), SingleWorker())
+        evaluator = Evaluator(config, Shards.open(digits_shards()), *alone)
         (one_step, *_) = evaluator.evaluate(load_model(tiny / "model"), 0, tmp_path)
         ours = by_metric(scored[1])[one_step.metric]
         assert ours.key == one_step.key
@@ -356,13 +360,6 @@ class TestScores:
         assert sum(size for size, *_ in units) == 50, "the data are not asked for features"
         said = capsys.readouterr().err
         assert "warning" not in said, "which is of the Fréchet distance"
-
-
-def digits_shards():
-    from cm_ray.cluster.training.prepare import prepare_shards
-    from cm_ray.recipes.sections import DataSettings
-
-    return prepare_shards(DataSettings(path="digits"))[0]
 
 
 @pytest.mark.ray

@@ -6,7 +6,7 @@ import pytest
 
 from cm_ray.cluster import paper_table
 from cm_ray.cluster.paper_table import METHODS, Table, make_table
-from cm_ray.cluster.pool.pool import SamplerPool
+from cm_ray.cluster.pool.scorer import PoolScorer
 from cm_ray.command_line.options import parse_changes
 from cm_ray.core.schedules import Constant, Halving
 from cm_ray.errors import UserError
@@ -38,13 +38,13 @@ class Killed(BaseException):
 @pytest.mark.parametrize("methods", [("edm", "pd"), pytest.param(METHODS, marks=pytest.mark.slow)])
 def test_a_table_goes_on_where_it_was_stopped(methods, ray_cluster, tmp_path, monkeypatch):
     table = Table(folder=tmp_path / "runs" / "table", data="digits", changes=TINY, methods=methods)
-    generate, done = SamplerPool.generate, []
+    sampled, done = PoolScorer.sampled, []
 
-    def counted(self, model, request, *wanted):
+    def counted(self, folder, request):
         if len(done) == 7:
             raise Killed
-        done.append((model.source, text_of(request.sampler)))
-        return generate(self, model, request, *wanted)
+        done.append((folder, text_of(request.sampler)))
+        return sampled(self, folder, request)
 
     train, trained = paper_table.train, []
 
@@ -56,7 +56,7 @@ def test_a_table_goes_on_where_it_was_stopped(methods, ray_cluster, tmp_path, mo
     monkeypatch.setattr(paper_table, "train", watched)
     with monkeypatch.context() as patch:
         patch.setattr(
-            SamplerPool, "generate", stopped_in_the_table(counted, generate, table.folder / methods[-1])
+            PoolScorer, "sampled", stopped_in_the_table(counted, sampled, table.folder / methods[-1])
         )
         with pytest.raises(Killed):
             make_table(table)
@@ -73,12 +73,12 @@ def test_a_table_goes_on_where_it_was_stopped(methods, ray_cluster, tmp_path, mo
     check_mlflow(tmp_path / "runs" / "mlflow.db", methods)
 
 
-def stopped_in_the_table(counted, generate, last):
+def stopped_in_the_table(counted, sampled, last):
     """Stop among the cells, not among the final samples of the runs."""
 
-    def choose(self, model, request, *wanted):
+    def choose(self, folder, request):
         among_cells = (last / "result.json").exists()
-        return (counted if among_cells else generate)(self, model, request, *wanted)
+        return (counted if among_cells else sampled)(self, folder, request)
 
     return choose
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from cm_ray.cluster.pool.result import SampleResult, TaskResult, joined
 from cm_ray.metrics.statistics import FeatureStatistics
 
-KINDS = ("images", "features", "statistics")
-SUBSETS = [frozenset(chosen) for count in (1, 2, 3) for chosen in itertools.combinations(KINDS, count)]
+KINDS = ("images", "features", "statistics", "classes")
+SUBSETS = [frozenset(chosen) for count in (1, 2, 3, 4) for chosen in itertools.combinations(KINDS, count)]
 ALL = frozenset(KINDS)
 
 
@@ -23,6 +23,7 @@ def task_result(size, outputs=ALL, seed=0):
         torch.randint(0, 256, (size, 1, 4, 4), generator=generator, dtype=torch.uint8),
         features,
         FeatureStatistics.of(features),
+        torch.bincount(torch.randint(0, 5, (size,), generator=generator)),
         seconds=size * (1 + seed),
     )._replace(**dict.fromkeys(ALL - outputs))
 
@@ -43,7 +44,7 @@ def same(a, b):
         )
     tensors = all(
         (x is None) == (y is None) and (x is None or (torch.equal(x, y) and x.dtype == y.dtype))
-        for x, y in ((a.images, b.images), (a.features, b.features))
+        for x, y in ((a.images, b.images), (a.features, b.features), (a.classes, b.classes))
     )
     return statistics and tensors and (a.count, a.seconds_per_1000) == (b.count, b.seconds_per_1000)
 
@@ -54,6 +55,7 @@ def test_units_are_put_together_in_order():
     assert torch.equal(made.images, torch.cat([one.images for one in units]))
     assert torch.equal(made.features, torch.cat([one.features for one in units]))
     np.testing.assert_allclose(made.statistics.outer, (made.features.T @ made.features).double(), rtol=1e-5)
+    assert made.classes.sum() == 12
     assert made.seconds_per_1000 == 2000, "the median of the units"
     assert made.images.data_ptr() == made.images.data_ptr(), "joined once, and not held beside its units"
 

@@ -58,7 +58,7 @@ def test_the_pool_scores_as_this_process_does(run, averaged_run, tmp_path, ray_c
         assert on_pool.score.key["seed"] == LENGTHS_SEED
         assert on_pool.influence == pytest.approx(in_process.influence, rel=1e-3, abs=1e-3)
     assert {each.length for each in read_lengths(run)} == {0.04, 0.07, 0.1, 0.14, 0.05, 0.12}
-    assert not run.averages_work.exists()
+    assert not run.scoring_work.exists()
     table = (run.root / "averages.md").read_text()
     assert [line.split(" | ")[0].strip("| *") for line in table.splitlines()[4:]] == [
         *("0.04", "0.05", "0.07", "0.1", "0.12", "0.14")

@@ -40,3 +40,10 @@ def make_tiny_run(folder, *, data="digits", extractor="digits", **model):
     )
     save_tiny(run.model, **model)
     return run
+
+
+def digits_shards():
+    """Return the folder of the shards of the digits; they are made once. Needs a connection to a cluster."""
+    from cm_ray.cluster.training.prepare import prepare_shards
+
+    return prepare_shards(DataSettings(path="digits"))[0]

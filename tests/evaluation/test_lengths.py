@@ -1,7 +1,7 @@
 """Lengths of averages are scored on common noise, once, and the best is the run's model."""
 
-import dataclasses
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +12,7 @@ from cm_ray.core.power_function import Profile
 from cm_ray.data.load_images import load_images
 from cm_ray.drawing.requests import sample_all
 from cm_ray.errors import UserError
-from cm_ray.evaluation.conclusion import measure_here
 from cm_ray.evaluation.lengths import (
-    GROUPS,
     LENGTHS_SEED,
     LengthScoring,
     best_length,
@@ -25,9 +23,10 @@ from cm_ray.evaluation.lengths import (
     scored_alike,
 )
 from cm_ray.evaluation.reference import reference_statistics
+from cm_ray.evaluation.scorer import LocalScorer
 from cm_ray.metrics.estimate import infinitesimal_jackknife
 from cm_ray.metrics.extractors.registry import open_extractor
-from cm_ray.metrics.frechet import FrechetReference, frechet_distance, frechet_influence
+from cm_ray.metrics.frechet import GROUPS, FrechetReference, frechet_distance, frechet_influence
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import SPEC, spec_from_dict
@@ -38,17 +37,18 @@ from tests.averaged import CHANGES, copied, train_averaged
 CANDIDATES = CHANGES["averages.candidates"]
 
 
-class Counting:
+class Counting(LocalScorer):
     """Samples in this process, and counts the models that were sampled from."""
 
     def __init__(self, extractor, stop=None):
-        self.extractor, self.stop, self.folders = extractor, stop, []
+        super().__init__(torch.device("cpu"), extractor)
+        vars(self).update(stop=stop, folders=[])
 
-    def __call__(self, folder, requests):
+    def sampled(self, folder, request):
         if len(self.folders) == self.stop:
             raise KeyboardInterrupt
         self.folders.append(folder.name)
-        return measure_here(load_model(folder), self.extractor, requests)
+        return super().sampled(folder, request)
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +73,8 @@ def scoring(run, digits, extractor):
     return LengthScoring(
         kept=KeptAverages.of(run, recipe, 24),
         spec=spec,
-        extractor=extractor,
+        scorer=Counting(extractor),
         data=digits,
-        reference=reference_statistics(digits, extractor),
         request=length_request(recipe, spec, digits, samples=60, seed=9),
         say=lambda text: None,
     )
@@ -95,7 +94,7 @@ def test_the_best_candidate_is_the_runs_model(averaged_run):
     weights = KeptAverages.of(averaged_run, averaged_run.config(), 24).weights(best)
     model = load_model(averaged_run.model)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.network.state_dict().items())
-    assert not averaged_run.averages_work.exists()
+    assert not averaged_run.scoring_work.exists()
     assert (averaged_run.root / "averages.png").read_bytes().startswith(b"\x89PNG")
     table = (averaged_run.root / "averages.md").read_text()
     assert f"| **{best:g}** |" in table
@@ -103,8 +102,9 @@ def test_the_best_candidate_is_the_runs_model(averaged_run):
 
 def test_scores_are_frechet_distances_of_the_reconstructed_models(scoring, digits, extractor):
     """Values, errors and errors of differences, from features that are computed apart."""
-    a, b = scoring.scores((0.05, 0.12), Counting(extractor))
-    against = FrechetReference.of(scoring.reference)
+    a, b = scoring.scores((0.05, 0.12))
+    reference = reference_statistics(digits, extractor)
+    against = FrechetReference.of(reference)
     values, influences = [], []
     run = cm.Run(scoring.kept.run.root, "cpu")
     for each in (a, b):
@@ -116,7 +116,7 @@ def test_scores_are_frechet_distances_of_the_reconstructed_models(scoring, digit
         assert each.score.value == pytest.approx(value, rel=1e-9)
         assert each.score.error == pytest.approx(infinitesimal_jackknife(influence), rel=0.5)
         assert each.score.value == pytest.approx(
-            frechet_distance(FeatureStatistics.of(features), scoring.reference), rel=1e-9
+            frechet_distance(FeatureStatistics.of(features), reference), rel=1e-9
         )
         assert len(each.influence) == GROUPS
     apart, error = b.difference(a)
@@ -126,13 +126,17 @@ def test_scores_are_frechet_distances_of_the_reconstructed_models(scoring, digit
 
 
 def test_what_was_scored_is_not_repeated(scoring, run, extractor):
-    first = list(scoring.scores((0.05, 0.12), Counting(extractor)))
+    first = list(scoring.scores((0.05, 0.12)))
     again = Counting(extractor)
-    assert list(scoring.scores((0.12, 0.2, 0.05, 0.2), again)) == [first[1], read_lengths(run)[-1], first[0]]
+    assert list(replace(scoring, scorer=again).scores((0.12, 0.2, 0.05, 0.2))) == [
+        first[1],
+        read_lengths(run)[-1],
+        first[0],
+    ]
     assert again.folders == ["0.2"]
-    other_noise = dataclasses.replace(scoring, request=dataclasses.replace(scoring.request, seed=10))
+    other_noise = replace(scoring, request=replace(scoring.request, seed=10))
     again = Counting(extractor)
-    list(other_noise.scores((0.05,), again))
+    list(replace(other_noise, scorer=again).scores((0.05,)))
     assert again.folders == ["0.05"]
     assert [each.length for each in scored_alike(run, first[0])] == [0.05, 0.12, 0.2]
     assert len(read_lengths(run)) == len(CANDIDATES) + 4
@@ -140,20 +144,20 @@ def test_what_was_scored_is_not_repeated(scoring, run, extractor):
 
 def test_an_interrupted_scoring_goes_on(scoring, run, extractor):
     with pytest.raises(KeyboardInterrupt):
-        list(scoring.scores((0.05, 0.12, 0.2), Counting(extractor, stop=2)))
+        list(replace(scoring, scorer=Counting(extractor, stop=2)).scores((0.05, 0.12, 0.2)))
     again = Counting(extractor)
-    found = list(scoring.scores((0.05, 0.12, 0.2), again))
+    found = list(replace(scoring, scorer=again).scores((0.05, 0.12, 0.2)))
     assert again.folders == ["0.2"]
     assert [each.length for each in found] == [0.05, 0.12, 0.2]
 
 
 def test_other_snapshots_are_scored_again(scoring, run, extractor):
     """A snapshot that was removed changes what is reconstructed, and not what was tracked."""
-    list(scoring.scores((0.05, 0.12), Counting(extractor)))
+    list(scoring.scores((0.05, 0.12)))
     (run.snapshots / "step-00000021.safetensors").unlink()
-    fewer = dataclasses.replace(scoring, kept=KeptAverages.of(run, run.config(), 24))
+    fewer = replace(scoring, kept=KeptAverages.of(run, run.config(), 24))
     again = Counting(extractor)
-    list(fewer.scores((0.05, 0.12), again))
+    list(replace(fewer, scorer=again).scores((0.05, 0.12)))
     assert again.folders == ["0.12"]
 
 
@@ -161,14 +165,14 @@ def test_a_damaged_file_of_scores_is_named(scoring, run, extractor):
     for content in ("{", "[1]", '[{"length": 0.1}]'):
         run.averages_file.write_text(content)
         with pytest.raises(UserError, match=r"averages\.json is (damaged|not valid JSON)"):
-            list(scoring.scores((0.05,), Counting(extractor)))
+            list(scoring.scores((0.05,)))
 
 
 def test_lengths_that_cannot_be_made_are_refused_before_sampling(scoring, extractor):
     counting = Counting(extractor)
     for length, message in ((0.004, "cannot be made"), (0.3, "must be in"), (float("nan"), "must be in")):
         with pytest.raises(UserError, match=message):
-            list(scoring.scores((0.05, length), counting))
+            list(replace(scoring, scorer=counting).scores((0.05, length)))
     assert counting.folders == []
     assert reachable(scoring.kept, (0.004, 0.05, 0.2)) == (0.05, 0.2)
 

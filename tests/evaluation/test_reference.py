@@ -95,7 +95,7 @@ def test_another_extractor_has_another_file(entry, tmp_path, cache):
     reference_statistics(Shards.open(tmp_path / "shards"), Pixels())
     keep_features(manifest, Pixels(), torch.ones(40, 6))
     assert kept_statistics(manifest, other) is None
-    assert kept_features(manifest, other) is None
+    assert kept_features(manifest, other, 40) is None
     reference_statistics(Shards.open(tmp_path / "shards"), other)
     assert len(list(cache.iterdir())) == 3
 
@@ -110,7 +110,7 @@ def test_other_images_have_other_files(tmp_path):
     for name, other in {"changed": changed, "fewer": images[:-1], "twice": images.repeat(2, 0)}.items():
         manifest = make_shards(tmp_path / name, other)
         assert kept_statistics(manifest, Pixels()) is None
-        assert kept_features(manifest, Pixels()) is None
+        assert kept_features(manifest, Pixels(), manifest.count) is None
 
 
 def test_features_follow_the_order_and_statistics_do_not(tmp_path):
@@ -119,7 +119,7 @@ def test_features_follow_the_order_and_statistics_do_not(tmp_path):
     statistics = reference_statistics(Shards.open(tmp_path / "one"), Pixels())
     features = Pixels().features(torch.from_numpy(images))
     keep_features(one, Pixels(), features)
-    found = kept_features(one, Pixels())
+    found = kept_features(one, Pixels(), 40)
     assert torch.equal(found, features)
     assert found.dtype == features.dtype
     for name, parts in {
@@ -130,7 +130,7 @@ def test_features_follow_the_order_and_statistics_do_not(tmp_path):
         other = make_shards(tmp_path / name, *parts)
         assert other.fingerprint == one.fingerprint
         assert same(kept_statistics(other, Pixels()), statistics)
-        assert kept_features(other, Pixels()) is None, name
+        assert kept_features(other, Pixels(), 40) is None, name
 
 
 @pytest.mark.parametrize("cut", [0, 5, -1])

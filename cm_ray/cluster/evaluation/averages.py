@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cm_ray.cluster.pool.measure import measure_on
 from cm_ray.cluster.pool.pool import SamplerPool
-from cm_ray.cluster.pool.reference import ScoringSetup, reference_set, scoring_setup
+from cm_ray.cluster.pool.reference import ScoringSetup, scoring_setup
+from cm_ray.cluster.pool.scorer import PoolScorer
 from cm_ray.cluster.pool.sizing import actors_for
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.training.prepare import prepare_shards
@@ -139,22 +139,19 @@ class _Asked:
             labels=setup.labels,
             seed=settings.seed,
         )
-        actors = actors_for(settings.actors, self.run.averages_work)
+        actors = actors_for(settings.actors, self.run.scoring_work)
         say(f"{self.run.root}: averages of step {self.kept.step}, {request.count} samples each, {actors}")
         with SamplerPool(setup.opener, actors) as pool:
-            reference = reference_set(pool, shards, manifest, setup.extractor, {"statistics"})
             scoring = LengthScoring(
                 kept=self.kept,
                 spec=self.spec,
-                extractor=setup.extractor,
+                scorer=PoolScorer(pool, setup.extractor, self.run.scoring_work),
                 data=data,
-                reference=reference.groups[0],
                 request=dataclasses.replace(request, unit=settings.batch_size),
                 say=say,
             )
-            measure = measure_on(pool, setup.extractor, self.run.averages_work)
-            found = list(scoring.scores(self.lengths, measure))
-        remove(self.run.averages_work)
+            found = list(scoring.scores(self.lengths))
+        remove(self.run.scoring_work)
         return found
 
 

@@ -35,7 +35,8 @@ from cm_ray.drawing.pictures import save_grid
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import UserError, setting
 from cm_ray.evaluation.score_folder import Scored
-from cm_ray.metrics.frechet import bias_warning
+from cm_ray.evaluation.scorer import MOST_SAMPLES, sample_count
+from cm_ray.metrics.frechet import GROUPS, bias_warning
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
 from cm_ray.networks.formats.reading import network_digest
@@ -49,10 +50,6 @@ from cm_ray.storage.files import remove
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import default_uri
-
-GROUPS = 20
-"""Requests that the samples are divided into. Each is cached when it is finished, and the spread of their
-statistics gives the standard error of the score."""
 
 
 def evaluate(settings: Evaluation) -> tuple[RunDirectory, list[Score]]:
@@ -93,14 +90,13 @@ class _Evaluating:
     ) -> None:
         self.settings, self.setup, self.model, self.run = settings, setup, model, run
         self.extractor = setup.extractor
-        needed = {NEEDS[kind] for kind in settings.scores}
-        if model is None:  # images may be sorted by class, so that errors from statistics of groups are wrong
-            needed = {"features" if need == "statistics" else need for need in needed}
-        self.outputs: Outputs = frozenset(needed | ({"images"} if settings.keep != "none" else set()))
         self.work = run.root / "evaluation-work"
         self.shards, self.manifest = prepare_shards(setup.data)
         self.images = None if model else prepare_shards(DataSettings(path=settings.source).updated(settings))
-        self.count = self.images[1].count if self.images else settings.samples or self.manifest.count
+        self.count = (
+            self.images[1].count if self.images else sample_count(settings.samples, self.manifest.count)
+        )
+        self.outputs = self._outputs()
         self._check_images()
         self.labels = scored_labels(model.spec, self.manifest, setup.labels, say) if model else None
         self.actors = actors_for(settings.actors, self.work)
@@ -128,6 +124,16 @@ class _Evaluating:
                 f"{self.count}, and {self.manifest.source} has {self.manifest.count}; give more images."
             )
         check_kinds(self.settings.scores, self.extractor, self.count, self.manifest.count)
+
+    def _outputs(self) -> Outputs:
+        """Return what is needed of the samples, or of the images that are scored.
+
+        Features of few images tell the error of a Fréchet distance exactly; many would not fit on the driver.
+        """
+        needed = {NEEDS[kind] for kind in self.settings.scores}
+        if self.images and self.count <= MOST_SAMPLES:
+            needed = {"features" if need == "statistics" else need for need in needed}
+        return frozenset(needed | ({"images"} if self.settings.keep != "none" else set()))
 
     def _shape(self) -> tuple[int, int, int]:
         """Return the shape (c, h, w) of the images that are scored."""
@@ -221,7 +227,7 @@ class _Evaluating:
             shards, manifest = self.images
             say(f"images of {manifest.source}:")
             with shown("image") as progress:
-                results = pool.read(shards, manifest, self.outputs, progress)
+                results = pool.read(shards, manifest, self.outputs, progress, groups=GROUPS)
             order = torch.from_numpy(manifest.places()).argsort()
             yield ScoredSamples(f"images of {manifest.source}", 0, 0, "", results, order)
         if self.model is not None:

@@ -20,6 +20,7 @@ from cm_ray.data.shards import Manifest, read_rows, rows_per_group
 from cm_ray.drawing.requests import Request, sample_unit
 from cm_ray.editing.files import EditRequest, edit_unit
 from cm_ray.errors import UserError
+from cm_ray.evaluation.scorer import class_counts, noise_batches, summed
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import ModelSpec, build_model
@@ -94,6 +95,12 @@ class Sampler:
         images = torch.from_numpy(np.concatenate(groups))
         return self._result(images, outputs, time.perf_counter() - started)
 
+    def noise(self, shape: tuple[int, int, int], first: int, count: int) -> TaskResult:
+        """Return the statistics of `count` images (c, h, w) of clipped noise, from index `first` on."""
+        started = time.perf_counter()
+        images = torch.cat(list(noise_batches(shape, first, count)))
+        return self._result(images, frozenset(["statistics"]), time.perf_counter() - started)
+
     def _load(self, model: PutModel) -> None:
         """Build a model from its weights, unless it is already loaded. Only the latest one is kept."""
         if model.digest != self.digest:
@@ -106,7 +113,7 @@ class Sampler:
             self.digest = model.digest
 
     def _result(self, images: Tensor, outputs: Outputs, seconds: float) -> TaskResult:
-        features = total = None
+        features = total = classes = None
         if outputs - {"images"}:
             if self.extractor is None:
                 assert self.opener is not None, "a pool without an extractor cannot return features"
@@ -114,8 +121,10 @@ class Sampler:
             features = torch.cat([self.extractor.features(batch) for batch in images.split(256)])
         if "statistics" in outputs and features is not None:
             total = FeatureStatistics.of(features)
+        if "classes" in outputs and self.extractor is not None:
+            classes = summed([class_counts(self.extractor, batch) for batch in images.split(256)])
         kept = features.float().cpu() if "features" in outputs and features is not None else None
-        return TaskResult(len(images), images if "images" in outputs else None, kept, total, seconds)
+        return TaskResult(len(images), images if "images" in outputs else None, kept, total, classes, seconds)
 
 
 @contextlib.contextmanager

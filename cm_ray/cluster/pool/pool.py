@@ -7,6 +7,7 @@ on restarts of actors.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ from cm_ray.data.shards import MANIFEST, Manifest, rows_per_group
 from cm_ray.data.source import cut_pieces
 from cm_ray.drawing.requests import Request
 from cm_ray.editing.files import EditRequest
+from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.storage.witness import Witness
 
@@ -36,6 +38,8 @@ _STATISTICS_BATCHES = 4
 """Batches per task when statistics are returned: the statistics of 2,048 features are 33 MB."""
 _READ_GROUPS = 4
 """Row groups of a shard per task: 32 MiB at most."""
+_NOISE_IMAGES = 1024
+"""Images of noise per task."""
 
 
 class SamplerPool:
@@ -128,17 +132,21 @@ class SamplerPool:
         manifest: Manifest,
         outputs: Outputs,
         progress: Progress | None = None,
+        *,
         groups: int = 1,
+        most: int = 0,
     ) -> list[SampleResult]:
-        """Return the outputs of all images of a folder of shards, one result for each of `groups` groups.
+        """Return the outputs of the images of a folder of shards, one result for each of `groups` groups.
 
-        Raises UserError as `read_rows` does.
+        most: number of images that are read, the first ones of the shards; 0: all. Raises UserError as
+        `read_rows` does.
         """
+        count = min(manifest.count, most or manifest.count)
         files = [(shard.file, shard.rows) for shard in manifest.shards]
         step = _READ_GROUPS * rows_per_group(manifest.shape)
         tasks = [
             (group, folder / file, start, min(step, stop - start))
-            for group, pieces in enumerate(cut_pieces(files, -(-manifest.count // groups)))
+            for group, pieces in enumerate(cut_pieces(_first(files, count), -(-count // groups)))
             for file, first, stop in pieces
             for start in range(first, stop, step)
         ]
@@ -151,6 +159,19 @@ class SamplerPool:
 
         results = dict(self._run(submit, tasks, progress))
         return [results[group] for group in sorted(results)]
+
+    def noise(
+        self, shape: tuple[int, int, int], count: int, progress: Progress | None = None
+    ) -> FeatureStatistics:
+        """Return the statistics of `count` images (c, h, w) of clipped Gaussian noise."""
+        spans = [(first, min(_NOISE_IMAGES, count - first)) for first in range(0, count, _NOISE_IMAGES)]
+
+        def submit(actor: Any, task: tuple[int, int, int]) -> Any:
+            return actor.noise.remote(shape, task[1], task[2])
+
+        ((_, result),) = self._run(submit, [(0, *span) for span in spans], progress)
+        assert result.statistics is not None
+        return result.statistics
 
     def _run(
         self, submit: Callable[[Any, Any], Any], tasks: Sequence[Any], progress: Progress | None
@@ -167,6 +188,16 @@ class SamplerPool:
                     yield tasks[number][0], result
         except ray.exceptions.RayError as error:
             raise _explained(error) from error
+
+
+def _first(files: Sequence[tuple[str, int]], count: int) -> list[tuple[str, int]]:
+    """Return the files (name, rows) of the first `count` rows; of the last of them, only its first rows."""
+    starts = itertools.accumulate((rows for _, rows in files), initial=0)
+    return [
+        (name, min(rows, count - start))
+        for (name, rows), start in zip(files, starts, strict=False)
+        if start < count
+    ]
 
 
 def _explained(error: ray.exceptions.RayError) -> Exception:

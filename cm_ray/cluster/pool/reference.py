@@ -6,19 +6,29 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
+from torch import Tensor
 
 from cm_ray.cluster.pool.actor import Opener
 from cm_ray.cluster.pool.pool import SamplerPool
+from cm_ray.cluster.pool.result import Output, SampleResult
+from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.data.shards import Manifest, load_all
 from cm_ray.errors import UserError, setting
-from cm_ray.evaluation.evaluator import extractor_opener
-from cm_ray.evaluation.reference import keep_features, keep_statistics, kept_features, kept_statistics
+from cm_ray.evaluation.from_settings import extractor_opener
+from cm_ray.evaluation.reference import (
+    Shards,
+    keep_features,
+    keep_statistics,
+    kept_features,
+    kept_statistics,
+)
+from cm_ray.evaluation.scorer import MOST_SAMPLES
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import EXTRACTORS
 from cm_ray.metrics.score_kinds import SampleSet
+from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import SPEC, ModelSpec
 from cm_ray.recipes.measuring import MeasuringSettings
 from cm_ray.recipes.recipe import Recipe
@@ -117,24 +127,63 @@ def reference_set(
     """Return the reference set of a folder of shards; what is not cached is computed on the pool.
 
     needs: the parts of the set that scores need, among "statistics", "features" and "images". Statistics are
-    always included, unless images alone are needed.
+    of all images, and are always included, unless images alone are needed; features and images are those of
+    the first 50,000 rows, which are a random part of the images.
     """
-    groups = kept_statistics(manifest, extractor)
-    features = kept_features(manifest, extractor) if "features" in needs else None
-    missing: set[Literal["images", "features", "statistics"]] = set()
-    if groups is None and {*needs} != {"images"}:
-        missing.add("statistics")
-    if "features" in needs and features is None:
-        missing.add("features")
-    if missing:
-        say(f"features of {manifest.source}, computed once for this extractor:")
-        with shown("image") as progress:
-            (result,) = pool.read(shards, manifest, frozenset(missing), progress)
-        if result.statistics is not None:
-            groups = result.statistics
-            keep_statistics(manifest, extractor, groups)
-        if result.features is not None:
-            features = result.features
-            keep_features(manifest, extractor, features)
-    images = torch.from_numpy(load_all(shards, manifest)[0]) if "images" in needs else None
-    return SampleSet(groups=[groups] if groups else [], features=features, images=images)
+    groups = [] if {*needs} == {"images"} else [statistics_on(pool, shards, manifest, extractor)]
+    part = min(manifest.count, MOST_SAMPLES)
+    return SampleSet(
+        groups=groups,
+        features=_features(pool, shards, manifest, extractor, part) if "features" in needs else None,
+        images=_images(shards, manifest, part) if "images" in needs else None,
+        drawn_from=manifest.count if part < manifest.count else 0,
+    )
+
+
+def statistics_on(
+    pool: SamplerPool, shards: Path, manifest: Manifest, extractor: Extractor
+) -> FeatureStatistics:
+    """Return the statistics of all images of a folder of shards, from the cache or computed on the pool."""
+    found = kept_statistics(manifest, extractor)
+    if found is None:
+        found = _read(pool, shards, manifest, "statistics", manifest.count).statistics
+        assert found is not None
+        keep_statistics(manifest, extractor, found)
+    return found
+
+
+def prepare_statistics(opener: Opener, actors: Actors, shards: Path, manifest: Manifest) -> None:
+    """Compute the statistics of all images of a folder of shards on actors, if they are not in the cache."""
+    extractor = opener("cpu")
+    if kept_statistics(manifest, extractor) is None:
+        with SamplerPool(opener, actors) as pool:
+            statistics_on(pool, shards, manifest, extractor)
+
+
+def _features(pool: SamplerPool, shards: Path, manifest: Manifest, extractor: Extractor, part: int) -> Tensor:
+    found = kept_features(manifest, extractor, part)
+    if found is None:
+        found = _read(pool, shards, manifest, "features", part).features
+        assert found is not None
+        keep_features(manifest, extractor, found)
+    return found
+
+
+def _read(pool: SamplerPool, shards: Path, manifest: Manifest, output: Output, most: int) -> SampleResult:
+    of = f"{most:,} images of " if most < manifest.count else ""
+    say(f"features of {of}{manifest.source}, computed once for this extractor:")
+    with shown("image") as progress:
+        (result,) = pool.read(shards, manifest, frozenset([output]), progress, most=most)
+    return result
+
+
+def _images(shards: Path, manifest: Manifest, part: int) -> Tensor:
+    if part == manifest.count:
+        return torch.from_numpy(load_all(shards, manifest)[0])
+    images, missing = [], part
+    for block in Shards(shards, manifest).blocks():
+        images.append(block[:missing])
+        missing -= len(images[-1])
+        if not missing:
+            break
+    return torch.cat(images)

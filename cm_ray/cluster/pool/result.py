@@ -14,14 +14,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cm_ray.evaluation.scorer import summed
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.storage.files import remove, written_aside
 
-Outputs: TypeAlias = frozenset[Literal["images", "features", "statistics"]]
-"""The outputs that actors return. Statistics are enough for a Fréchet distance and are merged; images and
-features are sent to the driver only when they are requested."""
+Output = Literal["images", "features", "statistics", "classes"]
+Outputs: TypeAlias = frozenset[Output]
+"""The outputs that actors return. Statistics are enough for a Fréchet distance and are merged, as are the
+numbers of images of each class; images and features are sent to the driver only when they are requested."""
 
-_TENSORS = {"images": ("images",), "features": ("features",), "statistics": ("total", "outer")}
+_TENSORS = {
+    "images": ("images",),
+    "features": ("features",),
+    "statistics": ("total", "outer"),
+    "classes": ("classes",),
+}
 """Names of each output's tensors in a file."""
 
 
@@ -34,6 +41,8 @@ class TaskResult(NamedTuple):
     features: Tensor | None
     """float32 (size, dim)."""
     statistics: FeatureStatistics | None
+    classes: Tensor | None
+    """Number of images that the extractor takes for each class, int64 (k,)."""
     seconds: float
     """Seconds in which the images were made, without the extraction of features."""
 
@@ -44,6 +53,7 @@ class SampleResult:
 
     count: int = 0
     statistics: FeatureStatistics | None = None
+    classes: Tensor | None = None
     _images: list[Tensor] = field(default_factory=list)
     _features: list[Tensor] = field(default_factory=list)
     _seconds: list[float] = field(default_factory=list)
@@ -59,6 +69,8 @@ class SampleResult:
         if task.statistics is not None:
             so_far = self.statistics
             self.statistics = task.statistics if so_far is None else so_far + task.statistics
+        if task.classes is not None:
+            self.classes = summed([self.classes, task.classes])
 
     @property
     def images(self) -> Tensor | None:
@@ -84,6 +96,8 @@ class SampleResult:
             tensors["features"] = features.contiguous()
         if self.statistics is not None:
             tensors |= {name: torch.tensor(getattr(self.statistics, name)) for name in ("total", "outer")}
+        if self.classes is not None:
+            tensors["classes"] = self.classes
         with written_aside(path) as aside:
             save_file(tensors, aside, metadata={"count": json.dumps(self.count)})
 
@@ -108,6 +122,7 @@ class SampleResult:
         loaded = cls(count=count, _seconds=found["seconds"].tolist())
         if "statistics" in outputs:
             loaded.statistics = FeatureStatistics(count, found["total"].numpy(), found["outer"].numpy())
+        loaded.classes = found.get("classes")
         loaded._images = [found["images"]] if "images" in outputs else []
         loaded._features = [found["features"]] if "features" in outputs else []
         return loaded

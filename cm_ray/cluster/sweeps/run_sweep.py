@@ -14,6 +14,8 @@ from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from cm_ray.cluster.pool.reference import prepare_statistics
+from cm_ray.cluster.pool.sizing import actors_like
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.runtime.internals import id_in_storage
 from cm_ray.cluster.runtime.nodes import check_on_nodes
@@ -24,11 +26,11 @@ from cm_ray.cluster.sweeps.sweep_plan import check_sweep, share
 from cm_ray.cluster.sweeps.sweep_table import SweepTable
 from cm_ray.cluster.sweeps.sweep_trial import Trials, run_trial
 from cm_ray.cluster.sweeps.tidying import Tidier
+from cm_ray.cluster.training.fit import plan_training
 from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.run import train
 from cm_ray.errors import UserError
-from cm_ray.evaluation.evaluator import extractor_opener
-from cm_ray.evaluation.reference import Shards, reference_statistics
+from cm_ray.evaluation.from_settings import extractor_opener
 from cm_ray.recipes.recipe import check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report
@@ -206,15 +208,14 @@ class _Driver:
 
     def _trials(self, left: int) -> tuple[Trials, int]:
         """Return the properties of all trials and the number of concurrent ones; prepare shared files."""
-        base = self.space.base
+        base, before = self.space.base, Resources.load(self.run.root)
         shards, manifest = prepare_shards(base.data)
         if not self.run.sweep_file.is_file():  # later calls use the copies of the teacher in the trials
             check_space(self.space, fits=partial(model_spec, data=manifest))
             check_teachers(base, model_spec(base, manifest), self.run, say)
         if opener := extractor_opener(base.evaluation):
-            say(f"computing the statistics of {base.data.path}, once for all trials")
-            reference_statistics(Shards(shards, manifest), opener("cpu"))
-        before = Resources.load(self.run.root)
+            actors = actors_like(plan_training(base.cluster, before))
+            prepare_statistics(opener, actors, shards, manifest)  # once for all trials
         concurrent, part = share(self.space, self.settings.concurrent, left, before)
         replace(part.resources, workers=base.cluster.num_workers).save(self.run.root)
         changes = {

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cm_ray.cluster.pool.measure import measure_on
 from cm_ray.cluster.pool.pool import SamplerPool
-from cm_ray.cluster.pool.result import Outputs
+from cm_ray.cluster.pool.scorer import PoolScorer
 from cm_ray.cluster.pool.sizing import actors_like
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.runtime.plan import WorkerPlan, changes_of
@@ -15,10 +14,9 @@ from cm_ray.cluster.training.fit import fit, plan_training
 from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.workers import TrainingTask
 from cm_ray.data.classes import classes_in_words
-from cm_ray.drawing.requests import Request
 from cm_ray.errors import setting
-from cm_ray.evaluation.conclusion import Conclusion, Generated, summary
-from cm_ray.evaluation.evaluator import evaluation_labels, extractor_opener
+from cm_ray.evaluation.conclusion import Conclusion, summary
+from cm_ray.evaluation.from_settings import evaluation_labels, extractor_opener
 from cm_ray.evaluation.reference import Shards
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.initial_weights import planned_weights_warning
@@ -85,14 +83,6 @@ class Run:
         if self.plan is not None:
             self.plan.resources.save(run.root)
         self.spec = spec
-        self.conclusion = Conclusion(
-            recipe=config,
-            run=run,
-            spec=spec,
-            data=Shards(self.shards, self.manifest),
-            extractor=self.extractor,
-            say=say,
-        )
         if warning := planned_weights_warning(config):
             say(f"warning: {warning}")
         if use := disk_use(config, spec):
@@ -167,16 +157,17 @@ class Run:
 
     def _conclude(self, plan: WorkerPlan) -> None:
         """Choose and export an average of the weights, then sample from it and score it on the cluster."""
-        outputs: Outputs = frozenset(["images", "statistics"] if self.extractor else ["images"])
         with SamplerPool(self.opener, actors_like(plan)) as pool:
-
-            def generate(request: Request) -> Generated:
-                result = pool.generate(pool.put(self.run.model), request, outputs)
-                assert result.images is not None
-                return Generated(result.images, result.statistics)
-
-            measure = measure_on(pool, self.extractor, self.run.averages_work)
-            conclude(self.conclusion, measure, generate)
+            conclude(
+                Conclusion(
+                    recipe=self.config,
+                    run=self.run,
+                    spec=self.spec,
+                    data=Shards(self.shards, self.manifest),
+                    scorer=PoolScorer(pool, self.extractor, self.run.scoring_work),
+                    say=say,
+                )
+            )
 
     def _register(self, tracker: Tracker) -> None:
         scores = read_json(self.run.result_file)["scores"]

@@ -84,7 +84,7 @@ def worker_loop(task: TrainingTask) -> TrainingLoop:
         engine=engine,
         batches=partial(_batches, task, share),
         data=Shards.open(task.shards),
-        communication=RayWorkers(share.world),
+        communication=RayWorkers(share.world, device),
         stoppable=task.stoppable,
     )
 
@@ -113,8 +113,8 @@ def _batches(task: TrainingTask, share: Share, start_step: int) -> Iterable[Batc
 class RayWorkers:
     """Communication between the workers of Ray Train."""
 
-    def __init__(self, world: int) -> None:
-        self.world = world
+    def __init__(self, world: int, device: torch.device) -> None:
+        self.world, self.device = world, device
 
     def broadcast(self, value: T) -> T:
         """Return rank 0's value on every worker."""
@@ -130,6 +130,14 @@ class RayWorkers:
         if self.world > 1:
             torch.distributed.all_reduce(value)
         return value / self.world
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor on the CPU over the workers; NCCL adds up on the GPUs."""
+        if self.world == 1:
+            return value
+        there = value.to(self.device)
+        torch.distributed.all_reduce(there)
+        return there.cpu()
 
     def report(self, step: int) -> None:
         """Report the step of a new checkpoint to Ray Train."""

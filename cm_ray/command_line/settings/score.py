@@ -29,7 +29,7 @@ class Evaluation(MeasuringSettings):
     """Fréchet distance (FID, if it is one), extrapolated to infinitely many samples, kernel distance,
     Inception score, improved precision and recall, sliced Wasserstein distance."""
     samples: int = 0
-    """Number of samples of a model; 0: as many as there are images to compare with."""
+    """Number of samples of a model; 0: as many as there are images to compare with, 50,000 at most."""
     samplers: tuple[str, ...] = ()
     """Samplers: one-step, multistep@2.0,0.8, multistep:4, heun:18 …; empty: the model's own sampler, and
     its own time points."""
