@@ -7,6 +7,7 @@ import tempfile
 import pytest
 import torch
 
+from cm_ray.own_code import forgotten_afterwards
 from tests.absent import shared
 
 
@@ -34,6 +35,13 @@ def pytest_collection_modifyitems(config, items):
 def one_thread():
     """Tests are repeatable and leave the other core to Ray."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_code_is_forgotten():
+    """What a test names of code of one's own is not named in the next one."""
+    with forgotten_afterwards():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,6 +22,7 @@ from cm_ray.evaluation.scorer import LocalScorer
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.networks.model import Model, ModelSpec, build_model
+from cm_ray.own_code import allow, is_name
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.reports.lengths_report import lengths_table, write_lengths
 from cm_ray.runs.console import say
@@ -97,6 +98,8 @@ def extractor_of(extractor: str | Extractor, weights: str, recipe: Recipe, name:
     if not isinstance(extractor, str):
         return extractor
     if extractor:
+        if is_name(extractor):
+            allow(extractor)
         return open_extractor(extractor, weights=weights)
     evaluation = recipe.evaluation
     if evaluation.extractor == "none":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -9,18 +10,28 @@ import torch
 from cm_ray.api.run import Run
 from cm_ray.api.trained_model import TrainedModel
 from cm_ray.networks.formats.reading import load_model
+from cm_ray.own_code import Code, allow
 from cm_ray.runs.directory import RunDirectory, default_run_dir
 from cm_ray.tracking.locate import locate_model
 
 
-def load(name: str | Path, *, device: str | torch.device = "auto", tracking_uri: str = "") -> TrainedModel:
+def load(
+    name: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    tracking_uri: str = "",
+    own_code: Code | Iterable[Code] = (),
+) -> TrainedModel:
     """Load a model: of a run, of the registry, a directory of diffusers, or a file of weights.
 
     name: a run by its name or directory (a `Run` is returned, with scores and pictures), a model's folder,
     models:/NAME@ALIAS or models:/NAME/VERSION, a directory of diffusers, or a file of OpenAI's or EDM's
     weights by its published name. device: a GPU if there is one, unless named. tracking_uri: MLflow server or
-    store of models:/ names. Raises UserError, saying what is missing, when there is none.
+    store of models:/ names. own_code: networks and extractors of your own that it may name, as
+    package.module:name or the classes and functions themselves; others are not imported. Raises UserError,
+    saying what is missing, when there is none.
     """
+    allow(own_code)
     text = str(name)
     if not text.startswith("models:"):
         for folder in (Path(text).expanduser(), default_run_dir(text)):

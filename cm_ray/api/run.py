@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from cm_ray.errors import whole
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.score import Score
 from cm_ray.networks.formats.reading import load_model
+from cm_ray.own_code import Code, allow
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.files import read_json
@@ -23,10 +24,17 @@ from cm_ray.storage.files import read_json
 class Run(TrainedModel):
     """A finished run; it samples, edits and exports as its model does.
 
-    folder: the run directory. Raises UserError when its training is not finished.
+    folder: the run directory. own_code: see `cm_ray.load`. Raises UserError when its training is not
+    finished.
     """
 
-    def __init__(self, folder: str | Path, device: str | torch.device = "auto") -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        device: str | torch.device = "auto",
+        own_code: Code | Iterable[Code] = (),
+    ) -> None:
+        allow(own_code)
         self.directory = RunDirectory(Path(folder))
         self.recipe: Recipe = self.directory.config()
         super().__init__(load_model(self.directory.model, device), name=str(folder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.score import Score
 from cm_ray.networks.arithmetic import Precision
+from cm_ray.own_code import Code, allow, is_name
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings, Resizing
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.storage.files import read_json
@@ -47,6 +48,7 @@ def score(
     seed: int = 1,
     batch_size: int = 256,
     precision: Precision = "float32",
+    own_code: Code | Iterable[Code] = (),
 ) -> dict[str, Score]:
     """Return a score of a model's samples, or of images, for each kind, with its standard error and its key.
 
@@ -56,19 +58,24 @@ def score(
     labels: classes of samples: data (as often as there), balanced, or names, as cat,dog. extractor:
     inception-2015 (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, package.module:factory, or an
     object. weights, resizing: its own. size, channels, background: of reading the images. The last three,
-    labels and extractor are by default the run's. Raises UserError when these do not fit.
+    labels and extractor are by default the run's. own_code: see `load`. Raises UserError where they do not
+    fit.
     """
     run = _run_of(scored, n, steps, sampler, labels, precision)
     wanted = ReadOptions(size=size, channels=channels, background=background)
     reference, kinds = _reference(data, run, wanted), (kinds,) if isinstance(kinds, str) else kinds
-    extractor = _extractor(extractor, weights, resizing, run)
+    extractor = _extractor(extractor, weights, resizing, run, own_code)
     if not isinstance(scored, TrainedModel):
-        given = _loaded(scored, wanted, reference)
-        return score_images(given.blocks, given.count, reference, extractor, kinds, seed=seed)
-    warn_of_average(scored)
+        return _score_given(_loaded(scored, wanted, reference), reference, extractor, kinds, seed)
     how: Any = {"seed": seed, "unit": batch_size, "precision": precision, "channels": channels}
     how |= {"count": sample_count(n, reference.count), "sampler": sampler_of(scored.spec, sampler, steps)}
     return _score_model(scored, labels, Request(**how), reference, extractor, kinds)
+
+
+def _score_given(
+    given: ImageSet, reference: ImageSet, extractor: Extractor, kinds: Sequence[str], seed: int
+) -> dict[str, Score]:
+    return score_images(given.blocks, given.count, reference, extractor, kinds, seed=seed)
 
 
 def _run_of(
@@ -94,6 +101,7 @@ def _score_model(
     extractor: Extractor,
     kinds: Sequence[str],
 ) -> dict[str, Score]:
+    warn_of_average(scored)
     c, h, w = scored.spec.shape
     _check_shapes((request.channels or c, h, w), reference)
     own = scored.recipe.evaluation.labels if isinstance(scored, Run) else ""
@@ -132,10 +140,15 @@ def _reference(data: Any, run: Run | None, wanted: ReadOptions) -> ImageSet:
     return reference
 
 
-def _extractor(name: str | Extractor, weights: str, resizing: Resizing, run: Run | None) -> Extractor:
+def _extractor(
+    name: str | Extractor, weights: str, resizing: Resizing, run: Run | None, own_code: Code | Iterable[Code]
+) -> Extractor:
     """Return the extractor of a name; without one, that of the run's recipe with its settings, or FID's."""
+    allow(own_code)
     if not isinstance(name, str):
         return name
+    if is_name(name):
+        allow(name)
     own = run.recipe.evaluation if run and not name else None
     if own is None or own.extractor == "none":
         return open_extractor(name or "inception-2015", weights=weights, resizing=resizing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.model import from_uint8
+from cm_ray.own_code import Code
 from cm_ray.recipes import RECIPES
 from cm_ray.recipes.own_images import METHODS, recipe_for_images
 from cm_ray.recipes.recipe import Recipe
@@ -49,6 +50,7 @@ def train(
     device: str = "auto",
     callbacks: Sequence[Callback] = (),
     quiet: bool = False,
+    own_code: Code | Iterable[Code] = (),
 ) -> Run:
     """Train to the last step in this process, and return the finished run.
 
@@ -57,7 +59,7 @@ def train(
     data: a folder of images, Parquet, an .npz, the name of a data set, a tensor or array, (images, labels), a
     PyTorch or a Ray data set; by default the recipe's. size: crop and resize the images to this many pixels.
     steps: training steps, else the recipe's. changes: settings by dotted path, such as {"distance": "l2"}.
-    network, device, callbacks, quiet: see `Trainer`. Raises UserError on bad input, before the first step.
+    network, device, callbacks, quiet, own_code: see `Trainer`. Raises UserError before the first step.
     """
     wanted = _changes(data, size, steps, changes)
 
@@ -68,9 +70,8 @@ def train(
         return data
 
     chosen = override(recipe if isinstance(recipe, Recipe) else recipe_for(recipe, opened), wanted)
-    trainer = Trainer(
-        chosen, data, out=out, network=network, device=device, callbacks=callbacks, quiet=quiet
-    ).train()
+    how: Any = {"device": device, "callbacks": callbacks, "quiet": quiet, "own_code": own_code}
+    trainer = Trainer(chosen, data, out=out, network=network, **how).train()
     if not trainer.run.result_file.is_file():
         raise UserError(f"A callback stopped the training in {trainer.run.root}; train again to go on.")
     return Run(trainer.run.root, device)

@@ -9,6 +9,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from cm_ray.budget.memory import untrained_distance
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import ADM
 from cm_ray.networks.model import Model, ModelSpec
+from cm_ray.own_code import carried, take
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.settings.tree import override
 from cm_ray.training.batch import Batch
@@ -47,14 +49,15 @@ def measured_memory(config: Recipe, spec: ModelSpec, rows: int, device: str = "c
     config = dataclasses.replace(config, batch_size=size, accumulate=micro_batches, cluster=alone)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(_peak, config, spec, device, torch.get_num_threads()).result()
+            return pool.submit(_peak, config, spec, device, torch.get_num_threads(), carried()).result()
         except (BrokenProcessPool, torch.OutOfMemoryError) as error:
             raise UserError(
                 f"This machine's memory is too small for two steps of {rows} images at a time; measure fewer."
             ) from error
 
 
-def _peak(config: Recipe, spec: ModelSpec, device: str, threads: int) -> int:
+def _peak(config: Recipe, spec: ModelSpec, device: str, threads: int, own_code: dict[str, Any]) -> int:
+    take(own_code)
     torch.set_num_threads(threads)
     one_head = {"network.head_channels": 0} if isinstance(config.network, ADM) else {}
     tiny = override(config, _TINY | one_head)

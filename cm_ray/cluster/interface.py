@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.cluster.training.run import train as train_recipe
 from cm_ray.data.cached_shards import as_shards
 from cm_ray.evaluation.reference import Shards
+from cm_ray.own_code import Code, allow
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings
 from cm_ray.runs.directory import RunDirectory, run_place
@@ -32,14 +33,16 @@ def train(
     size: int = 0,
     steps: int = 0,
     changes: Mapping[str, Any] | None = None,
+    own_code: Code | Iterable[Code] = (),
 ) -> Run:
     """Train to the last step by Ray Train, and return the finished run.
 
-    The same call goes on after a kill. recipe, data, out, size, steps, changes: as in `cm_ray.train`; images
-    in memory are written to shards in the cache first. num_workers: training workers, else the recipe's. A
-    cluster that this process is connected to is used, else that of RAY_ADDRESS, else one on this machine.
-    Raises UserError on bad input, before the first step.
+    The same call goes on after a kill. recipe, data, out, size, steps, changes, own_code: as in
+    `cm_ray.train`; images in memory are written to shards in the cache first. num_workers: training workers,
+    else the recipe's. A cluster that this process is connected to is used, else that of RAY_ADDRESS, else one
+    on this machine. Raises UserError on bad input, before the first step.
     """
+    allow(own_code)
     with connected():
         given = _given(recipe, data, size, changes or {})
         chosen = recipe if isinstance(recipe, Recipe) else _named(recipe, given, changes or {})
@@ -77,15 +80,17 @@ def sweep(
     *,
     out: str | Path = "",
     changes: Mapping[str, Any] | None = None,
+    own_code: Code | Iterable[Code] = (),
     **options: Any,
 ) -> RunDirectory:
     """Search for settings by Ray Tune and Optuna, and return the sweep's directory with report.md.
 
     space: the name of a search space of cm_ray, the path of a Python file with a SPACE, or a `Space`. out:
     the directory; the same call goes on with the sweep in it. changes: settings of all trials by dotted path.
-    options: those of the command, such as trials=20, seeds=2, searcher="random". Raises UserError on bad
-    input.
+    own_code: as in `cm_ray.train`. options: those of the command, such as trials=20, seeds=2,
+    searcher="random". Raises UserError on bad input.
     """
+    allow(own_code)
     name = "space" if isinstance(space, Space) else str(space)
     settings = Sweep(space=name, run_dir=str(out), **options)
     return run_sweep.sweep(settings, changes or {}, space if isinstance(space, Space) else None)

@@ -15,6 +15,7 @@ from typing import Any
 from cm_ray.command_line.options import exit_code, option_paths, parse, without_debug
 from cm_ray.command_line.postponed import load, postpone
 from cm_ray.errors import UserError, closest
+from cm_ray.own_code import CodeSettings, allow, allow_given, forgotten_afterwards
 
 _COMMANDS = "cm_ray.command_line.commands"
 _SETTINGS = "cm_ray.command_line.settings"
@@ -114,7 +115,8 @@ def run(arguments: Sequence[str], *, prog: str | None = None) -> int:
     """
     postpone()
     words = without_debug(arguments)
-    return exit_code(lambda: _parse_and_run(words, prog), partial(option_paths_of, *words[:1]))
+    with forgotten_afterwards():
+        return exit_code(lambda: _parse_and_run(words, prog), partial(option_paths_of, *words[:1]))
 
 
 def option_paths_of(name: str = "") -> Collection[str]:
@@ -139,6 +141,9 @@ def _parse_and_run(arguments: list[str], prog: str | None) -> None:
         settings: object = parse(parser, arguments[1:], prog=shown)
     else:
         settings = parser(arguments[1:], prog=shown)
+    if isinstance(settings, CodeSettings):
+        allow(settings.own_code)
+        allow_given(settings)
     load()  # what runs from here on may start threads and pickle modules
     _named(command.run)(settings)
 

@@ -18,6 +18,7 @@ import tyro
 
 from cm_ray.command_line.tyro_refusals import one_sentence
 from cm_ray.errors import SettingError, UserError, setting
+from cm_ray.own_code import allow, is_name
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.settings.choices import word_of
 from cm_ray.settings.documentation import field_documentation
@@ -47,7 +48,8 @@ _WORD = "word_"
 _EPILOGUE = (
     "A word, such as --distance pseudo-huber, chooses a class of settings. Its own options follow, and "
     "--help lists those of the chosen classes. --config FILE takes the settings from a file, such as the "
-    "config.json of a run; name another --run-dir. --debug shows tracebacks and Ray's logs."
+    "config.json of a run; name another --run-dir. --own-code package.module:name … allows code that this "
+    "file, a teacher or --init-from names. --debug shows tracebacks and Ray's logs."
 )
 
 
@@ -65,13 +67,16 @@ def parse_recipe(
 ) -> Recipe:
     """Return a recipe with the options of a command line in it.
 
-    ``--config FILE`` replaces the default. Prints help and exits on ``--help``. Raises SettingError, by the
+    ``--config FILE`` replaces the default, and ``--own-code`` names code of its own, as options that set a
+    network or an extractor do. Prints help and exits on ``--help``. Raises SettingError, by the
     path of the setting, on options that there are not, that belong to a class that was not chosen, or whose
     values cannot be.
     """
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     files.add_argument("--config", default="")
+    files.add_argument("--own-code", nargs="+", action="extend", default=[])
     found, left = files.parse_known_args(list(arguments))
+    allow(found.own_code + _typed_code(left))
     if found.config:
         default = recipe_from_file(Path(found.config))
     words, left = _words(default, left)
@@ -93,7 +98,9 @@ def recipe_from_file(file: Path) -> Recipe:
     if not file.is_file():
         raise UserError(f"--config {file} does not exist: give a run's config.json.")
     try:
-        return override(from_dict(Recipe, read_json(file)), {"run_dir": "", "tracking.parent_run": ""})
+        return override(
+            from_dict(Recipe, read_json(file), file=str(file)), {"run_dir": "", "tracking.parent_run": ""}
+        )
     except SettingError as error:
         raise UserError(f"--config {file}: {error}") from error
 
@@ -101,6 +108,15 @@ def recipe_from_file(file: Path) -> Recipe:
 def option(path: str) -> str:
     """Return the option of a setting's path."""
     return "--" + path.replace("_", "-")
+
+
+def _typed_code(arguments: list[str]) -> list[str]:
+    """Return the code of one's own that options of the command line name."""
+    options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for path in ("network.path", "evaluation.extractor"):
+        options.add_argument(option(path), dest=path, default="")
+    typed = vars(options.parse_known_args(arguments)[0]).values()
+    return [name for name in typed if is_name(name)]
 
 
 def _words(default: Recipe, arguments: list[str]) -> tuple[dict[str, str], list[str]]:

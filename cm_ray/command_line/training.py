@@ -40,7 +40,8 @@ def parse_training(words: Sequence[str], *, prog: str | None = None) -> Recipe:
 
 def training_paths() -> set[str]:
     """Return the paths of the settings that a training has options for, with the short ones."""
-    return {*all_paths(Recipe), *(short[2:].replace("-", "_") for short in ALIASES.values()), "config"}
+    short = (option[2:].replace("-", "_") for option in ALIASES.values())
+    return {*all_paths(Recipe), *short, "config", "own_code"}
 
 
 def _known() -> str:

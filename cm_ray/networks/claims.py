@@ -30,7 +30,7 @@ def parse_spec(place: str, values: Any) -> ModelSpec:
     "be."""
     try:
         _check_text(values["sampler"])
-        spec = spec_from_dict(values)
+        spec = spec_from_dict(values, place)
         _check_numbers(spec)
     except Exception as error:  # values of a stranger may be anything
         reason = str(error).rstrip(".") if isinstance(error, UserError) else repr(error)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cm_ray.errors import SettingError, UserError, require
 from cm_ray.networks.architectures import Network
+from cm_ray.own_code import CODE, allow, found, name_of
 from cm_ray.settings.choices import choice
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ class Custom(Network):
     classes (0 without labels), and is called as network(x, time) or network(x, time, labels).
     """
 
-    path: str = ""
+    path: str = field(default="", metadata=CODE)
     """Import path of the class: package.module:Class."""
     conditional: bool = False
     """Condition on the class labels of the data."""
@@ -38,30 +37,33 @@ class Custom(Network):
         require(bool(module) and bool(name), "path", problem)
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """Return the network. Raises UserError when the class does not exist or is not an nn.Module."""
+        """Return the network.
+
+        Raises UserError when the class does not exist, is not an nn.Module, or was not named: see
+        `cm_ray.own_code`.
+        """
         from torch import nn
 
-        found = self._found()
-        if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        cls = self._found()
+        if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
             raise UserError(f"network.path {self.path} is not a subclass of torch.nn.Module; give one.")
         try:
-            network: nn.Module = found(shape, classes)
+            network: nn.Module = cls(shape, classes)
         except TypeError as error:
             raise UserError(f"{self.path} is made as Class(shape, classes), which fails: {error}.") from error
         return network
 
     def _found(self) -> Any:
-        module, _, name = self.path.partition(":")
         try:
-            return reduce(getattr, name.split("."), importlib.import_module(module))
-        except (ImportError, AttributeError) as error:
+            return found(self.path)
+        except (ImportError, AttributeError, ValueError) as error:
             raise SettingError(
                 "network.path", f"{self.path} cannot be imported ({error}); install it on every node"
             ) from error
 
 
 def custom_network(cls: type, *, conditional: bool = False, dropout: float = 0.0) -> Custom:
-    """Return the setting for a network class.
+    """Return the setting for a network class, which is thereby named: see `cm_ray.own_code`.
 
     dropout: must be positive if the network uses dropout, so that its masks are seeded. Raises UserError on a
     class that is defined in a function.
@@ -70,7 +72,8 @@ def custom_network(cls: type, *, conditional: bool = False, dropout: float = 0.0
 
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise UserError(f"network must be a subclass of torch.nn.Module, the class itself, not {cls!r}.")
-    path = f"{cls.__module__}:{cls.__qualname__}"
+    path = name_of(cls)
     if "<locals>" in path:
         raise UserError(f"{path} is defined in a function; define the network at the top level of a module.")
+    allow(cls)
     return Custom(path=path, conditional=conditional, dropout=dropout)

@@ -89,7 +89,8 @@ class ModelSpec:
 def build_network(spec: ModelSpec) -> nn.Module:
     """Return the network of a specification, with new weights.
 
-    Raises UserError when its settings do not fit the images, or a network of one's own cannot be imported.
+    Raises UserError when its settings do not fit the images, or a network of one's own cannot be imported, or
+    was not named.
     """
     if isinstance(spec.network, Custom):
         return spec.network.build(spec.shape, spec.classes)
@@ -204,15 +205,18 @@ def spec_to_dict(spec: ModelSpec) -> dict[str, Any]:
     return to_dict(spec) | {"sampler": text_of(spec.sampler)}
 
 
-def spec_from_dict(values: dict[str, Any]) -> ModelSpec:
-    """Return the spec that `spec_to_dict` made; from other values, raises whatever they lead to."""
+def spec_from_dict(values: dict[str, Any], file: str = "") -> ModelSpec:
+    """Return the spec that `spec_to_dict` made; from other values, raises whatever they lead to.
+
+    file: where the values were read; see `from_dict`.
+    """
     c, h, w = values["shape"]
     if not all(isinstance(side, int) for side in (c, h, w)) or not isinstance(values["sampler"], str):
         raise TypeError(f"shape {values['shape']!r}, sampler {values['sampler']!r}")
     diffusion = from_dict(Diffusion, values["diffusion"])
     time_points = tuple(tuple(points) for points in values["time_points"])
     return ModelSpec(
-        network=choice_from_dict(Network, values["network"]),
+        network=choice_from_dict(Network, values["network"], file),
         diffusion=diffusion,
         shape=(c, h, w),
         class_names=tuple(values["class_names"]),

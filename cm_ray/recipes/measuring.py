@@ -10,6 +10,7 @@ import tyro
 from cm_ray.data.reading import ReadOptions
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.arithmetic import Precision
+from cm_ray.own_code import CODE, CodeSettings
 from cm_ray.recipes.sections import Resizing
 from cm_ray.settings.duration import seconds_of
 
@@ -39,12 +40,12 @@ class ActorSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuringSettings(ReadOptions):
+class MeasuringSettings(ReadOptions, CodeSettings):
     """Settings of all commands that measure a trained model; each adds its own."""
 
     data: str = ""
     """Images to compare with, as in training; empty: those that MODEL's run was trained on."""
-    extractor: str = ""
+    extractor: str = field(default="", metadata=CODE)
     """inception-2015 (FID's), clean-fid (a cross-check of it), cifar-resnet56, cifar-resnet20, digits, or
     your own as package.module:factory; empty: that of MODEL's run."""
     weights: str = ""

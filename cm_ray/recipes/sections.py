@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cm_ray.data.reading import ReadOptions
 from cm_ray.errors import require
+from cm_ray.own_code import CODE
 from cm_ray.settings.choices import choice
 from cm_ray.settings.duration import check_duration
 
@@ -102,7 +103,7 @@ class EvaluationSettings:
 
     every: int = 0
     """Steps between sample grids (and scores, where there is an extractor); 0 only at the end."""
-    extractor: str = "none"
+    extractor: str = field(default="none", metadata=CODE)
     """Features for the Fréchet distance: inception-2015 (FID's), clean-fid (a cross-check of it),
     cifar-resnet56, cifar-resnet20, digits (a small classifier of the embedded data), your own as
     package.module:factory; none: no scores."""

@@ -159,7 +159,7 @@ class RunDirectory:
             raise UserError(
                 f"{self.root} is not a run directory, as it has no config.json; choose another one."
             )
-        return from_dict(Recipe, read_json(self.config_file))
+        return from_dict(Recipe, read_json(self.config_file), file=str(self.config_file))
 
     def check_same(self, config: Recipe) -> None:
         """Raise UserError, with the settings that differ, when the directory has a run with other settings.

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from cm_ray.errors import SettingError, closest
+from cm_ray.own_code import read_name
 from cm_ray.settings.choices import classes_of, word_of
 from cm_ray.settings.values import cast
 
@@ -96,9 +97,10 @@ def to_dict(config: Any) -> dict[str, Any]:
     return values
 
 
-def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
+def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "", file: str = "") -> T:
     """Return settings of class `cls` from what `to_dict` made; missing fields take their defaults.
 
+    file: where the values were read; names of code are then `cm_ray.own_code.ReadName`.
     Raises SettingError on an unknown field, an unknown word, or a value of another type or out of range.
     """
     if not isinstance(values, Mapping):
@@ -109,23 +111,23 @@ def from_dict(cls: type[T], values: Mapping[str, Any], path: str = "") -> T:
         if name not in known:
             raise SettingError(path + name, f"is not a setting: {closest(name, list(known))}")
         item = known[name]
-        arguments[name] = (
-            _from_json(item, value, path) if item.nested else cast(value, item.hint, path + name)
-        )
+        nested = item.nested
+        made = _from_json(item, value, path, file) if nested else cast(value, item.hint, path + name)
+        arguments[name] = read_name(made, file) if file else made
     return build(cls, arguments, path)
 
 
-def choice_from_dict(kind: Any, values: Mapping[str, Any]) -> Any:
+def choice_from_dict(kind: Any, values: Mapping[str, Any], file: str = "") -> Any:
     """Return a choice of a kind from what `to_dict` made and its word. Raises SettingError as `from_dict`."""
-    return _from_json(Field("", kind, "", classes_of(kind)), values, "")
+    return _from_json(Field("", kind, "", classes_of(kind)), values, "", file)
 
 
-def _from_json(item: Field, value: Any, path: str) -> Any:
+def _from_json(item: Field, value: Any, path: str, file: str) -> Any:
     if not isinstance(value, Mapping):
         raise SettingError(path + item.name, f"must be a group of settings, not {value!r}")
     inner = {key: each for key, each in value.items() if key != WORD or not item.classes}
     cls = chosen(item, value.get(WORD), path) if item.classes else item.hint
-    return from_dict(cls, inner, path + item.prefix)
+    return from_dict(cls, inner, path + item.prefix, file)
 
 
 def override(config: T, changes: Mapping[str, Any]) -> T:

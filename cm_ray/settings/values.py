@@ -25,7 +25,7 @@ def cast(value: Any, hint: Any, path: str) -> Any:
         return tuple(cast(item, arguments[0], path) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if origin is None and type(value) is hint:
+    if origin is None and (type(value) is hint or (hint is str and isinstance(value, str))):
         return value
     wanted = hint.__name__ if isinstance(hint, type) and not isinstance(hint, types.GenericAlias) else hint
     raise SettingError(path, f"must be {wanted}, not {value!r}")

@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 import tyro
 
 from cm_ray.errors import UserError, setting
+from cm_ray.own_code import CodeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep:
+class Sweep(CodeSettings):
     """Search for settings with Ray Tune and Optuna: cm-ray sweep digits_ct_schedule
 
     SPACE is the name of a search space of cm_ray, or a file of your own: what may change, and which score

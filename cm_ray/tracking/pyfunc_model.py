@@ -6,6 +6,7 @@ MLflow copies this file into every logged model and runs it from there; cm_ray m
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -31,10 +32,13 @@ from cm_ray.errors import UserError, closest
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, to_uint8
+from cm_ray.own_code import UnnamedCode, allow
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 
 _BATCH, _MOST_STEPS = 256, 1000
+OWN_CODE_VARIABLE = "CM_RAY_OWN_CODE"
+"""The environment variable by which the command that serves a model names code of its own."""
 _DRAWN = ("sample", "interpolate")
 """Tasks that take indices and no images."""
 
@@ -50,8 +54,17 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
     """Samples and edits by index: the same index, seed and settings give the same image."""
 
     def load_context(self, context: Any) -> None:
-        """Read the model, onto a GPU if there is one."""
-        self.model = load_model(Path(context.artifacts["model"]), "auto")
+        """Read the model, onto a GPU if there is one.
+
+        A network of one's own is imported if the environment variable CM_RAY_OWN_CODE of this process has its
+        name, package.module:name; several are separated by spaces. MLflow's model_config does not count,
+        since the logged model can have one. Raises UnnamedCode otherwise.
+        """
+        allow(os.environ.get(OWN_CODE_VARIABLE, "").split())
+        try:
+            self.model = load_model(Path(context.artifacts["model"]), "auto")
+        except UnnamedCode as error:
+            raise UnnamedCode(f"{error} Serving, the variable {OWN_CODE_VARIABLE} gives it.") from None
         warn_of_initial_weights(self.model.spec, "the served model")
 
     def predict(

@@ -19,6 +19,7 @@ from cm_ray.evaluation.scorer import LocalScorer
 from cm_ray.metrics.score import Score
 from cm_ray.networks.custom import custom_network
 from cm_ray.networks.model import Model, ModelSpec, open_device
+from cm_ray.own_code import Code, allow, allow_given
 from cm_ray.recipes.initial_weights import planned_weights_warning
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
@@ -75,7 +76,9 @@ class Trainer:
     data: images in any form that `load_images` takes; default: the recipe's data.path. out: the run
     directory; default: the recipe's. network: a custom subclass of torch.nn.Module, which is constructed
     as Class(shape, classes). device: default: a GPU if there is one. callbacks: are called after every
-    step. quiet: print nothing. Raises UserError on bad input, before the first step.
+    step. quiet: print nothing. own_code: networks and extractors of one's own, package.module:name or the
+    classes and functions themselves, that a recipe read from a file, a teacher or an initial model may name.
+    Raises UserError on bad input, before the first step.
     """
 
     def __init__(
@@ -88,17 +91,20 @@ class Trainer:
         device: str = "auto",
         callbacks: Sequence[Callback] = (),
         quiet: bool = False,
+        own_code: Code | Iterable[Code] = (),
     ) -> None:
         if not isinstance(recipe, Recipe):
             raise UserError(
                 f"The trainer takes a Recipe, not {recipe!r}: call cm_ray.recipes.ict_digits(), say."
             )
+        allow(own_code)
         if network is not None:
             custom = custom_network(network, conditional=recipe.network.conditional)
             recipe = replace(recipe, network=custom)
         if data is not None and not isinstance(data, ImageSet):
             path = str(data) if isinstance(data, str | Path) else ""
             recipe = replace(recipe, data=replace(recipe.data, path=path))
+        allow_given(recipe)
         check_models_named(recipe)
         place = run_place(out or recipe.run_dir, recipe.name)
         self.run, self.recipe = RunDirectory(place), replace(recipe, run_dir=str(place))

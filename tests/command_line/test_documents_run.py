@@ -1,6 +1,7 @@
 """The documents are run, in a short form: every command and snippet without a reason against it."""
 
 import contextlib
+import importlib
 import itertools
 import os
 import shlex
@@ -76,7 +77,18 @@ def prepared(tmp_path_factory):
     np.savez(folder / "my_samples.npz", drawn.integers(0, 256, (100, 8, 8, 1), dtype=np.uint8))
     (folder / "my_project").mkdir()
     (folder / "my_project" / "networks.py").write_text(OWN_NETWORKS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        own = importlib.import_module("my_project.networks").MyNetwork
+        cm.train("ict_digits", network=own, out=folder / "runs" / "own", changes=SMALL, quiet=True)
+    forget_own_code()
     return folder
+
+
+def forget_own_code():
+    """Let the networks of documents be imported from where the next test has them."""
+    for name in [name for name in sys.modules if name.startswith("my_project")]:
+        del sys.modules[name]
 
 
 def _picture(drawn, path, shape):
@@ -93,8 +105,7 @@ def place(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["cm-ray"])
     monkeypatch.delenv("CM_RAY_RUNS", raising=False)
     yield tmp_path / "place"
-    for name in [name for name in sys.modules if name.startswith("my_project")]:
-        del sys.modules[name]
+    forget_own_code()
 
 
 @pytest.mark.parametrize("text", HERE)

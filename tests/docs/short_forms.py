@@ -71,6 +71,7 @@ HERE = {
     ),
     "cm-ray sample runs/ict_digits --samples 25 --nfe 2 --label 7": Short(makes="samples.png samples.npz"),
     "cm-ray sample runs/demo --samples 25 --nfe 2 --label 7": Short(makes="samples.png samples.npz"),
+    "cm-ray sample runs/own --own-code my_project.networks:MyNetwork": Short(makes="samples.npz"),
     "cm-ray sample runs/edm_digits --sampler dpm2:10": Short(makes="samples.npz"),
     "cm-ray sample runs/cd_digits --nfe 4": Short(instead={"cd_digits": "demo"}, makes="samples.npz"),
     "cm-ray sample runs/demo --ts 0,22,39 --boundaries 40": Short(makes="samples.npz"),
@@ -144,6 +145,7 @@ ONLY_PARSED = {
     "cm-ray train cd_imagenet64 ": _WEIGHTS,
     "cm-ray sample cd_imagenet64_l2.pt ": _WEIGHTS,
     "cm-ray sample diffusers-cd_imagenet64_l2 ": _WEIGHTS,
+    "cm-ray score runs/own ": "is run by tests/cluster/test_own_code_on_ray.py",
     "cm-ray score runs/demo ": "is like the scores of runs/ict_digits",
     "cm-ray score samples.npz --data /data/photos --extractor inception-2015": _WEIGHTS,
     "cm-ray score /data/cifar10/test ": _WEIGHTS,
@@ -168,8 +170,8 @@ SNIPPETS = {
         instead={'out="runs/digits")': f'out="runs/new", {_CHANGES})'}, makes="sevens.png"
     ),
     'run = cm.train("ict", data="photos/", size=32, out="runs/photos", steps=100_000)': Short(
-        instead={"steps=100_000": "steps=2, changes=SMALL_CIFAR", 'out="runs/photos"': 'out="runs/own"'},
-        makes="runs/own/result.json",
+        instead={"steps=100_000": "steps=2, changes=SMALL_CIFAR", 'out="runs/photos"': 'out="runs/mine"'},
+        makes="runs/mine/result.json",
     ),
     'recipe = cm.override(cm.recipes.ict_digits(), {"steps": 300': Short(
         instead={'{"steps": 300, ': "{**SMALL, ", "% 100": "% 2"}
@@ -184,7 +186,7 @@ SNIPPETS = {
         instead={
             'out="runs/digits")': f'out="runs/new", {_CHANGES})',
             "steps=100_000": "steps=2, changes=SMALL_CIFAR",
-            'out="runs/photos"': 'out="runs/own"',
+            'out="runs/photos"': 'out="runs/mine"',
             'cm.train("ct_cifar10", changes={"distance": "l2", "batch_size": 128}, device="cuda")': (
                 'cm.train("ct_cifar10", data="pictures", changes={**SMALL_CIFAR, "distance": "l2"})'
             ),
@@ -209,8 +211,9 @@ SNIPPETS = {
             ),
         }
     ),
-    "from my_project.networks import MyNetwork\n": Short(
-        instead={'data="photos/", ': "", 'out="runs/own"': 'out="runs/own"'}, makes="runs/own/result.json"
+    "from my_project.networks import MyNetwork\n\nmodel = cm.load(": Short(),
+    "from my_project.networks import MyNetwork\n\ncm.Trainer": Short(
+        instead={'data="photos/", ': "", 'out="runs/own"': 'out="runs/mine"'}, makes="runs/mine/result.json"
     ),
     'import cm_ray as cm\n\nrecipe = cm.override(\n    cm.recipes.ct_digits(), {"distance"': Short(),
     "from cm_ray import recipes\n": Short(),

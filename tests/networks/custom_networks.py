@@ -16,3 +16,16 @@ class TinyNetwork(nn.Module):
         """Return the residual."""
         t = time[:, None, None, None].expand(-1, 1, *x.shape[2:]) / 1000
         return self.last(torch.relu(self.first(torch.cat([x, t], 1))))
+
+
+class Pixels:
+    """Four pixels as features, in the protocol of an extractor."""
+
+    name, dim, weights_sha256, preprocess = "four pixels", 4, "", "none"
+
+    def __init__(self, device):
+        self.device = device
+
+    def features(self, images):
+        """Return the features (b, 4)."""
+        return images[:, 0, 2:4, 2:4].float().flatten(1)

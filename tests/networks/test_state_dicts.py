@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cm_ray.errors import UserError, tell_once
-from cm_ray.networks.custom import Custom
+from cm_ray.networks.custom import custom_network
 from cm_ray.networks.formats.reading import is_model, load_model, network_digest, read_model
 from cm_ray.networks.formats.weight_files import split_part
 from cm_ray.networks.model import Model
@@ -201,7 +201,7 @@ def test_edms_own_prefix_needs_no_word(tmp_path, said):
 
 
 def test_a_network_of_ones_own_is_found_by_its_own_names(tmp_path):
-    spec = dataclasses.replace(SPEC, network=Custom(path="tests.networks.custom_networks:TinyNetwork"))
+    spec = dataclasses.replace(SPEC, network=custom_network(TinyNetwork))
     state = TinyNetwork((1, 8, 8), 0).state_dict()
     file = saved(tmp_path, {"ema": under("module.", {n: x + 1 for n, x in state.items()}), "net": state})
     _, weights = read_model(file, spec)

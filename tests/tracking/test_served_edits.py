@@ -22,6 +22,7 @@ from cm_ray.networks.model import from_uint8, save_model, to_uint8
 from cm_ray.page.model_card import model_card
 from cm_ray.tracking.registry import save_pyfunc
 from cm_ray.tracking.tracker import open_tracker
+from tests.planted import NET, forget, plant, planted_model
 from tests.waiting import LIMIT_S
 
 
@@ -221,3 +222,21 @@ def test_the_page_tells_the_score_of_a_registered_version(make_run, tmp_path):
     other = make_run("other", rows=1, model_name="unscored")
     open_tracker(other.config(), other, strict=True).register(None)
     assert "FD-" not in model_card(tiny_model(), "models:/unscored/1", other.model, uri)
+
+
+def test_a_served_network_of_ones_own_is_named_by_who_serves_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    trace = plant(tmp_path / "code")
+    forget(trace)
+    model = planted_model(tmp_path / "model")
+    save_pyfunc(model, tmp_path / "logged")
+    assert not trace.exists(), "whoever registers a model need not have its code"
+    with pytest.raises(UserError, match=f"model.json names code .*, {NET},.*CM_RAY_OWN_CODE"):
+        mlflow.pyfunc.load_model(str(tmp_path / "logged"))
+    with pytest.raises(UserError, match="names code"):
+        mlflow.pyfunc.load_model(str(tmp_path / "logged"), model_config={"own_code": NET})
+    assert not trace.exists()
+    monkeypatch.setenv("CM_RAY_OWN_CODE", f"other.module:f {NET}")
+    served = mlflow.pyfunc.load_model(str(tmp_path / "logged"))
+    assert served.predict(pd.DataFrame({"index": [0]})).shape == (1, 8, 8, 1)
+    forget(trace)

@@ -25,7 +25,8 @@ from cm_ray.evaluation.lengths import (
 )
 from cm_ray.evaluation.reference import Shards
 from cm_ray.networks.formats.export import free_path
-from cm_ray.networks.model import SPEC, ModelSpec, save_model, spec_from_dict
+from cm_ray.networks.formats.reading import read_spec
+from cm_ray.networks.model import ModelSpec, save_model
 from cm_ray.recipes.measuring import MeasuringSettings
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.reports.lengths_report import write_lengths
@@ -97,7 +98,7 @@ class _Asked:
                 f"{setting('lengths')} that were tracked, "
                 f"{', '.join(f'{length:g}' for length in kept.averages.lengths)}."
             )
-        spec = spec_from_dict(read_json(run.model / SPEC))
+        spec = read_spec(run.model)
         return cls(settings=settings, run=run, recipe=recipe, spec=spec, kept=kept, lengths=lengths)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +24,7 @@ from cm_ray.evaluation.scorer import class_counts, noise_batches, summed
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import ModelSpec, build_model
+from cm_ray.own_code import take
 from cm_ray.storage.witness import Witness
 
 Opener: TypeAlias = Callable[[str], Extractor]
@@ -45,9 +46,13 @@ class PutModel:
 
 @ray.remote(max_restarts=0, max_task_retries=0)  # the pool's supervisor does both
 class Sampler:
-    """Actor that keeps a model and an extractor in memory between tasks."""
+    """Actor that keeps a model and an extractor in memory between tasks.
 
-    def __init__(self, opener: Opener | None, device: str, threads: int) -> None:
+    own_code: what the driver has named; see `cm_ray.own_code.carried`.
+    """
+
+    def __init__(self, opener: Opener | None, device: str, threads: int, own_code: Mapping[str, Any]) -> None:
+        take(own_code)
         torch.set_num_threads(threads)
         self.opener, self.device, self.digest = opener, device, ""
         self.extractor: Extractor | None = (

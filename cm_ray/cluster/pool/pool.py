@@ -29,6 +29,7 @@ from cm_ray.drawing.requests import Request
 from cm_ray.editing.files import EditRequest
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.formats.reading import network_digest, read_model
+from cm_ray.own_code import allow_given, carried
 from cm_ray.storage.witness import Witness
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -50,7 +51,7 @@ class SamplerPool:
 
     def __init__(self, opener: Opener | None, actors: Actors) -> None:
         actor: Any = Sampler.options(**actors.options)  # type: ignore[attr-defined]
-        start = partial(actor.remote, opener, actors.device, actors.threads)
+        start = partial(actor.remote, opener, actors.device, actors.threads, carried())
         self._supervisor = Supervisor(
             start, actors.count, lambda: actors.fit_on(node_resources()) > 0, actors.limit_s
         )
@@ -71,6 +72,7 @@ class SamplerPool:
     def put(self, folder: Path) -> PutModel:
         """Put a model's weights into Ray's object store. Raises UserError as `load_model` does."""
         spec, weights = read_model(folder)
+        allow_given(spec)  # refused here, and not by an actor
         arrays = {name: tensor.numpy() for name, tensor in weights.items()}
         return PutModel(network_digest(folder), spec, str(folder), [ray.put(arrays)])
 

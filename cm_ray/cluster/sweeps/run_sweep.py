@@ -31,6 +31,7 @@ from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.run import train
 from cm_ray.errors import UserError
 from cm_ray.evaluation.from_settings import extractor_opener
+from cm_ray.own_code import allow_given
 from cm_ray.recipes.recipe import check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report
@@ -77,6 +78,7 @@ def sweep(settings: Sweep, changes: Mapping[str, Any], space: Space | None = Non
     else:
         space = replace(space, base=override(space.base, changes))
         check_space(space)
+    allow_given(space.base)
     check_models_named(space.base)
     run = RunDirectory(run_place(settings.run_dir, f"sweep-{Path(settings.space).stem}"))
     with run.locked():
@@ -267,5 +269,6 @@ class _Driver:
             return
         scores = best.user_attrs["scores"]
         run = trials.run(best.number, scores.index(min(scores)))
+        allow_given(self.space.config(best.params))
         config = run.config()
         train(replace(config, tracking=replace(config.tracking, model_name=name)))

@@ -8,7 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from cm_ray.cluster.training.prepare import PreparedData
 from cm_ray.cluster.training.run import Stopped, train
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import read_model
+from cm_ray.own_code import carried, take
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import override
@@ -54,6 +55,8 @@ class Trials:
     """Shards of the space's base, so that not every trial looks at the files of the data."""
     seen: Witness | None = None
     """A file of the sweep's folder, which all nodes share."""
+    own_code: dict[str, Any] = field(default_factory=carried)
+    """The code of one's own that the driver has named."""
 
     def place(self, number: int) -> Path:
         """Return the folder of a trial."""
@@ -93,6 +96,7 @@ def run_trial(config: dict[str, Any], *, trials: Trials) -> None:
     the trial as failed; after any other exception Ray Tune repeats it.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+    take(trials.own_code)
     params = {name: value for name, value in config.items() if name != NUMBER}
     trial = _Trial(trials, config[NUMBER], params, tune.report)
     try:

@@ -19,6 +19,7 @@ from cm_ray.evaluation.conclusion import Conclusion, summary
 from cm_ray.evaluation.from_settings import evaluation_labels, extractor_opener
 from cm_ray.evaluation.reference import Shards
 from cm_ray.metrics.score import Score
+from cm_ray.own_code import allow_given
 from cm_ray.recipes.initial_weights import planned_weights_warning
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
@@ -42,9 +43,10 @@ def train(config: Recipe, watch: Watch | None = None, prepared: PreparedData | N
     """Train a model, sample, score, track and register it. The same call resumes an interrupted run.
 
     config: the recipe; all files are in its directory `run_dir`. prepared: see `prepare_shards`. Raises
-    Stopped when `watch` returns True; the run can then be resumed. Raises UserError on bad input, on workers
-    that do not fit on the cluster and on a training that cannot continue.
+    Stopped when `watch` returns True; the run can then be resumed. Raises UserError on bad input, on code
+    that a file names alone, on workers that do not fit on the cluster and on a training that cannot continue.
     """
+    allow_given(config)
     check_models_named(config)
     run = RunDirectory(run_place(config.run_dir, config.name))
     with run.locked():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from cm_ray.cluster.runtime.plan import WorkerPlan
 from cm_ray.data.shards import Manifest
 from cm_ray.evaluation.reference import Shards
 from cm_ray.networks.model import ModelSpec
+from cm_ray.own_code import carried, take
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.witness import Witness
@@ -45,11 +46,14 @@ class TrainingTask:
     """A file of every folder that all workers share."""
     stoppable: bool = False
     """If True, the workers stop when the run's stop file exists."""
+    own_code: dict[str, Any] = field(default_factory=carried)
+    """The code of one's own that the driver has named."""
 
 
 def work(loop: dict[str, Any]) -> None:
     """Train on one worker. A UserError of a Ray Data task is raised as the UserError itself."""
     task: TrainingTask = loop["task"]
+    take(task.own_code)
     for witness in task.seen:
         witness.check()
     try:

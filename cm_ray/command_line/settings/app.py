@@ -8,10 +8,11 @@ from typing import Annotated
 import tyro
 
 from cm_ray.errors import UserError
+from cm_ray.own_code import CodeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class PageSettings:
+class PageSettings(CodeSettings):
     """Show a page to try a model in the browser: cm-ray app models:/cm_ray-digits@champion
 
     The page samples, edits and shows every step. It needs Gradio: pip install 'cm_ray[app]'. It listens on

@@ -10,12 +10,13 @@ import tyro
 
 from cm_ray.core.averages import LONGEST
 from cm_ray.errors import UserError
+from cm_ray.own_code import CODE, CodeSettings
 from cm_ray.recipes.measuring import ActorSettings
 from cm_ray.recipes.sections import Resizing
 
 
 @dataclass(frozen=True, kw_only=True)
-class AverageLengths:
+class AverageLengths(CodeSettings):
     """Choose the length of a run's average after its training: cm-ray averages runs/demo --export best
 
     RUN is a finished run with --averages power. Averages of all lengths are made of its snapshots and scored
@@ -42,7 +43,7 @@ class AverageLengths:
     """Images to compare with, as in training; empty: those that RUN was trained on."""
     size: int = 0
     """Crop and resize the images to this many pixels; 0 takes them as they are."""
-    extractor: str = ""
+    extractor: str = field(default="", metadata=CODE)
     """inception-2015 (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, or your own as
     package.module:factory; empty: that of RUN."""
     weights: str = ""

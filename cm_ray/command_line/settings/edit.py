@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from cm_ray.errors import UserError
+from cm_ray.own_code import CodeSettings
 from cm_ray.recipes.measuring import ActorSettings
 
 _OWNERS = {"mask": "inpaint", "add_noise": "denoise", "to_seed": "interpolate", "frames": "interpolate"}
@@ -16,7 +17,7 @@ _OWNERS = {"mask": "inpaint", "add_noise": "denoise", "to_seed": "interpolate", 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Editing:
+class Editing(CodeSettings):
     """Edit images with a trained model: cm-ray edit upscale --model runs/demo --image a.png
 
     Song et al. 2023, Algorithm 4: the model was trained for none of these tasks. Writes --out/grid.png, a row

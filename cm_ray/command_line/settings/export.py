@@ -8,9 +8,11 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cm_ray.own_code import CodeSettings
+
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(CodeSettings):
     """Write a model for other tools: cm-ray export runs/demo --format diffusers --out demo
 
     MODEL is a run directory, a model's folder, models:/NAME@ALIAS, a file of OpenAI's weights, or a directory

@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cm_ray.own_code import CodeSettings
+
 Method = Literal["edm", "cd", "pd", "ect", "ct", "ict"]
 DEFAULT: tuple[Method, ...] = ("edm", "cd", "pd", "ct", "ict")
 """Methods of the table where none are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperTable:
+class PaperTable(CodeSettings):
     """Make table 1 and figure 4 of the paper for one data set: cm-ray paper-table
 
     Trains a teacher (EDM), distils it (CD, PD), trains without it (CT, iCT), or tunes it (ECT), and scores

@@ -10,10 +10,11 @@ import tyro
 
 from cm_ray.errors import UserError
 from cm_ray.networks.arithmetic import Precision
+from cm_ray.own_code import CodeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class Sample(CodeSettings):
     """Draw images from a model: cm-ray sample models:/cm_ray-digits@champion --nfe 2
 
     MODEL is a run directory, a model's folder, a model in the registry (models:/NAME@champion or

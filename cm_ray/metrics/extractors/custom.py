@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection
 
 import torch
 
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.extractor import Extractor
+from cm_ray.own_code import found
 
 _ATTRIBUTES = {"name": str, "dim": int, "weights_sha256": str, "preprocess": str}
 
@@ -17,12 +17,12 @@ def open_custom(path: str, device: torch.device | str = "cpu", *, reserved: Coll
     """Call the factory ``package.module:factory`` with the device and return the `Extractor` that it makes.
 
     reserved: names of built-in extractors, which a custom one must not have. Raises UserError when the
-    factory cannot be imported, when an attribute of the protocol is missing, or when the name is reserved.
+    factory cannot be imported or was not named (see `cm_ray.own_code`), when an attribute of the protocol is
+    missing, or when the name is reserved.
     """
-    module_name, _, factory_name = path.partition(":")
     try:
-        factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        factory = found(path)
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
             f"The extractor {path} cannot be imported ({error}); name it package.module:factory and make "
             "the module importable from where this runs."
