@@ -7,7 +7,7 @@ itself imports neither PyTorch nor Ray, MLflow or matplotlib.
 train, Trainer, Recipe, recipes       training of a recipe: in a line, as a loop; recipes by name
 load, TrainedModel, Run, Samples      a model or a run from wherever it is; its samples
 score                                 scores of a model or of images against a data set
-load_images, ImageSet                 images in any form
+load_images, ImageSet, survey         images in any form, and what is understood of them
 Consistency, Denoiser, sample         a network of your own as f or D, and sampling from it
 methods, times, distances ...         the dataclasses that are both the mathematics and the settings
 cluster                               the same on Ray: cluster.training, cluster.sweeps
@@ -69,6 +69,8 @@ _NAMES = {
     ),
     "cm_ray.data.image_set": ("ImageSet",),
     "cm_ray.data.load_images": ("load_images",),
+    "cm_ray.data.survey": ("Survey",),
+    "cm_ray.data.take_survey": ("survey",),
     "cm_ray.errors": ("SettingError", "UserError"),
     "cm_ray.metrics.score": ("Score",),
     "cm_ray.networks.architectures": ("ADM", "DDPMpp", "NCSNpp"),

@@ -85,7 +85,7 @@ def make_table(table: Table) -> list[Path]:
     The same call resumes an interrupted one: runs continue from their last checkpoints, and scores of the
     same model with the same key are not measured again. Raises UserError as `train` does.
     """
-    configs = _configs(table)  # invalid settings are refused before anything is written
+    configs = recipes_of(table)  # invalid settings are refused before anything is written
     group = RunGroup(table.folder, name=table.folder.name, uri=table.tracking_uri, experiment=EXPERIMENT)
     with RunDirectory(table.folder).locked():
         try:
@@ -118,7 +118,7 @@ def _make(table: Table, configs: Mapping[str, Recipe], group: RunGroup) -> list[
     return files
 
 
-def _configs(table: Table) -> dict[str, Recipe]:
+def recipes_of(table: Table) -> dict[str, Recipe]:
     """Return the recipe of every method, with its run directory and its teacher.
 
     Raises UserError when a method cannot be trained or scored.
@@ -184,7 +184,7 @@ def _scored(
     """Return the cells, and a note about how they were measured."""
     shards, manifest = prepare_shards(config.data, prepared)
     opener = extractor_opener(config.evaluation)
-    assert opener is not None, "_configs has refused a recipe without an extractor"
+    assert opener is not None, "recipes_of has refused a recipe without an extractor"
     extractor = opener("cpu")
     count = sample_count(config.evaluation.samples, manifest.count)
     workers = plan_training(config.cluster, Resources.load(Path(config.run_dir)))

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cm_ray.command_line.options import exit_code, option_paths, parse, without_debug
+from cm_ray.command_line.options import DRY_RUN, exit_code, option_paths, parse, without_debug
 from cm_ray.command_line.postponed import load, postpone
 from cm_ray.errors import UserError, closest
 from cm_ray.own_code import CodeSettings, allow, allow_given, forgotten_afterwards
 
 _COMMANDS = "cm_ray.command_line.commands"
 _SETTINGS = "cm_ray.command_line.settings"
+_DRY_RUN = f"{_COMMANDS}.dry_run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class Command:
     them."""
     run: str
     """Dotted name of the function that is called with the settings."""
+    look: str = ""
+    """Dotted name of the function that is called with the settings after --dry-run; empty for a command that
+    reads no images."""
     paths: str = ""
     """Dotted name of a function that returns the paths of its options; empty for those of the dataclass."""
 
@@ -41,6 +45,7 @@ COMMANDS = {
         "Train a recipe, and go on with an interrupted run.",
         "cm_ray.command_line.training.parse_training",
         "cm_ray.cluster.training.run.train",
+        f"{_DRY_RUN}.of_training",
         "cm_ray.command_line.training.training_paths",
     ),
     "sample": Command("Draw images from a model.", f"{_SETTINGS}.sample.Sample", f"{_COMMANDS}.sample.run"),
@@ -48,24 +53,33 @@ COMMANDS = {
         "Score a model, or any images, against a data set.",
         f"{_SETTINGS}.score.Evaluation",
         f"{_COMMANDS}.score.run",
+        f"{_DRY_RUN}.of_scores",
     ),
     "sweep": Command(
         "Search for settings with Ray Tune and Optuna.",
         "cm_ray.command_line.sweeping.parse_sweep",
         f"{_COMMANDS}.sweep.run",
+        f"{_DRY_RUN}.of_sweep",
         "cm_ray.command_line.sweeping.sweep_paths",
     ),
     "time-points": Command(
         "Find the time points of multistep sampling.",
         f"{_SETTINGS}.time_points.TimePointSearch",
         f"{_COMMANDS}.time_points.run",
+        f"{_DRY_RUN}.of_time_points",
     ),
     "averages": Command(
         "Choose the length of an average after the training.",
         f"{_SETTINGS}.averages.AverageLengths",
         f"{_COMMANDS}.averages.run",
+        f"{_DRY_RUN}.of_averages",
     ),
-    "edit": Command("Edit images with a model.", f"{_SETTINGS}.edit.Editing", f"{_COMMANDS}.edit.run"),
+    "edit": Command(
+        "Edit images with a model.",
+        f"{_SETTINGS}.edit.Editing",
+        f"{_COMMANDS}.edit.run",
+        f"{_DRY_RUN}.of_edits",
+    ),
     "export": Command(
         "Write a model for other tools.", f"{_SETTINGS}.export.Export", f"{_COMMANDS}.export.run"
     ),
@@ -74,7 +88,12 @@ COMMANDS = {
         f"{_SETTINGS}.app.PageSettings",
         "cm_ray.page.server.serve",
     ),
-    "shards": Command("Turn images into shards.", f"{_SETTINGS}.shards.Shards", f"{_COMMANDS}.shards.run"),
+    "shards": Command(
+        "Turn images into shards.",
+        f"{_SETTINGS}.shards.Shards",
+        f"{_COMMANDS}.shards.run",
+        f"{_DRY_RUN}.of_shards",
+    ),
     "memory": Command(
         "Estimate the memory of a training.",
         f"{_SETTINGS}.memory.MemoryQuestion",
@@ -84,6 +103,7 @@ COMMANDS = {
         "Make the paper's table for one data set.",
         f"{_SETTINGS}.paper_table.PaperTable",
         f"{_COMMANDS}.paper_table.run",
+        f"{_DRY_RUN}.of_paper_table",
     ),
     "track": Command(
         "Send a run to MLflow after the server was away.",
@@ -135,17 +155,20 @@ def _parse_and_run(arguments: list[str], prog: str | None) -> None:
     name = arguments[0]
     if name not in COMMANDS:
         raise UserError(f"There is no command {name!r}: {closest(name, list(COMMANDS))}")
-    command = COMMANDS[name]
+    command, words = COMMANDS[name], [word for word in arguments[1:] if word != DRY_RUN]
+    action = command.run if words == arguments[1:] else command.look
+    if not action:
+        raise UserError(f"{name} reads no data set that {DRY_RUN} could look at; leave it out.")
     parser, shown = _named(command.parse), f"{prog} {name}" if prog else None
     if isinstance(parser, type):
-        settings: object = parse(parser, arguments[1:], prog=shown)
+        settings: object = parse(parser, words, prog=shown)
     else:
-        settings = parser(arguments[1:], prog=shown)
+        settings = parser(words, prog=shown)
     if isinstance(settings, CodeSettings):
         allow(settings.own_code)
         allow_given(settings)
     load()  # what runs from here on may start threads and pickle modules
-    _named(command.run)(settings)
+    _named(action)(settings)
 
 
 def _named(dotted: str) -> Any:

@@ -21,7 +21,11 @@ from cm_ray.errors import DEBUG_VARIABLE, UserError, as_options, plain
 
 T = TypeVar("T")
 
-EPILOGUE = "--debug shows tracebacks and Ray's logs."
+DRY_RUN = "--dry-run"
+EPILOGUE = (
+    f"{DRY_RUN} says what is understood of the images that a command would read, and stops. --debug shows "
+    "tracebacks and Ray's logs."
+)
 
 with tyro.constructors.ConstructorRegistry():
     pass  # tyro makes its rules at their first use, and would load a postponed torch for one about devices

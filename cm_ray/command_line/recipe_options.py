@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from cm_ray.command_line.options import EPILOGUE
 from cm_ray.command_line.tyro_refusals import one_sentence
 from cm_ray.errors import SettingError, UserError, setting
 from cm_ray.own_code import allow, is_name
@@ -49,7 +50,7 @@ _EPILOGUE = (
     "A word, such as --distance pseudo-huber, chooses a class of settings. Its own options follow, and "
     "--help lists those of the chosen classes. --config FILE takes the settings from a file, such as the "
     "config.json of a run; name another --run-dir. --own-code package.module:name … allows code that this "
-    "file, a teacher or --init-from names. --debug shows tracebacks and Ray's logs."
+    f"file, a teacher or --init-from names. {EPILOGUE}"
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cm_ray.data.images import pixel_batches
+from cm_ray.data.outline import Outline, outline_of_pixels
 from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions, cut_pieces
 from cm_ray.errors import UserError, closest
 from cm_ray.storage.files import cache_root, download, locked, remove, written_aside
@@ -22,6 +24,7 @@ CLASS_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 
+_IMAGES = {"train": 50_000, "test": 10_000}
 _RECORD = 1 + 3 * 32 * 32  # a label, then the planes red, green, blue
 
 
@@ -109,6 +112,11 @@ class Cifar10Source:
     def left_out(self) -> tuple[LeftOut, ...]:
         """Nothing: every image of the split is read."""
         return ()
+
+    def outline(self, options: ReadOptions) -> Outline:
+        """Return the labels, equally many of each class, and the size of all images, without a download."""
+        each = _IMAGES[self.split] // len(CLASS_NAMES)
+        return outline_of_pixels(Counter(dict.fromkeys(range(len(CLASS_NAMES)), each)), 32, 32, grey=False)
 
     def identity(self, progress: Progress | None = None) -> str:
         """Return the SHA-256 of the split and the archive's digest."""

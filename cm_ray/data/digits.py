@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from cm_ray.data.classes import count_labels
 from cm_ray.data.images import pixel_batches
+from cm_ray.data.outline import Outline, outline_of_pixels
 from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions
 from cm_ray.errors import UserError
 from cm_ray.extras import needs
@@ -63,6 +66,12 @@ class DigitsSource:
     def left_out(self) -> tuple[LeftOut, ...]:
         """Nothing: every image is read."""
         return ()
+
+    def outline(self, options: ReadOptions) -> Outline:
+        """Return the labels and the size of all images."""
+        batches = DigitsPart(0, _COUNT).read(ReadOptions())
+        labels = sum((count_labels(batch.labels) for batch in batches), start=Counter[int]())
+        return outline_of_pixels(labels, 8, 8, grey=True)
 
     def identity(self, progress: Progress | None = None) -> str:
         """Return a constant: the data set never changes."""

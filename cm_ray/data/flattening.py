@@ -23,6 +23,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """The turn that brings an image upright, by its orientation in EXIF."""
+_ON_THE_SIDE = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 _REDUCED, _DNG_VERSION = 254, 50706
 """Tags of TIFF."""
 
@@ -110,6 +111,11 @@ def _on_ground(colours: Image.Image, alpha: Image.Image, ground: tuple[int, int,
     if colours.mode == "L" and len(set(ground)) == 1:
         return Image.composite(colours, Image.new("L", colours.size, ground[0]), alpha)
     return Image.composite(colours.convert("RGB"), Image.new("RGB", colours.size, ground), alpha)
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Return True if width and height of an image are those of the upright one in the other order."""
+    return _turn_of(image) in _ON_THE_SIDE
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:

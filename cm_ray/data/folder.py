@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from cm_ray.data.identity import digest_of_files
 from cm_ray.data.image_files import ImageFiles
 from cm_ray.data.images import batches, decode
 from cm_ray.data.names import printable
+from cm_ray.data.outline import Outline, outline_of_files, spread_runs
 from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions
 
 
@@ -77,6 +79,15 @@ class FolderSource:
             found.split,
             found.left_out,
         )
+
+    def outline(self, options: ReadOptions) -> Outline:
+        """Return the labels of all files and the headers of some."""
+        parts = [
+            FolderPart(str(self.root), self.files[start:stop], self.labels[start:stop])
+            for start, stop in spread_runs(len(self.files))
+        ]
+        items = (item for part in parts for item in part._items())
+        return outline_of_files(Counter(self.labels), items, options)
 
     def identity(self, progress: Progress | None = None) -> str:
         """Return the digest of the files' relative paths, labels and contents."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cm_ray.data.columns import DEFAULT, Columns
+from cm_ray.data.outline import Outline
 from cm_ray.data.parquet import ParquetPart, ParquetSource
 from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions, cut_pieces
 from cm_ray.errors import UserError, setting
@@ -57,6 +59,15 @@ class HiveSource:
     def layout(self) -> str:
         """Phrase for the form of the data."""
         return "Parquet files in folders of classes"
+
+    def outline(self, options: ReadOptions) -> Outline:
+        """Return the number of rows of each class and the headers of some images of each."""
+        outlines = [source.outline(options) for source in self.classes]
+        return Outline(
+            Counter({label: source.count for label, source in enumerate(self.classes)}),
+            tuple(head for outline in outlines for head in outline.heads),
+            tuple(name for outline in outlines for name in outline.damaged),
+        )
 
     def identity(self, progress: Progress | None = None) -> str:
         """Return the SHA-256 of the identities and names of the classes."""

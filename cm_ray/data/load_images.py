@@ -49,11 +49,11 @@ def load_images(
     channels: 1 for grey, 3 for RGB. background: the colour behind transparent pixels, white if empty. bits:
     what samples of more than 8 bits use at least. on_bad_image: "skip" leaves out files that cannot be
     decoded, and class folders of nothing else. most_pixels: the limit of an image. image_column,
-    label_column: of Parquet files, or arrays of an .npz; "none" reads no labels. progress: called with bytes
-    done and bytes in all if something is downloaded. Raises UserError when the data is missing, damaged,
-    empty, of several sizes, or could be read in two ways.
+    label_column: of Parquet files or an .npz; "none" reads no labels. progress: gets the bytes of a download,
+    done and in all. Raises UserError when the data is missing, damaged, empty, or could be read in two ways.
     """
     options = ReadOptions(
+        split=split,
         size=size,
         channels=channels,
         background=background,
@@ -63,15 +63,15 @@ def load_images(
         image_column=image_column,
         label_column=label_column,
     )
-    return _loaded(data, options, split, progress)
+    return _loaded(data, options, progress)
 
 
-def _loaded(data: object, options: ReadOptions, split: str, progress: Progress | None) -> ImageSet:
+def _loaded(data: object, options: ReadOptions, progress: Progress | None) -> ImageSet:
     if (folder := _shard_folder(data)) is not None:
-        return _from_shards(folder, split, options)
-    if isinstance(data, ImageSet) and not (split or options.columns):
+        return _from_shards(folder, options)
+    if isinstance(data, ImageSet) and not (options.split or options.columns):
         return data if _is_so(data, options) else _read_again(data, options)
-    return _read(open_images(data, options, split, progress), options)
+    return _read(open_images(data, options, progress), options)
 
 
 def _read(opened: OpenedImages, options: ReadOptions) -> ImageSet:
@@ -117,9 +117,7 @@ def _shard_folder(data: object) -> Path | None:
     return folder if str(data) and is_shard_folder(folder) else None
 
 
-def _from_shards(folder: Path, split: str, options: ReadOptions) -> ImageSet:
-    if split:
-        raise UserError(f"{folder} holds shards, which have no split {split!r}; leave split out.")
+def _from_shards(folder: Path, options: ReadOptions) -> ImageSet:
     manifest = Manifest.load(folder)
     check_shards(folder, manifest)
     check_given(folder, manifest, options)

@@ -109,7 +109,8 @@ def other_splits(words: list[str], split: str) -> tuple[LeftOut, ...]:
     """Return the splits that are not read, given the one that is."""
     if not words:
         return ()
-    return (LeftOut(len(words), f"other splits ({', '.join(words)})", f"the split {split} is read"),)
+    noun = "other split" if len(words) == 1 else "other splits"
+    return (LeftOut(len(words), f"{noun} ({', '.join(words)})", f"the split {split} is read"),)
 
 
 def _wraps(place: Place) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cm_ray.data.classes import count_labels
 from cm_ray.data.columns import DEFAULT, Columns
 from cm_ray.data.identity import digest_of_files
 from cm_ray.data.images import BATCH_ROWS, pixel_batches
 from cm_ray.data.names import class_name, in_class_order, printable
 from cm_ray.data.npz_arrays import NpzArray, heads_of, rows_of, whole
 from cm_ray.data.npz_contents import NpzContents
+from cm_ray.data.outline import Outline, outline_of_pixels
 from cm_ray.data.source import Batch, Labels, LeftOut, Progress, ReadOptions, cut_pieces
 from cm_ray.errors import UserError
 
@@ -70,6 +73,13 @@ class NpzPart:
                 name = f"{printable(file)} image {row}"
                 yield from pixel_batches(self.contents.pixels(values), those, name, options)
                 row += len(values)
+
+    def label_counts(self) -> Counter[int]:
+        """Return the number of images of each label."""
+        found: Counter[int] = Counter()
+        for file, start, stop in self.pieces:
+            found += count_labels(self._numbers(heads_of(Path(file)), start, stop))
+        return found
 
     def _numbers(self, heads: dict[str, NpzArray], start: int, stop: int) -> Labels:
         if self.contents.labels is None:
@@ -126,6 +136,17 @@ class NpzSource:
         labels = f" and labels in {self.contents.labels!r}" if self.contents.labels else ", without labels"
         shifted = f", which begin with {self.labels.first}" if self.labels.first else ""
         return f"{files} with images in {self.contents.images!r}{axes}{labels}{shifted}"
+
+    def outline(self, options: ReadOptions) -> Outline:
+        """Return the labels of all images, and the shape that they have."""
+        labels: Counter[int] = Counter()
+        for part in self.parts(max(rows for _, rows in self.files)):
+            labels += part.label_counts()
+        first, heads = self.files[0][0], heads_of(Path(self.files[0][0]))
+        images = self.contents.check(heads, printable(first))
+        (values,) = rows_of(images, 0, 1, 1)
+        _, height, width, channels = self.contents.pixels(values).shape
+        return outline_of_pixels(labels, width, height, grey=channels == 1)
 
     def identity(self, progress: Progress | None = None) -> str:
         """Return the digest of the files' names and contents, and of the arrays that are read."""

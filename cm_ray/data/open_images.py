@@ -75,21 +75,19 @@ class ArrayImages:
         return self.array.read(options)
 
 
-def open_images(
-    data: object, options: ReadOptions, split: str = "", progress: Progress | None = None
-) -> OpenedImages:
+def open_images(data: object, options: ReadOptions, progress: Progress | None = None) -> OpenedImages:
     """Open images in any form but a folder of shards.
 
-    data: see `load_images`. options, split, progress: see `open_source`. Raises UserError when `data` is
+    data: see `load_images`. options, progress: see `open_source`. Raises UserError when `data` is
     something else, or a split or columns are named for data in memory.
     """
     if isinstance(data, Path):  # a path is not a data set's name, even if it reads like one
         data = str(data.expanduser().absolute())
     if isinstance(data, str):
-        return SourceImages(open_source(data, split, progress, options=options))
-    if split:
+        return SourceImages(open_source(data, progress=progress, options=options))
+    if options.split:
         raise UserError(
-            f"The data is a {type(data).__name__}, which has no split {split!r}; leave split out."
+            f"The data is a {type(data).__name__}, which has no split {options.split!r}; leave split out."
         )
     if options.columns:
         raise UserError(f"The data is a {type(data).__name__}; leave the names of columns out.")

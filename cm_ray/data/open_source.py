@@ -19,6 +19,7 @@ from cm_ray.data.locate import locate
 from cm_ray.data.names import printable
 from cm_ray.data.open_tables import Table, open_table, open_tables
 from cm_ray.data.reading import ReadOptions
+from cm_ray.data.shards import is_shard_folder
 from cm_ray.data.source import Progress, Source
 from cm_ray.data.split_folders import folder_word
 from cm_ray.data.splits import chosen_split, same_split, split_word
@@ -45,13 +46,13 @@ def open_source(
     A path is a Parquet file, an .npz file, a folder of Parquet files, a folder of image files, a folder of
     one sub-folder of image files per class, a folder that holds one of these for each split, or a zip archive
     of image files in these layouts; docs/own_images.md describes all of them. A name comes before a folder of
-    the same name: write ./digits for the folder. split: a word such as train, val or test; "" takes the split
-    for training where there are splits, or the only one. `progress` is called with bytes done and bytes in
-    all if `parts` has to download something. options: the columns of tables; where bad images are skipped,
-    class folders in which no image can be read are left out. Raises UserError when there are no such images,
-    no such split or no such columns.
+    the same name: write ./digits for the folder. split: a word such as train, val or test; "" takes that of
+    the options, else the split for training where there are splits, or the only one. `progress` is called
+    with bytes done and bytes in all if `parts` has to download something. options: the columns of tables;
+    where bad images are skipped, class folders in which no image can be read are left out. Raises UserError
+    when there are no such images, no such split or no such columns.
     """
-    source = _opened(path_or_name, split, progress, options)
+    source = _opened(path_or_name, split or options.split, progress, options)
     if options.columns and not isinstance(source, Table):
         raise UserError(
             f"{printable(path_or_name)} has no columns, but data.image_column or data.label_column names "
@@ -71,7 +72,7 @@ def _opened(path_or_name: str, split: str, progress: Progress | None, options: R
     path = Path(os.path.abspath(path))
     if path.is_file():
         return _open_file(path, split, options)
-    if (path / "manifest.json").is_file():
+    if is_shard_folder(path):
         raise UserError(
             f"{printable(str(path))} holds shards already; use it as it is, without making shards of it."
         )

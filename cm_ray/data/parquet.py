@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from cm_ray.data.identity import digest_of_files
 from cm_ray.data.images import Decoded, batches, decode
 from cm_ray.data.linked_images import linked_path, read_linked
 from cm_ray.data.names import printable
+from cm_ray.data.outline import Outline, outline_of_files, rows_between, spread_runs
 from cm_ray.data.parquet_columns import ParquetColumns, class_texts, hub_class_names
-from cm_ray.data.parquet_files import read_rows, reading_parquet
+from cm_ray.data.parquet_files import read_column, read_rows, reading_parquet
 from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions, cut_pieces
 from cm_ray.errors import UserError
 
@@ -118,6 +120,26 @@ class ParquetSource:
         files = "Parquet files" if len(self.files) > 1 else "a Parquet file"
         labels = f" and labels in {self.columns.label!r}" if self.columns.label else ", without labels"
         return f"{files} with images in {self.columns.image!r}{labels}"
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return sum(rows for _, rows in self.files)
+
+    def outline(self, options: ReadOptions) -> Outline:
+        """Return the labels of all rows, by reading their column alone, and the headers of some images."""
+        pieces = (piece for run in spread_runs(self.count) for piece in rows_between(self.files, *run))
+        return outline_of_files(self._labels(), ParquetPart(tuple(pieces), self.columns)._items(), options)
+
+    def _labels(self) -> Counter[int]:
+        label = self.columns.label
+        if not label:
+            return Counter({-1: self.count})
+        found: Counter[int] = Counter()
+        for file, _ in self.files:
+            for column in read_column(Path(file), label):
+                found.update(-1 if each is None else each for each in self.columns.numbers(column))
+        return found
 
     def identity(self, progress: Progress | None = None) -> str:
         """Return the digest of the files, of the images that they name, and of the columns that are read."""

@@ -56,6 +56,8 @@ class Reading:
 class ReadOptions(Reading):
     """Options for reading images. Raises SettingError on values that are not allowed."""
 
+    split: str = ""
+    """Split of data that has several, such as train, val or test; empty: the one for training."""
     size: int = 0
     """Crop the centre to a square and resize it to this many pixels; 0 takes images as they are."""
     channels: Literal[0, 1, 3] = 0

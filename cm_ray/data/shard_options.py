@@ -43,8 +43,10 @@ def check_made(folder: Path, manifest: Manifest, options: ReadOptions) -> None:
 def check_given(folder: Path, manifest: Manifest, options: ReadOptions) -> None:
     """Compare shards that a user gives with the options that are set.
 
-    Raises UserError as `check_made`, and when columns are named.
+    Raises UserError as `check_made`, and when a split or columns are named.
     """
+    if options.split:
+        raise UserError(f"{folder} holds shards, which have no split {options.split!r}; leave split out.")
     if options.columns:
         raise UserError(f"{folder} holds shards, which have no columns to name; leave them out.")
     check_made(folder, manifest, options)

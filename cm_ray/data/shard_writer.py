@@ -17,11 +17,11 @@ from typing import Any
 from cm_ray.data.agreement import check_same_shape, in_agreement
 from cm_ray.data.classes import classes_of
 from cm_ray.data.permutation import SEED, KeyRange, KeyStream, Permutation, key_ranges
-from cm_ray.data.reading import Reading
 from cm_ray.data.seen import Seen
 from cm_ray.data.shards import FORMAT, Manifest, Shape, Shard
 from cm_ray.data.sorted_runs import RunFile, RunWriter, write_shuffled, writing_runs
 from cm_ray.data.source import Batch, Part, Pixels, Progress, ReadOptions, Source
+from cm_ray.data.take_survey import survey_of_source
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, remove, write_json
 
@@ -97,7 +97,7 @@ def recipe_of(
     progress: see `Source.identity`, which is called.
     """
     decisive = {**asdict(options.read_options), **asdict(options.used(options.bits))}
-    for name in ("on_bad_image", "image_column", "label_column"):  # the source follows the columns
+    for name in ("split", "on_bad_image", "image_column", "label_column"):  # the source follows the others
         del decisive[name]
     content = [FORMAT, source.identity(progress), source.class_names, rows_per_shard, decisive]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -226,9 +226,9 @@ def merge(
     results: Sequence[PartResult],
     layout: Layout,
     shards: Sequence[Shard],
-    reading: Reading,
+    options: ReadOptions,
 ) -> Manifest:
-    """Return the manifest of all shards. reading: that of the options."""
+    """Return the manifest of all shards."""
     return Manifest(
         shape=layout.shape,
         class_names=layout.class_names,
@@ -238,9 +238,10 @@ def merge(
         skipped=sum(result.skipped for result in results),
         shards=tuple(shards),
         permutation=layout.permutation,
-        reading=reading.used(max(result.bits for result in results)),
+        reading=options.used(max(result.bits for result in results)),
         transparent=sum(result.transparent for result in results),
         profiles_ignored=sum(result.profiles_ignored for result in results),
+        survey=tuple(str(survey_of_source(source, options)).splitlines()),
     )
 
 

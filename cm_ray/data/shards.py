@@ -77,6 +77,8 @@ class Manifest:
     """Number of images through which the background is seen."""
     profiles_ignored: int = 0
     """Number of images with a colour profile that is damaged or does not fit."""
+    survey: tuple[str, ...] = ()
+    """What was understood of the source before its images were read, the lines of a `Survey`."""
     format: int = FORMAT
     """Version of this layout."""
 
@@ -161,6 +163,7 @@ _PLAIN = {
     "skipped": int,
     "transparent": int,
     "profiles_ignored": int,
+    "survey": tuple[str, ...],
 }
 """Types of the fields that are read as they are."""
 
@@ -183,8 +186,15 @@ def rows_per_group(shape: Shape) -> int:
 
 
 def is_shard_folder(folder: Path) -> bool:
-    """Return True if a folder has a manifest of shards."""
-    return (folder / MANIFEST).is_file()
+    """Return True if a folder has a manifest of shards; other programs have files of this name, too."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        return False
+    try:
+        content = read_json(file)
+    except UserError:
+        return any(folder.glob("shard-*.parquet"))  # a damaged manifest is named when it is read
+    return isinstance(content, dict) and {"format", "shards"} <= content.keys()
 
 
 def schema_of(shape: Shape) -> pa.Schema:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cm_ray.data.outline import Outline
 from cm_ray.data.reading import ReadOptions as ReadOptions
 
 Pixels = NDArray[np.uint8]
@@ -97,6 +98,12 @@ class Source(Protocol):
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
         """Files and folders of the data set that are not read."""
+
+    def outline(self, options: ReadOptions) -> Outline:
+        """Return the labels of all images and the headers of some, without decoding and downloading.
+
+        Raises UserError when a file cannot be read.
+        """
 
     def identity(self, progress: Progress | None = None) -> str:
         """Return a hex digest of the names and contents of the files, which are read if they are not known.

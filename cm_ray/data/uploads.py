@@ -11,12 +11,12 @@ from PIL import Image
 from cm_ray.data.bad_image import BadImageError, TooManyPixelsError
 from cm_ray.data.fitting import cut_and_resized, pixels_of, with_channels
 from cm_ray.data.flattening import Flat, flattened
+from cm_ray.data.image_formats import READABLE_FORMATS
 from cm_ray.data.pillow_files import decoding, open_file
 from cm_ray.data.reading import Reading
 from cm_ray.data.source import Pixels
 from cm_ray.errors import UserError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MOST_BYTES = 32 << 20
 MOST_PIXELS = 64_000_000
 """Limit of pixels, since a small file can hold a picture that fills the memory."""
@@ -29,7 +29,7 @@ def open_upload(data: bytes, name: str, reading: Reading) -> Image.Image:
     """Decode an image file's bytes to an upright picture of mode L or RGB, as data sets are read.
 
     name: name of the image in messages. reading: that of the model's training. Raises UserError when it is
-    not a PNG, JPEG, WebP or BMP image, is broken, or is larger than 32 MiB or 64 million pixels.
+    of no format that data sets are read in, is broken, or is larger than 32 MiB or 64 million pixels.
     """
     return _flat(data, name, reading).image
 
@@ -67,12 +67,12 @@ def _flat(data: bytes, name: str, reading: Reading) -> Flat:
     if len(data) > MOST_BYTES:
         raise UserError(f"{name} has more than {MOST_BYTES >> 20} MiB: make it smaller.")
     try:
-        with decoding(), open_file(data, FORMATS, MOST_PIXELS) as image:
+        with decoding(), open_file(data, READABLE_FORMATS, MOST_PIXELS) as image:
             return flattened(image, reading)
     except TooManyPixelsError as error:
         raise UserError(f"{name} has more than {MOST_PIXELS:,} pixels: make it smaller.") from error
     except BadImageError as error:
-        raise UserError(f"{name} {error.problem}: give a whole PNG, JPEG, WebP or BMP file.") from error
+        raise UserError(f"{name} {error.problem}: give a whole image, such as a PNG or JPEG.") from error
 
 
 def read_file(path: Path) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cm_ray.data.image_files import ImageFiles
 from cm_ray.data.images import batches, decode
 from cm_ray.data.names import printable
+from cm_ray.data.outline import Outline, outline_of_files, spread_runs
 from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions
 from cm_ray.data.zip_archive import Member, ZipArchive, opened, read_member
 
@@ -61,6 +63,15 @@ class ZipSource:
             found.split,
             found.left_out,
         )
+
+    def outline(self, options: ReadOptions) -> Outline:
+        """Return the labels of all files and the headers of some."""
+        parts = [
+            ZipPart(self.archive, self.members[start:stop], self.labels[start:stop])
+            for start, stop in spread_runs(len(self.members))
+        ]
+        items = (item for part in parts for item in part._items())
+        return outline_of_files(Counter(self.labels), items, options)
 
     def identity(self, progress: Progress | None = None) -> str:
         """Return the SHA-256 of names, labels, sizes and checksums, from the archive's directory."""

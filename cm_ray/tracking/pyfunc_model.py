@@ -80,9 +80,9 @@ class ConsistencyPyfunc(PythonModel):  # type: ignore[misc]
         - sample: returns uint8 (n, h, w, c). params: taus instead of steps.
         - interpolate: the column `alpha` goes from 0, the sample of `seed`, to 1, that of `to_seed`. It
           returns the same as sample. A model with classes needs a label.
-        - inpaint, colorize, upscale, stroke, denoise: the column `image` has the bytes of a PNG, JPEG, WebP
-          or BMP file; for inpaint, `mask` has the same, white where the image is kept. params: taus, factor,
-          sigma, resize. Returns a table whose column `image` contains the bytes of PNG files.
+        - inpaint, colorize, upscale, stroke, denoise: the column `image` has the bytes of an image
+          file, such as a PNG; for inpaint, `mask` has the same, white where the image is kept. params:
+          taus, factor, sigma, resize. Returns a table whose column `image` has the bytes of PNG files.
 
         Raises RefusedRequest on values that the model does not support.
         """

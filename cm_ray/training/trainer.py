@@ -12,6 +12,7 @@ from torch import nn
 
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.load_images import load_images
+from cm_ray.data.take_survey import take_survey
 from cm_ray.errors import UserError
 from cm_ray.evaluation.conclusion import Conclusion, summary
 from cm_ray.evaluation.from_settings import evaluation_labels, extractor_opener
@@ -168,6 +169,8 @@ class Trainer:
         if data is None and not settings.path:
             raise UserError("No data is given; pass images, a folder, or the name of a data set.")
         given = settings.path if data is None else data
+        if isinstance(given, str | Path):
+            self._say(f"{take_survey(given, settings.read_options)}")
         images = load_images(given, **asdict(settings.read_options))
         self._say(images.describe())
         return images

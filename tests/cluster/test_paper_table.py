@@ -115,7 +115,7 @@ def test_every_method_gets_the_changes_of_its_own_settings(tmp_path):
         "steps": 50,
     }
     table = Table(folder=tmp_path / "t", data="digits", changes=changes, methods=METHODS)
-    configs = paper_table._configs(table)
+    configs = paper_table.recipes_of(table)
     assert list(configs) == list(METHODS)
     for method, config in configs.items():
         assert (word_of(config.method.distance), config.steps) == ("norm", 50)

@@ -53,6 +53,6 @@ def test_help_keeps_the_width_of_the_terminal(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         run(["sample", "--help"], prog="cm-ray")
     assert ended.value.code == 0
-    options = [line for line in capsys.readouterr().out.splitlines() if "--" in line][1:]
+    options = [line for line in capsys.readouterr().out.splitlines() if "  --" in line]
     assert len(options) > 10
     assert max(map(len, options)) <= 70

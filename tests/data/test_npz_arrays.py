@@ -123,7 +123,7 @@ def test_downsampled_imagenet(tmp_path):
     assert source.layout == (
         "10 .npz files with images in 'data' as rows of planes and labels in 'labels', which begin with 1"
     )
-    assert left(source)[0] == "1 other splits (val): the split train is read"
+    assert left(source)[0] == "1 other split (val): the split train is read"
     (part,) = source.parts(100)
     batches = list(part.read(ReadOptions()))
     pixels = np.concatenate([batch.images for batch in batches])

@@ -242,7 +242,7 @@ def test_nothing_usable(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("x")
     (tmp_path / "shards").mkdir()
-    (tmp_path / "shards" / "manifest.json").write_text("{}")
+    (tmp_path / "shards" / "manifest.json").write_text('{"format": 2, "shards": []}')
     for name, message in [
         ("cifar100", r"no data set and no path 'cifar100'; did you mean 'cifar10'\?$"),
         ("zzz", r"known are cifar10, digits, or give the path"),

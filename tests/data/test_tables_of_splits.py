@@ -44,7 +44,7 @@ def test_splits(tmp_path, train, valid):
     assert numbers(source) == [6, 7, 8]
     assert source.split in valid.lower()
     assert source.name == f"set-{source.split}"
-    assert left(source)[-1].startswith("1 other splits (train")
+    assert left(source)[-1].startswith("1 other split (train")
     with pytest.raises(UserError, match=r"has no split 'banana'; known are"):
         open_source(root, "banana")
 

@@ -25,7 +25,7 @@ def encoded(image, form="PNG", **options):
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("form", ["PNG", "BMP", "WEBP", "JPEG"])
+@pytest.mark.parametrize("form", ["PNG", "BMP", "WEBP", "JPEG", "GIF", "TIFF"])
 def test_common_formats_are_read(form):
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(form, {})
     read = open_upload(encoded(picture(), form, **options), "a file", Reading())
@@ -93,11 +93,12 @@ def bomb(width, height):
         (b"", "x is not a readable image"),
         (b"MZ\x90 a program", "x is not a readable image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "x is not a readable image"),
-        (encoded(picture())[:80], r"x is not a readable image \(image file is truncated\): give a whole PNG"),
-        (encoded(picture(), "GIF"), "of another kind"),
-        (encoded(picture(), "TIFF"), "of another kind"),
+        (
+            encoded(picture())[:80],
+            r"x is not a readable image \(image file is truncated\): give a whole image",
+        ),
         (encoded(picture(), "EPS"), "of another kind"),
-        (encoded(picture(mode="L").convert("F"), "TIFF"), "of another kind"),
+        (encoded(picture(mode="L").convert("F"), "TIFF"), "are floating-point numbers"),
         (bomb(20_000, 20_000), "more than 64,000,000 pixels"),
         (bomb(60_000, 60_000), "more than 64,000,000 pixels"),
     ],

@@ -217,7 +217,9 @@ SNIPPETS = {
     ),
     'import cm_ray as cm\n\nrecipe = cm.override(\n    cm.recipes.ct_digits(), {"distance"': Short(),
     "from cm_ray import recipes\n": Short(),
-    'images = cm.load_images("photos/", size=64, split="test")': Short(instead={'"photos/"': '"split/"'}),
+    'print(cm.survey("photos/"))\nimages = cm.load_images("photos/", size=64, split="test")': Short(
+        instead={'"photos/"': '"split/"'}
+    ),
 }
 """Snippets of Python by their beginnings."""
 ONLY_CHECKED = {

@@ -18,7 +18,10 @@ from cm_ray.settings.tree import all_paths, fields_of
 from tests.docs.command_check import check_command
 from tests.docs.documents import DOCUMENTS, ROOT, anchors, blocks, commands, inline, links, snippets
 
-FOREIGN_OPTIONS = {"--working-dir", "--env-manager", "--scale", "--volumes", "--debug", "--config", "--help"}
+FOREIGN_OPTIONS = {
+    *("--working-dir", "--env-manager", "--scale", "--volumes"),
+    *("--debug", "--dry-run", "--config", "--help"),
+}
 """Options of other programs, and those that every command takes."""
 VALUES = {
     "model": "cm_ray.api.run.Run",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from cm_ray.command_line import main
 from cm_ray.data.open_source import open_source
 from tests.data.trees import image_bytes, left, plant, seen, zipped
 from tests.docs.documents import ROOT, blocks
@@ -53,6 +54,17 @@ def examples():
         assert all(outcome.startswith(OUTCOMES) for outcome in files.values())
         found.append(Example(name.removesuffix("/"), split, files))
     return found
+
+
+@pytest.mark.parametrize("said", blocks(ROOT / "docs" / "own_images.md", "console"))
+def test_surveys_are_as_shown(said, tmp_path, monkeypatch, capsys):
+    words = said.splitlines()[0].removeprefix("$ cm-ray ").split()
+    split = words[words.index("--split") + 1] if "--split" in words else ""
+    (example,) = (each for each in examples() if (each.name, each.split) == (words[1], split))
+    plant(tmp_path / example.name, example.contents())
+    monkeypatch.chdir(tmp_path)
+    assert main.run(words) == 0
+    assert capsys.readouterr().out.splitlines() == said.splitlines()[1:]
 
 
 def test_all_examples_are_found():

@@ -8,7 +8,12 @@ from typing import Any
 
 import torch
 
-from cm_ray.cluster.evaluation.evaluate_plan import EvaluatedModel, check_evaluation, evaluated_model
+from cm_ray.cluster.evaluation.evaluate_plan import (
+    EvaluatedModel,
+    check_evaluation,
+    evaluated_model,
+    scored_data,
+)
 from cm_ray.cluster.evaluation.scored_samples import ScoredSamples
 from cm_ray.cluster.pool.actor import PutModel
 from cm_ray.cluster.pool.cache import ResultCache
@@ -41,7 +46,7 @@ from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
 from cm_ray.networks.formats.reading import network_digest
 from cm_ray.networks.initial_weights import initial_weights_warning
-from cm_ray.recipes.sections import EXPERIMENT, DataSettings
+from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.sampling.samplers import Sampler
@@ -92,7 +97,7 @@ class _Evaluating:
         self.extractor = setup.extractor
         self.work = run.root / "evaluation-work"
         self.shards, self.manifest = prepare_shards(setup.data)
-        self.images = None if model else prepare_shards(DataSettings(path=settings.source).updated(settings))
+        self.images = None if model else prepare_shards(scored_data(settings))
         self.count = (
             self.images[1].count if self.images else sample_count(settings.samples, self.manifest.count)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cm_ray.command_line.settings.score import Evaluation
@@ -12,6 +12,7 @@ from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec
+from cm_ray.recipes.sections import DataSettings
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.tracking.locate import find_model
 
@@ -37,6 +38,11 @@ def evaluated_model(settings: Evaluation, tracking_uri: str) -> EvaluatedModel |
     own = ("own", *(f"multistep:{len(taus) + 1}" for taus in spec.time_points))
     samplers = dict.fromkeys(sampler_of(spec, text) for text in settings.samplers or own)
     return EvaluatedModel(folder, spec, list(samplers))
+
+
+def scored_data(settings: Evaluation) -> DataSettings:
+    """Return the images that are scored; the split of the settings is that of the ones to compare with."""
+    return replace(DataSettings(path=settings.source).updated(settings), split="")
 
 
 def check_evaluation(settings: Evaluation, *, is_model: bool) -> None:

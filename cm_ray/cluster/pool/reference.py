@@ -57,13 +57,7 @@ def scoring_setup(settings: MeasuringSettings, run: Recipe | None) -> ScoringSet
 
     Raises UserError when neither sets them, or when the extractor cannot be opened.
     """
-    if not settings.data and run is None:
-        raise UserError(
-            f"The images to compare with are not given; set {setting('data')} to a folder or to the name "
-            "of a data set."
-        )
-    data = run.data if run and not settings.data else DataSettings(path=settings.data)
-    data = data.updated(settings)
+    data = reference_data(settings, run)
     evaluation = EvaluationSettings(extractor=settings.extractor)
     if run and not settings.extractor:
         evaluation = run.evaluation
@@ -81,6 +75,20 @@ def scoring_setup(settings: MeasuringSettings, run: Recipe | None) -> ScoringSet
     assert opener is not None
     labels = settings.labels or (run.evaluation.labels if run else "") or DATA
     return ScoringSetup(opener, opener("cpu"), data, labels)
+
+
+def reference_data(settings: MeasuringSettings, run: Recipe | None) -> DataSettings:
+    """Return the images to compare with: those of the settings, or of the model's run.
+
+    Raises UserError when neither names any.
+    """
+    if not settings.data and run is None:
+        raise UserError(
+            f"The images to compare with are not given; set {setting('data')} to a folder or to the name "
+            "of a data set."
+        )
+    data = run.data if run and not settings.data else DataSettings(path=settings.data)
+    return data.updated(settings)
 
 
 COMPARE_CHANNELS = f"set {setting('channels')} to 1 to compare both as grey, or to 3 to compare both as RGB"

@@ -12,9 +12,10 @@ from cm_ray.data.shard_options import check_given, check_made
 from cm_ray.data.shard_writer import ROWS_PER_SHARD, recipe_of
 from cm_ray.data.shards import Manifest, check_shards, is_shard_folder
 from cm_ray.data.source import Source
+from cm_ray.data.take_survey import survey_of_shards, survey_of_source
 from cm_ray.errors import UserError, setting
 from cm_ray.recipes.sections import DataSettings
-from cm_ray.runs.console import shown
+from cm_ray.runs.console import say, shown
 from cm_ray.storage.files import cache_root
 
 
@@ -48,6 +49,7 @@ def prepare_shards(data: DataSettings, prepared: PreparedData | None = None) -> 
     check = check_made
     if folder is None and is_shard_folder(given):
         folder, check = given, check_given
+        say(f"{survey_of_shards(Manifest.load(folder))}")
     folder = folder or _made(data)
     manifest = Manifest.load(folder)
     check_shards(folder, manifest)
@@ -59,6 +61,7 @@ def _made(data: DataSettings) -> Path:
     """Return the folder in the cache that has the shards of the data, after making them if needed."""
     with shown("byte") as fetched:
         source = open_source(data.path, progress=fetched, options=data.read_options)
+    say(f"{survey_of_source(source, data.read_options)}")
     recipe = _recipe(source, data)
     skips = "-skip" if data.on_bad_image == "skip" else ""
     folder = cache_root() / "shards" / f"{source.name}-{recipe[:16]}{skips}"

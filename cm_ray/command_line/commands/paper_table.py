@@ -10,13 +10,17 @@ from cm_ray.runs.directory import run_place
 
 def run(args: PaperTable) -> None:
     """Make the table, and print it and its files."""
-    table = Table(
+    files = make_table(table_of(args))
+    print(files[0].read_text())
+    print("\n".join(map(str, files)))
+
+
+def table_of(args: PaperTable) -> Table:
+    """Return the table that the command's settings describe."""
+    return Table(
         folder=run_place(args.run_dir, "paper_table"),
         data=args.data,
         changes=parse_changes(args.set),
         methods=args.methods,
         tracking_uri=args.tracking_uri,
     )
-    files = make_table(table)
-    print(files[0].read_text())
-    print("\n".join(map(str, files)))

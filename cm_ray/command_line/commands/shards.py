@@ -9,13 +9,15 @@ from cm_ray.data.classes import classes_in_words
 from cm_ray.data.described import remarks
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shard_writer import recipe_of
-from cm_ray.runs.console import shown
+from cm_ray.data.take_survey import survey_of_source
+from cm_ray.runs.console import say, shown
 
 
 def run(args: Shards) -> None:
     """Make the shards and print their number, shape and fingerprint. Raises UserError on bad images."""
     with shown("byte") as fetched:
-        source = open_source(args.source, args.split, fetched, options=args.read_options)
+        source = open_source(args.source, progress=fetched, options=args.read_options)
+    say(f"{survey_of_source(source, args.read_options)}")
     with shown("byte") as read:
         recipe = recipe_of(source, args.rows_per_shard, args, read)
     with shown("task") as progress, connected():  # errors of the source need not wait for Ray

@@ -25,8 +25,6 @@ class Shards(ReadOptions):
     """digits, cifar10, or the path of images, of a Parquet file or of a folder of them."""
     out: Path
     """Folder for the shards; on a cluster, one that all nodes share."""
-    split: str = ""
-    """Split of a data set that has several, such as train, val or test; the one for training if empty."""
     rows_per_shard: int = 8192
     """Images per file."""
 
