@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from cm_ray.api.run import Run
@@ -20,6 +21,7 @@ from cm_ray.drawing.samples import Samples
 from cm_ray.errors import UserError
 from cm_ray.evaluation.score_here import score_images
 from cm_ray.evaluation.scorer import sample_count
+from cm_ray.evaluation.statistics_file import StatisticsFile, is_statistics_file
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.score import Score
@@ -28,6 +30,8 @@ from cm_ray.own_code import Code, allow, is_name
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings, Resizing
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.storage.files import read_json
+
+Reference = ImageSet | StatisticsFile
 
 
 def score(
@@ -73,7 +77,7 @@ def score(
 
 
 def _score_given(
-    given: ImageSet, reference: ImageSet, extractor: Extractor, kinds: Sequence[str], seed: int
+    given: ImageSet, reference: Reference, extractor: Extractor, kinds: Sequence[str], seed: int
 ) -> dict[str, Score]:
     return score_images(given.blocks, given.count, reference, extractor, kinds, seed=seed)
 
@@ -97,7 +101,7 @@ def _score_model(
     scored: TrainedModel,
     labels: str,
     request: Request,
-    reference: ImageSet,
+    reference: Reference,
     extractor: Extractor,
     kinds: Sequence[str],
 ) -> dict[str, Score]:
@@ -119,19 +123,21 @@ def _score_model(
     )
 
 
-def _loaded(scored: Any, wanted: ReadOptions, reference: ImageSet) -> ImageSet:
+def _loaded(scored: Any, wanted: ReadOptions, reference: Reference) -> ImageSet:
     """Return the images to score. Raises UserError when they differ in shape from those of the reference."""
     images = load_images(scored.tensor() if isinstance(scored, Samples) else scored, **asdict(wanted))
     _check_shapes(images.shape, reference)
     return images
 
 
-def _reference(data: Any, run: Run | None, wanted: ReadOptions) -> ImageSet:
-    """Return the images to compare with: those given, or the training data of a run."""
+def _reference(data: Any, run: Run | None, wanted: ReadOptions) -> Reference:
+    """Return the images to compare with, or statistics of them: those given, or the run's own."""
     settings = run.recipe.data if run else DataSettings()
     given = settings.path if data is None else data
     if data is None and not settings.path:
         raise UserError("Scores compare with images: pass data.")
+    if is_statistics_file(given) and wanted == ReadOptions():
+        return StatisticsFile(Path(given).expanduser())
     reference = load_images(given, **asdict(settings.updated(wanted).read_options))
     if run and data is None:
         trained_on = read_json(run.directory.lineage_file)["data.fingerprint"]
@@ -157,8 +163,10 @@ def _extractor(
     return open_extractor(own.extractor, weights=weights or own.weights, resizing=resizing)
 
 
-def _check_shapes(shape: tuple[int, int, int], reference: ImageSet) -> None:
+def _check_shapes(shape: tuple[int, int, int], reference: Reference) -> None:
     """Raise UserError when images (c, h, w) are compared with others of another shape."""
+    if isinstance(reference, StatisticsFile):
+        return
     check_comparable(
         "The scored images",
         shape,

@@ -11,6 +11,7 @@ from torch import Tensor
 from cm_ray.data.permutation import SEED, Permutation
 from cm_ray.evaluation.reference import ScoredAgainst, reference_statistics
 from cm_ray.evaluation.scorer import MOST_SAMPLES
+from cm_ray.evaluation.statistics_file import StatisticsFile
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.frechet import GROUPS
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
@@ -27,7 +28,7 @@ Blocks = Callable[[], Iterable[Tensor]]
 def score_images(
     blocks: Blocks,
     n: int,
-    reference: ScoredAgainst,
+    reference: ScoredAgainst | StatisticsFile,
     extractor: Extractor,
     kinds: Sequence[str],
     *,
@@ -42,9 +43,9 @@ def score_images(
     samples, for the key; no sampler and the labels none for images. precision: arithmetic of the sampled
     network. Raises UserError on an unknown kind, and when there are too few images for a kind.
     """
-    check_kinds(kinds, extractor, n, reference.count)
+    check_kinds(kinds, extractor, n, reference.count or None)
     needs: set[Needs] = {NEEDS[kind] for kind in kinds}
-    compared = _reference_set(reference, extractor, needs)
+    compared = _reference_set(reference, extractor, kinds)
     if sampler is None and "statistics" in needs:
         needs.add("features")  # images may be sorted by class: errors from statistics of groups are wrong
     samples = _sample_set(blocks(), n, extractor, needs)
@@ -63,13 +64,19 @@ def score_images(
     return {kind: score_from_estimate(kind, estimate, key) for kind, estimate in estimates.items()}
 
 
-def _reference_set(reference: ScoredAgainst, extractor: Extractor, needs: Collection[Needs]) -> SampleSet:
+def _reference_set(
+    reference: ScoredAgainst | StatisticsFile, extractor: Extractor, kinds: Sequence[str]
+) -> SampleSet:
     """Return the reference of scores: statistics of all images, features of 50,000 random ones at most."""
+    if isinstance(reference, StatisticsFile):
+        reference.check(extractor, kinds)
+        return reference.as_set()
+    needs = {NEEDS[kind] for kind in kinds}
     few = reference.count <= MOST_SAMPLES
-    if few and {*needs} != {"statistics"}:
+    if few and needs != {"statistics"}:
         return _sample_set(reference.blocks(), reference.count, extractor, needs)
     groups = [reference_statistics(reference, extractor)]
-    if {*needs} == {"statistics"}:
+    if needs == {"statistics"}:
         return SampleSet(groups=groups)
     part = _sample_set(_random_part(reference), MOST_SAMPLES, extractor, needs)
     return replace(part, groups=groups, drawn_from=reference.count)

@@ -29,8 +29,11 @@ _NOISE_UNIT = 1024
 
 
 def sample_count(asked: int, images: int) -> int:
-    """Return the number of samples of a score: the one asked for, else that of the images, at most 50,000."""
-    return asked or min(images, MOST_SAMPLES)
+    """Return the number of samples of a score: the one asked for, else that of the images, at most 50,000.
+
+    images: 0 where their number is not known.
+    """
+    return asked or min(images or MOST_SAMPLES, MOST_SAMPLES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,10 +23,8 @@ GROUPS = 20
 class FrechetReference:
     """The reference set of Fréchet distances. A distance to it costs one `eigvalsh`."""
 
-    n: int
-    """Number of feature vectors."""
     mean: Array
-    """Their mean (d,)."""
+    """Mean of the features (d,)."""
     variance: float
     """Trace of their covariance."""
     factor: Array
@@ -35,10 +33,12 @@ class FrechetReference:
     @classmethod
     def of(cls, statistics: FeatureStatistics) -> FrechetReference:
         """Return the reference with these statistics. Raises ValueError on fewer than two vectors."""
-        covariance = statistics.covariance()
-        return cls(
-            statistics.n, statistics.mean(), float(np.trace(covariance)), covariance_factor(covariance)
-        )
+        return cls.of_moments(statistics.mean(), statistics.covariance())
+
+    @classmethod
+    def of_moments(cls, mean: Array, covariance: Array) -> FrechetReference:
+        """Return the reference with this mean (d,) and covariance (d, d)."""
+        return cls(mean, float(np.trace(covariance)), covariance_factor(covariance))
 
     def distance(self, samples: FeatureStatistics) -> float:
         """Return the Fréchet distance of `samples`; see `frechet_distance`."""

@@ -40,12 +40,16 @@ class SampleSet:
     """Feature vectors (n, d)."""
     images: Tensor | None = None
     """uint8 images (n, c, h, w)."""
+    known: FrechetReference | None = None
+    """The mean and covariance of a reference whose images are not at hand."""
     drawn_from: int = 0
     """Number of images of which the features and images are a random part; 0: they are all."""
 
     @functools.cached_property
     def frechet(self) -> FrechetReference:
         """This set as the reference of Fréchet distances, from the groups or else the features."""
+        if self.known is not None:
+            return self.known
         if self.groups:
             return FrechetReference.of(sum(self.groups[1:], start=self.groups[0]))
         return FrechetReference.of(FeatureStatistics.of(_given(self.features, "the reference's features")))

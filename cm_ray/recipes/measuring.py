@@ -44,7 +44,8 @@ class MeasuringSettings(ReadOptions, CodeSettings):
     """Settings of all commands that measure a trained model; each adds its own."""
 
     data: str = ""
-    """Images to compare with, as in training; empty: those that MODEL's run was trained on."""
+    """Images to compare with, as in training, or an .npz file of the mu and sigma of their features (for FD);
+    empty: those that MODEL's run was trained on."""
     extractor: str = field(default="", metadata=CODE)
     """inception-2015 (FID's), clean-fid (a cross-check of it), cifar-resnet56, cifar-resnet20, digits, or
     your own as package.module:factory; empty: that of MODEL's run."""

@@ -34,6 +34,7 @@ from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import GROUPS
 from cm_ray.metrics.score import KINDS, Score
 from cm_ray.networks.formats.reading import load_model
+from cm_ray.own_code import allow, forgotten_afterwards
 from cm_ray.recipes.measuring import ActorSettings, MeasuringSettings
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.samplers import Heun
@@ -537,7 +538,10 @@ class TestBadSettings:
         ],
     )
     def test_of_a_model(self, changes, sentence, tiny, tmp_path):
-        refused(sentence, tiny, tmp_path, **changes)
+        with forgotten_afterwards():
+            if ":" in changes.get("extractor", ""):
+                allow(changes["extractor"])  # as the command line does
+            refused(sentence, tiny, tmp_path, **changes)
 
     def test_weights_that_are_others(self, tiny, tmp_path):
         (tmp_path / "weights.th").write_bytes(b"anything")

@@ -11,9 +11,9 @@ from tests.waiting import LIMIT_S, wait_for
 
 pytestmark = pytest.mark.ray
 
-STEPS = 160
+STEPS = 80
 TEACHER = []
-OPTIONS = [*SMALL, "--steps", STEPS, "--log-every", 5, "--checkpoint.every", 20, "--evaluation.every", 40]
+OPTIONS = [*SMALL, "--steps", STEPS, "--log-every", 5, "--checkpoint.every", 10, "--evaluation.every", 20]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def disturb(name, folder, num_workers, kills):
 
 def test_kills_change_nothing(uninterrupted, tmp_path):
     """Progressive distillation has most to lose: teachers, rounds, and their models."""
-    disturb("pd_digits.py", tmp_path / "run", 2, {"worker": 45, "driver": 110})
+    disturb("pd_digits.py", tmp_path / "run", 2, {"worker": 25, "driver": 55})
     assert outcome(tmp_path / "run") == uninterrupted("pd_digits.py", 2)
 
 

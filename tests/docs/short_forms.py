@@ -58,6 +58,7 @@ HERE = {
     "cm-ray train ict_digits --averages power --run-dir runs/power": Short(
         TINY, makes="runs/power/result.json"
     ),
+    "cm-ray train ict_digits": Short(f"{TINY} --run-dir runs/alone", makes="runs/alone/result.json"),
     "cm-ray train edm_digits": Short(f"{TINY} --run-dir runs/d", makes="runs/d/result.json"),
     "cm-ray train cd_digits --teacher edm_digits": Short(TINY, makes="runs/cd_digits/result.json"),
     "cm-ray train pd_digits --teacher edm_digits": Short(
@@ -103,7 +104,6 @@ HERE = {
 """Commands that are run here, without Ray; trainings by the trainer of this process."""
 
 ON_RAY = {
-    "cm-ray train ict_digits": Short(f"{TINY} --run-dir runs/on-ray", makes="runs/on-ray/result.json"),
     "cm-ray score runs/ict_digits --scores FD KID precision recall": Short(
         "--samples 100 --grid 2 --tracking-uri none --actors.count 1 --actors.cpus-each 0.5",
         makes="runs/evaluate-ict_digits/scores.md",

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from cm_ray.runs.lineage import code_digest
@@ -82,9 +83,16 @@ def submit(variables, *entrypoint, timeout=LIMIT_S, **given):
     return subprocess.run(line, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=timeout)
 
 
+def some_of(folder, target, rows=300):
+    """Write the first images of a folder with one Parquet file, with its schema, to a file of its own."""
+    (file,) = folder.glob("*.parquet")
+    pq.write_table(pq.read_table(file).slice(0, rows), target)
+    return target
+
+
 def test_submit_the_cifar_job(tmp_path, cifar10):
-    run_dir = tmp_path / "run"
-    job = [sys.executable, "jobs/ct_cifar.py", "--data", cifar10 / "test", "--run-dir", run_dir]
+    run_dir, images = tmp_path / "run", some_of(cifar10 / "test", tmp_path / "some.parquet")
+    job = [sys.executable, "jobs/ct_cifar.py", "--data", images, "--run-dir", run_dir]
     heads = SMALL.index("--network.head-channels")  # NCSN++ has one head and no such option
     small = SMALL[:heads] + SMALL[heads + 2 :]
     job += [*small, "--steps", 4, "--log-every", 2, "--checkpoint.every", 2, "--evaluation.every", 2]

@@ -11,7 +11,10 @@ import torch
 from cm_ray.cluster.evaluation.evaluate_plan import (
     EvaluatedModel,
     check_evaluation,
+    check_scored,
     evaluated_model,
+    in_words,
+    scored_against,
     scored_data,
 )
 from cm_ray.cluster.evaluation.scored_samples import ScoredSamples
@@ -19,7 +22,6 @@ from cm_ray.cluster.pool.actor import PutModel
 from cm_ray.cluster.pool.cache import ResultCache
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import (
-    COMPARE_CHANNELS,
     ScoringSetup,
     name_of,
     reference_set,
@@ -33,14 +35,13 @@ from cm_ray.cluster.pool.sizing import actors_for
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.score import Evaluation
-from cm_ray.data.agreement import check_comparable
 from cm_ray.drawing.kept_samples import keep_samples
 from cm_ray.drawing.model_labels import scored_labels
 from cm_ray.drawing.pictures import save_grid
 from cm_ray.drawing.requests import Request
-from cm_ray.errors import UserError, setting
 from cm_ray.evaluation.score_folder import Scored
 from cm_ray.evaluation.scorer import MOST_SAMPLES, sample_count
+from cm_ray.evaluation.statistics_file import StatisticsFile
 from cm_ray.metrics.frechet import GROUPS, bias_warning
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
@@ -96,39 +97,37 @@ class _Evaluating:
         self.settings, self.setup, self.model, self.run = settings, setup, model, run
         self.extractor = setup.extractor
         self.work = run.root / "evaluation-work"
-        self.shards, self.manifest = prepare_shards(setup.data)
+        self.reference = scored_against(setup, settings.scores)
         self.images = None if model else prepare_shards(scored_data(settings))
         self.count = (
-            self.images[1].count if self.images else sample_count(settings.samples, self.manifest.count)
+            self.images[1].count if self.images else sample_count(settings.samples, self.reference.count)
         )
         self.outputs = self._outputs()
         self._check_images()
-        self.labels = scored_labels(model.spec, self.manifest, setup.labels, say) if model else None
+        self.labels = scored_labels(model.spec, self.reference, setup.labels, say) if model else None
         self.actors = actors_for(settings.actors, self.work)
         run.clean()
         content = self.images[1].fingerprint if self.images else network_digest(model.folder) if model else ""
         self.scored = Scored(run, settings.source, content)
         say(
-            f"{run.root}: {settings.source} against {self.manifest.count} images of {self.manifest.source}, "
+            f"{run.root}: {settings.source} against {in_words(self.reference)}, "
             f"{self.extractor.name}, {self.actors}"
         )
 
     def _check_images(self) -> None:
         """Raise UserError when the images are too few, or when their shape differs from the data's."""
-        check_comparable(
-            f"The images of {self.settings.source}",
-            self._shape(),
-            f"those of {self.manifest.source}",
-            self.manifest.shape,
-            size=f"set {setting('size')}, or give other {setting('data')}",
-            channels=COMPARE_CHANNELS,
-        )
-        if min(self.count, self.manifest.count) < 2:
-            raise UserError(
-                f"A score needs at least two images on each side, but {self.settings.source} gives "
-                f"{self.count}, and {self.manifest.source} has {self.manifest.count}; give more images."
-            )
-        check_kinds(self.settings.scores, self.extractor, self.count, self.manifest.count)
+        kinds, against = self.settings.scores, self.reference
+        if isinstance(against, StatisticsFile):
+            check_kinds(kinds, self.extractor, self.count)
+            return
+        check_scored(self.settings, self._shape(), self.count, against)
+        check_kinds(kinds, self.extractor, self.count, against.count)
+
+    def _reference_set(self, pool: SamplerPool, needs: set[Needs]) -> SampleSet:
+        against = self.reference
+        if isinstance(against, StatisticsFile):
+            return against.as_set()
+        return reference_set(pool, against.folder, against.manifest, self.extractor, needs)
 
     def _outputs(self) -> Outputs:
         """Return what is needed of the samples, or of the images that are scored.
@@ -154,7 +153,7 @@ class _Evaluating:
         with SamplerPool(self.setup.opener, self.actors) as pool:
             reference = SampleSet()
             if needs:
-                reference = reference_set(pool, self.shards, self.manifest, self.extractor, needs)
+                reference = self._reference_set(pool, needs)
             for samples in self._sample_sets(pool):
                 yield from self._measured(samples, reference)
                 del samples  # frees the memory before the next samples are made
@@ -179,7 +178,7 @@ class _Evaluating:
         """Return the entries of the scores' keys that are not in the names of their metrics."""
         extractor = self.extractor
         return {
-            "reference": self.manifest.fingerprint,
+            "reference": self.reference.fingerprint,
             "labels": self._labels_text,
             "seed": 0 if self.images else self.settings.seed,
             "extractor": extractor.name,
@@ -196,12 +195,12 @@ class _Evaluating:
 
         FDinf removes the bias of the samples, not of the reference.
         """
-        kinds, dim, manifest = self.settings.scores, self.extractor.dim, self.manifest
+        kinds, dim, against = self.settings.scores, self.extractor.dim, self.reference
         warnings = [bias_warning(self.count, dim)] if "FD" in kinds else []
         if self.model is not None:
             warnings.append(initial_weights_warning(self.model.spec, self.settings.source))
-        if "FD" in kinds or "FDinf" in kinds:
-            warnings.append(bias_warning(manifest.count, dim, f"images of {manifest.source}"))
+        if {"FD", "FDinf"} & {*kinds} and against.count:
+            warnings.append(bias_warning(against.count, dim, f"images of {against.source}"))
         for warning in filter(None, warnings):
             say(f"warning: {warning}")
 
@@ -211,7 +210,7 @@ class _Evaluating:
             self.extractor,
             n=self.count,
             seed=samples.seed,
-            reference=self.manifest.fingerprint,
+            reference=self.reference.fingerprint,
             labels=self._labels_text,
             sampler=samples.sampler,
             nfe=samples.nfe,

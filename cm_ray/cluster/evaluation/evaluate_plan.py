@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cm_ray.cluster.pool.reference import COMPARE_CHANNELS, ScoringSetup
+from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.score import Evaluation
+from cm_ray.data.agreement import check_comparable
 from cm_ray.data.open_source import open_source
+from cm_ray.data.reading import ReadOptions
 from cm_ray.data.shards import is_shard_folder
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.errors import UserError, setting
+from cm_ray.evaluation.reference import Shards
+from cm_ray.evaluation.statistics_file import StatisticsFile, is_statistics_file
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.sections import DataSettings
@@ -57,3 +64,44 @@ def check_evaluation(settings: Evaluation, *, is_model: bool) -> None:
         )
     if not is_shard_folder(Path(source).expanduser()):
         open_source(source)  # a mistyped name is an error before Ray starts
+
+
+def scored_against(setup: ScoringSetup, kinds: Sequence[str]) -> Shards | StatisticsFile:
+    """Return the images to compare with, or the published statistics of their features.
+
+    Raises UserError when statistics are of another extractor, or do not tell one of the kinds of scores.
+    """
+    if not is_statistics_file(setup.data.path):
+        return Shards(*prepare_shards(setup.data))
+    if setup.data.read_options != ReadOptions():
+        raise UserError(
+            f"{setup.data.path} holds statistics of features, which options of reading images do not change: "
+            "leave them out."
+        )
+    file = StatisticsFile(Path(setup.data.path).expanduser().absolute())
+    file.check(setup.extractor, kinds)
+    return file
+
+
+def check_scored(settings: Evaluation, shape: tuple[int, int, int], count: int, against: Shards) -> None:
+    """Raise UserError when images or samples are too few, or of another shape than those to compare with."""
+    check_comparable(
+        f"The images of {settings.source}",
+        shape,
+        f"those of {against.source}",
+        against.shape,
+        size=f"set {setting('size')}, or give other {setting('data')}",
+        channels=COMPARE_CHANNELS,
+    )
+    if min(count, against.count) < 2:
+        raise UserError(
+            f"A score needs at least two images on each side, but {settings.source} gives "
+            f"{count}, and {against.source} has {against.count}; give more images."
+        )
+
+
+def in_words(against: Shards | StatisticsFile) -> str:
+    """Return a phrase for what is compared with."""
+    if isinstance(against, StatisticsFile):
+        return f"the statistics in {against.path}"
+    return f"{against.count} images of {against.source}"

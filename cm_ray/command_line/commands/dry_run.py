@@ -25,6 +25,7 @@ from cm_ray.data.classes import names_in_words
 from cm_ray.data.reading import ReadOptions
 from cm_ray.data.take_survey import take_survey
 from cm_ray.errors import UserError, setting
+from cm_ray.evaluation.statistics_file import StatisticsFile, is_statistics_file
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings
 from cm_ray.runs.directory import finished_run
@@ -92,4 +93,7 @@ def _say(data: DataSettings) -> None:
         raise UserError(
             f"{setting('data.path', 'data')} is empty; set it to a folder or to the name of a data set."
         )
-    print(take_survey(data.path, data.read_options))
+    if is_statistics_file(data.path):
+        print(StatisticsFile(Path(data.path).expanduser()))
+    else:
+        print(take_survey(data.path, data.read_options))
