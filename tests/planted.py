@@ -9,6 +9,7 @@ from cm_ray.networks.custom import Custom
 from cm_ray.networks.model import ModelSpec, save_model
 from tests.cluster.tiny import DIFFUSION, make_tiny_run
 from tests.networks.custom_networks import TinyNetwork
+from tests.results import result
 
 MODULE = """
 from pathlib import Path
@@ -61,5 +62,5 @@ def planted_run(folder, *, network=NET, extractor=FEATURES):
         shutil.rmtree(run.model)
         planted_model(run.model, network)
     run.config_file.write_text(json.dumps(values))
-    run.result_file.write_text(json.dumps({"scores": [], "timings": {}, "paths": {"samples": []}}))
+    run.result_file.write_text(json.dumps(result()))
     return run

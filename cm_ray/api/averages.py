@@ -28,7 +28,7 @@ from cm_ray.reports.lengths_report import lengths_table, write_lengths
 from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.snapshots import KeptAverages
-from cm_ray.storage.files import read_json, remove
+from cm_ray.storage.files import remove
 
 
 class ScoredLengths(list[ScoredLength]):
@@ -110,4 +110,4 @@ def extractor_of(extractor: str | Extractor, weights: str, recipe: Recipe, name:
 
 
 def _kept(run: RunDirectory, recipe: Recipe, step: int) -> KeptAverages:
-    return KeptAverages.of(run, recipe, step or read_json(run.result_file)["model_step"])
+    return KeptAverages.of(run, recipe, step or run.result()["model_step"])

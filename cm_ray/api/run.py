@@ -11,6 +11,7 @@ from PIL import Image
 
 from cm_ray.api.averages import ScoredLengths, average_model, extractor_of, score_averages
 from cm_ray.api.trained_model import TrainedModel
+from cm_ray.drawing.pictures import open_grid
 from cm_ray.errors import whole
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.score import Score
@@ -18,7 +19,7 @@ from cm_ray.networks.formats.reading import load_model
 from cm_ray.own_code import Code, allow
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.storage.files import read_json
+from cm_ray.storage.files import inside
 
 
 class Run(TrainedModel):
@@ -96,7 +97,8 @@ class Run(TrainedModel):
     @property
     def pictures(self) -> list[Image.Image]:
         """The final sample grids, in the order of the recipe's samplers."""
-        return [Image.open(path) for path in self.result["paths"]["samples"]]
+        names, root = self.result["paths"]["samples"], self.directory.root
+        return [open_grid(inside(root, name)) for name in names]
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -106,5 +108,4 @@ class Run(TrainedModel):
     @property
     def result(self) -> dict[str, Any]:
         """The content of result.json: scores, timings and paths."""
-        values: dict[str, Any] = read_json(self.directory.result_file)
-        return values
+        return self.directory.result()

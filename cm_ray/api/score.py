@@ -29,7 +29,6 @@ from cm_ray.networks.arithmetic import Precision
 from cm_ray.own_code import Code, allow, is_name
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings, Resizing
 from cm_ray.sampling.samplers import Sampler
-from cm_ray.storage.files import read_json
 
 Reference = ImageSet | StatisticsFile
 
@@ -140,7 +139,7 @@ def _reference(data: Any, run: Run | None, wanted: ReadOptions) -> Reference:
         return StatisticsFile(Path(given).expanduser())
     reference = load_images(given, **asdict(settings.updated(wanted).read_options))
     if run and data is None:
-        trained_on = read_json(run.directory.lineage_file)["data.fingerprint"]
+        trained_on = run.directory.lineage()["data.fingerprint"]
         if wanted == ReadOptions() and reference.fingerprint != trained_on:
             raise UserError(f"{run.name} was trained on other images than those of {given}: pass data.")
     return reference

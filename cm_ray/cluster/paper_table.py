@@ -25,6 +25,7 @@ from cm_ray.evaluation.from_settings import evaluation_labels, extractor_opener
 from cm_ray.evaluation.reference import Shards
 from cm_ray.evaluation.scorer import frechet_score, request_key, sample_count
 from cm_ray.metrics.frechet import frechet_distance
+from cm_ray.metrics.score import ROW
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes import named
 from cm_ray.recipes.recipe import TEACHER, Recipe, check_models_named
@@ -35,11 +36,23 @@ from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.resources import Resources
 from cm_ray.settings.tree import flatten, override, sketch, why_unknown
 from cm_ray.storage.files import read_json, remove, write_json
+from cm_ray.storage.shapes import ANYTHING
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.registry import model_digest
 
 METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ect", "ct", "ict")
 """All methods, in the order of the table."""
+_CELL = {
+    "of": {str: ANYTHING},
+    "cell": {
+        "method": str,
+        "score": ROW,
+        "noise_distance": float,
+        "seconds_per_1000": float,
+        "training_s": (float, None),
+    },
+}
+"""The shape of a file of a measured cell."""
 EVALUATIONS = (1, 2, 4, 8)
 """Numbers of network evaluations of the columns."""
 _LINES = {
@@ -203,7 +216,7 @@ def _scored(
                 score=frechet_score(sampled.groups, reference, key).to_row(),
                 noise_distance=noise,
                 seconds_per_1000=sampled.seconds_per_1000,
-                training_s=read_json(entry.run.result_file)["timings"]["training_s"],
+                training_s=entry.run.result()["timings"]["training_s"],
             )
 
         key = {"samples": count, "batch_size": config.evaluation.batch_size, "actors": str(workers)}
@@ -231,7 +244,7 @@ def _cached(table: Table, entry: _Entry, measure: Callable[[_Entry], Cell], key:
     name = f"{entry.run.root.name}-{entry.model.name}-{entry.sampler.replace(':', '-')}.json"
     file = table.folder / "cells" / name
     key = {"model_sha256": model_digest(entry.model), **key}
-    if file.is_file() and (cached := read_json(file))["of"] == key:
+    if file.is_file() and (cached := read_json(file, _CELL))["of"] == key:
         return Cell(**cached["cell"])
     cell = measure(entry)
     write_json(file, {"of": key, "cell": cell.to_row()})

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from cm_ray.errors import UserError
 from cm_ray.storage.files import remove, written_aside
 
 
@@ -94,3 +95,11 @@ def to_nhwc(images: Tensor) -> np.ndarray:
     """Return images (b, c, h, w) as an array (b, h, w, c)."""
     array: np.ndarray = images.cpu().numpy().transpose(0, 2, 3, 1)
     return array
+
+
+def open_grid(path: Path) -> Image.Image:
+    """Open a grid that a run has left. Raises UserError when it is missing or no PNG file."""
+    try:
+        return Image.open(path, formats=["PNG"])
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is not a grid of samples ({error}); restore it.") from error

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cm_ray.drawing.pictures import save_grid, to_nhwc
 from cm_ray.errors import UserError, setting
-from cm_ray.storage.files import read_json, write_json, written_aside
+from cm_ray.storage.files import MOST_RECORD, read_json, write_json, written_aside
 
 RECORD, GRID = "edits.json", "grid.png"
 _OUT = setting("out")
@@ -30,6 +30,12 @@ class Origin:
     """Name of the input. A new edit of the same input removes results that it does not replace."""
     made_by: str
     """Digest of everything that the result depends on."""
+
+
+def _origin(record: list[str], file: Path) -> Origin:
+    if len(record) != 2:
+        raise UserError(f"{file} is not as cm_ray writes it ({record[:3]}); restore it or remove it.")
+    return Origin(*record)
 
 
 class ResultFolder:
@@ -46,8 +52,10 @@ class ResultFolder:
         when a result would replace an input or a file that is not a result of an edit, or when it would be an
         input of the next edit of `root`.
         """
-        found = read_json(self.record) if self.record.is_file() else {}
-        known = {name: Origin(*origin) for name, origin in found.items() if self._is_inside(name)}
+        found = read_json(self.record, {str: [str]}, MOST_RECORD) if self.record.is_file() else {}
+        known = {
+            name: _origin(origin, self.record) for name, origin in found.items() if self._is_inside(name)
+        }
         again = {origin.of for origin in self.planned.values()}
         stale = {name for name, origin in known.items() if origin.of in again} - {*self.planned}
         self._check({*self.planned, *stale}, known, {path.resolve() for path in inputs}, root)

@@ -118,7 +118,10 @@ class Conclusion:
                 "images_per_s": rows[-1]["images_per_s"] if rows else None,
                 "sampling_and_scoring_s": round(time.perf_counter() - started, 3),
             },
-            "paths": {"model": str(self.run.model), "samples": [str(grid) for grid in grids]},
+            "paths": {
+                "model": str(self.run.model.relative_to(self.run.root)),
+                "samples": [str(grid.relative_to(self.run.root)) for grid in grids],
+            },
         }
         remove(self.run.scoring_work)
         write_json(self.run.result_file, result)
@@ -194,7 +197,7 @@ def class_shares(extractor: Any, counts: Tensor | None) -> dict[str, float] | No
 
 def summary(run: RunDirectory) -> str:
     """Return the scores and the paths of a finished run as text for the terminal."""
-    result = read_json(run.result_file)
+    result = run.result()
     lines = [f"finished: {run.result_file}"]
     if length := result["average"]["ema_length"]:
         lines.append(f"  the model is the average of length {length:g}, after {result['model_step']} steps")
@@ -207,5 +210,5 @@ def summary(run: RunDirectory) -> str:
     if result["class_shares"]:
         name, share = min(result["class_shares"].items(), key=lambda item: item[1])
         lines.append(f"  share of the rarest class, {name}: {share:.1%}")
-    lines += [f"  samples: {path}" for path in result["paths"]["samples"]]
+    lines += [f"  samples: {run.root / path}" for path in result["paths"]["samples"]]
     return "\n".join(lines)

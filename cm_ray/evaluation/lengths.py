@@ -17,7 +17,7 @@ from cm_ray.evaluation.scorer import Scorer, request_key
 from cm_ray.metrics.estimate import infinitesimal_jackknife
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.frechet import FrechetGradient, FrechetReference, bias_warning
-from cm_ray.metrics.score import Score
+from cm_ray.metrics.score import ROW, Score
 from cm_ray.networks.model import ModelSpec, save_model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
@@ -73,6 +73,10 @@ class ScoredLength:
             return cls(**numbers, step=int(row["step"]), score=score, influence=influence)
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is not the row of a length: {row}") from error
+
+
+_ROW = {"length": float, "step": int, "fit_error": float, "score": ROW, "influence": [float]}
+"""The shape of a row of averages.json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,14 +180,14 @@ def check_images(run: RunDirectory, spec: ModelSpec, data: ScoredAgainst, *, giv
             f"{run.root} makes images {spec.shape}, and those of {data.source} are {data.shape}, channels "
             "first: give others, or set the size."
         )
-    if not given and data.fingerprint != read_json(run.lineage_file)["data.fingerprint"]:
+    if not given and data.fingerprint != run.lineage()["data.fingerprint"]:
         raise UserError(f"{run.root} was trained on other images than {data.source} has now: give the data.")
 
 
 def read_lengths(run: RunDirectory) -> list[ScoredLength]:
     """Return all lengths of a run that were scored. Raises UserError when their file is damaged."""
     file = run.averages_file
-    rows = read_json(file) if file.is_file() else []
+    rows = read_json(file, [_ROW]) if file.is_file() else []
     try:
         return [ScoredLength.from_row(row) for row in rows]
     except (ValueError, TypeError) as error:

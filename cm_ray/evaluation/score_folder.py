@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cm_ray.errors import UserError
-from cm_ray.metrics.score import Score
+from cm_ray.metrics.score import ROW, Score
 from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
 from cm_ray.storage.files import read_json, write_json, written_aside
 
@@ -22,7 +22,10 @@ class Scored:
         """
         self._folder, claim = run.root, run.source_file
         run.check_owner(claim)
-        if claim.is_file() and (found := read_json(claim))["content"] != content:
+        if (
+            claim.is_file()
+            and (found := read_json(claim, {"source": str, "content": str}))["content"] != content
+        ):
             raise UserError(
                 f"{run.root} holds scores of {found['source']} with other content than {source} has now; "
                 f"choose {ANOTHER_DIRECTORY}, or remove the folder."
@@ -40,7 +43,7 @@ class Scored:
     def _earlier(self) -> dict[str, Score]:
         file = self._folder / "scores.json"
         try:
-            scores = [Score.from_row(row) for row in (read_json(file) if file.is_file() else [])]
+            scores = [Score.from_row(row) for row in (read_json(file, [ROW]) if file.is_file() else [])]
         except ValueError as error:
             raise UserError(f"{file} is damaged ({error}); restore it or remove it.") from error
         return {_identity(score): score for score in scores}

@@ -12,6 +12,7 @@ from cm_ray.metrics.estimate import Estimate
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.extractors.published_weights import INCEPTION_2015
 from cm_ray.metrics.extractors.resizing import RESIZINGS
+from cm_ray.storage.shapes import misfit
 from cm_ray.version import __version__
 
 KINDS = {
@@ -52,11 +53,22 @@ without classes and for images; none compares with data, since nobody chose the 
 arithmetic in which the samples were drawn, "" for given images; features are always extracted in float32.
 """
 
+_NUMBERS = ("n", "seed", "nfe")
 DESCRIPTIVE = ("sampler", "version")
 """Entries of a key that say what was measured, apart from the model.
 
 They are the sampler with its times, which a search varies in order to compare, and the version of cm_ray.
 """
+
+ROW: Mapping[str, Any] = {
+    "name?": str,
+    "kind?": str,
+    "value": float,
+    "error?": (float, None),
+    "settings?": dict,
+    "key": {name: int if name in _NUMBERS else str for name in (*COMPARED, *DESCRIPTIVE)},
+}
+"""The shape of a row of a score in files; see `cm_ray.storage.shapes`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,16 +151,15 @@ class Score:
 
         A row without a kind is a Fréchet distance.
         """
-        try:
-            score = cls(
-                value=float(row["value"]),
-                key=row["key"],
-                kind=row.get("kind", "FD"),
-                error=row.get("error"),
-                settings=row.get("settings", {}),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"this is not the row of a score: {row}") from error
+        if problem := misfit(row, ROW):
+            raise ValueError(f"this is not the row of a score: {problem}")
+        score = cls(
+            value=float(row["value"]),
+            key=row["key"],
+            kind=row.get("kind", "FD"),
+            error=row.get("error"),
+            settings=row.get("settings", {}),
+        )
         if row.get("name") != score.name:
             raise ValueError(f"a score named {row.get('name')} has the key of {score.name}")
         return score

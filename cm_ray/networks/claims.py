@@ -18,9 +18,23 @@ from cm_ray.networks.model import ModelSpec, spec_from_dict
 from cm_ray.networks.unet import UNet
 from cm_ray.networks.weight_names import differences
 from cm_ray.settings.tree import flatten
+from cm_ray.storage.shapes import misfit
 
 _MOST_SIDE, _MOST_CHANNELS, _MOST_STEPS, _MOST_TEXT = 8192, 4096, 100_000, 100_000
 """Limits on pixels per side, channels of images, steps of a sampler, and characters of its text."""
+_SPEC = {
+    "network": dict,
+    "diffusion": dict,
+    "shape": [int],
+    "class_names": [str],
+    "class_counts?": [int],
+    "time_points": [[float]],
+    "sampler": str,
+    "reading?": dict,
+    "ema_length?": float,
+    "initial_share?": float,
+}
+"""The shape of model.json; network, diffusion and reading are checked as settings."""
 _LEAST_TENSORS = 8
 """Every block of every level has at least this many tensors in the encoder alone."""
 
@@ -29,6 +43,8 @@ def parse_spec(place: str, values: Any) -> ModelSpec:
     """Return a specification from JSON values. Raises UserError, with their place, on values that cannot "
     "be."""
     try:
+        if problem := misfit(values, _SPEC):
+            raise UserError(problem)
         _check_text(values["sampler"])
         spec = spec_from_dict(values, place)
         _check_numbers(spec)
@@ -87,8 +103,8 @@ def _check_numbers(spec: ModelSpec) -> None:
     numbers = [each for each in flatten(spec.diffusion).values() if isinstance(each, float)]
     if not all(math.isfinite(each) for each in numbers):
         raise ValueError("noise levels that are not finite")
-    if not all(isinstance(name, str) for name in spec.class_names):
-        raise ValueError("names of classes that are no texts")
+    if spec.ema_length < 0 or not 0 <= spec.initial_share <= 1:
+        raise ValueError(f"an average of length {spec.ema_length} and share {spec.initial_share}")
     for taus in spec.time_points:
         ladder = (spec.diffusion.t_max, *taus, spec.diffusion.t_min)
         if not all(high > low for high, low in itertools.pairwise(ladder)):

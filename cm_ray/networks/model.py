@@ -211,8 +211,6 @@ def spec_from_dict(values: dict[str, Any], file: str = "") -> ModelSpec:
     file: where the values were read; see `from_dict`.
     """
     c, h, w = values["shape"]
-    if not all(isinstance(side, int) for side in (c, h, w)) or not isinstance(values["sampler"], str):
-        raise TypeError(f"shape {values['shape']!r}, sampler {values['sampler']!r}")
     diffusion = from_dict(Diffusion, values["diffusion"])
     time_points = tuple(tuple(points) for points in values["time_points"])
     return ModelSpec(
@@ -220,7 +218,7 @@ def spec_from_dict(values: dict[str, Any], file: str = "") -> ModelSpec:
         diffusion=diffusion,
         shape=(c, h, w),
         class_names=tuple(values["class_names"]),
-        class_counts=tuple(int(count) for count in values.get("class_counts", ())),
+        class_counts=tuple(values.get("class_counts", ())),
         time_points=time_points,
         sampler=parse(values["sampler"], diffusion, time_points=time_points),
         reading=from_dict(Reading, values.get("reading", {})),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from cm_ray.drawing.model_labels import class_menu
 from cm_ray.errors import plain, spoken
+from cm_ray.metrics.score import Score
 from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.networks.model import Model
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.text import ONE_STEP, text_of
-from cm_ray.storage.files import read_json
 from cm_ray.tracking.registry import existing_store, get_version, parse_model_uri
 from cm_ray.tracking.store import calling_mlflow, open_client
 
@@ -67,6 +66,7 @@ def _scores(name: str, folder: Path, tracking_uri: str) -> list[tuple[str, str, 
             return []
         score, _, sampler = tags["score.name"].partition("/")
         return [(score, sampler or ONE_STEP, float(tags["score.value"]))]
-    result = RunDirectory(folder.parent).result_file
-    rows: list[dict[str, Any]] = read_json(result)["scores"] if result.is_file() else []
-    return [(row["name"], row["key"].get("sampler", ""), row["value"]) for row in rows]
+    run = RunDirectory(folder.parent)
+    trained = run.config_file.is_file() and run.result_file.is_file()
+    scores = [Score.from_row(row) for row in run.result()["scores"]] if trained else []
+    return [(score.name, score.key["sampler"], score.value) for score in scores]

@@ -15,12 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cm_ray.errors import UserError, setting
-from cm_ray.metrics.score import Score, better, comparable
+from cm_ray.metrics.score import ROW, Score, better, comparable
 from cm_ray.runs.background import BackgroundWriter
 from cm_ray.storage.files import folder_written_aside, read_json, remove, write_json
 from cm_ray.storage.tensor_files import check_finite, read_safetensors
 
 _STATE, _META = "state.safetensors", "meta.json"
+_BEST = {"step": int, "score": ROW}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class CheckpointStore:
     def best_step(self) -> int | None:
         """Return the step of the best checkpoint; None if no checkpoint was scored."""
         file = self.folder / "best.json"
-        return int(read_json(file)["step"]) if file.is_file() else None
+        return int(read_json(file, _BEST)["step"]) if file.is_file() else None
 
     def offer_best(self, step: int, score: Score) -> None:
         """Make the checkpoint of `step` the best one if its score is better than the best score.
@@ -80,7 +81,7 @@ class CheckpointStore:
         Scores with different keys cannot be compared; then the new score replaces the best one.
         """
         file = self.folder / "best.json"
-        best = Score.from_row(read_json(file)["score"]) if file.is_file() else None
+        best = Score.from_row(read_json(file, _BEST)["score"]) if file.is_file() else None
         if best is None or not comparable(score, best) or better(score, best):
             write_json(file, {"step": step, "score": score.to_row()})
 
@@ -106,8 +107,8 @@ class CheckpointStore:
         """
         folder = self._path(step)
         try:
-            meta = read_json(folder / _META)
-            number, extra = meta["step"], dict(meta["extra"])
+            meta = read_json(folder / _META, {"step": int, "extra": dict})
+            number, extra = meta["step"], meta["extra"]
             tensors, _ = read_safetensors(folder / _STATE, check=check)
         except (UserError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
             reason = str(error).rstrip(".") if isinstance(error, UserError) else repr(error)

@@ -27,6 +27,7 @@ from typing import Any
 
 from cm_ray.errors import UserError, setting
 from cm_ray.recipes.recipe import Recipe, differences
+from cm_ray.runs.records import read_lineage, read_result, read_rows
 from cm_ray.settings.tree import from_dict, to_dict
 from cm_ray.storage.files import local_path, read_json, remove, write_json, written_aside
 
@@ -217,13 +218,17 @@ class RunDirectory:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return all complete rows of the log; a row that an interruption cut short is skipped."""
-        if not self.metrics_file.is_file():
-            return []
-        rows = []
-        for line in self.metrics_file.read_text().splitlines():
-            with contextlib.suppress(ValueError):
-                rows.append(json.loads(line))
-        return rows
+        return read_rows(self.metrics_file) if self.metrics_file.is_file() else []
+
+    def result(self) -> dict[str, Any]:
+        """Return the results of a finished training. Raises UserError when the file is damaged."""
+        return read_result(self.result_file)
+
+    def lineage(self) -> dict[str, str]:
+        """Return the origin of the run. Raises UserError when the file is damaged or missing."""
+        if not self.lineage_file.is_file():
+            raise UserError(f"{self.root} has no {self.lineage_file.name}; restore it.")
+        return read_lineage(self.lineage_file)
 
     def scored_steps(self) -> set[int]:
         """Return the steps after which the model was scored while training."""

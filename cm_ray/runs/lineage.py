@@ -19,7 +19,7 @@ from cm_ray.data.described import DescribedImages
 from cm_ray.errors import UserError
 from cm_ray.runs.console import say
 from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
-from cm_ray.storage.files import read_json, write_json
+from cm_ray.storage.files import write_json
 
 REVISION_VARIABLE = "CM_RAY_REVISION"
 """The git revision of the code in a submitted job, into which Ray copies no .git."""
@@ -48,7 +48,7 @@ def write_lineage(run: RunDirectory, data: TracedImages) -> None:
     if not run.lineage_file.exists():
         write_json(run.lineage_file, found)
         return
-    before = read_json(run.lineage_file)
+    before = run.lineage()
     if before["data.fingerprint"] != data.fingerprint:
         raise UserError(
             f"{run.root} was started with other images than those of {data.source}; give the same data, or "

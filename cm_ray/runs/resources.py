@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, write_json
 
 _FILE = "resources.json"
+_MOST = 1_000_000
+"""More workers or threads than any cluster has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,12 @@ class Resources:
     def load(cls, folder: Path) -> Resources | None:
         """Read the resources that the work in a folder began with; None before its first start."""
         file = folder / _FILE
-        return cls(**read_json(file)) if file.is_file() else None
+        if not file.is_file():
+            return None
+        found = cls(**read_json(file, {"device": str, "workers": int, "threads": int}))
+        if found.workers not in range(1, _MOST) or found.threads not in range(_MOST):
+            raise UserError(f"{file} has other numbers than there are workers and threads; restore it.")
+        return found
 
     def save(self, folder: Path) -> None:
         """Remember the resources of the work in a folder."""

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import urllib.error
 import urllib.request
 import uuid
@@ -17,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.errors import UserError
+from cm_ray.storage.shapes import Shape, is_deep, misfit
 
-MOST_JSON = 1 << 28
-"""The largest JSON file that is read, in bytes: a record of a million edits, and no file of settings."""
+MOST_JSON, MOST_RECORD = 1 << 24, 1 << 28
+"""The largest JSON files that are read, in bytes: of settings and results; of a million edits, a long log."""
+_FEW_VALUES, _BYTES_EACH = 100_000, 8
+"""Values that any JSON file may have, and the fewest bytes for each of more: short ones take much memory."""
 _CHUNK = 1 << 20
 
 
@@ -120,20 +124,80 @@ def write_json(path: Path, value: Any) -> None:
         aside.write_bytes(data + b"\n")
 
 
-def read_json(path: Path, most_bytes: int = MOST_JSON) -> Any:
-    """Read a JSON file.
+def read_json(path: Path, shape: Shape = None, most_bytes: int = MOST_JSON) -> Any:
+    """Read a JSON file, within limits on its size, the number of its values and their nesting.
 
-    Raises UserError when it is not JSON, or larger than such files are; FileNotFoundError when there is none.
+    shape: see `cm_ray.storage.shapes`; None takes any value. Raises UserError when the file is not JSON or
+    not of the shape, or larger than such files are; FileNotFoundError when there is none.
     """
-    if (size := path.stat().st_size) > most_bytes:
-        raise UserError(
-            f"{path} has {size / 1e6:.0f} MB, and no file of settings is so large; restore it or remove it."
-        )
+    value = parse_json(_bounded(path, most_bytes), path)
+    if shape is not None and (problem := misfit(value, shape)):
+        raise UserError(f"{path} is not as cm_ray writes it ({problem}); restore it or remove it.")
+    return value
+
+
+def read_json_lines(path: Path, shape: Shape) -> list[Any]:
+    """Read a file of JSON values of a shape, one in each line; lines that were cut short are skipped.
+
+    Raises UserError on other values, and as `read_json` does.
+    """
+    values = []
+    for number, line in enumerate(_bounded(path, MOST_RECORD).splitlines(), 1):
+        try:
+            value = parse_json(line, path, finite=False)
+        except UserError:
+            continue
+        if problem := misfit(value, shape):
+            raise UserError(f"Line {number} of {path} is not as cm_ray writes it ({problem}); restore it.")
+        values.append(value)
+    return values
+
+
+def parse_json(data: bytes | str, place: Path | str, *, finite: bool = True) -> Any:
+    """Return a value of JSON, within the limits of `read_json`. Raises UserError, naming the place.
+
+    finite: refuse NaN and Infinity, which are no JSON, but which logs can have.
+    """
     try:
-        return json.loads(path.read_text())
+        text = data if isinstance(data, str) else data.decode()
+        if sum(map(text.count, "[{,")) > max(_FEW_VALUES, len(text) // _BYTES_EACH):
+            raise ValueError("it has too many values for its size")
+        value = json.loads(text, parse_constant=_refused_constant if finite else None)
+        if is_deep(value):
+            raise RecursionError
+        return value
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise UserError(f"{path} is not valid JSON ({reason}); restore it or remove it.") from error
+        raise UserError(f"{place} is not valid JSON ({reason}); restore it or remove it.") from error
+
+
+def _refused_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _bounded(path: Path, most_bytes: int) -> bytes:
+    """Return the bytes of a file that is no larger than this, and no device or pipe."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise UserError(f"{path} is not a file; restore it or remove it.")
+    with path.open("rb") as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise UserError(
+            f"{path} has more than {most_bytes >> 20} MiB, and no file of its kind is so large; "
+            "restore it or remove it."
+        )
+    return data
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that something read names, relative to a folder.
+
+    Raises UserError when it is absolute or leads out of the folder, by ``..`` or by a link.
+    """
+    path = folder / name
+    if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{folder} names a file outside of it, {name[:200]!r}; restore the folder.")
+    return path
 
 
 def sha256_of(path: Path) -> str:

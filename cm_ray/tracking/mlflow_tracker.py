@@ -10,7 +10,6 @@ from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.console import command
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import flatten
-from cm_ray.storage.files import read_json
 from cm_ray.tracking.registry import model_digest, register_model
 from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, chunks
 from cm_ray.tracking.sent_state import advance, artifacts, new_files, new_values
@@ -105,4 +104,4 @@ class MlflowTracker:
             self.remote.send_tags(self._lineage())
 
     def _lineage(self) -> dict[str, Any]:
-        return read_json(self.run.lineage_file) if self.run.lineage_file.is_file() else {}
+        return dict(self.run.lineage()) if self.run.lineage_file.is_file() else {}

@@ -22,7 +22,7 @@ from cm_ray.metrics.score import Score, better, comparable, key_differences
 from cm_ray.networks.formats.reading import read_spec
 from cm_ray.networks.model import SPEC, WEIGHTS
 from cm_ray.runs.directory import default_run_dir
-from cm_ray.storage.files import sha256_of
+from cm_ray.storage.files import parse_json, sha256_of
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 from cm_ray.tracking.status import Registered
 from cm_ray.tracking.store import check_uri, database_file, default_uri, is_missing
@@ -252,6 +252,6 @@ def _tags(score: Score | None, lineage: dict[str, Any]) -> dict[str, str]:
 
 def _score_of(version: Any) -> Score | None:
     """Return the score of a version; None if it has none, or one with another key."""
-    with contextlib.suppress(ValueError):
-        return Score.from_row(json.loads(version.tags.get(SCORE_TAG, "")))
+    with contextlib.suppress(ValueError, UserError):
+        return Score.from_row(parse_json(version.tags.get(SCORE_TAG, ""), SCORE_TAG))
     return None

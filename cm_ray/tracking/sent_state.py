@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from cm_ray.metrics.score import Score
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.storage.files import read_json, write_json
+from cm_ray.storage.files import MOST_RECORD, read_json, write_json
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,12 +47,31 @@ class SentState:
     @classmethod
     def read(cls, file: Path, uri: str) -> SentState:
         """Return the state in a file; a fresh one when there is none or it is of another server."""
-        values = read_json(file) if file.is_file() else {}
-        return cls(**values) if values.get("uri") == uri else cls.fresh(uri)
+        found = cls.load(file)
+        return found if found and found.uri == uri else cls.fresh(uri)
+
+    @classmethod
+    def load(cls, file: Path) -> SentState | None:
+        """Return the state in a file; None when there is none. Raises UserError when it is damaged."""
+        return cls(**read_json(file, _SHAPE, MOST_RECORD)) if file.is_file() else None
 
     def write(self, file: Path) -> None:
         """Write the state to a file atomically."""
         write_json(file, dataclasses.asdict(self))
+
+
+_SHAPE = {
+    "uri": str,
+    "key": str,
+    "run_id": str,
+    "started_ms": int,
+    "described": bool,
+    "step": int,
+    "names": [str],
+    "files": {str: str},
+    "version": ({}, {"name": str, "version": str, "champion": bool, "reason": str, "content": str}),
+}
+"""The shape of tracking.json."""
 
 
 class MetricValue(NamedTuple):

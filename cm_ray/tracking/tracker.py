@@ -13,7 +13,6 @@ from cm_ray.errors import UserError, setting
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.storage.files import read_json
 from cm_ray.tracking.status import Registered, Status
 from cm_ray.tracking.store import check_model_name, check_uri, default_uri
 
@@ -83,7 +82,7 @@ def resend(run: RunDirectory) -> Registered | None:
         if not run.result_file.is_file():
             tracker.finish("FAILED")
             return None
-        scores = read_json(run.result_file).get("scores") or [None]
+        scores = run.result()["scores"] or [None]
         registered = tracker.register(Score.from_row(scores[0]) if scores[0] else None)
         tracker.finish("FINISHED")
         return registered

@@ -28,7 +28,6 @@ from cm_ray.runs.console import Progress, followed, say
 from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.runs.lineage import write_lineage
 from cm_ray.runs.resources import Resources
-from cm_ray.storage.files import read_json
 from cm_ray.tracking import open_tracker
 from cm_ray.training.arithmetic import slow_arithmetic
 from cm_ray.training.batch import Batch
@@ -149,7 +148,7 @@ class Trainer:
         """The scores of the finished run, in the order of the recipe's samplers."""
         if not self.run.result_file.is_file():
             return []
-        return [Score.from_row(row) for row in read_json(self.run.result_file)["scores"]]
+        return [Score.from_row(row) for row in self.run.result()["scores"]]
 
     def _open_device(self, name: str) -> torch.device:
         """Return a device; "auto" is the one that an unfinished run began on, else a GPU if there is one."""

@@ -17,6 +17,11 @@ UNEQUAL = dict(zip((1, 2, 4), (60, 30, 10), strict=True))
 """Images by label: 0 and 3 have none."""
 
 
+def grid_file(run):
+    """Return the first grid of a finished run."""
+    return run.directory.root / run.result["paths"]["samples"][0]
+
+
 @pytest.fixture(scope="module")
 def unequal(digits):
     labels = np.concatenate([np.full(count, label) for label, count in UNEQUAL.items()])
@@ -66,14 +71,14 @@ def test_scores_are_of_samples_with_the_shares_of_the_data(of_some):
         assert len(labels) == TINY["evaluation.samples"]
         shares = np.bincount(labels, minlength=5) / len(labels)
         assert shares == pytest.approx([0, 0.6, 0.3, 0, 0.1], abs=0.15)
-    npz = np.load(run.result["paths"]["samples"][0].replace(".png", ".npz"))
+    npz = np.load(grid_file(run).with_suffix(".npz"))
     assert len(npz["arr_1"]) == len(npz["arr_0"]) == 9, "those of the grid"
     assert npz["arr_1"].tolist() == scored[-1][:9]
 
 
 def test_grids_results_and_the_terminal_say_the_names(of_some):
     run, scored = of_some
-    final = run.result["paths"]["samples"][0]
+    final = str(grid_file(run))
     for grid in (run.directory.samples / "step-00000004.png", final):
         legend = Path(str(grid).replace(".png", ".classes.txt")).read_text().splitlines()
         said = [name for row in legend for name in row.split(": ")[1].split(", ")]
@@ -122,7 +127,7 @@ def test_a_setting_of_the_recipe_names_the_labels(unequal, tmp_path):
     changes = {**TINY, "evaluation.labels": "2,4", "evaluation.every": 0}
     run = cm.train("ict_digits", unequal, out=tmp_path / "run", steps=2, changes=changes, quiet=True)
     assert {score.key["labels"] for score in run.scores} == {"2,4"}
-    grid = np.load(run.result["paths"]["samples"][0].replace(".png", ".npz"))
+    grid = np.load(grid_file(run).with_suffix(".npz"))
     assert set(grid["arr_1"]) == {2, 4}
     assert read_json(run.directory.result_file)["scores"][0]["key"]["labels"] == "2,4"
     with pytest.raises(cm.UserError, match="no class '9'"):

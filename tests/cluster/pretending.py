@@ -13,6 +13,8 @@ from cm_ray.errors import UserError
 from cm_ray.networks.unet import check_fits
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.files import write_json
+from tests.results import result
+from tests.tracking import tracked_runs
 
 DIVERGED = "The loss is inf at step 2"
 
@@ -34,7 +36,7 @@ def pretended_train(config, watch, prepared):
             if watch(row) and step < config.steps:
                 raise Stopped
         if not run.result_file.exists():
-            write_json(run.result_file, {"scores": [score(config, config.steps)]})
+            write_json(run.result_file, result(score(config, config.steps)))
 
 
 def score(config, step):
@@ -42,7 +44,7 @@ def score(config, step):
     worst = 9 if config.optimizer.learning_rate < 1e-3 else 1
     best = config.optimizer.learning_rate if step == config.steps else 0
     value = worst - step / config.steps - best + config.seed / 1000
-    return {"name": "FD-pretended-100", "value": value, "key": {"sampler": "one-step"}}
+    return tracked_runs.score(value, n=100).to_row()
 
 
 def pretended_trial(config, *, trials):

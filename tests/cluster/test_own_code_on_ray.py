@@ -21,6 +21,7 @@ from cm_ray.settings.tree import to_dict
 from cm_ray.sweeps.space import NUMBER, Categorical, Space
 from tests.api.conftest import TINY
 from tests.planted import planted_model, planted_run
+from tests.results import result
 
 pytestmark = pytest.mark.ray
 NET, PIXELS = "tests.networks.custom_networks:TinyNetwork", "tests.networks.custom_networks:Pixels"
@@ -107,8 +108,6 @@ def test_a_table_refuses_a_model_that_was_put_into_it(ray_cluster, tmp_path):
     planted = RunDirectory(tmp_path / "edm")
     planted_model(planted.model, NET)
     planted.config_file.write_text(json.dumps(to_dict(config)))
-    result = {"scores": [], "timings": {"training_s": 1.0}, "paths": {"samples": []}, "model_step": 1}
-    result |= {"average": {"ema_length": 0.0, "index": 0}, "class_shares": {}}
-    planted.result_file.write_text(json.dumps(result))
+    planted.result_file.write_text(json.dumps(result()))
     with pytest.raises(UserError, match=f"model.json {REFUSED}, {NET}"):
         make_table(table)

@@ -164,7 +164,7 @@ def test_other_snapshots_are_scored_again(scoring, run, extractor):
 def test_a_damaged_file_of_scores_is_named(scoring, run, extractor):
     for content in ("{", "[1]", '[{"length": 0.1}]'):
         run.averages_file.write_text(content)
-        with pytest.raises(UserError, match=r"averages\.json is (damaged|not valid JSON)"):
+        with pytest.raises(UserError, match=r"averages\.json is not (as cm_ray writes it|valid JSON)"):
             list(scoring.scores((0.05,)))
 
 

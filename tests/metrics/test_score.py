@@ -84,7 +84,7 @@ def test_what_is_no_score_is_refused():
     for error in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="error must be finite"):
             of_kind("IS", error=error)
-    with pytest.raises(ValueError, match="error must be finite"):
+    with pytest.raises(ValueError, match="error must be a number, not nan"):
         Score.from_row(of_kind("IS").to_row() | {"error": float("nan")})
     with pytest.raises(ValueError, match="not the row"):
         Score.from_row({"value": 1})

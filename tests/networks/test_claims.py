@@ -60,13 +60,13 @@ CLAIMS = [
     ("shape", [1, -8, -8], r"images of shape"),
     ("sampler", f"multistep:{HUGE}", "has too many steps"),
     ("sampler", "multistep@" + ",".join(["1.0"] * 40_000), "has too many steps"),
-    ("class_names", [1, 2, 3], "names of classes that are no texts"),
+    ("class_names", [1, 2, 3], "class_names.0. must be a text, not 1"),
     ("class_names", ["a", "b", "c", "d"], r"label_emb.weight is \(3, 64\) there and \(4, 64\) here"),
     ("time_points", [[2.0], [0.5, 2.5]], r"time points \[0.5, 2.5\] that do not descend"),
-    ("time_points", [[float("nan")]], r"time points \[nan\] that do not descend"),
+    ("time_points", [[float("nan")]], "NaN is no number of JSON"),
     ("time_points", [["a"]], "is not the specification of a model"),
-    ("diffusion.t_max", float("inf"), "noise levels that are not finite"),
-    ("diffusion.column.sigma_data", float("nan"), "is not the specification of a model"),
+    ("diffusion.t_max", float("inf"), "Infinity is no number of JSON"),
+    ("diffusion.t_max", 10**400, "is not valid JSON|is not the specification of a model"),
     ("network.dropout", "0", "is not the specification of a model"),
 ]
 
@@ -122,7 +122,7 @@ def test_json_that_fills_the_stack_is_a_sentence(text, folder):
 def test_a_large_file_of_settings_is_not_read(folder):
     with (folder / SPEC).open("r+b") as file:
         file.truncate(2**30)
-    with pytest.raises(UserError, match=r"model.json has 1074 MB, and no file of settings is so large"):
+    with pytest.raises(UserError, match=r"model.json has more than 16 MiB, and no file of its kind"):
         read_model(folder)
 
 
@@ -133,7 +133,7 @@ def test_metadata_of_a_file_are_checked(tmp_path):
     state = load_file(file)
     for text in ("{", "[" * 100_000, "3"):
         save_file(state, file, metadata={SPEC_KEY: text})
-        with pytest.raises(UserError, match=r"The metadata of .* (are broken|is not the specification)"):
+        with pytest.raises(UserError, match=r"The metadata of .* is not (valid JSON|the specification)"):
             read_model(file)
 
 

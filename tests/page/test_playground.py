@@ -22,7 +22,9 @@ from cm_ray.networks.model import from_uint8, to_uint8
 from cm_ray.page.model_card import model_card
 from cm_ray.page.playground import CanvasContent, EditForm, Playground
 from cm_ray.page.server import RequestLimit, serve
+from tests import results
 from tests.cluster.tiny import NETWORK, make_tiny_run
+from tests.tracking.tracked_runs import score
 
 CONDITIONAL = dataclasses.replace(NETWORK, conditional=True)
 NOTHING = CanvasContent(None, ())
@@ -33,8 +35,7 @@ def run(tmp_path_factory):
     made = make_tiny_run(
         tmp_path_factory.mktemp("runs") / "run", network=CONDITIONAL, time_points=((2.0,), (5.0, 0.5))
     )
-    scores = [{"name": "FD-digits-1797", "value": 0.8649, "key": {"sampler": "one-step"}}]
-    made.result_file.write_text(json.dumps({"scores": scores}))
+    made.result_file.write_text(json.dumps(results.result(score(0.8649).to_row())))
     return made
 
 

@@ -17,7 +17,8 @@ def checkpoint(step):
 
 
 def score(value, **key):
-    entries = dict.fromkeys((*COMPARED, *DESCRIPTIVE), 1) | {"extractor": "x"} | key
+    numbers = dict.fromkeys(("n", "seed", "nfe"), 1)
+    entries = dict.fromkeys((*COMPARED, *DESCRIPTIVE), "x") | numbers | key
     return Score(value=value, key=entries)
 
 

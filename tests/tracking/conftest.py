@@ -48,7 +48,7 @@ def make_run(tmp_path, empty_store):
         if not (store := tmp_path / "runs" / "mlflow.db").exists():
             shutil.copyfile(empty_store, store)
         run.claim(config)
-        write_json(run.lineage_file, {"data_fingerprint": "abc", "git_revision": "def"})
+        write_json(run.lineage_file, {"data.fingerprint": "abc", "git_revision": "def"})
         for step in range(rows):
             log(run, step)
         run.samples.mkdir()

@@ -22,6 +22,7 @@ from cm_ray.tracking.publish_time_points import publish_time_points
 from cm_ray.tracking.registry import CONTENT_TAG, model_digest
 from cm_ray.tracking.store import open_client
 from cm_ray.tracking.tracker import open_tracker, resend
+from tests.results import result
 
 POINTS = ((1.5,), (9.0, 0.7))
 
@@ -164,7 +165,7 @@ def test_a_run_that_was_trained_is_found_by_what_it_was(make_run, searched, tmp_
 @pytest.mark.parametrize("remembered", [True, False])
 def test_the_run_repeated_afterwards_leaves_all_as_it_is(make_run, searched, tmp_path, remembered):
     run = make_run(rows=1)
-    write_json(run.result_file, {"scores": [score(5.0).to_row()]})
+    write_json(run.result_file, result(score(5.0).to_row()))
     resend(run)
     before = model_digest(run.model)
     searched(name=f"runs/{run.root.name}/model")  # model.json is written anew in place

@@ -75,7 +75,7 @@ def test_a_version_says_where_it_comes_from(make_run, tmp_path):
     assert version.tags["score.name"] == "FD-digits-1797/multistep@0.8"
     assert version.tags["score.value"] == "5"
     assert json.loads(version.tags["score"])["key"]["sampler"] == "multistep@0.8"
-    assert version.tags["data_fingerprint"] == "abc"
+    assert version.tags["data.fingerprint"] == "abc"
 
 
 def test_registering_twice_makes_one_version(make_run, tmp_path):

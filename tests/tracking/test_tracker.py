@@ -19,6 +19,7 @@ from cm_ray.tracking.mlflow_tracker import MlflowTracker
 from cm_ray.tracking.sent_state import SentState
 from cm_ray.tracking.store import open_client
 from cm_ray.tracking.tracker import NullTracker, open_tracker, resend
+from tests.results import result
 
 
 def told(run):
@@ -53,12 +54,12 @@ def test_everything_of_a_run_is_told(make_run, tmp_path, capsys):
     tracker = tracked(run)
     tracker.sync()
     log(run, 5, scores=[score(7.5).to_row(), score(3.5, sampler="multistep@0.8", nfe=2).to_row()])
-    write_json(run.result_file, {"fd": 7.5})
+    write_json(run.result_file, result())
     tracker.finish("FINISHED")
     client, found = only_run(run)
     assert (found.info.run_name, found.info.status) == ("one", "FINISHED")
     assert found.data.params == {path: str(value) for path, value in flatten(run.config()).items()}
-    assert found.data.tags["data_fingerprint"] == "abc"
+    assert found.data.tags["data.fingerprint"] == "abc"
     assert history(run, "loss") == expected(6)
     assert history(run, "FD-digits-1797/one-step") == [(5, 7.5)]
     assert history(run, "FD-digits-1797/multistep_0.8") == [(5, 3.5)]
@@ -74,7 +75,7 @@ def test_paths_that_are_not_utf_8(make_run):
     run = make_run()
     path = "/data/caf\udce9"
     run.claim(override(run.config(), {"data.path": path}))
-    write_json(run.lineage_file, {"command": f"cm-ray train --data {path}"})
+    write_json(run.lineage_file, {"data.fingerprint": "a", "command": f"cm-ray train --data {path}"})
     tracked(run).sync()
     _, found = only_run(run)
     assert found.data.params["data.path"] == r"/data/caf\xe9"
@@ -171,7 +172,7 @@ def test_a_server_that_is_away_never_hurts_and_is_told_later(
     folders = ["--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "kept")]
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     start_server("server", *folders, *options, url=f"{uri}/health")
-    write_json(run.result_file, {"scores": [score(2.0).to_row()]})
+    write_json(run.result_file, result(score(2.0).to_row()))
     registered = resend(run)
     assert (registered.uri, registered.champion) == ("models:/tiny/1", True)
     assert resend(run).uri == "models:/tiny/1"

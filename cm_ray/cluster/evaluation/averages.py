@@ -33,7 +33,7 @@ from cm_ray.reports.lengths_report import write_lengths
 from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory, finished_run
 from cm_ray.runs.snapshots import KeptAverages
-from cm_ray.storage.files import read_json, remove
+from cm_ray.storage.files import remove
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class _Asked:
     def of(cls, settings: AverageLengths, run: RunDirectory) -> _Asked:
         """Raise UserError on a length or a step of which the run has not kept enough."""
         recipe = run.config()
-        kept = KeptAverages.of(run, recipe, settings.step or read_json(run.result_file)["model_step"])
+        kept = KeptAverages.of(run, recipe, settings.step or run.result()["model_step"])
         for length in settings.numbers:
             kept.check(length)
         lengths = settings.numbers or reachable(kept, kept.averages.candidates)

@@ -50,7 +50,7 @@ def id_of_sweep(run: RunDirectory, identity: dict[str, Any]) -> str:
 
     Raises UserError, with the settings that differ, when the directory holds another sweep.
     """
-    found = read_json(run.sweep_file) if run.sweep_file.is_file() else identity
+    found = read_json(run.sweep_file, dict) if run.sweep_file.is_file() else identity
     if others := [name for name in identity if found.get(name) != identity[name]]:
         raise UserError(
             f"{run.root} holds a sweep with other settings ({', '.join(others)}): repeat its settings to "

@@ -21,6 +21,7 @@ from cm_ray.cluster.sweeps.searcher import FINAL, STEP
 from cm_ray.cluster.training.prepare import PreparedData
 from cm_ray.cluster.training.run import Stopped, train
 from cm_ray.errors import UserError
+from cm_ray.metrics.score import ROW
 from cm_ray.networks.formats.reading import read_model
 from cm_ray.own_code import carried, take
 from cm_ray.recipes.recipe import Recipe
@@ -34,6 +35,13 @@ from cm_ray.training.starting_models import read_teacher
 
 _STOP, _OUTCOME = "stop", "outcome.json"
 """Files in a trial's folder: a request to stop; the attributes of the ended trial."""
+_OUTCOMES = {
+    f"{SCORES}?": [float],
+    f"{SCORE}?": ROW,
+    f"{COST}?": float,
+    f"{FAILED}?": str,
+    f"{STOPPED}?": int,
+}
 _PATIENCE_S = 60
 Report = Callable[[dict[str, Any]], None]
 
@@ -73,7 +81,7 @@ class Trials:
     def outcome(self, number: int) -> dict[str, Any]:
         """Return the attributes that an ended trial has left for the study; empty before its end."""
         file = self.place(number) / _OUTCOME
-        return dict(read_json(file)) if file.is_file() else {}
+        return dict(read_json(file, _OUTCOMES)) if file.is_file() else {}
 
     def config(self, number: int, seed: int, params: Mapping[str, Any]) -> Recipe:
         """Return the settings of a trial's training. Raises UserError when they are invalid."""
@@ -141,10 +149,10 @@ class _Trial:
             for row in run.read_metrics():
                 watch(row)  # the study may lack scores of an earlier call's training
             train(config, watch, self.trials.prepared)
-            self.scores.append(float(read_json(run.result_file)["scores"][0]["value"]))
+            self.scores.append(float(_first_score(run)["value"]))
             if seed == 0 and "cost" in self.trials.space.minimize:
                 self.cost = _cost(config, run)
-        outcome = {SCORES: self.scores, SCORE: read_json(run.result_file)["scores"][0]}
+        outcome = {SCORES: self.scores, SCORE: _first_score(run)}
         self._leave(outcome | ({COST: self.cost} if self.cost == self.cost else {}))
         self._tell(self.trials.seeds * config.steps, statistics.fmean(self.scores), final=True)
 
@@ -185,6 +193,14 @@ class _Trial:
 
     def _leave(self, outcome: Mapping[str, Any]) -> None:
         write_json(self.trials.place(self.number) / _OUTCOME, dict(outcome))
+
+
+def _first_score(run: RunDirectory) -> dict[str, Any]:
+    """Return the row of the score that decides. Raises UserError when the results have none."""
+    rows = run.result()["scores"]
+    if not rows:
+        raise UserError(f"{run.result_file} has no scores; remove the trial to train it again.")
+    return dict(rows[0])
 
 
 def _cost(config: Recipe, run: RunDirectory) -> float:

@@ -20,12 +20,14 @@ from cm_ray.cluster.time_points.point_search import Search
 from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.data.shards import Manifest
 from cm_ray.errors import UserError, setting
+from cm_ray.metrics.score import ROW
 from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.networks.model import SPEC, WEIGHTS, build_model, save_model, spec_to_dict
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.runs.console import command, say
 from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory, run_place
 from cm_ray.storage.files import folder_written_aside, read_json, write_json
+from cm_ray.storage.shapes import ANYTHING
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.locate import locate_model
 from cm_ray.tracking.publish_time_points import publish_time_points
@@ -80,7 +82,7 @@ def _identity(plan: SearchPlan, folder: Path, setup: ScoringSetup) -> dict[str, 
 def _check_same(run: RunDirectory, identity: Mapping[str, Any]) -> None:
     """Raise UserError when the directory holds another search (the settings are named) or another job."""
     run.check_owner(run.search_file)
-    found = read_json(run.search_file) if run.search_file.is_file() else identity
+    found = read_json(run.search_file, dict) if run.search_file.is_file() else identity
     if others := [name for name in identity if found.get(name) != identity[name]]:
         raise UserError(
             f"{run.root} holds a search with other settings ({', '.join(others)}); repeat its settings to "
@@ -110,7 +112,7 @@ def _claim(run: RunDirectory, identity: Mapping[str, Any], manifest: Manifest, f
     if not run.search_file.is_file():
         first = {"reference": manifest.fingerprint, "model": model_digest(folder)}
         write_json(run.search_file, {**identity, **first})
-    found = read_json(run.search_file)
+    found = read_json(run.search_file, {"reference": str, "model": str, str: ANYTHING})
     if found["reference"] != manifest.fingerprint:
         raise UserError(
             f"{manifest.source} has other images than at the start of the search in {run.root}; choose "
@@ -122,7 +124,7 @@ def _claim(run: RunDirectory, identity: Mapping[str, Any], manifest: Manifest, f
 
 def _log(group: RunGroup, plan: SearchPlan, run: RunDirectory) -> None:
     """Log the settings, the scores and the files of the search to MLflow."""
-    result = read_json(run.result_file)
+    result = _found(run)
     metrics = {f"samples/{name}": value for name, value in result["samples"].items()}
     for chosen in result["chosen"]:
         metrics[f"{chosen['score']['name']}/{chosen['nfe']}-evaluations"] = chosen["score"]["value"]
@@ -130,11 +132,19 @@ def _log(group: RunGroup, plan: SearchPlan, run: RunDirectory) -> None:
     group.log(params={"model": plan.settings.model} | plan.to_dict(), metrics=metrics, files=files)
 
 
+def _found(run: RunDirectory) -> dict[str, Any]:
+    """Return the results of a search. Raises UserError when its file is damaged."""
+    chosen = {"nfe": int, "score": ROW, "kept": [float], str: ANYTHING}
+    shape = {"samples": {str: (float, None)}, "chosen": [chosen], str: ANYTHING}
+    found: dict[str, Any] = read_json(run.result_file, shape)
+    return found
+
+
 def _update(settings: TimePointSearch, folder: Path, run: RunDirectory, before: str, mlflow_run: str) -> None:
     """Write the time points into the model; register a new version if the model is registered."""
     spec, _ = read_model(folder)
     points = {len(taus): taus for taus in spec.time_points}
-    kept = [tuple(one["kept"]) for one in read_json(run.result_file)["chosen"]]
+    kept = [tuple(one["kept"]) for one in _found(run)["chosen"]]
     points |= {len(taus): taus for taus in kept if taus}
     spec = dataclasses.replace(spec, time_points=tuple(points[count] for count in sorted(points)))
     tracking_uri, registry = tracking_uris(settings)
@@ -166,5 +176,5 @@ def _update(settings: TimePointSearch, folder: Path, run: RunDirectory, before: 
 def registered_as(model: Path) -> SentState | None:
     """Return the MLflow state of the run that a model's folder belongs to; None if it is not registered."""
     file = RunDirectory(model.parent).tracking_file
-    sent = SentState(**read_json(file)) if file.is_file() else None
+    sent = SentState.load(file)
     return sent if sent and sent.version else None

@@ -37,6 +37,7 @@ from cm_ray.sampling.multistep import multistep_for, multistep_of
 from cm_ray.sampling.samplers import Multistep, OneStep, Sampler
 from cm_ray.sampling.text import text_of
 from cm_ray.storage.files import read_json, remove, write_json
+from cm_ray.storage.shapes import ANYTHING
 from cm_ray.time_points.greedy import Points, Stage, points_by_count
 from cm_ray.time_points.integer_search import method_named
 from cm_ray.time_points.noisy_search import PointSampleRange, find_points
@@ -114,7 +115,7 @@ class Search:
 
         Some methods choose their candidates by it, so a resumed search with other actors must keep it.
         """
-        found: dict[str, Any] = read_json(self.run.search_file)
+        found: dict[str, Any] = read_json(self.run.search_file, {"at_once?": int, str: ANYTHING})
         if "at_once" not in found:
             found["at_once"] = self.plan.settings.probes or actors
             write_json(self.run.search_file, found)

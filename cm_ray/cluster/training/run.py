@@ -27,7 +27,7 @@ from cm_ray.runs.console import Progress, command, followed, say
 from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.runs.lineage import write_lineage
 from cm_ray.runs.resources import Resources
-from cm_ray.storage.files import read_json, remove
+from cm_ray.storage.files import remove
 from cm_ray.tracking import Tracker, open_tracker
 from cm_ray.training.arithmetic import slow_arithmetic
 from cm_ray.training.conclude import conclude
@@ -172,7 +172,7 @@ class Run:
             )
 
     def _register(self, tracker: Tracker) -> None:
-        scores = read_json(self.run.result_file)["scores"]
+        scores = self.run.result()["scores"]
         registered = tracker.register(Score.from_row(scores[0]) if scores else None)
         if registered is not None:
             say(f"{registered.uri}: {registered.reason}")

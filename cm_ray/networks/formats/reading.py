@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,7 +20,7 @@ from cm_ray.networks.formats.openai import NAMES, as_images, is_openais, publish
 from cm_ray.networks.formats.state_dicts import LANDMARKS, Landmark, state_dict
 from cm_ray.networks.formats.weight_files import SUFFIXES, Weights, as_float32, split_part
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, build_model, build_network
-from cm_ray.storage.files import read_json, sha256_of
+from cm_ray.storage.files import parse_json, read_json, sha256_of
 from cm_ray.storage.tensor_files import check_finite, read_safetensors, read_tensor_file
 
 SPEC_KEY = "cm_ray.model"
@@ -112,7 +111,7 @@ def _read_file(file: Path, part: str, assumed: ModelSpec | None) -> tuple[ModelS
     if SPEC_KEY in metadata:
         check_finite(content, file)
         place = f"The metadata of {file}"
-        return parse_spec(place, _specification(file, metadata[SPEC_KEY])), content
+        return parse_spec(place, parse_json(metadata[SPEC_KEY], place)), content
     weights = as_float32(state_dict(content, file, part, _landmarks(assumed)))
     check_finite(weights, file)
     if is_edms(weights):
@@ -135,10 +134,3 @@ def _landmarks(assumed: ModelSpec | None) -> tuple[Landmark, ...]:
         return LANDMARKS
     names = list(build_network(assumed).state_dict())
     return (*LANDMARKS, (names[0], names[-1])) if names else LANDMARKS
-
-
-def _specification(file: Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"The metadata of {file} are broken ({error}); restore it.") from error
