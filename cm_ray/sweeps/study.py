@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from cm_ray.errors import UserError, setting
+from cm_ray.storage.sqlite import sqlite_address
 from cm_ray.sweeps.space import Sampler, Space
 
 _STARTUP_SHARE = 3
@@ -65,7 +66,7 @@ def shown_storage(url: str) -> str:
 
 def default_storage(folder: Path) -> str:
     """Return the address of the SQLite storage in a sweep's folder."""
-    return f"sqlite:///{folder.absolute() / 'study.db'}"
+    return sqlite_address(folder / "study.db")
 
 
 def open_sampler(name: Sampler, *, seed: int, trials: int, objectives: int) -> BaseSampler:

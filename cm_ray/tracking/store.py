@@ -12,6 +12,7 @@ from typing import Any
 
 from cm_ray.errors import UserError, setting
 from cm_ray.extras import needs
+from cm_ray.storage.sqlite import sqlite_address, sqlite_file
 
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 _URI = setting("tracking_uri")
@@ -26,7 +27,8 @@ _SETTINGS = {
 
 def default_uri(folder: Path) -> str:
     """Return the address of the default store of the runs in `folder`: mlflow.db in it."""
-    return f"sqlite:///{(folder / 'mlflow.db').absolute()}"
+    _needs_mlflow()
+    return sqlite_address(folder / "mlflow.db")
 
 
 def artifact_root(uri: str, folder: Path) -> str | None:
@@ -43,7 +45,7 @@ def artifact_root(uri: str, folder: Path) -> str | None:
 
 def database_file(uri: str) -> Path | None:
     """Return the file of an SQLite store, or None for another kind of store."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    return sqlite_file(uri)
 
 
 def check_uri(uri: str, name: str = _URI) -> None:

@@ -50,6 +50,7 @@ from cm_ray.time_points.openai_indices import read_ts
 from cm_ray.tracking.registry import model_digest, register_model
 from cm_ray.tracking.store import default_uri, open_client
 from tests.cluster import processes
+from tests.tracking import tracked_runs
 from tests.waiting import wait_for
 
 ONE, TWO = ActorSettings(count=1, cpus_each=0.5), ActorSettings(count=2, cpus_each=0.5)
@@ -480,7 +481,9 @@ def test_what_is_registered_is_left_alone_when_nothing_is_tracked(run, registere
         {"taus": [2.0], "kept": [2.5]},
         {"taus": [3.0, 1.0], "kept": [3.0, 1.0]},
     ]
-    write_json(found.result_file, {"chosen": chosen})
+    row = tracked_runs.score(1.0).to_row()
+    chosen = [{"nfe": 1 + count, "score": row, **one} for count, one in enumerate(chosen)]
+    write_json(found.result_file, {"samples": {}, "chosen": chosen})
     published = []
     monkeypatch.setattr(
         module, "publish_time_points", lambda *what, **how: published.append((what, how)) or MagicMock()
