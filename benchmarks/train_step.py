@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from machine import write_row
 from plain_step import Draw, PlainTraining, PlainUNet
-from torch.utils.flop_counter import FlopCounterMode
+from timing import counted_flops, matmul_flops, random_images, timed
 
 from cm_ray import recipes
 from cm_ray.budget.measured_memory import measured_memory
@@ -33,7 +33,6 @@ from cm_ray.core.averages import ConstantEMA
 from cm_ray.networks.model import Model, ModelSpec, from_uint8
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.settings.tree import override
-from cm_ray.training.batch import Batch
 from cm_ray.training.engine import Engine
 
 Precision = Literal["float32", "bfloat16"]
@@ -116,12 +115,6 @@ def engine_of(case: Case) -> Engine:
     return Engine(config, spec, device=case.device, teacher=teacher)
 
 
-def images_for(engine: Engine) -> Batch:
-    rows = engine.config.batch_size
-    images = torch.randint(0, 256, (rows, *engine.spec.shape), dtype=torch.uint8)
-    return Batch(images, torch.zeros(rows, dtype=torch.int64))
-
-
 def plain_stepper(case: Case, engine: Engine) -> Callable[[], object]:
     """Return the plain program's step, with draws of its own."""
     network = PlainUNet(3, 32, 64, (1, 2, 2), 2, (16,)).to(case.device)
@@ -129,7 +122,7 @@ def plain_stepper(case: Case, engine: Engine) -> Callable[[], object]:
     training = PlainTraining(
         network, engine.config.optimizer.learning_rate, engine.config.averages.decays_at(0), dtype
     )
-    images = images_for(engine).images
+    images = random_images(engine).images
     method, total = engine.method, engine.config.steps
 
     def step() -> object:
@@ -139,38 +132,6 @@ def plain_stepper(case: Case, engine: Engine) -> Callable[[], object]:
         return training.one_step(x, Draw(torch.randn_like(x), t, s), method.target_decay(0, total))
 
     return step
-
-
-def timed(step: Callable[[], object], device: str) -> float:
-    """Return the seconds of a call, to the end of what it has the device do."""
-    synchronised(device)
-    started = time.perf_counter()
-    step()
-    synchronised(device)
-    return time.perf_counter() - started
-
-
-def synchronised(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
-
-
-def matmul_flops(precision: str, device: str) -> float:
-    """Return the operations per second of a product of two square matrices."""
-    a, b = (torch.randn(PEAK_SIZE, PEAK_SIZE, dtype=DTYPES[precision], device=device) for _ in range(2))
-    return 2 * PEAK_SIZE**3 / min(timed(lambda: torch.mm(a, b), device) for _ in range(5))
-
-
-def counted_flops(engine: Engine) -> float:
-    """Return the operations of a step: convolutions, matrix products and attention.
-
-    Of the plain program's attention where it computes the same: PyTorch does not count its own on CPUs.
-    """
-    batch = images_for(engine)
-    backend = torch.nn.attention.SDPBackend.MATH
-    with torch.nn.attention.sdpa_kernel(backend), FlopCounterMode(display=False) as counter:
-        engine.one_step(batch)
-    return float(counter.get_total_flops())
 
 
 def averages_seconds(engine: Engine, device: str) -> float:
@@ -203,7 +164,7 @@ def competitors(args: TrainStep, network: Network, method: Literal["ct", "cd"]) 
                 device=args.device,
             )
             engine = engine_of(case)
-            batch = images_for(engine)
+            batch = random_images(engine)
             name = f"{precision} compiled" if compiled else precision
             yield Timed(name, case, lambda engine=engine, batch=batch: engine.one_step(batch), engine)
             if network == "small" and method == "ct" and not compiled:
@@ -223,7 +184,7 @@ def compared(args: TrainStep, network: Network, method: Literal["ct", "cd"]) -> 
             entry.seconds.append(timed(entry.step, args.device))
             entry.processor_seconds.append(time.process_time() - started)
         for precision in args.precisions:
-            peaks[precision].append(matmul_flops(precision, args.device))
+            peaks[precision].append(matmul_flops(DTYPES[precision], args.device, PEAK_SIZE))
     best = {precision: max(found) for precision, found in peaks.items()}
     return [row(entry, cases, flops, best[entry.case.precision], args) for entry in cases]
 

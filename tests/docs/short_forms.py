@@ -137,6 +137,7 @@ ONLY_PARSED = {
     "cm-ray paper-table": _LONG,
     "cm-ray sweep ": _LONG,
     "python benchmarks/": "measures for minutes",
+    "PYTHONPATH=. python benchmarks/": "measures for minutes, most of it on a GPU",
     "cm-ray sample models:/": _REGISTRY,
     "cm-ray time-points models:/": _REGISTRY,
     "cm-ray score models:/": _REGISTRY,

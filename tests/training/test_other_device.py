@@ -10,7 +10,11 @@ import dataclasses
 import pytest
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import plan_edit
@@ -86,6 +90,32 @@ def test_a_tensor_on_the_cpu_is_noticed(what, fake, monkeypatch):
         made = an_engine("conditional")
         with pytest.raises(RuntimeError, match="device"):
             made.one_step(a_batch())
+
+
+@pytest.mark.parametrize("change", ["paper", "edm", "cd", "dropout"])
+def test_the_steady_state_waits_for_nothing(change, fake):
+    """Fake tensors have no values: to read one, for which a GPU would be waited for, is an error."""
+    with fake:
+        made = an_engine(change)
+        for _ in range(3):
+            made.one_step(a_batch())
+
+
+@pytest.mark.parametrize("waits", [lambda x: x.mean().item(), lambda x: x[x > 0], torch.nonzero, bool])
+def test_a_wait_is_noticed(waits, fake, monkeypatch):
+    draw_step = engines.draw_step
+    with fake:
+        made = an_engine("paper")
+        made.one_step(a_batch())
+        monkeypatch.setattr(engines, "draw_step", lambda *args: waited(draw_step(*args), waits))
+        with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+            made.one_step(a_batch())
+
+
+def waited(draw, waits):
+    """Return the draw after something that a GPU would be waited for."""
+    waits(draw.t.max() if waits is bool else draw.x_t)
+    return draw
 
 
 SAMPLERS = (
