@@ -214,8 +214,8 @@ def measure(run: Run, sections: list[str], workloads: list[str]) -> bool:
     return not any("failed" in row for row in run.rows)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Parse the options, measure, and return the exit status."""
+def options_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options; it is argparse's, since a machine with a GPU may not have tyro."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -224,6 +224,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--small", action="store_true", help="small networks, images and batches")
     parser.add_argument("--seconds", type=float, default=570.0, help="most seconds of all sections")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the options, measure, and return the exit status."""
+    parser = options_parser()
     args = parser.parse_args(arguments)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no GPU here: --device cpu --small tries the program on a CPU")

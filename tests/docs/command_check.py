@@ -70,6 +70,10 @@ def check_script(script, arguments):
     takes_settings = mock.patch.object(options, "run_job", run_job)
     path = mock.patch.object(sys, "path", [str((ROOT / script).parent), *sys.path])
     with takes_job, takes_settings, path:
+        if "def options_parser(" in (ROOT / script).read_text():
+            parser = runpy.run_path(str(ROOT / script), run_name="checked")["options_parser"]()
+            answered(lambda: parser.parse_args(arguments))
+            return
         runpy.run_path(str(ROOT / script), run_name="__main__")
     assert called == [script]
 
