@@ -8,7 +8,7 @@ from PIL import Image
 
 import cm_ray as cm
 from cm_ray.errors import UserError
-from cm_ray.networks.formats.reading import load_model, read_spec
+from cm_ray.networks.formats.reading import load_model, network_digest, read_spec
 from cm_ray.networks.model import SPEC
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.resources import Resources
@@ -79,6 +79,14 @@ def test_claims_of_a_model_that_cannot_be(path, value, model):
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 1000
     assert str(model) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"a"', "1"])
+def test_a_specification_that_is_none(text, model):
+    (model / SPEC).write_text(text)
+    for read in (read_spec, network_digest):
+        with pytest.raises(UserError, match=r"model\.json is not"):
+            read(model)
 
 
 def test_the_model_itself_is_read(model):

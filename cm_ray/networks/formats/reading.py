@@ -95,7 +95,7 @@ def network_digest(path: Path) -> str:
     model at `path`.
     """
     if (path / SPEC).is_file():
-        values = read_json(path / SPEC)
+        values = read_json(path / SPEC, dict)
         network = {name: value for name, value in values.items() if name not in _NOTES}
         content = json.dumps(network, sort_keys=True) + sha256_of(path / WEIGHTS)
     else:  # the name of a file is included, because the specification follows from it

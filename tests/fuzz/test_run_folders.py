@@ -1,0 +1,128 @@
+"""The JSON files of run folders: any damage gives an error of one sentence, or what a run can have."""
+
+import json
+import math
+
+import pytest
+from hypothesis import strategies as st
+
+from cm_ray.command_line.recipe_options import recipe_from_file
+from cm_ray.editing.results import Origin, ResultFolder
+from cm_ray.errors import UserError
+from cm_ray.evaluation.lengths import ScoredLength, read_lengths
+from cm_ray.evaluation.score_folder import Scored
+from cm_ray.metrics.score import Score
+from cm_ray.recipes import ict_digits
+from cm_ray.runs.checkpoint import CheckpointStore
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.resources import Resources
+from cm_ray.settings.tree import to_dict
+from cm_ray.storage.files import inside
+from cm_ray.tracking.sent_state import SentState
+from tests.fuzz.mutations import JSON, mutated, mutated_json
+from tests.fuzz.running import assert_one_line, fuzz
+from tests.results import result
+from tests.tracking.tracked_runs import score
+
+ROW = score(2.0).to_row()
+NEW = score(3.0)
+LENGTH = ScoredLength(length=0.1, step=4, fit_error=0.0, score=score(2.0), influence=(0.1, 0.2)).to_row()
+RESULT = result(ROW, paths={"model": "model", "samples": ["samples/one.png"]}, class_shares={"a": 0.5})
+
+
+def read_result(run):
+    found = run.result()
+    assert all(math.isfinite(Score.from_row(row).value) for row in found["scores"])
+    for name in found["paths"]["samples"]:
+        assert inside(run.root, name).resolve().is_relative_to(run.root.resolve())
+
+
+def read_rows(run):
+    run.scored_steps()
+    assert all(type(row["step"]) is int for row in run.read_metrics())
+
+
+FILES = {
+    "config.json": (to_dict(ict_digits()), lambda run: (run.config(), recipe_from_file(run.config_file))),
+    "result.json": (RESULT, read_result),
+    "lineage.json": (
+        {"data.fingerprint": "ab", "python": "3"},
+        lambda run: run.lineage()["data.fingerprint"],
+    ),
+    "tracking.json": (
+        {
+            **{"uri": "none", "key": "a", "run_id": "b", "started_ms": 5, "described": True, "step": 3},
+            **{"names": ["loss"], "files": {"a": "1-2"}},
+            "version": {"name": "m", "version": "1", "champion": True, "reason": "", "content": "ab"},
+        },
+        lambda run: SentState.read(run.tracking_file, "none"),
+    ),
+    "resources.json": ({"device": "cpu", "workers": 1, "threads": 2}, lambda run: Resources.load(run.root)),
+    "averages.json": ([LENGTH, LENGTH], read_lengths),
+    "best.json": (
+        {"step": 3, "score": ROW},
+        lambda run: CheckpointStore(run.root, 1).offer_best(4, NEW),
+    ),
+    "scores.json": ([ROW, ROW], lambda run: Scored(run, "photos", "ab")),
+    "source.json": ({"source": "photos", "content": "ab"}, lambda run: Scored(run, "photos", "ab")),
+    "edits.json": (
+        {"a-0.png": ["a.png", "ab"], "b-0.png": ["b.png", "cd"]},
+        lambda run: ResultFolder(run.root, {"a-0.png": Origin("a.png", "ab")}).begin([]),
+    ),
+}
+"""The files of runs, evaluations and edits, with their readers."""
+
+
+@pytest.fixture
+def reading(tmp_path):
+    """Return a function that reads a file with these bytes, alone in its folder."""
+
+    def read(name, data):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        (tmp_path / name).write_bytes(data)
+        try:
+            FILES[name][1](RunDirectory(tmp_path))
+        except UserError as error:
+            assert_one_line(error)
+
+    return read
+
+
+def test_the_files_themselves_are_read(tmp_path):
+    for name, (value, reader) in FILES.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text(json.dumps(value))
+        reader(RunDirectory(folder))
+
+
+def test_values_of_records(reading):
+    changed = st.sampled_from(sorted(FILES)).flatmap(
+        lambda name: st.tuples(st.just(name), mutated_json(FILES[name][0]) | JSON)
+    )
+    fuzz(changed, lambda example: reading(example[0], json.dumps(example[1]).encode()), few=400)
+
+
+def test_bytes_of_records(reading):
+    changed = st.sampled_from(sorted(FILES)).flatmap(
+        lambda name: st.tuples(st.just(name), mutated(json.dumps(FILES[name][0], indent=2).encode()))
+    )
+    fuzz(changed, lambda example: reading(*example), few=200)
+
+
+def test_logs(tmp_path):
+    rows = [{"step": step, "loss": 0.5, "scores": [ROW], "seconds": 1.0} for step in range(3)]
+    whole = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    run = RunDirectory(tmp_path)
+    others = st.lists(mutated_json(rows[0]) | JSON, max_size=3)
+    lines = others.map(lambda values: "\n".join(map(json.dumps, values)).encode())
+
+    def check(data):
+        run.metrics_file.write_bytes(data)
+        try:
+            read_rows(run)
+        except UserError as error:
+            assert_one_line(error)
+
+    fuzz(mutated(whole) | lines, check, few=200)
