@@ -96,7 +96,7 @@ import cm_ray.core.loss, cm_ray.training.engine, cm_ray.training.loop
 """
 
 
-@pytest.mark.parametrize("program", ["gpu"], ids=["steps"])
+@pytest.mark.parametrize("program", ["gpu", "cifar_gpu"], ids=["steps", "cifar10"])
 def test_few_packages_are_needed(program):
     """A machine with a GPU may have no more than PyTorch, NumPy, Pillow, safetensors and PyArrow."""
     code = PROGRAM.replace("{0}", program)

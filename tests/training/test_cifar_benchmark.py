@@ -1,0 +1,68 @@
+"""benchmarks/cifar_gpu.py ends in the same weights and scores, however often it is stopped."""
+
+import importlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from cm_ray.metrics.extractors.cifar_resnet import CifarResNet, CifarResNetExtractor
+from cm_ray.storage.tensor_files import read_safetensors
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SIZES = ["--teacher-steps=2", "--student-steps=3", "--batch-size=2", "--channels=32", "--samples=4"]
+OPTIONS = [*SIZES, "--weights=none", "--heun=2", "--device=cpu", "--precision=float32"]
+
+
+@pytest.fixture
+def script(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(importlib.import_module("machine"), "RESULTS", tmp_path)
+    script = importlib.import_module("cifar_gpu")
+    monkeypatch.setattr(script, "LOOK", 1)
+    torch.manual_seed(0)
+    extractor = CifarResNetExtractor(CifarResNet(8).eval(), "none", "random")
+    monkeypatch.setattr(script, "open_features", lambda weights, device: extractor)
+    return script
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Random images in the columns of the Hugging Face hub."""
+    for number, split in enumerate(("train", "test")):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        generator, rows = np.random.default_rng(number), []
+        for _ in range(8):
+            stream = io.BytesIO()
+            Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(stream, "PNG")
+            rows.append({"bytes": stream.getvalue(), "path": None})
+        table = pa.table({"img": rows, "label": pa.array(range(8), pa.int64())})
+        pq.write_table(table, tmp_path / "data" / split / "0.parquet")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("method", ["ect", pytest.param("cd", marks=pytest.mark.exhaustive)])
+def test_a_stopped_run_is_an_uninterrupted_one(method, script, data, tmp_path):
+    def call(name, minutes):
+        words = [*OPTIONS, f"--method={method}", f"--data={data}", f"--out={tmp_path / name}", minutes]
+        return script.run(script.options_parser().parse_args(words))
+
+    assert call("whole", "--minutes=60") == 0
+    calls = [call("parts", "--minutes=0") for _ in range(4)]  # a step each; the second ends the teacher
+    assert calls == [script.STOPPED] * 3 + [0]
+    last = f"student-{method}/step-00000003/state.safetensors"
+    states = [read_safetensors(tmp_path / name / last, check=True)[0] for name in ("whole", "parts")]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    whole, parts = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "parts"))
+    for key, score in whole["scores"].items():
+        assert score["distance"] == parts["scores"][key]["distance"] > 0
+    grids = {path.name for path in (tmp_path / "parts").glob("*.png")}
+    assert grids == {"teacher-heun.png", "student-one-step.png", "student-two-steps.png"}
+    assert len((tmp_path / "cifar_gpu.jsonl").read_text().splitlines()) == 2
