@@ -219,7 +219,7 @@ def _scored(
                 training_s=entry.run.result()["timings"]["training_s"],
             )
 
-        key = {"samples": count, "batch_size": config.evaluation.batch_size, "actors": str(workers)}
+        key = {"samples": count, "batch_size": config.sampled_at_once, "actors": str(workers)}
         key |= {"reference": manifest.fingerprint, "extractor": extractor.weights_sha256}
         key |= {"labels": config.evaluation.labels}
         cells = [_cached(table, entry, measured, key) for entry in entries]
@@ -234,7 +234,7 @@ def _request(entry: _Entry, config: Recipe, count: int, manifest: Manifest) -> R
         seed=config.seed + FINAL_SEED,
         sampler=sampler_of(spec, entry.sampler),
         labels=evaluation_labels(config.evaluation, spec, manifest),
-        unit=config.evaluation.batch_size,
+        unit=config.sampled_at_once,
         precision=config.precision,
     )
 

@@ -103,7 +103,7 @@ def fitted_pixels(
     elif picture.size != (w, h) and resize:
         picture = cut_and_resized(picture, (w, h), Image.Resampling.LANCZOS)
     elif picture.size != (w, h):
-        small = f", or {w // factor}x{h // factor}," if factor > 1 else ""
+        small = f" or {w // factor}x{h // factor}" if factor > 1 else ""
         raise UserError(
             f"{name} is {picture.width}x{picture.height}, and the model's images are {w}x{h}{small}: "
             "set resize to crop and resize it."

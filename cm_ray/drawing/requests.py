@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from cm_ray.core.out_of_memory import in_memory
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.model import Model, ModelSpec, to_uint8
@@ -82,9 +84,14 @@ def sample_unit(model: Model, request: Request, first: int, count: int) -> Tenso
     device = next(model.parameters()).device
     indices = torch.arange(first, first + count, device=device)
     labels = request.labels_of(model, indices)
-    with model.computing_in(request.precision):
+    with model.computing_in(request.precision), batch_in_memory(f"{count:,} samples at a time"):
         images = model.sample(indices, seed=request.seed, sampler=request.sampler, labels=labels)
     return in_channels(to_uint8(images), request.channels).cpu()
+
+
+def batch_in_memory(what: str) -> AbstractContextManager[None]:
+    """Return a context in which a batch is computed; see `in_memory`. what: the batch, in the plural."""
+    return in_memory(what, f"lower {setting('batch_size', 'evaluation.batch_size')}")
 
 
 def in_channels(images: Tensor, channels: int) -> Tensor:

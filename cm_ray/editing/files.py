@@ -13,6 +13,7 @@ from torch import Tensor
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.core.types import Images
 from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_upload, read_file
+from cm_ray.drawing.requests import batch_in_memory
 from cm_ray.editing.model_edits import edited, shown_before
 from cm_ray.editing.tasks import Edit
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, to_uint8
@@ -105,11 +106,12 @@ def edit_unit(model: Model, request: EditRequest, first: int, count: int) -> Ten
     indices = torch.arange(first, first + count, device=device)
     given = request.labels[first : first + count]
     labels = torch.tensor(given, device=device) if given else None
-    results = [
-        edited(model, request.edit, images, indices=indices, seed=request.seed + k, mask=mask, labels=labels)
-        for k in range(request.samples)
-    ]
-    return torch.stack([to_uint8(result).cpu() for result in results], 1)
+    with batch_in_memory(f"Edits in batches of {count:,}"):
+        results = [
+            edited(model, request.edit, images, indices=indices, seed=seed, mask=mask, labels=labels)
+            for seed in range(request.seed, request.seed + request.samples)
+        ]
+        return torch.stack([to_uint8(result).cpu() for result in results], 1)
 
 
 def compared(request: EditRequest, inputs: Inputs, results: Tensor) -> Tensor:

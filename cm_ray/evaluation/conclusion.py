@@ -137,7 +137,7 @@ class Conclusion:
             seed=self.recipe.seed + FINAL_SEED,
             sampler=sampler_of(self.spec, text),
             labels=evaluation_labels(evaluation, self.spec, self.data),
-            unit=evaluation.batch_size,
+            unit=self.recipe.sampled_at_once,
             precision=self.recipe.precision,
         )
 

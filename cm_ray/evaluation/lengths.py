@@ -168,7 +168,7 @@ def length_request(
         seed=recipe.seed + LENGTHS_SEED if seed is None else seed,
         sampler=sampler_of(spec, sampler or evaluation.samplers[0]),
         labels=scored_labels(spec, data, labels or evaluation.labels),
-        unit=evaluation.batch_size,
+        unit=recipe.sampled_at_once,
         precision=recipe.precision,
     )
 

@@ -12,7 +12,7 @@ from cm_ray.data.permutation import SEED, Permutation
 from cm_ray.evaluation.reference import ScoredAgainst, reference_statistics
 from cm_ray.evaluation.scorer import MOST_SAMPLES
 from cm_ray.evaluation.statistics_file import StatisticsFile
-from cm_ray.metrics.extractors.extractor import Extractor
+from cm_ray.metrics.extractors.extractor import Extractor, extracted
 from cm_ray.metrics.frechet import GROUPS
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.score_kinds import NEEDS, Needs, SampleSet, check_kinds, estimate_all
@@ -98,10 +98,10 @@ def _sample_set(
     """Return what is needed of images: statistics of groups, features, or the images."""
     groups, features, kept = [], [], []
     for block in _cut(images, max(1, n // GROUPS)):
-        extracted = extractor.features(block)
-        groups.append(FeatureStatistics.of(extracted))
+        found = extracted(extractor, block)
+        groups.append(FeatureStatistics.of(found))
         if "features" in needs:
-            features.append(extracted)
+            features.append(found)
         if "images" in needs:
             kept.append(block)
     return SampleSet(

@@ -15,7 +15,7 @@ from torch import Tensor
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.drawing.requests import Request, sample_all, sample_units
 from cm_ray.evaluation.reference import ScoredAgainst, keep_noise, kept_noise, reference_statistics
-from cm_ray.metrics.extractors.extractor import Extractor, statistics_of_batches
+from cm_ray.metrics.extractors.extractor import Extractor, extracted, statistics_of_batches
 from cm_ray.metrics.frechet import GROUPS, FrechetReference, frechet_of_groups
 from cm_ray.metrics.score import Score, score_from_estimate, score_key
 from cm_ray.metrics.statistics import FeatureStatistics
@@ -87,7 +87,7 @@ class LocalScorer:
             group, started = FeatureStatistics.zero(extractor.dim), time.perf_counter()
             for images in sample_units(model, part):
                 seconds.append((time.perf_counter() - started) / len(images))
-                group += FeatureStatistics.of(extractor.features(images))
+                group += FeatureStatistics.of(extracted(extractor, images))
                 classes.append(class_counts(extractor, images))
                 started = time.perf_counter()
             groups.append(group)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
+from cm_ray.core.out_of_memory import in_memory
 from cm_ray.core.types import Images
 from cm_ray.data.source import Pixels
 from cm_ray.data.uploads import fitted_pixels, open_upload
@@ -170,7 +170,7 @@ class Playground:
     def _all_at_a_time(self, made: list[Iterator[Step]]) -> Iterator[tuple[Step, ...]]:
         """Yield the steps of several results together; the model is locked only while a step is computed."""
         while True:
-            with self._turn, _memory_explained():
+            with self._turn, in_memory("So many images", "take fewer"):
                 steps = [next(one, None) for one in made]
             if any(step is None for step in steps):
                 return
@@ -207,14 +207,6 @@ class Playground:
 
     def _labels(self, indices: Tensor, label: int | None) -> Tensor | None:
         return None if label is None else torch.full_like(indices, label)
-
-
-@contextlib.contextmanager
-def _memory_explained() -> Iterator[None]:
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise UserError("So many images do not fit into the memory of the GPU; take fewer.") from error
 
 
 def _as_batch(pixels: Pixels) -> Images:

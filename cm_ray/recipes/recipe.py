@@ -103,6 +103,15 @@ class Recipe:
         _check_samplers(self)
 
     @property
+    def sampled_at_once(self) -> int:
+        """The number of images that a device samples at once during a training, or at its end.
+
+        They are not more than those of a micro-batch, whose gradients need more memory than their samples.
+        """
+        rows = self.batch_size // self.cluster.num_workers // self.accumulate
+        return min(self.evaluation.batch_size, rows)
+
+    @property
     def diffusion(self) -> Diffusion:
         """The noise levels and the preconditioning of the trained model."""
         return Diffusion.of(self.noise, self.column, self.method.boundary)

@@ -125,7 +125,7 @@ class EvaluationSettings:
     """Classes of a conditional model's samples: data (as often as in the images), balanced (all that occur,
     equally often), or names, such as cat,dog; empty: data where samples are scored, else balanced."""
     batch_size: int = 256
-    """Images per network evaluation when sampling."""
+    """Images per network evaluation when sampling; a training takes no more than those of a micro-batch."""
 
     def __post_init__(self) -> None:
         """Raise SettingError on values that are out of range."""

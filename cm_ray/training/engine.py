@@ -27,6 +27,7 @@ from cm_ray.training.batch import Batch, Share, StepStats
 from cm_ray.training.data_parallel import settle_buckets, without_sync
 from cm_ray.training.drawing import draw_step
 from cm_ray.training.loss_watch import REMEDY, LossWatch
+from cm_ray.training.memory import step_in_memory
 from cm_ray.training.optimizer import (
     build_optimizer,
     learning_rate,
@@ -95,8 +96,9 @@ class Engine:
         """Take one optimizer step on this worker's share of the global batch."""
         step = self.step
         self._begin_round()
-        loss = self.add_gradients(batch)
-        self._optimize()
+        with step_in_memory(self._rows()):
+            loss = self.add_gradients(batch)
+            self._optimize()
         self.update_averages(self.method.target_decay(step, self.config.steps))
         self.step += 1
         gauges = self.method.gauges(step, self.config.steps)

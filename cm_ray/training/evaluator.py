@@ -41,6 +41,7 @@ class Evaluator:
     ) -> None:
         self.evaluation, self.seed, self.precision = recipe.evaluation, recipe.seed, recipe.precision
         self.data, self.share, self.communication = data, share, communication
+        self.at_once = recipe.sampled_at_once
         opener = extractor_opener(self.evaluation)
         self.extractor = opener(device) if opener else None
         self.reference = self._reference(self.extractor) if self.extractor else None
@@ -71,7 +72,7 @@ class Evaluator:
             seed=self.seed,
             sampler=sampler,
             labels=evaluation_labels(self.evaluation, model.spec, self.data),
-            unit=min(self.evaluation.batch_size, -(-count // self.share.world)),
+            unit=min(self.at_once, -(-count // self.share.world)),
             precision=self.precision,
         )
 

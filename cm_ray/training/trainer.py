@@ -35,6 +35,7 @@ from cm_ray.training.communication import SingleWorker
 from cm_ray.training.conclude import conclude
 from cm_ray.training.engine import Engine
 from cm_ray.training.loop import TrainingLoop
+from cm_ray.training.memory import state_in_memory
 from cm_ray.training.snapshots import disk_use
 from cm_ray.training.specification import model_spec
 from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
@@ -203,13 +204,14 @@ class Trainer:
 
     def _loop(self, spec: ModelSpec) -> TrainingLoop:
         recipe, run = self.recipe, self.run
-        engine = Engine(
-            recipe,
-            spec,
-            device=self.device,
-            teacher=read_teacher(recipe, run),
-            initial=read_initial(recipe, run),
-        )
+        with state_in_memory():
+            engine = Engine(
+                recipe,
+                spec,
+                device=self.device,
+                teacher=read_teacher(recipe, run),
+                initial=read_initial(recipe, run),
+            )
         return TrainingLoop(
             recipe=recipe,
             run=run,

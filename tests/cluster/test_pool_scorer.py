@@ -14,12 +14,14 @@ from cm_ray.data.image_set import ImageSet
 from cm_ray.data.shards import Manifest, load_all, read_rows
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request
+from cm_ray.errors import UserError
 from cm_ray.evaluation.reference import Shards
 from cm_ray.evaluation.scorer import LocalScorer
 from cm_ray.metrics.extractors.registry import open_extractor
 from cm_ray.metrics.frechet import GROUPS
 from cm_ray.networks.formats.reading import load_model
 from tests.cluster.tiny import digits_shards, save_tiny
+from tests.hungry import HungryExtractor, open_hungry
 
 pytestmark = pytest.mark.ray
 OPENER = partial(open_extractor, "digits")
@@ -123,3 +125,10 @@ def test_of_a_large_reference_pairs_are_made_with_a_part(pool, monkeypatch, tmp_
     assert len(set(labels.tolist())) == 10
     again = reference_set(pool, folder, manifest, extractor, {"features"})
     assert torch.equal(again.features, found.features)
+
+
+def test_too_little_memory_of_an_actor_is_told_once(ray_cluster, folder, request_of_70, tmp_path):
+    with SamplerPool(open_hungry, Actors(count=1, cpus=0.5)) as pool:
+        scorer = PoolScorer(pool, HungryExtractor(), tmp_path / "work")
+        with pytest.raises(UserError, match=r"features of \d+ images at a time need more memory .*lower"):
+            scorer.sampled(folder, request_of_70)

@@ -140,7 +140,7 @@ def test_small_pictures_are_widened_for_a_factor():
     small = picture(4, 3)
     wide = fitted_pixels(small, "x", (3, 6, 8), factor=2)
     np.testing.assert_array_equal(wide, np.asarray(small).repeat(2, 0).repeat(2, 1))
-    with pytest.raises(UserError, match="8x6, or 4x3,"):
+    with pytest.raises(UserError, match="8x6 or 4x3: set resize"):
         fitted_pixels(picture(5, 5), "x", (3, 6, 8), factor=2)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,9 +18,8 @@ from cm_ray.cluster.runtime.connect import check_cuda
 from cm_ray.data.shards import Manifest, read_rows, rows_per_group
 from cm_ray.drawing.requests import Request, sample_unit
 from cm_ray.editing.files import EditRequest, edit_unit
-from cm_ray.errors import UserError
 from cm_ray.evaluation.scorer import class_counts, noise_batches, summed
-from cm_ray.metrics.extractors.extractor import Extractor
+from cm_ray.metrics.extractors.extractor import Extractor, features_of
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import ModelSpec, build_model
 from cm_ray.own_code import take
@@ -69,10 +67,9 @@ class Sampler:
         """Sample `count` images, starting at index `first`."""
         self._load(model)
         started, batches = time.perf_counter(), []
-        with _out_of_memory_error(request.unit):
-            for start, size in replace(request, first=first, count=count).units():
-                batches.append(sample_unit(self.model, request, start, size))
-            return self._result(torch.cat(batches), outputs, time.perf_counter() - started)
+        for start, size in replace(request, first=first, count=count).units():
+            batches.append(sample_unit(self.model, request, start, size))
+        return self._result(torch.cat(batches), outputs, time.perf_counter() - started)
 
     def edit(
         self, model: PutModel, seen: Sequence[Witness], request: EditRequest, first: int, count: int
@@ -85,8 +82,7 @@ class Sampler:
             witness.check()
         self._load(model)
         started = time.perf_counter()
-        with _out_of_memory_error(count):
-            images = edit_unit(self.model, request, first, count).flatten(0, 1)
+        images = edit_unit(self.model, request, first, count).flatten(0, 1)
         return self._result(images, frozenset(["images"]), time.perf_counter() - started)
 
     def read(
@@ -123,21 +119,10 @@ class Sampler:
             if self.extractor is None:
                 assert self.opener is not None, "a pool without an extractor cannot return features"
                 self.extractor = self.opener(self.device)
-            features = torch.cat([self.extractor.features(batch) for batch in images.split(256)])
+            features = features_of(self.extractor, images, 256)
         if "statistics" in outputs and features is not None:
             total = FeatureStatistics.of(features)
         if "classes" in outputs and self.extractor is not None:
             classes = summed([class_counts(self.extractor, batch) for batch in images.split(256)])
         kept = features.float().cpu() if "features" in outputs and features is not None else None
         return TaskResult(len(images), images if "images" in outputs else None, kept, total, classes, seconds)
-
-
-@contextlib.contextmanager
-def _out_of_memory_error(batch_size: int) -> Iterator[None]:
-    """Raise UserError when the block runs out of GPU memory."""
-    try:
-        yield
-    except torch.cuda.OutOfMemoryError as error:
-        raise UserError(
-            f"A batch of {batch_size} images does not fit into the GPU's memory; lower the batch size."
-        ) from error

@@ -28,6 +28,7 @@ from cm_ray.storage.witness import Witness
 from cm_ray.training.batch import Batch, Share
 from cm_ray.training.engine import Engine
 from cm_ray.training.loop import TrainingLoop
+from cm_ray.training.memory import state_in_memory
 from cm_ray.training.starting_models import read_initial, read_teacher
 
 T = TypeVar("T")
@@ -73,15 +74,16 @@ def worker_loop(task: TrainingTask) -> TrainingLoop:
     device = _device(task.plan)
     if device.type == "cpu":
         torch.set_num_threads(task.plan.threads)
-    engine = Engine(
-        task.config,
-        task.spec,
-        device=device,
-        share=share,
-        wrap=partial(_data_parallel, device) if share.world > 1 else None,
-        teacher=read_teacher(task.config, task.run),
-        initial=read_initial(task.config, task.run),
-    )
+    with state_in_memory():
+        engine = Engine(
+            task.config,
+            task.spec,
+            device=device,
+            share=share,
+            wrap=partial(_data_parallel, device) if share.world > 1 else None,
+            teacher=read_teacher(task.config, task.run),
+            initial=read_initial(task.config, task.run),
+        )
     return TrainingLoop(
         recipe=task.config,
         run=task.run,

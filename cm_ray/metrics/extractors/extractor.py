@@ -8,7 +8,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from cm_ray.core.out_of_memory import in_memory
+from cm_ray.errors import setting
 from cm_ray.metrics.statistics import FeatureStatistics
+
+_BATCH_SIZE = setting("batch_size", "evaluation.batch_size")
 
 
 class Extractor(Protocol):
@@ -57,6 +61,12 @@ class Classifier(Protocol):
         ...
 
 
+def extracted(extractor: Extractor, images: Tensor) -> Tensor:
+    """Return the features (b, dim) of images. Raises UserError when they do not fit into memory."""
+    with in_memory(f"The features of {len(images):,} images at a time", f"lower {_BATCH_SIZE}"):
+        return extractor.features(images)
+
+
 def statistics_of(extractor: Extractor, images: Tensor, batch_size: int = 1024) -> FeatureStatistics:
     """Return the feature statistics of uint8 images (n, c, h, w), computed in batches of `batch_size`."""
     return statistics_of_batches(extractor, images.split(batch_size))
@@ -64,7 +74,7 @@ def statistics_of(extractor: Extractor, images: Tensor, batch_size: int = 1024) 
 
 def statistics_of_batches(extractor: Extractor, batches: Iterable[Tensor]) -> FeatureStatistics:
     """Return the feature statistics of batches of uint8 images (b, c, h, w), added up in their order."""
-    each = (FeatureStatistics.of(extractor.features(batch)) for batch in batches)
+    each = (FeatureStatistics.of(extracted(extractor, batch)) for batch in batches)
     return sum(each, start=FeatureStatistics.zero(extractor.dim))
 
 
@@ -73,4 +83,4 @@ def features_of(extractor: Extractor, images: Tensor, batch_size: int = 1024) ->
 
     Use this for scores that need the vectors themselves; `statistics_of` takes less memory.
     """
-    return torch.cat([extractor.features(batch).cpu() for batch in images.split(batch_size)])
+    return torch.cat([extracted(extractor, batch).cpu() for batch in images.split(batch_size)])

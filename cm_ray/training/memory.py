@@ -1,0 +1,20 @@
+"""What to do when a training does not fit into memory."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from cm_ray.core.out_of_memory import in_memory
+from cm_ray.errors import setting
+
+
+def step_in_memory(rows: int) -> AbstractContextManager[None]:
+    """Return a context in which a step on `rows` images at a time is taken; see `in_memory`."""
+    advice = f"raise {setting('accumulate')}, or set {setting('network.gradient_checkpointing')}"
+    return in_memory(f"Steps on {rows} images at a time", advice)
+
+
+def state_in_memory() -> AbstractContextManager[None]:
+    """Return a context in which networks, averages and the optimizer are made; see `in_memory`."""
+    advice = "train a smaller network, keep fewer averages, or use a device with more memory"
+    return in_memory("The networks of the training and the averages of their weights", advice)
