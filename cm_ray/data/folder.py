@@ -12,11 +12,12 @@ from pathlib import Path
 
 from cm_ray.data.disk import Disk, reading
 from cm_ray.data.file_tree import Folder
+from cm_ray.data.heads import outline_of_files
 from cm_ray.data.identity import digest_of_files
 from cm_ray.data.image_files import ImageFiles
 from cm_ray.data.images import batches, decode
 from cm_ray.data.names import printable
-from cm_ray.data.outline import Outline, outline_of_files, spread_runs
+from cm_ray.data.outline import Outline, spread_runs
 from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions
 
 

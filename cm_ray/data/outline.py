@@ -1,4 +1,4 @@
-"""What the labels of a source and the headers of some of its images tell, without decoding a pixel."""
+"""What the labels of a source and the headers of some of its images tell; see `heads`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cm_ray.data.bad_image import BadImageError, IncompleteRowError
-from cm_ray.data.flattening import is_turned
-from cm_ray.data.image_formats import READABLE_FORMATS
-from cm_ray.data.pillow_files import decoding, open_file
-from cm_ray.data.reading import ReadOptions
-
 _RUNS, _ROWS = 16, 16
-_GREY = ("1", "L", "LA", "La", "I", "F")
 
 
 class Head(NamedTuple):
@@ -62,35 +55,9 @@ def spread_runs(count: int) -> list[tuple[int, int]]:
     return [(first, first + _ROWS) for first in (last * run // (_RUNS - 1) for run in range(_RUNS))]
 
 
-def outline_of_files(
-    labels: Counter[int], items: Iterable[tuple[str, bytes | str, int]], options: ReadOptions
-) -> Outline:
-    """Return the outline of encoded images.
-
-    items: name, bytes, or the name of what is missing instead of them, and label of the images to look at.
-    """
-    heads, damaged = [], []
-    for name, data, _ in items:
-        try:
-            if isinstance(data, str):
-                raise IncompleteRowError(data)
-            heads.append(head_of(data, options))
-        except BadImageError as error:
-            damaged.append(f"{name} {error.problem}")
-    return Outline(labels, tuple(heads), tuple(damaged))
-
-
 def outline_of_pixels(labels: Counter[int], width: int, height: int, *, grey: bool) -> Outline:
     """Return the outline of decoded images, all of one shape."""
     return Outline(labels, (Head(width, height, grey),) * labels.total())
-
-
-def head_of(data: bytes, options: ReadOptions) -> Head:
-    """Return the header of an image file's bytes. Raises BadImageError as `cm_ray.data.images.decode`."""
-    with decoding(), open_file(data, READABLE_FORMATS, options.most_pixels, options.size) as image:
-        width, height = image.size[::-1] if is_turned(image) else image.size
-        grey = image.mode in _GREY or image.mode.startswith("I;")
-        return Head(width, height, grey, image.has_transparency_data)
 
 
 def rows_between(files: Iterable[tuple[str, int]], start: int, stop: int) -> Iterator[tuple[str, int, int]]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from cm_ray.data.arrow import pa
 from cm_ray.data.bad_image import IncompleteRowError
 from cm_ray.data.columns import DEFAULT, Columns
+from cm_ray.data.heads import outline_of_files
 from cm_ray.data.identity import digest_of_files
 from cm_ray.data.images import Decoded, batches, decode
 from cm_ray.data.linked_images import linked_path, read_linked
 from cm_ray.data.names import printable
-from cm_ray.data.outline import Outline, outline_of_files, rows_between, spread_runs
+from cm_ray.data.outline import Outline, rows_between, spread_runs
 from cm_ray.data.parquet_columns import ParquetColumns, class_texts, hub_class_names
 from cm_ray.data.parquet_files import read_column, read_rows, reading_parquet
 from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions, cut_pieces

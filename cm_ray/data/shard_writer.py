@@ -21,7 +21,6 @@ from cm_ray.data.seen import Seen
 from cm_ray.data.shards import FORMAT, Manifest, Shape, Shard
 from cm_ray.data.sorted_runs import RunFile, RunWriter, write_shuffled, writing_runs
 from cm_ray.data.source import Batch, Part, Pixels, Progress, ReadOptions, Source
-from cm_ray.data.take_survey import survey_of_source
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, remove, write_json
 
@@ -227,8 +226,9 @@ def merge(
     layout: Layout,
     shards: Sequence[Shard],
     options: ReadOptions,
+    survey: tuple[str, ...],
 ) -> Manifest:
-    """Return the manifest of all shards."""
+    """Return the manifest of all shards. survey: what was understood of the source."""
     return Manifest(
         shape=layout.shape,
         class_names=layout.class_names,
@@ -241,7 +241,7 @@ def merge(
         reading=options.used(max(result.bits for result in results)),
         transparent=sum(result.transparent for result in results),
         profiles_ignored=sum(result.profiles_ignored for result in results),
-        survey=tuple(str(survey_of_source(source, options)).splitlines()),
+        survey=survey,
     )
 
 

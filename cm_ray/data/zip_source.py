@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from cm_ray.data.heads import outline_of_files
 from cm_ray.data.image_files import ImageFiles
 from cm_ray.data.images import batches, decode
 from cm_ray.data.names import printable
-from cm_ray.data.outline import Outline, outline_of_files, spread_runs
+from cm_ray.data.outline import Outline, spread_runs
 from cm_ray.data.source import Batch, LeftOut, Progress, ReadOptions
 from cm_ray.data.zip_archive import Member, ZipArchive, opened, read_member
 

@@ -16,7 +16,7 @@ def make(source, out, rows=8192, **options):
         results[i] = make_part(parts[i], out, i, recipe, agreed)
     layout = Layout.of(source, out, results, rows)
     shards = [make_shard(out, index, layout) for index in range(len(layout.ranges))]
-    manifest = merge(source, recipe, results, layout, shards, settings)
+    manifest = merge(source, recipe, results, layout, shards, settings, ())
     manifest.save(out)
     remove(out / ".parts")
     return manifest

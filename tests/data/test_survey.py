@@ -12,9 +12,10 @@ import cm_ray as cm
 from cm_ray.data import cifar10
 from cm_ray.data.cached_shards import as_shards
 from cm_ray.data.glimpse import glimpse
+from cm_ray.data.heads import head_of
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
-from cm_ray.data.outline import head_of, rows_between, spread_runs
+from cm_ray.data.outline import rows_between, spread_runs
 from cm_ray.data.reading import ReadOptions
 from cm_ray.data.shard_writer import recipe_of
 from cm_ray.data.take_survey import survey, survey_of_source

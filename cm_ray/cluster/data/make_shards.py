@@ -27,6 +27,7 @@ from cm_ray.data.shard_writer import (
 )
 from cm_ray.data.shards import Manifest, is_shard_folder
 from cm_ray.data.source import Progress, ReadOptions, Source
+from cm_ray.data.take_survey import survey_of_source
 from cm_ray.errors import UserError, setting
 from cm_ray.storage.files import locked, remove
 from cm_ray.storage.witness import Witness, witnessed
@@ -131,7 +132,8 @@ def _make(
     for index, shard in _run(make_shard, seen, {i: (out, i, layout) for i in todo}):
         shards[index] = shard
         done.add()
-    return merge(source, recipe, ordered, layout, [shards[i] for i in range(count)], options)
+    survey = tuple(str(survey_of_source(source, options)).splitlines())
+    return merge(source, recipe, ordered, layout, [shards[i] for i in range(count)], options, survey)
 
 
 class _Done:
