@@ -35,8 +35,8 @@ from cm_ray.cluster.training.fit import fit
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.cluster.training.workers import TrainingTask
 from cm_ray.command_line.options import run_job
-from cm_ray.data.order import memory_indices
-from cm_ray.data.shards import Manifest, load_all
+from cm_ray.data.shards.manifest import Manifest, load_all
+from cm_ray.data.shards.order import memory_indices
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.directory import RunDirectory

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from cm_ray.api.run import Run
 from cm_ray.api.trained_model import TrainedModel, warn_of_average
-from cm_ray.data.agreement import check_comparable
 from cm_ray.data.image_set import ImageSet
+from cm_ray.data.interface.agreement import check_comparable
+from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.load_images import load_images
-from cm_ray.data.reading import ReadOptions
 from cm_ray.drawing.model_labels import scored_labels
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_units

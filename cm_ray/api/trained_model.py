@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cm_ray.data.reading import Reading
-from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_picture, open_upload, read_file
+from cm_ray.data.interface.reading import Reading
+from cm_ray.data.pictures import uploads
 from cm_ray.drawing.model_labels import Label, class_number, label_draw
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_all
@@ -237,7 +237,7 @@ class TrainedModel:
             _picture(each, f"image {number}", self.spec.reading) for number, each in enumerate(listed)
         ]
         pixels = [
-            fitted_pixels(each, f"image {number}", self.spec.shape, resize=True, factor=factor)
+            uploads.fitted_pixels(each, f"image {number}", self.spec.shape, resize=True, factor=factor)
             for number, each in enumerate(pictures)
         ]
         return pictures, torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
@@ -256,10 +256,10 @@ class TrainedModel:
                 raise UserError(f"The mask must be (h, w), one for all images, not {array.shape}.")
             mask = Image.fromarray((array != 0).astype(np.uint8) * 255)
         if isinstance(mask, str | Path):
-            picture = open_mask(read_file(Path(mask)), str(mask))
+            picture = uploads.open_mask(uploads.read_file(Path(mask)), str(mask))
         else:
             picture = _picture(mask, "the mask", Reading(background="black"))
-        fitted = [fitted_mask(picture, "The mask", each, self.spec.shape) for each in pictures]
+        fitted = [uploads.fitted_mask(picture, "The mask", each, self.spec.shape) for each in pictures]
         return torch.from_numpy(np.stack(fitted)[:, None]).to(self.device)
 
 
@@ -280,9 +280,9 @@ def _numbers(taus: Any) -> tuple[Any, ...]:
 def _picture(image: Any, name: str, reading: Reading) -> Image.Image:
     """Return an image in any form as a picture of mode L or RGB, read as those of the training."""
     if isinstance(image, Image.Image):
-        return open_picture(image, name, reading)
+        return uploads.open_picture(image, name, reading)
     if isinstance(image, str | Path):
-        return open_upload(read_file(Path(image)), str(image), reading)
+        return uploads.open_upload(uploads.read_file(Path(image)), str(image), reading)
     if isinstance(image, Tensor):
         image = image.cpu().movedim(0, -1) if image.ndim == 3 else image.cpu()
     array = np.asarray(image)

@@ -16,7 +16,7 @@ from cm_ray.cluster.training.fit import plan_training
 from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.run import train
 from cm_ray.command_line.settings.paper_table import DEFAULT, Method
-from cm_ray.data.shards import Manifest
+from cm_ray.data.shards.manifest import Manifest
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import SettingError, UserError, setting

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from cm_ray.command_line.options import EPILOGUE
 from cm_ray.command_line.recipe_options import ALIASES, parse_recipe
-from cm_ray.data.reading import ReadOptions
+from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.errors import SettingError, UserError
 from cm_ray.recipes import RECIPES, named
 from cm_ray.recipes.own_images import METHODS

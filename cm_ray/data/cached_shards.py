@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from cm_ray.data.agreement import in_agreement
-from cm_ray.data.classes import classes_of
-from cm_ray.data.fingerprint import ContentHash
 from cm_ray.data.image_set import ImageSet
+from cm_ray.data.interface.agreement import in_agreement
+from cm_ray.data.interface.classes import classes_of
+from cm_ray.data.interface.fingerprint import ContentHash
+from cm_ray.data.interface.permutation import SEED, KeyStream, Permutation, key_ranges
+from cm_ray.data.interface.seen import Seen
+from cm_ray.data.interface.source import Labels, Pixels, ReadOptions
 from cm_ray.data.load_images import checked_batches, load_images
 from cm_ray.data.open_images import ArrayImages, OpenedImages, open_images
-from cm_ray.data.permutation import SEED, KeyStream, Permutation, key_ranges
-from cm_ray.data.seen import Seen
-from cm_ray.data.shard_writer import ROWS_PER_SHARD, shard_name
-from cm_ray.data.shards import FORMAT, Manifest, Shape, check_shards, is_shard_folder
-from cm_ray.data.sorted_runs import RunFile, write_shuffled, writing_runs
-from cm_ray.data.source import Labels, Pixels, ReadOptions
+from cm_ray.data.shards.manifest import FORMAT, Manifest, Shape, check_shards, is_shard_folder
+from cm_ray.data.shards.shard_writer import ROWS_PER_SHARD, shard_name
+from cm_ray.data.shards.sorted_runs import RunFile, write_shuffled, writing_runs
 from cm_ray.errors import UserError
 from cm_ray.storage.files import cache_root, remove, sync
 

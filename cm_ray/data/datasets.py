@@ -15,11 +15,11 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from cm_ray.data.columns import ColumnChoice, Kind
-from cm_ray.data.images import Decoded, batches, decode, fitted_pixels, picture_pixels
-from cm_ray.data.parquet_columns import hub_class_names
-from cm_ray.data.pixel_arrays import Scale, as_array, channels_last, check_dtype
-from cm_ray.data.source import Batch, ReadOptions
+from cm_ray.data.interface.columns import ColumnChoice, Kind
+from cm_ray.data.interface.source import Batch, ReadOptions
+from cm_ray.data.pictures.images import Decoded, batches, decode, fitted_pixels, picture_pixels
+from cm_ray.data.pictures.pixel_arrays import Scale, as_array, channels_last, check_dtype
+from cm_ray.data.tables.parquet_columns import hub_class_names
 from cm_ray.errors import UserError
 
 _ROWS_AT_ONCE = 256

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cm_ray.data.agreement import in_agreement
+from cm_ray.data.interface.agreement import in_agreement
+from cm_ray.data.interface.reading import ReadOptions
+from cm_ray.data.interface.seen import Seen
+from cm_ray.data.interface.source import Batch, Source
 from cm_ray.data.load_images import checked_batches
 from cm_ray.data.open_images import SourceImages, open_images
-from cm_ray.data.reading import ReadOptions
-from cm_ray.data.seen import Seen
-from cm_ray.data.shard_options import check_given
-from cm_ray.data.shards import Manifest, is_shard_folder, read_rows, rows_per_group
-from cm_ray.data.source import Batch, Source
+from cm_ray.data.shards.manifest import Manifest, is_shard_folder, read_rows, rows_per_group
+from cm_ray.data.shards.shard_options import check_given
 
 _AS_THEY_ARE = ReadOptions()
 _PARTS, _ROWS = 16, 64

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cm_ray.data.classes import classes_in_words
-from cm_ray.data.described import remarks
-from cm_ray.data.order import memory_indices
-from cm_ray.data.reading import Reading
-from cm_ray.data.shards import rows_per_group
+from cm_ray.data.interface.classes import classes_in_words
+from cm_ray.data.interface.described import remarks
+from cm_ray.data.interface.reading import Reading
+from cm_ray.data.shards.manifest import rows_per_group
+from cm_ray.data.shards.order import memory_indices
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,16 +11,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-from cm_ray.data.agreement import check_same_shape, in_agreement
-from cm_ray.data.classes import classes_of
-from cm_ray.data.fingerprint import ContentHash, fingerprint
 from cm_ray.data.image_set import ImageSet
+from cm_ray.data.interface.agreement import check_same_shape, in_agreement
+from cm_ray.data.interface.classes import classes_of
+from cm_ray.data.interface.fingerprint import ContentHash, fingerprint
+from cm_ray.data.interface.reading import MOST_PIXELS, OnBadImage, ReadOptions
+from cm_ray.data.interface.seen import Seen
+from cm_ray.data.interface.source import Batch, Labels, Pixels, Progress
 from cm_ray.data.open_images import OpenedImages, open_images
-from cm_ray.data.reading import MOST_PIXELS, OnBadImage, ReadOptions
-from cm_ray.data.seen import Seen
-from cm_ray.data.shard_options import check_given
-from cm_ray.data.shards import Manifest, check_shards, is_shard_folder, load_all
-from cm_ray.data.source import Batch, Labels, Pixels, Progress
+from cm_ray.data.shards.manifest import Manifest, check_shards, is_shard_folder, load_all
+from cm_ray.data.shards.shard_options import check_given
 from cm_ray.errors import UserError
 
 

@@ -13,9 +13,9 @@ from torch.utils.data import IterableDataset
 
 from cm_ray.data.datasets import RayImages, TorchImages, is_map_style, is_ray_dataset
 from cm_ray.data.image_set import ImageSet
+from cm_ray.data.interface.source import Batch, Progress, ReadOptions, Source
 from cm_ray.data.open_source import open_source
-from cm_ray.data.pixel_arrays import PixelArray
-from cm_ray.data.source import Batch, Progress, ReadOptions, Source
+from cm_ray.data.pictures.pixel_arrays import PixelArray
 from cm_ray.errors import UserError
 
 _ROWS_PER_PART = 8192

@@ -7,24 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from cm_ray.data.cifar10 import SPLITS, Cifar10Source
-from cm_ray.data.digits import DigitsSource
-from cm_ray.data.disk import Disk, reading
-from cm_ray.data.file_kinds import Kind, kind_of
-from cm_ray.data.file_tree import Folder
-from cm_ray.data.folder import FolderSource
-from cm_ray.data.image_files import find_image_files
-from cm_ray.data.image_formats import SIGNATURE_BYTES
-from cm_ray.data.locate import locate
-from cm_ray.data.names import printable
-from cm_ray.data.open_tables import Table, open_table, open_tables
-from cm_ray.data.reading import ReadOptions
-from cm_ray.data.shards import is_shard_folder
-from cm_ray.data.source import Progress, Source
-from cm_ray.data.split_folders import folder_word
-from cm_ray.data.splits import chosen_split, same_split, split_word
-from cm_ray.data.zip_archive import ZipArchive
-from cm_ray.data.zip_source import ZipSource
+from cm_ray.data.interface.names import printable
+from cm_ray.data.interface.reading import ReadOptions
+from cm_ray.data.interface.source import Progress, Source
+from cm_ray.data.interface.splits import chosen_split, same_split, split_word
+from cm_ray.data.layouts.disk import Disk, reading
+from cm_ray.data.layouts.file_kinds import Kind, kind_of
+from cm_ray.data.layouts.file_tree import Folder
+from cm_ray.data.layouts.folder import FolderSource
+from cm_ray.data.layouts.image_files import find_image_files
+from cm_ray.data.layouts.locate import locate
+from cm_ray.data.layouts.split_folders import folder_word
+from cm_ray.data.layouts.zip_archive import ZipArchive
+from cm_ray.data.layouts.zip_source import ZipSource
+from cm_ray.data.named.cifar10 import SPLITS, Cifar10Source
+from cm_ray.data.named.digits import DigitsSource
+from cm_ray.data.pictures.image_formats import SIGNATURE_BYTES
+from cm_ray.data.shards.manifest import is_shard_folder
+from cm_ray.data.tables.open_tables import Table, open_table, open_tables
 from cm_ray.errors import UserError, closest
 
 DEFAULT = ReadOptions()

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cm_ray.data.classes import classes_in_words, classes_of
-from cm_ray.data.outline import Outline
-from cm_ray.data.source import LeftOut, ReadOptions
+from cm_ray.data.interface.classes import classes_in_words, classes_of
+from cm_ray.data.interface.outline import Outline
+from cm_ray.data.interface.source import LeftOut, ReadOptions
 from cm_ray.errors import UserError, plain, setting, spoken
 
 _MOST_SIZES = 4

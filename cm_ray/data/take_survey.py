@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from cm_ray.data.classes import count_labels
+from cm_ray.data.interface.classes import count_labels
+from cm_ray.data.interface.outline import outline_of_pixels
+from cm_ray.data.interface.reading import MOST_PIXELS, OnBadImage, ReadOptions
+from cm_ray.data.interface.source import LeftOut, Source
 from cm_ray.data.open_images import ArrayImages, OpenedImages, SourceImages, open_images
-from cm_ray.data.outline import outline_of_pixels
-from cm_ray.data.reading import MOST_PIXELS, OnBadImage, ReadOptions
-from cm_ray.data.shard_options import check_given
-from cm_ray.data.shards import Manifest, is_shard_folder
-from cm_ray.data.source import LeftOut, Source
+from cm_ray.data.shards.manifest import Manifest, is_shard_folder
+from cm_ray.data.shards.shard_options import check_given
 from cm_ray.data.survey import Survey
 from cm_ray.errors import UserError
 

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cm_ray.data.shard_file import write_shard
-from cm_ray.data.shard_writer import shard_name
-from cm_ray.data.shards import Manifest
+from cm_ray.data.shards.manifest import Manifest
+from cm_ray.data.shards.shard_file import write_shard
+from cm_ray.data.shards.shard_writer import shard_name
 from cm_ray.drawing.pictures import save_arrays
 from cm_ray.networks.model import ModelSpec
 from cm_ray.storage.files import folder_written_aside

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Protocol
 
-from cm_ray.data.classes import match_classes, names_in_words
-from cm_ray.data.described import DescribedImages
+from cm_ray.data.interface.classes import match_classes, names_in_words
+from cm_ray.data.interface.described import DescribedImages
 from cm_ray.errors import UserError, setting, whole
 from cm_ray.networks.model import ModelSpec
 from cm_ray.sampling.labels import BALANCED, DATA, LabelDraw

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.core.types import Images
-from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_upload, read_file
+from cm_ray.data.pictures.uploads import fitted_mask, fitted_pixels, open_mask, open_upload, read_file
 from cm_ray.drawing.requests import batch_in_memory
 from cm_ray.editing.model_edits import edited, shown_before
 from cm_ray.editing.tasks import Edit

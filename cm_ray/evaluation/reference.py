@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from cm_ray.data.described import DescribedImages
-from cm_ray.data.reading import Reading
-from cm_ray.data.shards import Manifest, read_rows, rows_per_group
+from cm_ray.data.interface.described import DescribedImages
+from cm_ray.data.interface.reading import Reading
+from cm_ray.data.shards.manifest import Manifest, read_rows, rows_per_group
 from cm_ray.metrics.extractors.extractor import Extractor, statistics_of_batches
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.storage.files import cache_root, remove, written_aside

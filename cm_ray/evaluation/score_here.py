@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from cm_ray.data.permutation import SEED, Permutation
+from cm_ray.data.interface.permutation import SEED, Permutation
 from cm_ray.evaluation.reference import ScoredAgainst, reference_statistics
 from cm_ray.evaluation.scorer import MOST_SAMPLES
 from cm_ray.evaluation.statistics_file import StatisticsFile

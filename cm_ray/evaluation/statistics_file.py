@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_ray.data.npz_arrays import NpzArray, check_array, heads_of, whole
+from cm_ray.data.tables.npz_arrays import NpzArray, check_array, heads_of, whole
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.frechet import FrechetReference

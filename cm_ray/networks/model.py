@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.core.types import Images, Labels, Times
-from cm_ray.data.reading import Reading
+from cm_ray.data.interface.reading import Reading
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture, Network
 from cm_ray.networks.arithmetic import Precision, arithmetic

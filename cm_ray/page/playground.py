@@ -16,8 +16,8 @@ from torch import Tensor
 from cm_ray.core.noise import Purpose, normal
 from cm_ray.core.out_of_memory import in_memory
 from cm_ray.core.types import Images
-from cm_ray.data.source import Pixels
-from cm_ray.data.uploads import fitted_pixels, open_upload
+from cm_ray.data.interface.source import Pixels
+from cm_ray.data.pictures.uploads import fitted_pixels, open_upload
 from cm_ray.drawing.model_labels import check_trained
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import grid_picture, to_nhwc

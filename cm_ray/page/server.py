@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from PIL import Image
 
 from cm_ray.command_line.settings.app import PageSettings
-from cm_ray.data.uploads import MOST_BYTES, MOST_PIXELS
+from cm_ray.data.pictures.uploads import MOST_BYTES, MOST_PIXELS
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights

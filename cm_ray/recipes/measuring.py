@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cm_ray.data.reading import ReadOptions
+from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.own_code import CODE, CodeSettings

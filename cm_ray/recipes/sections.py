@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cm_ray.data.reading import ReadOptions
+from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.errors import require
 from cm_ray.own_code import CODE
 from cm_ray.settings.choices import choice

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from cm_ray.data.classes import names_in_words
-from cm_ray.data.described import DescribedImages
+from cm_ray.data.interface.classes import names_in_words
+from cm_ray.data.interface.described import DescribedImages
 from cm_ray.errors import UserError
 from cm_ray.runs.console import say
 from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory

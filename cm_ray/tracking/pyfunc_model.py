@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from cm_ray.core.types import Images, Labels
-from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_upload
+from cm_ray.data.pictures.uploads import fitted_mask, fitted_pixels, open_mask, open_upload
 from cm_ray.drawing.model_labels import class_number
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.editing.model_edits import edited, interpolation_steps

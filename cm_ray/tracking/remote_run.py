@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cm_ray.data.names import printable
+from cm_ray.data.interface.names import printable
 from cm_ray.errors import UserError, setting
 from cm_ray.tracking.sent_state import MetricValue, SentState, clean_name, new_files
 from cm_ray.tracking.status import Status

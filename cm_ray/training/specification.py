@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cm_ray.data.reading import Reading
+from cm_ray.data.interface.reading import Reading
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import Architecture
 from cm_ray.networks.model import ModelSpec

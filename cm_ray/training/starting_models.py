@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cm_ray.core.methods import ModelSource
 from cm_ray.core.precondition import Column
-from cm_ray.data.agreement import check_comparable
-from cm_ray.data.classes import match_classes, names_in_words
+from cm_ray.data.interface.agreement import check_comparable
+from cm_ray.data.interface.classes import match_classes, names_in_words
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.reading import load_model

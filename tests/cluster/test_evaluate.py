@@ -23,9 +23,9 @@ from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.cluster.pool.supervisor import Supervisor
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.data.npz import NpzSource
-from cm_ray.data.shards import Manifest, load_all
-from cm_ray.data.source import ReadOptions
+from cm_ray.data.interface.source import ReadOptions
+from cm_ray.data.shards.manifest import Manifest, load_all
+from cm_ray.data.tables.npz import NpzSource
 from cm_ray.drawing.model_labels import scored_labels
 from cm_ray.errors import UserError
 from cm_ray.evaluation.reference import Shards

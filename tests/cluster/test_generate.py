@@ -14,8 +14,8 @@ from cm_ray.cluster.pool import supervisor
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import Actors, plan_actors
 from cm_ray.cluster.runtime.plan import Shortage
-from cm_ray.data.shard_file import write_shard
-from cm_ray.data.shards import Manifest, load_all
+from cm_ray.data.shards.manifest import Manifest, load_all
+from cm_ray.data.shards.shard_file import write_shard
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.errors import UserError

@@ -14,10 +14,10 @@ from cm_ray.cluster.data import make_shards as module
 from cm_ray.cluster.data.make_shards import make_shards
 from cm_ray.command_line.commands import shards
 from cm_ray.command_line.settings.shards import Shards
+from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.open_source import open_source
-from cm_ray.data.reading import ReadOptions
-from cm_ray.data.shard_writer import WORK
-from cm_ray.data.shards import Manifest, check_shards, load_all
+from cm_ray.data.shards.manifest import Manifest, check_shards, load_all
+from cm_ray.data.shards.shard_writer import WORK
 from cm_ray.errors import UserError
 from cm_ray.storage.files import locked
 from tests.waiting import LIMIT_S

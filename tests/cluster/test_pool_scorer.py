@@ -11,7 +11,7 @@ from cm_ray.cluster.pool.reference import prepare_statistics, reference_set
 from cm_ray.cluster.pool.scorer import PoolScorer
 from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.data.image_set import ImageSet
-from cm_ray.data.shards import Manifest, load_all, read_rows
+from cm_ray.data.shards.manifest import Manifest, load_all, read_rows
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import UserError

@@ -9,8 +9,8 @@ from PIL import Image
 
 from cm_ray.cluster.training import prepare
 from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
-from cm_ray.data import identity
-from cm_ray.data.shards import load_all
+from cm_ray.data.layouts import identity
+from cm_ray.data.shards.manifest import load_all
 from cm_ray.recipes.sections import DataSettings
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

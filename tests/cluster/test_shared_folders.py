@@ -14,7 +14,7 @@ from cm_ray.cluster.sweeps.run_sweep import sweep
 from cm_ray.cluster.training.run import train
 from cm_ray.command_line.settings.edit import Editing
 from cm_ray.data.open_source import open_source
-from cm_ray.data.shards import Manifest
+from cm_ray.data.shards.manifest import Manifest
 from cm_ray.errors import UserError
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import remove

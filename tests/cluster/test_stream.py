@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cm_ray.cluster.data.stream import batches, load_images, memory_batches, rebatched, stream_batches
-from cm_ray.data.shards import Manifest, load_all
+from cm_ray.data.shards.manifest import Manifest, load_all
 from cm_ray.training.batch import Batch, Share
 
 pytestmark = pytest.mark.ray
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     """4,000 numbered images in shards of 1,500 rows: image i holds i in its first pixels."""
-    from cm_ray.data.shard_file import write_shard
-    from cm_ray.data.shards import Manifest
+    from cm_ray.data.shards.manifest import Manifest
+    from cm_ray.data.shards.shard_file import write_shard
 
     folder = tmp_path_factory.mktemp("numbered")
     made = []

@@ -11,9 +11,9 @@ from PIL import Image
 from torch.utils.data import Dataset, TensorDataset
 
 from cm_ray.data.image_set import ImageSet
+from cm_ray.data.interface.source import ReadOptions
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
-from cm_ray.data.source import ReadOptions
 from tests.data.making import make
 
 DIGITS = tuple("0123456789")

@@ -1,7 +1,7 @@
 """Shards made as the command makes them, in this process."""
 
-from cm_ray.data.shard_writer import Layout, agreement, make_part, make_shard, merge, recipe_of
-from cm_ray.data.source import ReadOptions
+from cm_ray.data.interface.source import ReadOptions
+from cm_ray.data.shards.shard_writer import Layout, agreement, make_part, make_shard, merge, recipe_of
 from cm_ray.storage.files import remove
 
 

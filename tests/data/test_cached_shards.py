@@ -9,9 +9,9 @@ import torch
 
 from cm_ray.data import cached_shards
 from cm_ray.data.cached_shards import as_shards
+from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.load_images import load_images
-from cm_ray.data.reading import ReadOptions
-from cm_ray.data.shards import Manifest, check_shards
+from cm_ray.data.shards.manifest import Manifest, check_shards
 from cm_ray.errors import UserError
 from tests.data.forms import FORMS, Pictures, all_digits, check_equal
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cm_ray.data import cifar10
+from cm_ray.data.interface.source import ReadOptions
+from cm_ray.data.named import cifar10
 from cm_ray.data.open_source import open_source
-from cm_ray.data.source import ReadOptions
 from cm_ray.errors import UserError
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cm_ray.data.folder import image_files
+from cm_ray.data.layouts.folder import image_files
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
 from cm_ray.errors import UserError

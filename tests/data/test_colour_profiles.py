@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from cm_ray.data.images import decode
-from cm_ray.data.source import ReadOptions
+from cm_ray.data.interface.source import ReadOptions
+from cm_ray.data.pictures.images import decode
 from tests.data.drawn import ADOBE, SRGB, chunk, colour_profile, encoded, grey_profile, ink_profile, png
 
 COLOURS = np.random.default_rng(0).integers(60, 200, (5, 6, 3), np.uint8)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from cm_ray.data.bad_image import BadImageError
-from cm_ray.data.images import decode, picture_pixels
+from cm_ray.data.interface.bad_image import BadImageError
+from cm_ray.data.interface.source import ReadOptions
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
-from cm_ray.data.shards import load_all
-from cm_ray.data.source import ReadOptions
+from cm_ray.data.pictures.images import decode, picture_pixels
+from cm_ray.data.shards.manifest import load_all
 from tests.data.drawn import encoded, png, tiff
 from tests.data.making import make
 

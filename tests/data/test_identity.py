@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cm_ray.data import identity
-from cm_ray.data.identity import digest_of_files
+from cm_ray.data.layouts import identity
+from cm_ray.data.layouts.identity import digest_of_files
 from cm_ray.data.open_source import open_source
 from cm_ray.errors import UserError
 

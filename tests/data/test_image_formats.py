@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cm_ray.data import flattening, images
-from cm_ray.data.bad_image import BadImageError
-from cm_ray.data.image_formats import READABLE_ENDINGS, READABLE_FORMATS, SIGNATURE_BYTES, format_of
-from cm_ray.data.images import decode, picture_pixels
-from cm_ray.data.reading import Reading
-from cm_ray.data.source import ReadOptions
-from cm_ray.data.uploads import open_upload
+from cm_ray.data.interface.bad_image import BadImageError
+from cm_ray.data.interface.reading import Reading
+from cm_ray.data.interface.source import ReadOptions
+from cm_ray.data.pictures import flattening, images
+from cm_ray.data.pictures.image_formats import READABLE_ENDINGS, READABLE_FORMATS, SIGNATURE_BYTES, format_of
+from cm_ray.data.pictures.images import decode, picture_pixels
+from cm_ray.data.pictures.uploads import open_upload
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
 EXACT = {"PNG", "GIF", "BMP", "TIFF", "PPM", "QOI", "DDS", "SGI", "PCX", "TGA", "WEBP", "JPEG2000"}

@@ -8,7 +8,7 @@ import torch
 
 from cm_ray.data.image_set import memory_batches
 from cm_ray.data.load_images import load_images
-from cm_ray.data.order import memory_indices
+from cm_ray.data.shards.order import memory_indices
 
 
 @pytest.fixture(scope="module")

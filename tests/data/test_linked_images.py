@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cm_ray.data import parquet_columns
 from cm_ray.data.open_source import open_source
+from cm_ray.data.tables import parquet_columns
 from cm_ray.errors import UserError
 from tests.data.trees import image_bytes, plant, seen
 
@@ -106,7 +106,7 @@ def test_images_in_the_table_are_not_read_for_their_paths(tmp_path, monkeypatch)
     images = [{"bytes": image_bytes(number), "path": "gone.png"} for number in range(3)]
     pq.write_table(pa.table({"image": images}), tmp_path / "x.parquet")
     source = open_source(str(tmp_path / "x.parquet"))
-    monkeypatch.setattr("cm_ray.data.parquet.read_rows", None)
+    monkeypatch.setattr("cm_ray.data.tables.parquet.read_rows", None)
     assert list(source._linked(tmp_path / "x.parquet", 3)) == []
     pq.write_table(pa.table({"image": images}), tmp_path / "y.parquet", write_statistics=False)
     assert parquet_columns.ParquetColumns("image", None, False, ()).are_paths(tmp_path / "y.parquet")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cm_ray.data.names import class_name, in_class_order, printable
+from cm_ray.data.interface.names import class_name, in_class_order, printable
 
 
 @pytest.mark.parametrize(

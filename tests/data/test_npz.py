@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from cm_ray.data.npz import NpzSource
+from cm_ray.data.interface.source import ReadOptions
 from cm_ray.data.open_source import open_source
-from cm_ray.data.shards import load_all
-from cm_ray.data.source import ReadOptions
+from cm_ray.data.shards.manifest import load_all
+from cm_ray.data.tables.npz import NpzSource
 from cm_ray.drawing.pictures import save_arrays
 from cm_ray.errors import UserError
 from tests.data.making import make

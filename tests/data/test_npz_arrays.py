@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from cm_ray.data.interface.source import ReadOptions
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
-from cm_ray.data.source import ReadOptions
 from cm_ray.errors import UserError
 from tests.data.making import make
 from tests.data.trees import left, seen

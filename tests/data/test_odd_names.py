@@ -10,7 +10,7 @@ from cm_ray.command_line.main import run
 from cm_ray.command_line.options import exit_code
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
-from cm_ray.data.shards import Manifest
+from cm_ray.data.shards.manifest import Manifest
 from cm_ray.errors import UserError
 from cm_ray.storage.files import read_json, write_json
 from tests.data.forms import shards_of

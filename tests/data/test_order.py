@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cm_ray.data.order import memory_indices, read_unit, steps_per_epoch, stream_units, whole_units
-from cm_ray.data.shard_file import write_shard
-from cm_ray.data.shards import Manifest, Shard, load_all
+from cm_ray.data.shards.manifest import Manifest, Shard, load_all
+from cm_ray.data.shards.order import memory_indices, read_unit, steps_per_epoch, stream_units, whole_units
+from cm_ray.data.shards.shard_file import write_shard
 from cm_ray.errors import UserError
 
 SHAPE = (1, 1, 2)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cm_ray.data.images import decode, picture_pixels
-from cm_ray.data.source import ReadOptions
+from cm_ray.data.interface.source import ReadOptions
+from cm_ray.data.pictures.images import decode, picture_pixels
 from tests.data.drawn import chunk, encoded, png, tiff
 
 CORNERS = np.zeros((24, 40, 3), np.uint8)

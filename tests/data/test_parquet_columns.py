@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cm_ray.data.columns import LABEL_WORDS
+from cm_ray.data.interface.columns import LABEL_WORDS
+from cm_ray.data.interface.source import ReadOptions
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
-from cm_ray.data.shards import Manifest
-from cm_ray.data.source import ReadOptions
+from cm_ray.data.shards.manifest import Manifest
 from cm_ray.errors import UserError
 from tests.data.making import make
 from tests.data.trees import image_bytes, left, plant, seen

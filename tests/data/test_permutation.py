@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cm_ray.data import sorted_runs
 from cm_ray.data.cached_shards import as_shards
+from cm_ray.data.interface.permutation import KeyStream, Permutation, key_ranges
 from cm_ray.data.load_images import load_images
-from cm_ray.data.npz import NpzSource
-from cm_ray.data.order import read_unit, stream_units
-from cm_ray.data.permutation import KeyStream, Permutation, key_ranges
-from cm_ray.data.shards import Manifest, load_all, read_rows
+from cm_ray.data.shards import sorted_runs
+from cm_ray.data.shards.manifest import Manifest, load_all, read_rows
+from cm_ray.data.shards.order import read_unit, stream_units
+from cm_ray.data.tables.npz import NpzSource
 from cm_ray.errors import UserError
 from tests.data.making import make
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from cm_ray.data.bad_image import BadImageError
-from cm_ray.data.images import decode
+from cm_ray.data.interface.bad_image import BadImageError
+from cm_ray.data.interface.reading import Reading
+from cm_ray.data.interface.source import ReadOptions
 from cm_ray.data.load_images import load_images
-from cm_ray.data.reading import Reading
-from cm_ray.data.source import ReadOptions
-from cm_ray.data.uploads import open_upload
+from cm_ray.data.pictures.images import decode
+from cm_ray.data.pictures.uploads import open_upload
 from cm_ray.errors import UserError
 from tests.data.drawn import encoded, png, tiff
 

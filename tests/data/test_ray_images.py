@@ -118,7 +118,7 @@ def test_batches_are_those_of_the_streaming_code(ray_cluster, digits, tmp_path):
     from pathlib import Path
 
     from cm_ray.cluster.data.stream import batches
-    from cm_ray.data.shards import Manifest
+    from cm_ray.data.shards.manifest import Manifest
     from cm_ray.training.batch import Share
 
     images = load_images(digits)

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torch.utils.data import IterableDataset
 
-from cm_ray.data.classes import MOST_CLASSES, classes_of
+from cm_ray.data.interface.classes import MOST_CLASSES, classes_of
 from cm_ray.data.load_images import load_images
-from cm_ray.data.pixel_arrays import Scale
+from cm_ray.data.pictures.pixel_arrays import Scale
 from cm_ray.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 9, 3), np.uint8)

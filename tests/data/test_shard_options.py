@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from cm_ray.data.glimpse import glimpse
+from cm_ray.data.interface.reading import MOST_PIXELS, Reading, ReadOptions
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
-from cm_ray.data.reading import MOST_PIXELS, Reading, ReadOptions
-from cm_ray.data.shard_writer import recipe_of
-from cm_ray.data.shards import Manifest
+from cm_ray.data.shards.manifest import Manifest
+from cm_ray.data.shards.shard_writer import recipe_of
 from cm_ray.errors import SettingError, UserError
 from tests.data.drawn import png
 from tests.data.making import make

@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from cm_ray.data.interface.source import ReadOptions
 from cm_ray.data.open_source import open_source
-from cm_ray.data.shard_writer import (
+from cm_ray.data.shards.manifest import load_all
+from cm_ray.data.shards.shard_writer import (
     Layout,
     finished_part,
     finished_shard,
@@ -18,8 +20,6 @@ from cm_ray.data.shard_writer import (
     recipe_of,
     run_file,
 )
-from cm_ray.data.shards import load_all
-from cm_ray.data.source import ReadOptions
 from cm_ray.errors import UserError
 from tests.data.making import make
 

@@ -11,16 +11,16 @@ import pytest
 
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
-from cm_ray.data.shard_file import write_shard, writing_shard
-from cm_ray.data.shard_writer import (
-    shard_name,
-)
-from cm_ray.data.shards import (
+from cm_ray.data.shards.manifest import (
     Manifest,
     check_shards,
     is_shard_folder,
     load_all,
     read_rows,
+)
+from cm_ray.data.shards.shard_file import write_shard, writing_shard
+from cm_ray.data.shards.shard_writer import (
+    shard_name,
 )
 from cm_ray.errors import UserError
 from tests.data.making import make

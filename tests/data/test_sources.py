@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cm_ray.data.images import decode
+from cm_ray.data.interface.source import ReadOptions, cut_pieces
 from cm_ray.data.open_source import open_source
-from cm_ray.data.source import ReadOptions, cut_pieces
+from cm_ray.data.pictures.images import decode
 from cm_ray.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cm_ray.data.splits import chosen_split, same_split, split_word
+from cm_ray.data.interface.splits import chosen_split, same_split, split_word
 from cm_ray.errors import UserError
 
 

@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 import cm_ray as cm
-from cm_ray.data import cifar10
 from cm_ray.data.cached_shards import as_shards
 from cm_ray.data.glimpse import glimpse
-from cm_ray.data.heads import head_of
+from cm_ray.data.interface.outline import rows_between, spread_runs
+from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.load_images import load_images
+from cm_ray.data.named import cifar10
 from cm_ray.data.open_source import open_source
-from cm_ray.data.outline import rows_between, spread_runs
-from cm_ray.data.reading import ReadOptions
-from cm_ray.data.shard_writer import recipe_of
+from cm_ray.data.pictures.heads import head_of
+from cm_ray.data.shards.shard_writer import recipe_of
 from cm_ray.data.take_survey import survey, survey_of_source
 from cm_ray.errors import UserError
 from tests.data.drawn import encoded
@@ -71,7 +71,7 @@ def test_a_folder_and_an_archive_say_the_same(form, photos, tmp_path):
 
 
 def test_nothing_is_written_and_no_pixel_is_decoded(photos, monkeypatch):
-    monkeypatch.setattr("cm_ray.data.images.decode", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("cm_ray.data.pictures.images.decode", lambda *_: pytest.fail("decoded"))
     before = sorted(photos.rglob("*"))
     survey(photos)
     assert sorted(photos.rglob("*")) == before

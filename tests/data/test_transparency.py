@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cm_ray.data.images import decode, picture_pixels
-from cm_ray.data.reading import Reading
-from cm_ray.data.source import ReadOptions
+from cm_ray.data.interface.reading import Reading
+from cm_ray.data.interface.source import ReadOptions
+from cm_ray.data.pictures.images import decode, picture_pixels
 from cm_ray.errors import SettingError
 from tests.data.drawn import encoded, png
 

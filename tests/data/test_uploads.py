@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cm_ray.data import uploads
-from cm_ray.data.reading import Reading
-from cm_ray.data.uploads import fitted_mask, fitted_pixels, open_mask, open_upload, read_file
+from cm_ray.data.interface.reading import Reading
+from cm_ray.data.pictures import uploads
+from cm_ray.data.pictures.uploads import fitted_mask, fitted_pixels, open_mask, open_upload, read_file
 from cm_ray.errors import UserError
 
 

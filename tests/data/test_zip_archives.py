@@ -7,10 +7,10 @@ import zipfile
 import pytest
 from PIL import Image
 
-from cm_ray.data import zip_archive
+from cm_ray.data.layouts import zip_archive
+from cm_ray.data.layouts.zip_archive import ZipArchive
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
-from cm_ray.data.zip_archive import ZipArchive
 from cm_ray.errors import UserError
 from tests.data.trees import image_bytes, left, plant, seen, zipped
 

@@ -7,8 +7,8 @@ import zipfile
 import numpy as np
 from PIL import Image
 
+from cm_ray.data.interface.source import ReadOptions
 from cm_ray.data.open_source import open_source
-from cm_ray.data.source import ReadOptions
 
 
 def image_bytes(number, format="png"):

@@ -11,9 +11,9 @@ from PIL import Image
 
 import cm_ray as cm
 from cm_ray.api.trained_model import TrainedModel
+from cm_ray.data.interface.reading import Reading
 from cm_ray.data.open_source import open_source
-from cm_ray.data.reading import Reading
-from cm_ray.data.shards import load_all
+from cm_ray.data.shards.manifest import load_all
 from cm_ray.editing.files import EditRequest, read_inputs
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.networks.formats.reading import load_model, network_digest

@@ -9,7 +9,7 @@ from PIL import Image
 
 import cm_ray as cm
 from cm_ray.api.trained_model import TrainedModel
-from cm_ray.data.agreement import check_comparable
+from cm_ray.data.interface.agreement import check_comparable
 from cm_ray.drawing.requests import Request, in_channels, sample_all
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cm_ray.data.shard_file import write_shard
-from cm_ray.data.shards import Manifest
+from cm_ray.data.shards.manifest import Manifest
+from cm_ray.data.shards.shard_file import write_shard
 from cm_ray.evaluation.reference import (
     Shards,
     keep_features,

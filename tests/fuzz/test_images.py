@@ -7,12 +7,12 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from cm_ray.data.bad_image import BadImageError
-from cm_ray.data.image_formats import READABLE_FORMATS, format_of
-from cm_ray.data.images import decode
-from cm_ray.data.reading import Reading
-from cm_ray.data.source import ReadOptions
-from cm_ray.data.uploads import fitted_pixels, open_mask, open_upload
+from cm_ray.data.interface.bad_image import BadImageError
+from cm_ray.data.interface.reading import Reading
+from cm_ray.data.interface.source import ReadOptions
+from cm_ray.data.pictures.image_formats import READABLE_FORMATS, format_of
+from cm_ray.data.pictures.images import decode
+from cm_ray.data.pictures.uploads import fitted_pixels, open_mask, open_upload
 from cm_ray.errors import UserError
 from tests.data.drawn import ADOBE, colour_profile, encoded, ink_profile, png, tiff
 from tests.fuzz.mutations import mutated

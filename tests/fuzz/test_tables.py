@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cm_ray.data.load_images import load_images
-from cm_ray.data.shards import MANIFEST
+from cm_ray.data.shards.manifest import MANIFEST
 from cm_ray.errors import UserError
 from tests.archives import zip_bytes
 from tests.data.drawn import encoded

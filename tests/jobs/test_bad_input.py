@@ -14,7 +14,7 @@ from cm_ray.cluster.sweeps import run_sweep
 from cm_ray.cluster.training.run import train
 from cm_ray.core.averages import ConstantEMA
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, ConstantDecay
-from cm_ray.data.shards import Manifest
+from cm_ray.data.shards.manifest import Manifest
 from cm_ray.errors import SettingError, UserError
 from cm_ray.recipes.recipe import check_models_named
 from cm_ray.runs.directory import RunDirectory

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cm_ray.data import cifar10
+from cm_ray.data.named import cifar10
 from cm_ray.errors import UserError
 from cm_ray.metrics.extractors import cifar_resnet
 from cm_ray.metrics.extractors.cifar_resnet import CifarResNet, CifarResNetExtractor

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from cm_ray.command_line.settings.app import PageSettings
-from cm_ray.data.uploads import MOST_BYTES
+from cm_ray.data.pictures.uploads import MOST_BYTES
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import grid_picture
 from cm_ray.errors import UserError

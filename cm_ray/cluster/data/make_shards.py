@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 import ray
 
 from cm_ray.cluster.runtime.connect import user_error
-from cm_ray.data.shard_writer import (
+from cm_ray.data.interface.source import Progress, ReadOptions, Source
+from cm_ray.data.shards.manifest import Manifest, is_shard_folder
+from cm_ray.data.shards.shard_writer import (
     ROWS_PER_SHARD,
     WORK,
     Layout,
@@ -25,8 +27,6 @@ from cm_ray.data.shard_writer import (
     merge,
     recipe_of,
 )
-from cm_ray.data.shards import Manifest, is_shard_folder
-from cm_ray.data.source import Progress, ReadOptions, Source
 from cm_ray.data.take_survey import survey_of_source
 from cm_ray.errors import UserError, setting
 from cm_ray.storage.files import locked, remove

@@ -1,9 +1,9 @@
 """Streams the images of shards to a worker with Ray Data, in an order that is a function of (seed, epoch).
 
-A custom Ray Data source reads *units*: a few row groups, chosen from all shards, whose rows are permuted (see
-`cm_ray.data.order`). The units that a worker reads from any step on are computed, so a resumed run starts at
-its next batch without reading the ones before. Starting a Ray Data execution takes about half a second, so an
-execution may cover the end of an epoch and the beginning of the next one.
+A custom Ray Data source reads *units*: a few row groups, chosen from all shards, whose rows are permuted
+(see `cm_ray.data.shards.order`). The units that a worker reads from any step on are computed, so a resumed
+run starts at its next batch without reading the ones before. Starting a Ray Data execution takes about half
+a second, so an execution may cover the end of an epoch and the beginning of the next one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ray.data.datasource import ReadTask
 
 from cm_ray.cluster.runtime.plan import DATA_CPUS
 from cm_ray.data import image_set
-from cm_ray.data.blocks import read_block
-from cm_ray.data.order import Unit, stream_units, whole_units
-from cm_ray.data.shards import MANIFEST, Manifest
+from cm_ray.data.shards.blocks import read_block
+from cm_ray.data.shards.manifest import MANIFEST, Manifest
+from cm_ray.data.shards.order import Unit, stream_units, whole_units
 from cm_ray.storage.witness import Witness
 from cm_ray.training.batch import Batch, Share
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cm_ray.command_line.settings.edit import Editing
-from cm_ray.data.folder import image_files
+from cm_ray.data.layouts.folder import image_files
 from cm_ray.drawing.model_labels import class_number
 from cm_ray.editing.files import EditRequest
 from cm_ray.editing.tasks import plan_edit

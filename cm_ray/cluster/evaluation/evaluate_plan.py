@@ -9,10 +9,10 @@ from pathlib import Path
 from cm_ray.cluster.pool.reference import COMPARE_CHANNELS, ScoringSetup
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.score import Evaluation
-from cm_ray.data.agreement import check_comparable
+from cm_ray.data.interface.agreement import check_comparable
+from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.open_source import open_source
-from cm_ray.data.reading import ReadOptions
-from cm_ray.data.shards import is_shard_folder
+from cm_ray.data.shards.manifest import is_shard_folder
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.errors import UserError, setting
 from cm_ray.evaluation.reference import Shards

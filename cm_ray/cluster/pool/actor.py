@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cm_ray.cluster.pool.result import Outputs, TaskResult
 from cm_ray.cluster.runtime.connect import check_cuda
-from cm_ray.data.shards import Manifest, read_rows, rows_per_group
+from cm_ray.data.shards.manifest import Manifest, read_rows, rows_per_group
 from cm_ray.drawing.requests import Request, sample_unit
 from cm_ray.editing.files import EditRequest, edit_unit
 from cm_ray.evaluation.scorer import class_counts, noise_batches, summed

@@ -23,8 +23,8 @@ from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.cluster.pool.supervisor import Supervisor
 from cm_ray.cluster.runtime.connect import user_error
 from cm_ray.cluster.runtime.nodes import node_resources
-from cm_ray.data.shards import MANIFEST, Manifest, rows_per_group
-from cm_ray.data.source import cut_pieces
+from cm_ray.data.interface.source import cut_pieces
+from cm_ray.data.shards.manifest import MANIFEST, Manifest, rows_per_group
 from cm_ray.drawing.requests import Request
 from cm_ray.editing.files import EditRequest
 from cm_ray.metrics.statistics import FeatureStatistics

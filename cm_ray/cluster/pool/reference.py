@@ -14,7 +14,7 @@ from cm_ray.cluster.pool.actor import Opener
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.result import Output, SampleResult
 from cm_ray.cluster.pool.sizing import Actors
-from cm_ray.data.shards import Manifest, load_all
+from cm_ray.data.shards.manifest import Manifest, load_all
 from cm_ray.errors import UserError, setting
 from cm_ray.evaluation.from_settings import extractor_opener
 from cm_ray.evaluation.reference import (

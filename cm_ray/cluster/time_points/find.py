@@ -18,7 +18,7 @@ from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.time_points.point_plan import SearchPlan
 from cm_ray.cluster.time_points.point_search import Search
 from cm_ray.command_line.settings.time_points import TimePointSearch
-from cm_ray.data.shards import Manifest
+from cm_ray.data.shards.manifest import Manifest
 from cm_ray.errors import UserError, setting
 from cm_ray.metrics.score import ROW
 from cm_ray.networks.formats.reading import network_digest, read_model

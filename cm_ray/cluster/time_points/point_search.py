@@ -15,7 +15,7 @@ from cm_ray.cluster.pool.sizing import actors_for
 from cm_ray.cluster.time_points.point_plan import SearchPlan
 from cm_ray.cluster.time_points.point_scores import OUTPUTS, Measurement, PointScores
 from cm_ray.cluster.training.prepare import prepare_shards
-from cm_ray.data.agreement import check_comparable
+from cm_ray.data.interface.agreement import check_comparable
 from cm_ray.drawing.model_labels import scored_labels
 from cm_ray.drawing.pictures import save_grid
 from cm_ray.drawing.requests import Request

@@ -25,7 +25,7 @@ from cm_ray.cluster.runtime.plan import WorkerPlan, plan_workers
 from cm_ray.cluster.runtime.waiting import LOST_NODES_S, planned_when_nodes_suffice, reserved
 from cm_ray.cluster.training.interconnect import torch_config
 from cm_ray.cluster.training.workers import TrainingTask, work
-from cm_ray.data.shards import MANIFEST
+from cm_ray.data.shards.manifest import MANIFEST
 from cm_ray.errors import UserError
 from cm_ray.recipes.sections import ClusterSettings
 from cm_ray.runs.checkpoint import CheckpointStore

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cm_ray.cluster.data.make_shards import make_shards
+from cm_ray.data.interface.reading import ReadOptions
+from cm_ray.data.interface.source import Source
 from cm_ray.data.open_source import open_source
-from cm_ray.data.reading import ReadOptions
-from cm_ray.data.shard_options import check_given, check_made
-from cm_ray.data.shard_writer import ROWS_PER_SHARD, recipe_of
-from cm_ray.data.shards import Manifest, check_shards, is_shard_folder
-from cm_ray.data.source import Source
+from cm_ray.data.shards.manifest import Manifest, check_shards, is_shard_folder
+from cm_ray.data.shards.shard_options import check_given, check_made
+from cm_ray.data.shards.shard_writer import ROWS_PER_SHARD, recipe_of
 from cm_ray.data.take_survey import survey_of_shards, survey_of_source
 from cm_ray.errors import UserError, setting
 from cm_ray.recipes.sections import DataSettings

@@ -13,7 +13,7 @@ from cm_ray.cluster.runtime.plan import WorkerPlan, changes_of
 from cm_ray.cluster.training.fit import fit, plan_training
 from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.workers import TrainingTask
-from cm_ray.data.classes import classes_in_words
+from cm_ray.data.interface.classes import classes_in_words
 from cm_ray.errors import setting
 from cm_ray.evaluation.conclusion import Conclusion, summary
 from cm_ray.evaluation.from_settings import evaluation_labels, extractor_opener

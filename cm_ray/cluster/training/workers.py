@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cm_ray.cluster.data.stream import batches
 from cm_ray.cluster.runtime.connect import check_cuda, quiet_ray, user_error
 from cm_ray.cluster.runtime.plan import WorkerPlan
-from cm_ray.data.shards import Manifest
+from cm_ray.data.shards.manifest import Manifest
 from cm_ray.evaluation.reference import Shards
 from cm_ray.networks.model import ModelSpec
 from cm_ray.own_code import carried, take

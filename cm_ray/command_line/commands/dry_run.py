@@ -21,8 +21,8 @@ from cm_ray.command_line.settings.paper_table import PaperTable
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.command_line.settings.shards import Shards
 from cm_ray.command_line.settings.time_points import TimePointSearch
-from cm_ray.data.classes import names_in_words
-from cm_ray.data.reading import ReadOptions
+from cm_ray.data.interface.classes import names_in_words
+from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.take_survey import take_survey
 from cm_ray.errors import UserError, setting
 from cm_ray.evaluation.statistics_file import StatisticsFile, is_statistics_file

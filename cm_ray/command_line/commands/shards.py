@@ -5,10 +5,10 @@ from __future__ import annotations
 from cm_ray.cluster.data.make_shards import make_shards
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.command_line.settings.shards import Shards
-from cm_ray.data.classes import classes_in_words
-from cm_ray.data.described import remarks
+from cm_ray.data.interface.classes import classes_in_words
+from cm_ray.data.interface.described import remarks
 from cm_ray.data.open_source import open_source
-from cm_ray.data.shard_writer import recipe_of
+from cm_ray.data.shards.shard_writer import recipe_of
 from cm_ray.data.take_survey import survey_of_source
 from cm_ray.runs.console import say, shown
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from cm_ray.data.reading import ReadOptions
+from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.errors import require
 
 

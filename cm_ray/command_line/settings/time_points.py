@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cm_ray.data.reading import ReadOptions
+from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.errors import UserError
 from cm_ray.recipes.measuring import MeasuringSettings
 from cm_ray.time_points.racing import ZONE

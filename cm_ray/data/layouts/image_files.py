@@ -1,0 +1,171 @@
+"""The image files of a data set with their labels, which are given by folders or by a file of labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cm_ray.data.interface.names import printable
+from cm_ray.data.interface.source import LeftOut
+from cm_ray.data.layouts.dataset_json import LABELS_FILE, ListedLabels
+from cm_ray.data.layouts.file_groups import Group, Listing, are_chunks, left_files, left_groups, list_files
+from cm_ray.data.layouts.file_kinds import Kind
+from cm_ray.data.layouts.file_tree import Folder
+from cm_ray.data.layouts.folder_classes import folder_classes
+from cm_ray.data.layouts.locate import Place, other_splits
+from cm_ray.data.layouts.split_folders import splits_in_classes
+from cm_ray.data.layouts.synsets import ANNOTATIONS, annotated_synsets, known_synsets, synset_names
+from cm_ray.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFiles:
+    """Image files and their labels, in a fixed random order.
+
+    Without it, classes would lie one after the other, and a stream that shuffles a few row groups at a time
+    would give batches of few classes.
+    """
+
+    paths: tuple[str, ...]
+    """Paths relative to the root of the data set."""
+    labels: tuple[int, ...]
+    """Class of each file, -1 where there is none."""
+    class_names: tuple[str, ...]
+    layout: str
+    split: str
+    left_out: tuple[LeftOut, ...]
+
+    @classmethod
+    def of(
+        cls,
+        paths: list[str],
+        labels: list[int],
+        class_names: Sequence[str],
+        layout: str,
+        split: str,
+        left_out: tuple[LeftOut, ...],
+    ) -> ImageFiles:
+        """Permute sorted files."""
+        order = np.random.default_rng(0).permutation(len(paths)).tolist()
+        return cls(
+            tuple(paths[place] for place in order),
+            tuple(labels[place] for place in order),
+            tuple(class_names),
+            layout,
+            split,
+            left_out,
+        )
+
+
+def find_image_files(place: Place, asked: str, around: Sequence[Folder], *, skip_empty: bool) -> ImageFiles:
+    """Return all image files of a place with their labels.
+
+    asked: the split that the user names. around: folders besides the place's trail in which files about the
+    classes may lie. skip_empty: leave out class folders in which no image can be read, which are an error
+    otherwise. Raises UserError when there are no images, or when it is not clear which labels they have.
+    """
+    folder = place.folder
+    inner, others = ("", []) if place.listed or place.split else splits_in_classes(folder, asked)
+    listing = list_files(folder, inner)
+    full = {name: group for name, group in listing.groups.items() if group.images}
+    if not (listing.direct.images or full):
+        raise _no_images(folder, listing)
+    left = (
+        *place.left_out,
+        *other_splits(others, inner),
+        *left_files(listing, *([(".json", Kind.OTHER)] if place.listed else [])),
+    )
+    split = place.split or inner
+    if place.listed:
+        paths = sorted(path for group in (listing.direct, *full.values()) for path in group.images)
+        labels, layout, unused = _listed(folder, place.listed, paths)
+        return ImageFiles.of(paths, labels, (), layout, split, (*left, *unused))
+    if listing.direct.images and full:
+        raise _mixed(folder, listing.direct.images[0], min(full))
+    if not full or are_chunks(full):
+        paths = sorted(path for group in (listing.direct, *full.values()) for path in group.images)
+        layout = "image files in numbered folders" if full else "image files"
+        labels, names, unused, note = _annotated(paths, (*reversed(place.trail), *around))
+        return ImageFiles.of(paths, labels, names, layout + note, split, (*left, *unused))
+    empty = {name: group for name, group in listing.groups.items() if not group.images}
+    _check_empty(folder, empty, skip_empty)
+    classes = folder_classes(full, (*reversed(place.trail), *around))
+    paths = [path for name in classes.folders for path in full[name].images]
+    labels = [number for number, name in enumerate(classes.folders) for _ in full[name].images]
+    return ImageFiles.of(paths, labels, classes.names, classes.layout, split, (*left, *left_groups(empty)))
+
+
+def _no_images(folder: Folder, listing: Listing) -> UserError:
+    """Return the error for a folder without a single readable image; it says what there is instead."""
+    others = listing.others()
+    archives = sum(count for (_, kind), count in others.items() if kind is Kind.ARCHIVE)
+    endings = sorted({printable(ending) or "none" for ending, _ in others})
+    there = f"; the endings of its files are {', '.join(endings[:8])}" if endings else ""
+    hint = "unpack its archives, or give one that is a zip" if archives else "give another folder"
+    return UserError(f"{folder} holds no images that can be read and no Parquet files{there}; {hint}.")
+
+
+def _mixed(folder: Folder, image: str, sub: str) -> UserError:
+    return UserError(
+        f"{folder} holds images both directly ({printable(os.path.basename(image))}) and in the sub-folder "
+        f"{printable(sub)!r}; move them into class sub-folders, or all into one folder."
+    )
+
+
+def _check_empty(folder: Folder, empty: dict[str, Group], skip: bool) -> None:
+    """Raise UserError for a class folder whose images cannot be read; one without any image is no class."""
+    for name in sorted(empty):
+        if not skip and empty[name].may_hold_images:
+            endings = sorted({printable(ending) or "none" for ending, _ in empty[name].others})
+            raise UserError(
+                f"{folder.folder(name)} holds no image that can be read (endings: {', '.join(endings)}), so "
+                "that its class would be lost; convert its images, remove it, or set on_bad_image to skip."
+            )
+
+
+def _listed(
+    folder: Folder, listed: ListedLabels, paths: list[str]
+) -> tuple[list[int], str, tuple[LeftOut, ...]]:
+    """Return the label of each file in a dataset.json, the layout, and labels without a file."""
+    start = len(folder.path) + 1 if folder.path else 0
+    names = [path[start:] for path in paths]
+    labels = [listed.of(name) for name in names]
+    if listed.labels is None:
+        return labels, f"image files with a {LABELS_FILE} without labels", ()
+    unused = len(listed.labels.keys() - set(names))
+    left = (LeftOut(unused, f"labels in {LABELS_FILE}", "their images are not there"),) if unused else ()
+    return labels, f"image files with labels in {LABELS_FILE}", left
+
+
+def _annotated(
+    paths: list[str], folders: Sequence[Folder]
+) -> tuple[list[int], Sequence[str], tuple[LeftOut, ...], str]:
+    """Return labels of images in one folder, the names of the classes, unused annotations and a note.
+
+    The labels are -1 when no file gives them. Raises UserError when a file gives only some.
+    """
+    found = annotated_synsets(folders)
+    if not found:
+        return [-1] * len(paths), (), (), ""
+    place, synsets = found
+    files = [os.path.basename(path) for path in paths]
+    keys = [file if file in synsets else os.path.splitext(file)[0] for file in files]
+    if not (any(key in synsets for key in keys) or place.endswith(ANNOTATIONS)):  # images of another split
+        return [-1] * len(paths), (), (), ""
+    classes = known_synsets(folders) or sorted({*synsets.values()})
+    number = {synset: index for index, synset in enumerate(classes)}
+    for file, key in zip(files, keys, strict=True):
+        if key not in synsets:
+            raise UserError(f"{place} has no class for {printable(file)}; correct it.")
+        if synsets[key] not in number:
+            raise UserError(
+                f"{place} gives {printable(file)} the class {synsets[key]}, which has no folder for "
+                "training; correct it."
+            )
+    unused = len(synsets) - len({*keys})
+    left = (LeftOut(unused, "annotations", "their images are not there"),) if unused else ()
+    labels = [number[synsets[key]] for key in keys]
+    return labels, synset_names(classes, folders), left, f" with labels in {os.path.basename(place)}"
