@@ -226,3 +226,10 @@ def test_sizes_that_are_lies_allocate_nothing(tmp_path):
     assert path.stat().st_size == len(content)
     with pytest.raises(UserError, match=r"is not a whole .npz file \(arr_0.npy ends too early\)"):
         open_source(str(path))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint16])
+def test_images_of_other_numbers_are_named(tmp_path, dtype):
+    path = save(tmp_path / "a.npz", images=np.zeros((3, 8, 8, 3), dtype))
+    with pytest.raises(UserError, match=f"images of .* is {np.dtype(dtype)}, and images are read as"):
+        open_source(str(path))

@@ -46,7 +46,7 @@ def test_the_only_column_with_such_a_name_has_the_labels(tmp_path, name):
 def test_cifar_100_has_fine_labels_and_coarse_ones(tmp_path):
     path = write(tmp_path / "x.parquet", coarse_label=[0, 0, 1, 1], fine_label=[3, 2, 1, 0])
     assert labels(path) == [3, 2, 1, 0]
-    assert left(open_source(path)) == ["1 columns of labels (coarse_label): 'fine_label' is read"]
+    assert left(open_source(path)) == ["1 columns (coarse_label): the labels are 'fine_label'"]
     assert labels(path, label="coarse_label") == [0, 0, 1, 1]
     assert load_images(path, label_column="coarse_label").class_names == ("0", "1")
 
@@ -54,7 +54,7 @@ def test_cifar_100_has_fine_labels_and_coarse_ones(tmp_path):
 def test_a_column_called_label_comes_before_others(tmp_path):
     path = write(tmp_path / "x.parquet", target=[9, 9, 9, 9], label=[0, 1, 0, 1])
     assert labels(path) == [0, 1, 0, 1]
-    assert left(open_source(path)) == ["1 columns of labels (target): 'label' is read"]
+    assert left(open_source(path)) == ["1 columns (target): the labels are 'label'"]
 
 
 def test_several_columns_of_labels_are_named(tmp_path):
@@ -233,3 +233,10 @@ def test_the_choice_of_a_column_makes_other_shards(tmp_path):
     path = write(tmp_path / "x.parquet", coarse_label=[0, 0, 1, 1], fine_label=[3, 2, 1, 0])
     chosen = [open_source(path, options=named(label=name)) for name in ("", "coarse_label", "none")]
     assert len({source.identity() for source in chosen}) == 3
+
+
+def test_columns_of_other_names_are_told(tmp_path):
+    """A column that is not called as labels are is not taken for them, but named."""
+    path = write(tmp_path / "a.parquet", kind=[3, 0, 1, 2], id=["x"] * 4)
+    assert left(open_source(path)) == ["2 columns (kind, id): none is called as labels are, or is named"]
+    assert labels(path, label="kind") == [3, 0, 1, 2]

@@ -113,10 +113,5 @@ class ColumnChoice:
         return self.advice or f"name one by data.{what}_column, or by --{what}-column of cm-ray shards"
 
 
-def other_labels(names: Sequence[str], chosen: str | None) -> list[str]:
-    """Return the columns whose names are those of labels, without the chosen one."""
-    return [name for name in _named(names, LABEL_WORDS) if name != chosen]
-
-
 def _named(names: Sequence[str], words: Sequence[str]) -> list[str]:
     return [name for name in names if name.lower() in words]

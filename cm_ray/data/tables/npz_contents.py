@@ -120,6 +120,11 @@ def _images(heads: Mapping[str, NpzArray], wanted: Columns, split: str, choice: 
     like = {name for name, head in heads.items() if _like_images(head)}
     if not like and _PLANES in heads and _side(heads[_PLANES]):
         return _PLANES
+    other = [head for head in heads.values() if len(head.shape) == 4]
+    if not like and other:
+        raise UserError(
+            f"{other[0]} is {other[0].dtype}, and images are read as uint8: save levels of 0 to 255."
+        )
     stems = {_stem(name, split): name for name in heads}
     kinds: dict[str, Kind] = {stem: "images" if name in like else "other" for stem, name in stems.items()}
     return stems[choice.images(kinds)]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.data.interface.arrow import pa, pc
-from cm_ray.data.interface.classes import MOST_CLASSES
-from cm_ray.data.interface.columns import ColumnChoice, Columns, Kind, other_labels
+from cm_ray.data.interface.classes import MOST_CLASSES, names_in_words
+from cm_ray.data.interface.columns import ColumnChoice, Columns, Kind
 from cm_ray.data.interface.names import in_class_order, printable
 from cm_ray.data.interface.source import LeftOut
 from cm_ray.data.tables.parquet_files import chunks, read_column, reading_parquet
@@ -27,7 +27,7 @@ class ParquetColumns:
     are_texts: bool
     """Labels are texts, not numbers."""
     others: tuple[str, ...]
-    """Columns that could also be labels, and are not read."""
+    """Columns that are not read."""
     texts: tuple[str, ...] = ()
     """Names of the classes in the order of their numbers, when the labels are texts."""
 
@@ -54,15 +54,15 @@ class ParquetColumns:
                 "classes, name another column by data.label_column, or give none there."
             )
         texts = bool(label) and is_text(typed[label])
-        return cls(image, label, texts, tuple(other_labels(names, label)))
+        return cls(image, label, texts, tuple(name for name in names if name not in (image, label)))
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """The columns of labels that are not read."""
+        """The columns that are not read, and why they are not the labels."""
         if not self.others:
             return ()
-        why = f"{self.label!r} is read" if self.label else "no labels are read"
-        return (LeftOut(len(self.others), f"columns of labels ({', '.join(self.others)})", why),)
+        why = f"the labels are {self.label!r}" if self.label else "none is called as labels are, or is named"
+        return (LeftOut(len(self.others), f"columns ({names_in_words(self.others)})", why),)
 
     def check(self, path: Path, schema: pa.Schema) -> None:
         """Raise UserError when a file does not have these columns."""
