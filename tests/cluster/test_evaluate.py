@@ -411,7 +411,7 @@ class TestInterruptions:
         assert (tmp_path / "run" / "scores.json").read_text() == rows
         (tmp_path / "run" / "scores.json").write_text('[{"value": 1}]')
         save_npz(npz, noise(70))
-        with pytest.raises(UserError, match=r"scores.json is damaged"):
+        with pytest.raises(UserError, match=r"scores.json is not as cm_ray writes it"):
             evaluate(settings(npz, tmp_path / "run"))
 
 
