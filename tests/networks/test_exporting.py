@@ -104,7 +104,7 @@ def test_broken_metadata_are_said(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata={SPEC_KEY: "{"})
-    with pytest.raises(UserError, match=r"The metadata of .*m.safetensors are broken"):
+    with pytest.raises(UserError, match=r"The metadata of .*m.safetensors is not valid JSON"):
         load_model(tmp_path / "m.safetensors")
 
 

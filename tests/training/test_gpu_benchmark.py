@@ -29,16 +29,22 @@ def benchmark(monkeypatch, tmp_path):
     torch.compiler.reset()
 
 
-def test_all_sections_in_a_small_form(benchmark, tmp_path):
+EAGER, COMPILED = ("eager", "plain", "channels first"), ("compiled", "graphs", "compiled channels first")
+
+
+@pytest.mark.parametrize(
+    ("left_out", "variants"),
+    [({"compiled", "waits"}, EAGER), pytest.param(set(), EAGER + COMPILED, marks=pytest.mark.exhaustive)],
+    ids=["quick", "all"],
+)
+def test_the_sections_in_a_small_form(left_out, variants, benchmark, tmp_path):
+    sections = [name for name in benchmark.SHARES if name not in left_out]
     options = ["--device", "cpu", "--small", "--workloads", "cifar10 ncsn++ ct", "--seconds", "600"]
-    assert benchmark.main(options) == 0
+    assert benchmark.main([*options, "--sections", *sections]) == 0
     rows = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
-    assert {row["section"] for row in rows} == {"matmul", *benchmark.SHARES}
+    assert {row["section"] for row in rows} == {"matmul", *sections}
     steps = {row["case"].split(", ")[1]: row for row in rows if row["section"] in ("steps", "compiled")}
-    assert steps.keys() == {
-        *("eager", "plain", "channels first"),
-        *("compiled", "graphs", "compiled channels first"),
-    }
+    assert steps.keys() == {*variants}
     for row in steps.values():
         assert row["images_per_s"] == pytest.approx(4000 / row["ms"], rel=0.05)
         assert 0 < row["update_differs"] < 0.3, "bfloat16 rounds"
