@@ -92,7 +92,7 @@ class Run(TrainedModel):
     @property
     def scores(self) -> list[Score]:
         """The final scores, in the order of the recipe's samplers."""
-        return [Score.from_row(row) for row in self.result["scores"]]
+        return [Score.from_file(row, self.directory.result_file) for row in self.result["scores"]]
 
     @property
     def pictures(self) -> list[Image.Image]:

@@ -164,6 +164,14 @@ class Score:
             raise ValueError(f"a score named {row.get('name')} has the key of {score.name}")
         return score
 
+    @classmethod
+    def from_file(cls, row: Mapping[str, Any], file: object) -> Score:
+        """Return the score of a row in a file. Raises UserError, naming the file, on another row."""
+        try:
+            return cls.from_row(row)
+        except ValueError as error:
+            raise UserError(f"{file} is damaged ({error}); restore it or remove it.") from error
+
 
 def score_from_estimate(kind: str, measured: Estimate, key: Mapping[str, Any]) -> Score:
     """Return the score of a kind from its estimate and the `score_key` of the samples."""

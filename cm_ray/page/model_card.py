@@ -68,5 +68,5 @@ def _scores(name: str, folder: Path, tracking_uri: str) -> list[tuple[str, str, 
         return [(score, sampler or ONE_STEP, float(tags["score.value"]))]
     run = RunDirectory(folder.parent)
     trained = run.config_file.is_file() and run.result_file.is_file()
-    scores = [Score.from_row(row) for row in run.result()["scores"]] if trained else []
+    scores = [Score.from_file(row, run.result_file) for row in run.result()["scores"]] if trained else []
     return [(score.name, score.key["sampler"], score.value) for score in scores]

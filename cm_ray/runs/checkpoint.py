@@ -81,7 +81,7 @@ class CheckpointStore:
         Scores with different keys cannot be compared; then the new score replaces the best one.
         """
         file = self.folder / "best.json"
-        best = Score.from_row(read_json(file, _BEST)["score"]) if file.is_file() else None
+        best = Score.from_file(read_json(file, _BEST)["score"], file) if file.is_file() else None
         if best is None or not comparable(score, best) or better(score, best):
             write_json(file, {"step": step, "score": score.to_row()})
 

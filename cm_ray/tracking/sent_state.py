@@ -149,4 +149,4 @@ def _numbers(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
             yield clean_name(name), float(value)
     for score in row.get("scores", ()):
         if math.isfinite(score["value"]):
-            yield clean_name(Score.from_row(score).metric), float(score["value"])
+            yield clean_name(Score.from_file(score, "metrics.jsonl").metric), float(score["value"])

@@ -83,6 +83,6 @@ def resend(run: RunDirectory) -> Registered | None:
             tracker.finish("FAILED")
             return None
         scores = run.result()["scores"] or [None]
-        registered = tracker.register(Score.from_row(scores[0]) if scores[0] else None)
+        registered = tracker.register(Score.from_file(scores[0], run.result_file) if scores[0] else None)
         tracker.finish("FINISHED")
         return registered

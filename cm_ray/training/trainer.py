@@ -149,7 +149,7 @@ class Trainer:
         """The scores of the finished run, in the order of the recipe's samplers."""
         if not self.run.result_file.is_file():
             return []
-        return [Score.from_row(row) for row in self.run.result()["scores"]]
+        return [Score.from_file(row, self.run.result_file) for row in self.run.result()["scores"]]
 
     def _open_device(self, name: str) -> torch.device:
         """Return a device; "auto" is the one that an unfinished run began on, else a GPU if there is one."""

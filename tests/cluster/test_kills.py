@@ -11,7 +11,7 @@ from tests.waiting import LIMIT_S, wait_for
 
 pytestmark = pytest.mark.ray
 
-STEPS = 80
+STEPS = 120
 TEACHER = []
 OPTIONS = [*SMALL, "--steps", STEPS, "--log-every", 5, "--checkpoint.every", 10, "--evaluation.every", 20]
 
@@ -90,7 +90,7 @@ def disturb(name, folder, num_workers, kills):
 
 def test_kills_change_nothing(uninterrupted, tmp_path):
     """Progressive distillation has most to lose: teachers, rounds, and their models."""
-    disturb("pd_digits.py", tmp_path / "run", 2, {"worker": 25, "driver": 55})
+    disturb("pd_digits.py", tmp_path / "run", 2, {"worker": 30, "driver": 70})
     assert outcome(tmp_path / "run") == uninterrupted("pd_digits.py", 2)
 
 

@@ -173,6 +173,6 @@ class Run:
 
     def _register(self, tracker: Tracker) -> None:
         scores = self.run.result()["scores"]
-        registered = tracker.register(Score.from_row(scores[0]) if scores else None)
+        registered = tracker.register(Score.from_file(scores[0], self.run.result_file) if scores else None)
         if registered is not None:
             say(f"{registered.uri}: {registered.reason}")
