@@ -146,7 +146,7 @@ def plain_exists(workload: str) -> bool:
 
 @dataclass(frozen=True)
 class Checked:
-    """What two steps of a case came to, against the eager program in float32."""
+    """The outcome of two steps of a case, compared with the eager program in float32."""
 
     loss: float
     """Largest relative difference of the losses."""

@@ -27,7 +27,7 @@ SAMPLE_BATCHES = (128, 256, 512, 1024, 2048)
 
 
 class Rows(Protocol):
-    """What keeps rows: a run of the benchmark."""
+    """A run of the benchmark, which keeps rows."""
 
     device: str
     small: bool

@@ -14,7 +14,7 @@ from torch import Tensor
 from cm_ray.data.interface.agreement import in_agreement
 from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.interface.seen import Seen
-from cm_ray.data.interface.source import Batch, Source
+from cm_ray.data.interface.source import Batch
 from cm_ray.data.load_images import checked_batches
 from cm_ray.data.open_images import SourceImages, open_images
 from cm_ray.data.shards.manifest import Manifest, is_shard_folder, read_rows, rows_per_group
@@ -44,21 +44,8 @@ class Glimpse:
         yield self.block
 
 
-@dataclass(frozen=True, slots=True)
-class _SpreadImages:
+class _SpreadImages(SourceImages):
     """About 1,024 images that are spread over a source, since tables are often sorted by class."""
-
-    source: Source
-
-    @property
-    def name(self) -> str:
-        """Name of the source."""
-        return self.source.name
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the source's classes."""
-        return self.source.class_names
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
         """Yield the images of some short parts."""

@@ -1,4 +1,4 @@
-"""What was understood of a data set before its images are read: said by commands, and kept with shards."""
+"""Surveys of data sets before their images are read: commands say them, and shards keep them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Survey:
     damaged: tuple[str, ...] = ()
     """The images among them that cannot be read, and why."""
     left_out: tuple[LeftOut, ...] = ()
-    """What is there and is not read."""
+    """Files, folders and columns that are there and are not read."""
     made_of: tuple[str, ...] = ()
     """The lines of the survey of the source that shards were made of."""
     size: int = 0

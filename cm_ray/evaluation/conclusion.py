@@ -47,7 +47,7 @@ class Conclusion:
     data: ScoredAgainst
     """The training data, which is the reference of the scores."""
     scorer: Scorer
-    """Whoever samples and extracts features; without an extractor nothing is scored."""
+    """The scorer, which samples and extracts features; without an extractor nothing is scored."""
     say: Say
 
     def best_step(self) -> int:

@@ -13,7 +13,7 @@ from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request
 from cm_ray.errors import UserError
 from cm_ray.evaluation.reference import ScoredAgainst
-from cm_ray.evaluation.scorer import Scorer, request_key
+from cm_ray.evaluation.scorer import Scorer, needed_extractor, request_key
 from cm_ray.metrics.estimate import infinitesimal_jackknife
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.frechet import FrechetGradient, FrechetReference, bias_warning
@@ -87,7 +87,7 @@ class LengthScoring:
     spec: ModelSpec
     """The specification of the models that are sampled from."""
     scorer: Scorer
-    """Whoever samples and extracts features."""
+    """The scorer, which samples and extracts features."""
     data: ScoredAgainst
     """The images to compare with."""
     request: Request
@@ -121,9 +121,7 @@ class LengthScoring:
 
     @property
     def _extractor(self) -> Extractor:
-        if self.scorer.extractor is None:
-            raise ValueError("lengths are scored by an extractor")
-        return self.scorer.extractor
+        return needed_extractor(self.scorer.extractor)
 
     @property
     def _key(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def sample_count(asked: int, images: int) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sampled:
-    """What is kept of samples, whose size does not depend on their number."""
+    """Statistics of samples, whose size does not depend on the number of samples."""
 
     groups: list[FeatureStatistics]
     """Statistics of the features of up to `GROUPS` groups of samples; empty without an extractor."""
@@ -49,7 +49,7 @@ class Sampled:
 
 
 class Scorer(Protocol):
-    """Whoever samples and extracts features: this process, or the actors of a cluster."""
+    """A scorer samples and extracts features, in this process or on the actors of a cluster."""
 
     @property
     def extractor(self) -> Extractor | None:
@@ -107,9 +107,14 @@ class LocalScorer:
 
     @property
     def _extractor(self) -> Extractor:
-        if self.extractor is None:
-            raise ValueError("statistics of features need an extractor")
-        return self.extractor
+        return needed_extractor(self.extractor)
+
+
+def needed_extractor(extractor: Extractor | None) -> Extractor:
+    """Return the extractor of a scorer. Raises ValueError when it has none."""
+    if extractor is None:
+        raise ValueError("statistics of features need an extractor")
+    return extractor
 
 
 def noise_batches(shape: tuple[int, int, int], first: int, count: int) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""What to do when a training does not fit into memory."""
+"""Sentences for trainings that do not fit into memory, which say what to do."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from cm_ray.cluster.pool.reference import statistics_on
 from cm_ray.cluster.pool.result import Outputs
 from cm_ray.drawing.requests import Request
 from cm_ray.evaluation.reference import ScoredAgainst, Shards, keep_noise, kept_noise
-from cm_ray.evaluation.scorer import Sampled, summed
+from cm_ray.evaluation.scorer import Sampled, needed_extractor, summed
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.frechet import GROUPS
 from cm_ray.metrics.statistics import FeatureStatistics
@@ -73,6 +73,4 @@ class PoolScorer:
 
     @property
     def _extractor(self) -> Extractor:
-        if self.extractor is None:
-            raise ValueError("statistics of features need an extractor")
-        return self.extractor
+        return needed_extractor(self.extractor)

@@ -1,4 +1,4 @@
-"""What commands say after --dry-run: what they understood of the images that they would read.
+"""Commands after --dry-run: they say what they understood of the images that they would read.
 
 Neither Ray is started nor a run directory or shards are made; a registered model is fetched into the cache.
 """

@@ -1,4 +1,4 @@
-"""What the labels of a source and the headers of some of its images tell; see `heads`."""
+"""An outline of a source: the labels of its images, and the headers of some; see `heads`."""
 
 from __future__ import annotations
 

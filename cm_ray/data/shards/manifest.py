@@ -78,7 +78,7 @@ class Manifest:
     profiles_ignored: int = 0
     """Number of images with a colour profile that is damaged or does not fit."""
     survey: tuple[str, ...] = ()
-    """What was understood of the source before its images were read, the lines of a `Survey`."""
+    """The lines of the `Survey` that was made of the source before its images were read."""
     format: int = FORMAT
     """Version of this layout."""
 
