@@ -102,15 +102,46 @@ def _other_archive(names: list[str]) -> str:
     return f"a zip archive of other files{inside}: unpack it, and give the file of weights"
 
 
-def _other_kind(head: bytes, size: int) -> str:
-    """Return what a file is that is not one of tensors, and what to do, without a full stop."""
+def stand_in(head: bytes) -> str:
+    """Return what stands in the place of a file by its first bytes, and what to do; "" if it is another one.
+
+    A checkout without its large files has pointers to them, and a failed download is a web page.
+    """
     if match := _POINTER.match(head):
         return (
-            f"a pointer of Git LFS to a file of {int(match[1]) / 1e6:.4g} MB, not the file: run git lfs "
+            f"a pointer of Git LFS to a file of {int(match[1][:18]) / 1e6:.4g} MB, not the file: run git lfs "
             "pull in its checkout, or download the file itself"
         )
     if b"/annex/objects/" in head[:200]:
         return "a pointer of git-annex, not the file: run git annex get in its checkout"
+    return "a web page: download the file by its own address" if _is_page(head) else ""
+
+
+def file_stand_in(file: Path) -> str:
+    """Return what stands in the place of a file; "" if it is another one, or cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            return stand_in(opened.read(1024))
+    except OSError:
+        return ""
+
+
+def _is_page(head: bytes) -> bool:
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1000].lower()
+    return b"<svg" not in start and start.startswith(
+        (b"<!doctype html", b"<html", b"<head", b"<!--", b"<?xml", b"<script")
+    )
+
+
+def _other_kind(head: bytes, size: int) -> str:
+    """Return what a file is that is not one of tensors, and what to do, without a full stop."""
+    if _is_page(head):
+        return (
+            "a web page, not weights: download the file by its own address (on Hugging Face, the one with "
+            "/resolve/), after a login if the page asks for one"
+        )
+    if found := stand_in(head):
+        return found
     for beginning, sentence in _FORMATS.items():
         if head.startswith(beginning):
             return sentence
@@ -137,12 +168,6 @@ def _pickle(head: bytes) -> str:
 
 def _text(head: bytes) -> str:
     """Return what a text file is; empty for bytes that are no text."""
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1000].lower()
-    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<!--", b"<?xml", b"<script")):
-        return (
-            "a web page, not weights: download the file by its own address (on Hugging Face, the one with "
-            "/resolve/), after a login if the page asks for one"
-        )
     try:
         text = head.decode("utf-8", errors="strict" if len(head) < _HEAD else "ignore")
     except UnicodeDecodeError:

@@ -7,6 +7,7 @@ from cm_ray.data.interface.source import ReadOptions
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
 from cm_ray.errors import UserError
+from tests.archives import zip_bytes
 from tests.data.making import make
 from tests.data.trees import left, seen
 
@@ -217,10 +218,10 @@ def test_files_of_one_data_set_are_alike(tmp_path):
 
 
 def test_sizes_that_are_lies_allocate_nothing(tmp_path):
-    """The header of an array says that it holds 2^50 images."""
+    """The header of an array says that it holds 2^40 images."""
     path = tmp_path / "x.npz"
     save(path, arr_0=images(1, shape=(400, 500, 3)))
-    truth, lie = b"(1, 400, 500, 3), }", b"(%d, 400, 500, 3), }" % 2**50
+    truth, lie = b"(1, 400, 500, 3), }", b"(%d, 400, 500, 3), }" % 2**40
     content = path.read_bytes()
     path.write_bytes(content.replace(truth + b" " * (len(lie) - len(truth)), lie))
     assert path.stat().st_size == len(content)
@@ -233,3 +234,18 @@ def test_images_of_other_numbers_are_named(tmp_path, dtype):
     path = save(tmp_path / "a.npz", images=np.zeros((3, 8, 8, 3), dtype))
     with pytest.raises(UserError, match=f"images of .* is {np.dtype(dtype)}, and images are read as"):
         open_source(str(path))
+
+
+@pytest.mark.parametrize("shape", [(10**30, 4, 4, 3), (-3, 4, 4, 3), (3, 2**62, 4, 3)])
+def test_shapes_that_no_array_has(tmp_path, shape):
+    head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    array = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(100)
+    (tmp_path / "x.npz").write_bytes(zip_bytes({"images.npy": array}))
+    with pytest.raises(UserError, match=r"not a whole .npz file .an array has an impossible shape"):
+        open_source(str(tmp_path / "x.npz"))
+
+
+def test_labels_beyond_64_bits_do_not_become_missing_ones(tmp_path):
+    path = save(tmp_path / "x.npz", x=images(1, 2), y=np.full(2, 2**64 - 1, np.uint64))
+    with pytest.raises(UserError, match="has the label 9223372036854775807, and there may be at most"):
+        load_images(path)

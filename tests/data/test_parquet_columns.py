@@ -240,3 +240,45 @@ def test_columns_of_other_names_are_told(tmp_path):
     path = write(tmp_path / "a.parquet", kind=[3, 0, 1, 2], id=["x"] * 4)
     assert left(open_source(path)) == ["2 columns (kind, id): none is called as labels are, or is named"]
     assert labels(path, label="kind") == [3, 0, 1, 2]
+
+
+def test_texts_that_look_alike_are_one_class(tmp_path):
+    path = write(tmp_path / "x.parquet", label=["caf\u00e9", "cafe\u0301", "a", "Caf\u00e9"])
+    source = open_source(path)
+    assert source.class_names == ("Caf\u00e9", "a", "caf\u00e9")
+    assert labels(path) == ["caf\u00e9", "caf\u00e9", "a", "Caf\u00e9"]
+    assert load_images(path).class_counts == (1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        ({"1": "b", "0": "a"}, ("a", "b")),
+        ({"1": "b"}, ()),
+        ("[" * 100_000, ()),
+        (["a", "e\u0301"], ("a", "\u00e9")),
+    ],
+)
+def test_names_in_the_metadata_of_the_hub(tmp_path, names, wanted):
+    said = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    text = names if isinstance(names, str) else json.dumps(said)
+    table = pa.table({"image": IMAGES, "label": [0, 1, 1, 0]}).replace_schema_metadata({"huggingface": text})
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert open_source(str(tmp_path / "x.parquet")).class_names == wanted
+
+
+def test_a_label_of_64_bits_is_refused(tmp_path):
+    path = write(tmp_path / "x.parquet", label=pa.array([0, 2**64 - 1, 1, 1], pa.uint64()))
+    with pytest.raises(UserError, match="has the label 9223372036854775807, and there may be at most"):
+        load_images(path)
+
+
+def test_a_column_that_divides_the_rows_into_splits(tmp_path):
+    write(tmp_path / "a.parquet", split=["train"] * 4)
+    write(tmp_path / "b.parquet", split=["train", "test", None, "TRAIN"])
+    with pytest.raises(UserError, match="has rows of the splits test, train, as its column 'split' says"):
+        open_source(str(tmp_path / "b.parquet"))
+    with pytest.raises(UserError, match="write a file for each split, or leave the column out"):
+        open_source(str(tmp_path))
+    for name, values in [("split", ["train"] * 4), ("subset", list("abca")), ("split", [0, 1, 0, 1])]:
+        assert labels(write(tmp_path / "c.parquet", label=[0, 1, 0, 1], **{name: values})) == [0, 1, 0, 1]

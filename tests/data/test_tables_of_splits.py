@@ -212,3 +212,31 @@ def test_shards_in_folders_of_splits(tmp_path):
     (tmp_path / "train" / "manifest.json").write_text("{}")
     with pytest.raises(UserError, match="train holds shards; give its own path"):
         open_source(root)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("label={}/train-0.parquet", "label={}/test-0.parquet"),
+        ("label={}/split=train/0.parquet", "label={}/split=test/0.parquet"),
+        ("split=train/label={}/0.parquet", "split=test/label={}/0.parquet"),
+        ("label={}/year=1/Training/0.parquet", "label={}/year=1/Testing/0.parquet"),
+    ],
+)
+def test_splits_and_labels_by_folders(tmp_path, train, test):
+    files = {train.format(3): [0], train.format(1): [1], test.format(3): [2]}
+    root = hive(tmp_path / "set", files)
+    source = open_source(root)
+    assert (seen(source), source.class_names) == ({0: "3", 1: "1"}, ("1", "3"))
+    assert left(source)[-1].startswith("1 other split (test")
+    source = open_source(root, "testing")
+    assert (seen(source), source.class_names) == ({2: "3"}, ("3",)), "the only class has its label"
+    assert (source.split.lower()[:4], source.name[:8]) == ("test", "set-test")
+    with pytest.raises(UserError, match="has no split 'val'; known are"):
+        open_source(root, "val")
+
+
+def test_files_of_no_split_in_folders_of_classes(tmp_path):
+    root = hive(tmp_path, {"label=3/train.parquet": [0], "label=1/contest.parquet": [1]})
+    with pytest.raises(UserError, match="holds files of the splits train, and contest of none; move it away"):
+        open_source(root)

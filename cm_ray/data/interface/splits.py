@@ -16,6 +16,8 @@ SPLIT_WORDS = (
 )
 """Words for training, validation, test and evaluation: the words of a group mean the same split."""
 
+SPLIT_KEYS = ("split", "subset", "partition")
+"""Names of folders `key=value` and of columns that tell the split."""
 _KINDS = {word: words[0] for words in SPLIT_WORDS for word in words}
 _LETTERS = re.compile(r"[^\W\d_]+")
 _HUB_FILE = re.compile(r"(.+?)-\d{5,}-of-\d{5,}(-[0-9a-f]+)?")

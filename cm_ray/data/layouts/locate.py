@@ -124,6 +124,8 @@ def _wraps(place: Place) -> bool:
         return False
     sub = folder.folders[0]
     names = {*PLAIN_NAMES, *(each.name.lower() for each in (*place.trail, *sub.folders[:1]))}
+    if "=" in sub.name and not sub.files.images:  # label=3 is a class, if the only one
+        return False
     plain = sub.name.lower() in names
     return plain or _branches(sub) or (folder.store.is_archive and not folder.path)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cm_ray.data.interface.names import printable
-from cm_ray.data.interface.splits import chosen_split, same_split, split_word
+from cm_ray.data.interface.splits import SPLIT_KEYS, chosen_split, same_split, split_word
 from cm_ray.data.layouts.file_tree import Folder
 from cm_ray.errors import UserError
 
@@ -17,7 +17,6 @@ PLAIN_NAMES = frozenset(
 )
 """Names of folders, in small letters, that say nothing of the images in them: such a folder is no class."""
 
-_SPLIT_KEYS = ("split", "subset", "partition")
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _RESTS = frozenset(("set", "sets", "dataset", "split", "samples", "full", "all", *PLAIN_NAMES))
@@ -27,7 +26,7 @@ def folder_word(name: str) -> str:
     """Return the split word of a folder's name; of `key=value`, only if the key is a word for splits."""
     key, equals, value = name.partition("=")
     if equals:
-        return split_word(value) if key.lower() in _SPLIT_KEYS else ""
+        return split_word(value) if key.lower() in SPLIT_KEYS else ""
     return split_word(name)
 
 

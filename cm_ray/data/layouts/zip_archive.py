@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 from cm_ray.data.interface.names import printable
 from cm_ray.data.layouts.file_tree import Entries, is_visible
 from cm_ray.errors import UserError
+from cm_ray.storage.file_kinds import file_stand_in
 
 MOST_MEMBER_BYTES = 1 << 29
 """Greatest size of a file in an archive, since a small archive can hold a file that fills the memory."""
@@ -57,6 +58,8 @@ def _reading(archive: str) -> Iterator[None]:
 def damaged(archive: str, reason: str) -> UserError:
     """Return the error for an archive that is not whole."""
     first = printable((reason.splitlines() or ["unknown"])[0].rstrip("."))
+    if found := file_stand_in(Path(archive)):
+        return UserError(f"{printable(archive)} is {found}.")
     return UserError(f"{printable(archive)} is not a whole zip archive ({first}); fetch or write it again.")
 
 
@@ -79,6 +82,11 @@ class ZipArchive:
     def _add(self, info: zipfile.ZipInfo) -> None:
         full = info.filename.replace("\\", "/")  # some programs of Windows write the wrong sign
         parts = [part for part in full.split("/") if part not in ("", ".")]
+        if ".." in parts:
+            raise UserError(
+                f"{printable(self.archive)} holds a file whose name leads out of its folder, "
+                f"{printable(full)!r}; write the archive again."
+            )
         if not parts or not all(is_visible(part) for part in parts):
             return
         if len(parts) > _MOST_DEPTH:

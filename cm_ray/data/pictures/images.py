@@ -18,6 +18,7 @@ from cm_ray.data.pictures.pillow_files import decoding, open_file
 from cm_ray.errors import UserError, setting
 
 BATCH_ROWS = 1024
+_GREATEST = (1 << 63) - 1  # label; greater ones are refused as it is
 _T = TypeVar("_T")
 
 
@@ -93,7 +94,7 @@ class _Collected:
         pixels = [image.pixels for image in self.images]
         return Batch(
             images=np.stack(pixels) if pixels else np.empty((0, 0, 0, 0), np.uint8),
-            labels=np.array(self.labels, dtype=np.int64),
+            labels=np.array([max(-_GREATEST, min(label, _GREATEST)) for label in self.labels], np.int64),
             skipped=self.skipped,
             first=self.first,
             bits=max((image.bits for image in self.images), default=0),

@@ -18,8 +18,9 @@ from PIL import Image, ImageFile
 from cm_ray.data.interface.bad_image import BadImageError, TooManyPixelsError
 from cm_ray.data.pictures.damage import check_png, open_ended
 from cm_ray.errors import UserError
+from cm_ray.storage.file_kinds import stand_in
 
-_SIGNATURE_BYTES = 16
+_SIGNATURE_BYTES, _HEAD_BYTES = 16, 1024
 _turn = threading.RLock()
 
 
@@ -82,7 +83,9 @@ def _identified(data: bytes, formats: Sequence[str]) -> ImageFile.ImageFile:
             whole = _undamaged(data, name)
             with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
                 return factory(io.BytesIO(whole), "")
-    raise BadImageError("of another kind, or damaged at its start" if data else "an empty file")
+    if not data:
+        raise BadImageError("an empty file")
+    raise BadImageError(stand_in(data[:_HEAD_BYTES]) or "of another kind, or damaged at its start")
 
 
 def _undamaged(data: bytes, name: str) -> bytes:

@@ -40,6 +40,8 @@ class NpzLabels:
         if self.texts:
             known = {text: number for number, text in enumerate(self.texts)}
             return np.array([known[text] for text in _texts(flat)], np.int64)
+        if flat.dtype == np.uint64:  # greater ones are too great in any case, and would become negative
+            flat = np.minimum(flat, np.uint64(np.iinfo(np.int64).max))
         return flat.astype(np.int64) - self.first
 
 

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from cm_ray.data.interface.names import printable
 from cm_ray.errors import UserError
+from cm_ray.storage.file_kinds import file_stand_in
 
 _NAMES_AT = 26  # offset in a zip's local header of two lengths: of the name and of the extra field
 _LOCAL_HEADER = 30
+_MOST_BYTES = (1 << 63) - 1  # of an array; its rows then have a length in Python, too
 _MOST_RATIO = 1100  # no compression of a zip file makes less of anything
 
 
@@ -75,6 +77,8 @@ def reading_npz(path: Path) -> Iterator[None]:
 
 def damaged(path: Path, reason: str) -> UserError:
     """Return the error of a file that is damaged or cut off."""
+    if found := file_stand_in(path):
+        return UserError(f"{path} is {found}.")
     first = (reason.splitlines() or ["it ends too early"])[0].rstrip(".")
     return UserError(f"{path} is not a whole .npz file ({first}); fetch or write it again.")
 
@@ -90,9 +94,16 @@ def heads_of(path: Path) -> dict[str, NpzArray]:
                 first = npy.read_magic(stream) == (1, 0)  # later versions have a longer length field
                 read = npy.read_array_header_1_0 if first else npy.read_array_header_2_0
                 shape, fortran, dtype = read(stream)
+                _check_shape(shape, dtype)
                 array = NpzArray(path, member, shape, dtype, fortran, stream.tell())
             found[member.filename.removesuffix(".npy")] = array
     return found
+
+
+def _check_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Raise ValueError on a shape that no array has: NumPy takes any integers of a header."""
+    if min(shape, default=0) < 0 or math.prod(shape) * max(dtype.itemsize, 1) > _MOST_BYTES:
+        raise ValueError("an array has an impossible shape")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cm_ray.data.interface.splits import files_of_split, split_word
 from cm_ray.data.layouts.file_tree import Folder
 from cm_ray.data.layouts.folder_classes import hive_values
 from cm_ray.data.layouts.locate import Place, other_splits
+from cm_ray.data.layouts.split_folders import folder_word
 from cm_ray.data.shards.manifest import MANIFEST
 from cm_ray.data.tables.hive_source import HiveSource
 from cm_ray.data.tables.npz import NpzSource
@@ -44,8 +46,7 @@ def open_tables(place: Place, root: Path, asked: str, columns: Columns) -> Table
     if images or not folder.folders:
         return None
     name = printable(f"{root.name}-{place.split}" if place.split else root.name)
-    found = _in_folders(folder, root, name, columns)
-    return replace(found, split=place.split, left_out=place.left_out + found.left_out)
+    return _in_folders(place, root, name, asked, columns)
 
 
 def _of_split(paths: list[Path], place: Place, root: Path, asked: str, columns: Columns) -> Table:
@@ -71,21 +72,50 @@ def _opened(paths: list[Path], name: str, columns: Columns, asked: str) -> Parqu
     return NpzSource.open(in_order, name, columns, asked)
 
 
-def _in_folders(folder: Folder, root: Path, name: str, columns: Columns) -> ParquetSource | HiveSource:
+def _in_folders(place: Place, root: Path, name: str, asked: str, columns: Columns) -> Table:
     """Open Parquet files in folders `key=value`; a key such as label gives the classes."""
-    files = {sub.name: _parquet_below(sub, root) for sub in folder.folders}
-    keys = {sub.partition("=")[0] for sub in files if "=" in sub}
+    folder = place.folder
+    below = {sub.name: _parquet_below(sub) for sub in folder.folders}
+    if not all("=" in sub for sub in below):
+        names = [printable(sub) for sub in below]
+        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        raise UserError(f"{folder} holds tables in several folders ({shown}); give one of them.")
+    words, split, others = _split_below(place, below, asked)
+    files = {sub: [root / path for path in paths if path in words] for sub, paths in below.items()}
+    files = {sub: paths for sub, paths in files.items() if paths}
+    if split and not place.split:
+        name = printable(f"{root.name}-{split}")
+    keys = {sub.partition("=")[0] for sub in files}
     given = columns.label if columns.label in keys else ""
+    found: Table
     if (given or not columns.label) and (values := hive_values(files, given)):
         named = {class_name(value): files[sub] for sub, value in values.items()}
         wanted = replace(columns, label=NO_LABELS if given else "")
-        return HiveSource.open({each: named[each] for each in in_class_order(named)}, name, wanted)
-    if all("=" in sub for sub in files):
-        return ParquetSource.open([path for paths in files.values() for path in paths], name, columns)
-    names = [printable(sub) for sub in files]
-    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-    raise UserError(f"{folder} holds tables in several folders ({shown}); give one of them.")
+        found = HiveSource.open({each: named[each] for each in in_class_order(named)}, name, wanted)
+    else:
+        found = ParquetSource.open([path for paths in files.values() for path in paths], name, columns)
+    left = (*place.left_out, *other_splits(others, split), *found.left_out)
+    return replace(found, split=split, left_out=left)
 
 
-def _parquet_below(folder: Folder, root: Path) -> list[Path]:
-    return sorted(root / path for each in folder.walk() for path in each.paths(each.files.parquet))
+def _split_below(
+    place: Place, below: Mapping[str, Sequence[str]], asked: str
+) -> tuple[set[str], str, list[str]]:
+    """Return the files of the split that is read, its word and the words of the others.
+
+    The split of a file is told by the folders between it and the place, or else by its name.
+    """
+    paths = [path for each in below.values() for path in each]
+    start = len(place.folder.path) + 1 if place.folder.path else 0
+    inner = [path[start:].split("/")[:-1] for path in paths]
+    stems = [
+        next((folder for folder in reversed(folders) if folder_word(folder)), Path(path).stem)
+        for folders, path in zip(inner, paths, strict=True)
+    ]
+    stems = [stem.partition("=")[2] or stem for stem in stems]
+    chosen, split, others = files_of_split(stems, place.split or asked, str(place.folder))
+    return {paths[i] for i in chosen}, place.split or split, others
+
+
+def _parquet_below(folder: Folder) -> list[str]:
+    return sorted(path for each in folder.walk() for path in each.paths(each.files.parquet))

@@ -19,7 +19,7 @@ from cm_ray.data.layouts.identity import digest_of_files
 from cm_ray.data.pictures.heads import outline_of_files
 from cm_ray.data.pictures.images import Decoded, batches, decode
 from cm_ray.data.tables.linked_images import linked_path, read_linked
-from cm_ray.data.tables.parquet_columns import ParquetColumns, class_texts, hub_class_names
+from cm_ray.data.tables.parquet_columns import ParquetColumns, check_splits, class_texts, hub_class_names
 from cm_ray.data.tables.parquet_files import read_column, read_rows, reading_parquet
 from cm_ray.errors import UserError
 
@@ -111,9 +111,12 @@ class ParquetSource:
                 f"{printable(str(odd))} names other classes than {printable(str(paths[0]))}; give them as "
                 "two data sets."
             )
+        texts: tuple[str, ...] = ()
         if columns.label and columns.are_texts:
-            columns = replace(columns, texts=class_texts(paths, columns.label))
-        return cls(name, columns.texts or names[0], tuple(files), columns, left_out=columns.left_out)
+            texts, numbered = class_texts(paths, columns.label)
+            columns = replace(columns, texts=numbered)
+        check_splits(paths, columns)
+        return cls(name, texts or names[0], tuple(files), columns, left_out=columns.left_out)
 
     @property
     def layout(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +10,12 @@ from typing import Any
 from cm_ray.data.interface.arrow import pa, pc
 from cm_ray.data.interface.classes import MOST_CLASSES, names_in_words
 from cm_ray.data.interface.columns import ColumnChoice, Columns, Kind
-from cm_ray.data.interface.names import in_class_order, printable
+from cm_ray.data.interface.names import class_name, in_class_order, printable
 from cm_ray.data.interface.source import LeftOut
+from cm_ray.data.interface.splits import SPLIT_KEYS, same_split, split_word
 from cm_ray.data.tables.parquet_files import chunks, read_column, reading_parquet
 from cm_ray.errors import UserError
+from cm_ray.storage.files import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,8 @@ class ParquetColumns:
     """Labels are texts, not numbers."""
     others: tuple[str, ...]
     """Columns that are not read."""
-    texts: tuple[str, ...] = ()
-    """Names of the classes in the order of their numbers, when the labels are texts."""
+    texts: tuple[tuple[str, int], ...] = ()
+    """Each text and the number of its class, when the labels are texts."""
 
     @classmethod
     def of(cls, path: Path, schema: pa.Schema, wanted: Columns) -> ParquetColumns:
@@ -97,15 +98,18 @@ class ParquetColumns:
     def numbers(self, column: pa.Array) -> list[int | None]:
         """Return labels as integers, None for a missing one."""
         if self.texts:
-            column = pc.index_in(as_text(column), pa.array(self.texts, pa.large_string()))
+            texts, classes = zip(*self.texts, strict=True)
+            place = pc.index_in(as_text(column), pa.array(texts, pa.large_string()))
+            column = pa.array(classes, pa.int64()).take(place)
         numbers: list[int | None] = column.to_pylist()
         return numbers
 
 
-def class_texts(paths: Sequence[Path], label: str) -> tuple[str, ...]:
-    """Return the different labels of files whose column of labels holds texts, in the order of classes.
+def class_texts(paths: Sequence[Path], label: str) -> tuple[tuple[str, ...], tuple[tuple[str, int], ...]]:
+    """Return the names of classes of files whose labels are texts, and each text with its class's number.
 
-    Raises UserError when there are too many to be classes.
+    Texts that only differ in how their letters are composed are one class, as everywhere. Raises UserError
+    when there are too many to be classes.
     """
     found: set[str] = set()
     for path in paths:
@@ -116,7 +120,30 @@ def class_texts(paths: Sequence[Path], label: str) -> tuple[str, ...]:
                 f"The column {label!r} of {printable(str(path))} holds more than {MOST_CLASSES:,} different "
                 "texts, too many for classes; name another column by data.label_column, or give none there."
             )
-    return tuple(in_class_order(found))
+    names = in_class_order({class_name(text) for text in found})
+    number = {name: place for place, name in enumerate(names)}
+    return tuple(names), tuple((text, number[class_name(text)]) for text in sorted(found))
+
+
+def check_splits(paths: Sequence[Path], columns: ParquetColumns) -> None:
+    """Raise UserError when a column that is not read says that the rows belong to several splits."""
+    for name in (name for name in columns.others if name.lower() in SPLIT_KEYS):
+        words: set[str] = set()
+        for path in paths:
+            for column in read_column(path, name) if _is_split_column(path, name) else ():
+                words |= {split_word(text) for text in pc.unique(as_text(column)).drop_null().to_pylist()}
+        known = sorted(words - {""})
+        if any(not same_split(word, known[0]) for word in known):
+            raise UserError(
+                f"{printable(str(paths[0]))} has rows of the splits {', '.join(known)}, as its "
+                f"column {name!r} says; write a file for each split, or leave the column out."
+            )
+
+
+def _is_split_column(path: Path, name: str) -> bool:
+    with reading_parquet(path) as parquet:
+        schema = parquet.schema_arrow
+        return name in schema.names and is_text(schema.field(name).type)
 
 
 def as_text(column: pa.Array) -> pa.Array:
@@ -157,7 +184,10 @@ def is_text(kind: pa.DataType) -> bool:
 def hub_class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...]:
     """Return the class names in the metadata that the hub writes into a schema; () if there are none."""
     try:
-        features: Any = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return tuple(str(name) for name in features[label]["names"])
-    except (KeyError, TypeError, ValueError):
+        said = parse_json((schema.metadata or {})[b"huggingface"], "the metadata", finite=False)
+        names: Any = said["info"]["features"][label]["names"]
+        if isinstance(names, dict):  # of a card in YAML: names by their numbers as texts
+            names = [names[str(number)] for number in range(len(names))]
+        return tuple(class_name(str(name)) for name in names)
+    except (KeyError, TypeError, UserError):
         return ()

@@ -10,6 +10,7 @@ from pathlib import Path
 from cm_ray.data.interface.arrow import pa, pq
 from cm_ray.data.interface.names import printable
 from cm_ray.errors import UserError
+from cm_ray.storage.file_kinds import file_stand_in
 
 _ROWS_AT_ONCE = 1 << 16  # of small values
 
@@ -21,6 +22,8 @@ def reading_parquet(path: Path) -> Iterator[pq.ParquetFile]:
         with pa.OSFile(os.fsencode(path)) as file, pq.ParquetFile(file) as parquet:  # a name may not be UTF-8
             yield parquet
     except (pa.ArrowException, OSError) as error:
+        if found := file_stand_in(path):
+            raise UserError(f"{printable(str(path))} is {found}.") from error
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(
             f"{printable(str(path))} is not a whole Parquet file ({reason}); fetch it again."
