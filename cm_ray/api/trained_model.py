@@ -11,27 +11,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cm_ray.data.interface.reading import Reading
-from cm_ray.data.pictures import uploads
+from cm_ray.api.latents import Classes, bits_of_images, decoded, encoded
+from cm_ray.api.pictures import Pictures, mask_of, pixels_of
+from cm_ray.core.ode import Tolerance
 from cm_ray.drawing.model_labels import Label, class_number, label_draw
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.drawing.samples import Samples
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Task, plan_edit
-from cm_ray.errors import UserError, plain, spoken, whole
+from cm_ray.errors import plain, spoken, whole
+from cm_ray.evaluation.likelihood import LikelihoodRequest
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.formats.export import export_model
 from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, save_model, to_uint8
 from cm_ray.sampling.samplers import Sampler
-
-Pictures = Any
-"""Images to edit: a PIL image, the path of a file, a uint8 array (h, w, c), (h, w) or (n, h, w, c), a uint8
-tensor (c, h, w) or (n, c, h, w), `Samples`, or a list of single ones."""
 
 
 class TrainedModel:
@@ -155,7 +153,8 @@ class TrainedModel:
         settings |= {"taus": _numbers(taus), "sigma": sigma}
         edit = plan_edit(task, self.spec.diffusion, self.spec.shape, **settings)
         warn_of_average(self)
-        pictures, pixels = self._pixels(images, edit.factor)
+        pictures, pixels = pixels_of(images, self.spec, factor=edit.factor)
+        kept = mask_of(mask, task, pictures, self.spec)
         indices = torch.arange(len(pixels), device=self.device)
         labels = self._labels(label, len(pixels))
         result = edited(
@@ -164,7 +163,7 @@ class TrainedModel:
             from_uint8(pixels).to(self.device),
             indices=indices,
             seed=seed,
-            mask=self._mask(mask, task, pictures),
+            mask=None if kept is None else kept.to(self.device),
             labels=labels,
         )
         return Samples(to_uint8(result), labels, self.class_names)
@@ -195,6 +194,46 @@ class TrainedModel:
         )
         return Samples(to_uint8(last.x), self._labels(label, n), self.class_names)
 
+    def bits_per_dim(
+        self,
+        images: Pictures,
+        label: Classes = None,
+        *,
+        probes: int = 1,
+        rtol: float = 1e-5,
+        seed: int = 0,
+        batch_size: int = 64,
+        resize: bool = False,
+    ) -> NDArray[np.float64]:
+        """Return the exact likelihood of each image under a diffusion model, in bits per dimension (n,).
+
+        Song et al. 2021 (Score SDE), section 4.3, with uniform dequantisation. label: of a model with
+        classes, the class of all images or a list of one for each. probes: random vectors of the estimate of
+        the trace, 0 for the exact one. rtol: tolerance of the solver. resize: crop and resize images of
+        other sizes. Raises UserError for a consistency model, and on what does not fit the model.
+        """
+        _, pixels = pixels_of(images, self.spec, resize=resize)
+        request = LikelihoodRequest(
+            seed=whole("seed", seed),
+            probes=whole("probes", probes),
+            tolerance=Tolerance(rtol=rtol, atol=rtol),
+            batch=whole("batch_size", batch_size, 1),
+        )
+        return bits_of_images(self.torch_model, self.name, pixels, label, request)
+
+    def encode(self, images: Pictures, label: Classes = None, *, resize: bool = False) -> Tensor:
+        """Return the noise that a diffusion model's ODE makes each image of, float32 (n, c, h, w).
+
+        label, resize: as in `bits_per_dim`. `decode` returns the images to about a grey level.
+        """
+        _, pixels = pixels_of(images, self.spec, resize=resize)
+        return encoded(self.torch_model, self.name, pixels, label)
+
+    def decode(self, latents: Tensor, label: Classes = None) -> Samples:
+        """Return the images of latents (n, c, h, w): of `encode`, of a mixture of them, or of new noise."""
+        images, labels = decoded(self.torch_model, self.name, latents, label)
+        return Samples(images, labels, self.class_names)
+
     def export(self, format: str, path: str | Path, *, grid: int = 40) -> Path:
         """Write the model for other tools; return the path.
 
@@ -223,45 +262,6 @@ class TrainedModel:
         number = self.label(label)
         return None if number is None else torch.full((n,), number, device=self.device)
 
-    def _pixels(self, images: Pictures, factor: int) -> tuple[list[Image.Image], Tensor]:
-        """Return images in any form as pictures, and as uint8 (n, c, h, w) of the model's shape.
-
-        factor: pixels of images that are smaller by it become patches, which are what an upscaling keeps.
-        """
-        if isinstance(images, Tensor | np.ndarray) and images.ndim == 4:
-            images = list(images)
-        listed = images if isinstance(images, list | tuple) else [images]
-        if not listed:
-            raise UserError("There are no images to edit: give at least one.")
-        pictures = [
-            _picture(each, f"image {number}", self.spec.reading) for number, each in enumerate(listed)
-        ]
-        pixels = [
-            uploads.fitted_pixels(each, f"image {number}", self.spec.shape, resize=True, factor=factor)
-            for number, each in enumerate(pictures)
-        ]
-        return pictures, torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
-
-    def _mask(self, mask: Any, task: Task, pictures: list[Image.Image]) -> Tensor | None:
-        """Return the mask of inpainting (n, 1, h, w); none in other tasks."""
-        if task != "inpaint":
-            if mask is not None:
-                raise UserError(f"A mask goes with inpaint, not with {task}: leave it out.")
-            return None
-        if mask is None:
-            raise UserError("inpaint needs a mask (h, w), true where the image is kept.")
-        if not isinstance(mask, Image.Image | str | Path):
-            array = np.asarray(mask)
-            if array.ndim != 2:
-                raise UserError(f"The mask must be (h, w), one for all images, not {array.shape}.")
-            mask = Image.fromarray((array != 0).astype(np.uint8) * 255)
-        if isinstance(mask, str | Path):
-            picture = uploads.open_mask(uploads.read_file(Path(mask)), str(mask))
-        else:
-            picture = _picture(mask, "the mask", Reading(background="black"))
-        fitted = [uploads.fitted_mask(picture, "The mask", each, self.spec.shape) for each in pictures]
-        return torch.from_numpy(np.stack(fitted)[:, None]).to(self.device)
-
 
 def warn_of_average(model: TrainedModel) -> None:
     """Issue a Python warning, at the user's line that led here, if a model's average hardly learned."""
@@ -275,20 +275,3 @@ def warn_of_average(model: TrainedModel) -> None:
 def _numbers(taus: Any) -> tuple[Any, ...]:
     """Return one time point, or any sequence, array or tensor of them, as a tuple."""
     return tuple(np.atleast_1d(taus).tolist())
-
-
-def _picture(image: Any, name: str, reading: Reading) -> Image.Image:
-    """Return an image in any form as a picture of mode L or RGB, read as those of the training."""
-    if isinstance(image, Image.Image):
-        return uploads.open_picture(image, name, reading)
-    if isinstance(image, str | Path):
-        return uploads.open_upload(uploads.read_file(Path(image)), str(image), reading)
-    if isinstance(image, Tensor):
-        image = image.cpu().movedim(0, -1) if image.ndim == 3 else image.cpu()
-    array = np.asarray(image)
-    channels = array.shape[2] if array.ndim == 3 else 1
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3):
-        raise UserError(
-            f"{name} must be uint8 (h, w) or (h, w, c) with 1 or 3 channels, not {array.dtype} {array.shape}."
-        )
-    return Image.fromarray(array.reshape(array.shape[:2]) if channels == 1 else array)

@@ -74,6 +74,12 @@ COMMANDS = {
         f"{_COMMANDS}.averages.run",
         f"{_DRY_RUN}.of_averages",
     ),
+    "likelihood": Command(
+        "Compute the likelihood of images under a diffusion model.",
+        f"{_SETTINGS}.likelihood.LikelihoodSettings",
+        f"{_COMMANDS}.likelihood.run",
+        f"{_DRY_RUN}.of_likelihood",
+    ),
     "edit": Command(
         "Edit images with a model.",
         f"{_SETTINGS}.edit.Editing",

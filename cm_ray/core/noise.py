@@ -34,6 +34,10 @@ class Purpose(enum.IntEnum):
     LABELS = 4
     EDIT = 5
     """Noise of edits, which differs from the noise of samples: an edited sample is not its own result."""
+    DEQUANTISATION = 6
+    """Uniform noise that makes 8-bit pixels continuous."""
+    PROBES = 7
+    """Signs of the vectors that estimate a trace."""
 
 
 def uniform(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Sequence[int] = ()) -> Tensor:

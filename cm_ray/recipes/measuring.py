@@ -40,8 +40,25 @@ class ActorSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuringSettings(ReadOptions, CodeSettings):
-    """Settings of all commands that measure a trained model; each adds its own."""
+class JobOnData(ReadOptions, CodeSettings):
+    """Settings of all commands that put a trained model and a data set together on a cluster."""
+
+    data: str = ""
+    """Images, as in training; empty: those that MODEL's run was trained on."""
+    batch_size: int = 256
+    """Images per network evaluation."""
+    actors: ActorSettings = field(default_factory=ActorSettings)
+    run_dir: str = ""
+    """Directory of everything that is written; the same command goes on from there. Empty: $CM_RAY_RUNS or
+    ./runs, and a name made of the job's and MODEL's."""
+    tracking_uri: str = ""
+    """MLflow server or store, also of models:/ names; empty: $MLFLOW_TRACKING_URI, else mlflow.db beside the
+    run directory; none: do not track."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuringSettings(JobOnData):
+    """Settings of all commands that score a trained model; each adds its own."""
 
     data: str = ""
     """Images to compare with, as in training, or an .npz file of the mu and sigma of their features (for FD);
@@ -58,14 +75,5 @@ class MeasuringSettings(ReadOptions, CodeSettings):
     """Classes of a conditional model's samples: data (as often as in the images to compare with), balanced
     (all that MODEL was trained on, equally often, as FIDs are published), or names, such as cat,dog; empty:
     as in MODEL's run, else data."""
-    batch_size: int = 256
-    """Images per network evaluation."""
     precision: Precision = "float32"
     """Arithmetic of the network, a part of a score's key; all but float32 are faster on GPUs."""
-    actors: ActorSettings = field(default_factory=ActorSettings)
-    run_dir: str = ""
-    """Directory of everything that is written; the same command goes on from there. Empty: $CM_RAY_RUNS or
-    ./runs, and a name made of the job's and MODEL's."""
-    tracking_uri: str = ""
-    """MLflow server or store, also of models:/ names; empty: $MLFLOW_TRACKING_URI, else mlflow.db beside the
-    run directory; none: do not track."""

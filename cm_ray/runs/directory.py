@@ -3,7 +3,7 @@
 config.json        the settings           lineage.json   data fingerprint, git revision, versions
 resources.json     the device, workers and threads that the run began with
 search.json        instead of config.json for a search for time points; source.json for an evaluation;
-                   sweep.json for a sweep
+                   sweep.json for a sweep; likelihood-source.json for likelihoods
 metrics.jsonl      a row per log interval  result.json    scores with their keys, timings, paths
 checkpoints/       step-00001000/ …, best.json
 snapshots/         step-00001000.safetensors …: averages by power functions, of which others are made
@@ -36,6 +36,7 @@ _OWNERS = {
     "search.json": "a search for time points",
     "source.json": "an evaluation",
     "sweep.json": "a sweep",
+    "likelihood-source.json": "likelihoods",
     "cells": "a table",
 }
 """The file that each job writes first, and a name of the job; the first file that exists decides."""

@@ -97,7 +97,7 @@ def test_numbers_of_numpy_are_numbers(run):
 @pytest.mark.parametrize(
     ("images", "mask", "message"),
     [
-        ([], np.ones((8, 8)), "There are no images to edit: give at least one."),
+        ([], np.ones((8, 8)), "There are no images: give at least one."),
         (
             np.zeros((3, 8, 8), np.uint8),
             np.ones((8, 8)),

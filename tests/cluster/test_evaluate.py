@@ -578,11 +578,11 @@ class TestBadSettings:
 
     def test_nothing_to_compare_with(self, tiny, tmp_path):
         npz = save_npz(tmp_path / "images.npz", noise(30))
-        refused(r"The images to compare with are not given; set data", npz, tmp_path, data="")
+        refused(r"The images are not given; set data", npz, tmp_path, data="")
         refused(r"No feature extractor is given; set extractor to one of", npz, tmp_path, extractor="")
         refused(r"No feature extractor is given", npz, tmp_path, extractor="none")
         alone = save_tiny(tmp_path / "alone")
-        refused(r"The images to compare with are not given", alone, tmp_path, data="")
+        refused(r"The images are not given", alone, tmp_path, data="")
         refused(r"No feature extractor is given", alone, tmp_path, extractor="")
         unscored = make_tiny_run(tmp_path / "unscored", extractor="none").root
         refused(r"No feature extractor is given", unscored, tmp_path, extractor="")

@@ -154,6 +154,7 @@ ONLY_PARSED = {
     "cm-ray train ict_digits --tracking-uri http://host:5000": "needs a server; tests/tracking starts one",
     "cm-ray train ct_imagenet64 ": "needs 8 GPUs",
     "cm-ray averages ": "is run by tests/cluster/test_scored_lengths.py",
+    "cm-ray likelihood ": "is run by tests/cluster/test_likelihood.py",
     "cm-ray sample runs/photos": "is like that of runs/demo; tests/drawing has classes by their names",
     "cm-ray shards /data/photos.zip ": "is like the shards of a folder; tests/data reads archives",
     "cm-ray memory ": "counts or measures for a minute; tests/budget counts small networks",

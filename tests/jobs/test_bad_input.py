@@ -95,7 +95,7 @@ def job(monkeypatch, capsys):
             "nowhere is not a model; give a run directory, a model's folder",
         ),
         ("track.py", ["nowhere"], "nowhere is not a run directory"),
-        ("evaluate.py", ["digits"], "The images to compare with are not given; set --data to a folder"),
+        ("evaluate.py", ["digits"], "The images are not given; set --data to a folder"),
         ("evaluate.py", ["digts", "--data", "digits"], "did you mean 'digits'?"),
         ("evaluate.py", ["digits", "--scores", "FID"], "FDinf"),
     ],

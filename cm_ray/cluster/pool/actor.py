@@ -11,13 +11,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import ray
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cm_ray.cluster.pool.result import Outputs, TaskResult
 from cm_ray.cluster.runtime.connect import check_cuda
 from cm_ray.data.shards.manifest import Manifest, read_rows, rows_per_group
-from cm_ray.drawing.requests import Request, sample_unit
+from cm_ray.drawing.requests import Request, batch_in_memory, sample_unit
 from cm_ray.editing.files import EditRequest, edit_unit
+from cm_ray.evaluation.likelihood import LikelihoodRequest, Likelihoods, likelihoods
 from cm_ray.evaluation.scorer import class_counts, noise_batches, summed
 from cm_ray.metrics.extractors.extractor import Extractor, features_of
 from cm_ray.metrics.statistics import FeatureStatistics
@@ -40,6 +42,20 @@ class PutModel:
     """Folder that the model was read from, for messages."""
     weights: list[Any]
     """Object reference of the weights; in a list, so that Ray does not fetch them for every task."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Some rows of a shard."""
+
+    file: Path
+    start: int
+    stop: int
+    """The row after the last one."""
+    places: NDArray[np.int64]
+    """Places of the images in their source."""
+    numbers: tuple[int, ...]
+    """The model's number of each class of the images; empty for a model without classes."""
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)  # the pool's supervisor does both
@@ -95,6 +111,23 @@ class Sampler:
             groups.append(read_rows(file, row, min(stop, row + step), manifest.shape)[0])
         images = torch.from_numpy(np.concatenate(groups))
         return self._result(images, outputs, time.perf_counter() - started)
+
+    def likelihoods(
+        self, model: PutModel, seen: Witness, manifest: Manifest, rows: Rows, request: LikelihoodRequest
+    ) -> Likelihoods:
+        """Compute the likelihoods of rows of a shard in the folder of a file that was seen."""
+        seen.check()
+        self._load(model)
+        images, labels = read_rows(rows.file, rows.start, rows.stop, manifest.shape)
+        numbers = np.array([*rows.numbers, -1])  # the last one is found by the label -1
+        with batch_in_memory("computing likelihoods"):
+            return likelihoods(
+                self.model,
+                torch.from_numpy(images.copy()),
+                torch.from_numpy(numbers[labels] if rows.numbers else np.full_like(labels, -1)),
+                torch.from_numpy(rows.places),
+                request,
+            )
 
     def noise(self, shape: tuple[int, int, int], first: int, count: int) -> TaskResult:
         """Return the statistics of `count` images (c, h, w) of clipped noise, from index `first` on."""

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import ray
 from torch import Tensor
 
-from cm_ray.cluster.pool.actor import Opener, PutModel, Sampler
+from cm_ray.cluster.pool.actor import Opener, PutModel, Rows, Sampler
 from cm_ray.cluster.pool.result import Outputs, ResultCollector, SampleResult
 from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.cluster.pool.supervisor import Supervisor
@@ -27,6 +27,7 @@ from cm_ray.data.interface.source import cut_pieces
 from cm_ray.data.shards.manifest import MANIFEST, Manifest, rows_per_group
 from cm_ray.drawing.requests import Request
 from cm_ray.editing.files import EditRequest
+from cm_ray.evaluation.likelihood import LikelihoodRequest, Likelihoods
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.own_code import allow_given, carried
@@ -161,6 +162,33 @@ class SamplerPool:
 
         results = dict(self._run(submit, tasks, progress))
         return [results[group] for group in sorted(results)]
+
+    def likelihoods(
+        self,
+        model: PutModel,
+        seen: Witness,
+        manifest: Manifest,
+        rows: Sequence[Rows],
+        request: LikelihoodRequest,
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[int, Likelihoods]]:
+        """Yield the number and the likelihoods of every group of rows, in the order in which they finish.
+
+        seen: a file of the folder of shards. Raises UserError as `read_rows` does, and as `generate_all`.
+        """
+
+        def submit(actor: Any, task: Rows) -> Any:
+            return actor.likelihoods.remote(model, seen, manifest, task, request)
+
+        done, total = 0, sum(task.stop - task.start for task in rows)
+        try:
+            for number, found in self._supervisor.finished(submit, rows):
+                done += len(found.bits)
+                if progress:
+                    progress(done, total)
+                yield number, found
+        except ray.exceptions.RayError as error:
+            raise _explained(error) from error
 
     def noise(
         self, shape: tuple[int, int, int], count: int, progress: Progress | None = None

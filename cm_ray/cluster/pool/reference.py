@@ -30,7 +30,7 @@ from cm_ray.metrics.extractors.registry import EXTRACTORS
 from cm_ray.metrics.score_kinds import SampleSet
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import SPEC, ModelSpec
-from cm_ray.recipes.measuring import MeasuringSettings
+from cm_ray.recipes.measuring import JobOnData, MeasuringSettings
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings
 from cm_ray.runs.console import say, shown
@@ -77,15 +77,14 @@ def scoring_setup(settings: MeasuringSettings, run: Recipe | None) -> ScoringSet
     return ScoringSetup(opener, opener("cpu"), data, labels)
 
 
-def reference_data(settings: MeasuringSettings, run: Recipe | None) -> DataSettings:
-    """Return the images to compare with: those of the settings, or of the model's run.
+def reference_data(settings: JobOnData, run: Recipe | None) -> DataSettings:
+    """Return the images that a model is put together with: those of the settings, or of the model's run.
 
     Raises UserError when neither names any.
     """
     if not settings.data and run is None:
         raise UserError(
-            f"The images to compare with are not given; set {setting('data')} to a folder or to the name "
-            "of a data set."
+            f"The images are not given; set {setting('data')} to a folder or to the name of a data set."
         )
     data = run.data if run and not settings.data else DataSettings(path=settings.data)
     return data.updated(settings)
@@ -107,7 +106,7 @@ def run_of(model: Path) -> Recipe | None:
     return run.config() if run.config_file.is_file() else None
 
 
-def tracking_uris(settings: MeasuringSettings) -> tuple[str, str]:
+def tracking_uris(settings: JobOnData) -> tuple[str, str]:
     """Return the MLflow URI that results are logged to, and the URI that models:/ names are read from.
 
     They differ when tracking is off ("none"): models are then still read. An empty URI stands for the

@@ -25,7 +25,6 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from cm_ray.cluster.pool.result import TaskResult
 from cm_ray.cluster.runtime.connect import cause_of
 from cm_ray.cluster.runtime.nodes import live_nodes
 from cm_ray.cluster.runtime.waiting import EVERY_S, LOST_NODES_S, span
@@ -104,7 +103,7 @@ class Supervisor:
         for actor in self.actors:
             ray.kill(actor)
 
-    def finished(self, submit: Submit, tasks: Sequence[Any]) -> Iterator[tuple[int, TaskResult]]:
+    def finished(self, submit: Submit, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """Yield the number and the result of every task as it finishes.
 
         Raises the error of a task, and UserError when actors die too often or no node is left for them.

@@ -17,6 +17,7 @@ from cm_ray.command_line.commands.sweep import changes_of
 from cm_ray.command_line.options import DRY_RUN
 from cm_ray.command_line.settings.averages import AverageLengths
 from cm_ray.command_line.settings.edit import Editing
+from cm_ray.command_line.settings.likelihood import LikelihoodSettings
 from cm_ray.command_line.settings.paper_table import PaperTable
 from cm_ray.command_line.settings.score import Evaluation
 from cm_ray.command_line.settings.shards import Shards
@@ -57,6 +58,11 @@ def of_time_points(settings: TimePointSearch) -> None:
     """Say what is understood of the images that samples are compared with."""
     model = locate_model(settings.model, tracking_uris(settings)[1])
     _say(reference_data(settings, run_of(model)))
+
+
+def of_likelihood(settings: LikelihoodSettings) -> None:
+    """Say what is understood of the images whose likelihood would be computed."""
+    _say(reference_data(settings, run_of(locate_model(settings.model, tracking_uris(settings)[1]))))
 
 
 def of_averages(settings: AverageLengths) -> None:
