@@ -115,8 +115,22 @@ def as_options(options: _Options) -> Iterator[None]:
         _options = before
 
 
+_copies: dict[str, str] = {}
+"""Addresses by the local folders that are this process's copies of what is there."""
+
+
+def copy_of(folder: str, address: str) -> None:
+    """Show paths in a local folder as addresses in messages: the folder is a copy of what is there."""
+    _copies[folder] = address
+
+
 def spoken(text: str) -> str:
-    """Return a message with every marked setting as its reader names it; see `setting`."""
+    """Return a message with settings as its reader names them, and addresses for the paths of copies.
+
+    See `setting` and `copy_of`.
+    """
+    for folder, address in _copies.items():
+        text = text.replace(folder, address)
     return _MARK.sub(lambda mark: _shown(*mark[1].split(_NEXT)), text)
 
 

@@ -1,6 +1,6 @@
 """Packages that are not installed with cm_ray alone: a missing one is named with the extra that has it.
 
-The extras are those of pyproject.toml: train, track, scores, app, onnx, and all.
+The extras are those of pyproject.toml: train, track, scores, app, onnx, cloud, and all.
 """
 
 from __future__ import annotations

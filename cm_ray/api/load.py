@@ -11,7 +11,8 @@ from cm_ray.api.run import Run
 from cm_ray.api.trained_model import TrainedModel
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.own_code import Code, allow
-from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.places import default_run_dir
 from cm_ray.tracking.locate import locate_model
 
 

@@ -54,7 +54,8 @@ def train(
 ) -> Run:
     """Train to the last step in this process, and return the finished run.
 
-    The same call goes on from the last checkpoint of the directory `out`. recipe: a `Recipe`, the name of one
+    The same call goes on from the last checkpoint of `out`, a directory or an address of an object store
+    (s3://bucket/run). recipe: a `Recipe`, the name of one
     (ict_digits), or of a method (ct, ict, ect, cd, pd, edm), for which a recipe is made that fits the images.
     data: a folder of images, Parquet, an .npz, the name of a data set, a tensor or array, (images, labels), a
     PyTorch or a Ray data set; by default the recipe's. size: crop and resize the images to this many pixels.

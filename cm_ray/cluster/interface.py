@@ -18,7 +18,8 @@ from cm_ray.evaluation.reference import Shards
 from cm_ray.own_code import Code, allow
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings
-from cm_ray.runs.directory import RunDirectory, run_place
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.places import run_place
 from cm_ray.settings.tree import override
 from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space import Space

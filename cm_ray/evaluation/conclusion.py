@@ -53,7 +53,10 @@ class Conclusion:
     def best_step(self) -> int:
         """Return the step of the best checkpoint; of the last one without scores."""
         store = self._store()
-        return store.best_step() or store.steps()[-1]
+        step = store.best_step() or store.steps()[-1]
+        self.run.fetch(store.state_file(step))
+        self.run.fetch(self.run.snapshots)
+        return step
 
     def choose_length(self, step: int) -> list[ScoredLength]:
         """Score the candidate lengths of power-function averages; return them, or nothing to choose from.

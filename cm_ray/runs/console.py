@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cm_ray.errors import plain, spoken
+from cm_ray.errors import UserError, plain, spoken
 from cm_ray.runs.directory import RunDirectory
 
 POLL_S = 0.5
@@ -84,7 +84,9 @@ def _follow(
     version = None
     while True:
         last, now, rows = done.is_set(), version, []
-        with contextlib.suppress(OSError):  # of network storage; the next look comes soon
+        with contextlib.suppress(UserError):  # of storage at an address; the next look comes soon
+            run.follow(last=last)
+        with contextlib.suppress(OSError):  # of network storage
             now = _version(run)
             rows = run.read_metrics() if now != version else []
         for row in rows:

@@ -21,15 +21,15 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cm_ray.errors import UserError, setting
 from cm_ray.recipes.recipe import Recipe, differences
 from cm_ray.runs.records import read_lineage, read_result, read_rows
 from cm_ray.settings.tree import from_dict, to_dict
-from cm_ray.storage.files import local_path, read_json, remove, write_json, written_aside
+from cm_ray.storage.files import read_json, remove, write_json, written_aside
 
 _OWNERS = {
     "config.json": "a training run",
@@ -46,12 +46,44 @@ _OF_SOMEBODY = ("result.json", "tracking.json", "checkpoints")
 """Files and folders that a free directory does not have."""
 
 
+class Copied(Protocol):
+    """The address that a run directory is a copy of, on this machine and for this process."""
+
+    @property
+    def address(self) -> str:
+        """The address."""
+
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the lease of the address, with the run's records here; write all that is new at the end."""
+
+    def publish(self) -> None:
+        """Write what is new to the address, in the background."""
+
+    def wait(self) -> None:
+        """Wait until it is written."""
+
+    def fetch(self, path: Path) -> None:
+        """Copy a file or a folder of the run from the address."""
+
+    def follow(self, *, last: bool) -> None:
+        """Copy new rows of the log that another process writes."""
+
+
 @dataclass(frozen=True)
 class RunDirectory:
-    """The paths of one run."""
+    """The paths of one run, and the address that they are a copy of, if there is one.
+
+    For a folder, `publish`, `published`, `fetch` and `follow` do nothing.
+    """
 
     root: Path
     """The directory itself."""
+    copied: Copied | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def place(self) -> str:
+        """The address, or the absolute path of the folder, by which the run is found again."""
+        return self.copied.address if self.copied is not None else str(self.root)
 
     @property
     def config_file(self) -> Path:
@@ -186,6 +218,10 @@ class RunDirectory:
 
         Raises UserError when another process has the lock, or when the directory cannot be written.
         """
+        if self.copied is not None:
+            with self.copied.locked():
+                yield
+            return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -203,6 +239,29 @@ class RunDirectory:
             yield
         finally:
             os.close(handle)
+
+    def publish(self) -> None:
+        """Begin to write what is new to the address. Raises the error of writing before."""
+        if self.copied is not None:
+            self.copied.publish()
+
+    def published(self) -> None:
+        """Wait until everything is at the address. Raises the error of writing."""
+        if self.copied is not None:
+            self.copied.wait()
+
+    def fetch(self, path: Path) -> None:
+        """Copy a file or a folder of the run from the address, so that it can be read here."""
+        if self.copied is not None:
+            self.copied.fetch(path)
+
+    def follow(self, *, last: bool = False) -> None:
+        """Copy new rows of the log, which another process writes, from the address.
+
+        last: at once; otherwise some time may pass between two copies.
+        """
+        if self.copied is not None:
+            self.copied.follow(last=last)
 
     def clean(self) -> None:
         """Remove files that killed processes left half-written. Checkpoints have their own cleaning."""
@@ -240,37 +299,3 @@ class RunDirectory:
         rows = [row for row in self.read_metrics() if row["step"] <= step]
         with written_aside(self.metrics_file) as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def finished_run(name: str | Path) -> RunDirectory:
-    """Return a finished training run by its directory, or by its name in the default folder of runs.
-
-    Raises UserError when there is none, or when it is not finished.
-    """
-    folders = [Path(name).expanduser(), default_run_dir(str(name))]
-    found = [folder for folder in folders if (folder / "config.json").is_file()]
-    if not found:
-        raise UserError(f"{name} is not a training run; give the name or the directory of one.")
-    run = RunDirectory(found[0].absolute())
-    if not run.result_file.is_file():
-        raise UserError(f"The run in {found[0]} is not finished; repeat its command first.")
-    return run
-
-
-def run_place(given: str | Path, name: str) -> Path:
-    """Return the absolute directory of a run: the given one, else the default one of a run called `name`.
-
-    Raises UserError when it is the address of an object store.
-    """
-    return local_path(given) if given else default_run_dir(name)
-
-
-def default_run_dir(name: str) -> Path:
-    """Return the directory of a run called `name` that names none: $CM_RAY_RUNS/name or ./runs/name.
-
-    Inside of a submitted Ray job it is ~/cm_ray/runs/name, since Ray deletes the job's working directory.
-    """
-    if root := os.environ.get("CM_RAY_RUNS"):
-        return local_path(root) / name
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    return (Path.home() / "cm_ray" / "runs" if in_job else Path.cwd() / "runs") / name

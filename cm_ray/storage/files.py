@@ -27,8 +27,13 @@ _FEW_VALUES, _BYTES_EACH = 100_000, 8
 _CHUNK = 1 << 20
 
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 """The beginning of s3://bucket/folder; `Path` makes one slash of the two."""
+
+
+def is_address(place: str | Path) -> bool:
+    """Return True for the address of a storage, of any scheme, and False for the path of a file."""
+    return _ADDRESS.match(str(place)) is not None
 
 
 def cache_root() -> Path:
@@ -41,7 +46,7 @@ def cache_root() -> Path:
 
 def local_path(place: str | Path) -> Path:
     """Return a place as an absolute path. Raises UserError when it is the address of an object store."""
-    if _ADDRESS.match(str(place)):
+    if is_address(place):
         raise UserError(f"{place} is an address, not a folder: give a folder that all nodes mount.")
     return Path(place).expanduser().absolute()
 

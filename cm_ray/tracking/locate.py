@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import is_model
-from cm_ray.runs.directory import RunDirectory, default_run_dir
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.places import default_run_dir
 from cm_ray.tracking.fetch import fetch_model
 
 

@@ -21,7 +21,7 @@ from cm_ray.extras import needs
 from cm_ray.metrics.score import Score, better, comparable, key_differences
 from cm_ray.networks.formats.reading import read_spec
 from cm_ray.networks.model import SPEC, WEIGHTS
-from cm_ray.runs.directory import default_run_dir
+from cm_ray.runs.places import default_run_dir
 from cm_ray.storage.files import parse_json, sha256_of
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
 from cm_ray.tracking.status import Registered

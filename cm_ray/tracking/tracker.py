@@ -56,8 +56,8 @@ def open_tracker(config: Recipe, run: RunDirectory, *, strict: bool = False) -> 
     strict: raise UserError when the server does not answer, instead of one sentence on stderr. Raises
     UserError on a tracking uri or a model name that MLflow does not support.
     """
-    if config.tracking.uri == "none":
-        return NullTracker()
+    if config.tracking.uri == "none" or (run.copied is not None and not config.tracking.uri):
+        return NullTracker()  # the default store is beside the run, and a database cannot be at an address
     uri = config.tracking.uri or default_uri(run.root.parent)
     check_uri(uri, setting("tracking.uri"))
     check_model_name(config.tracking.model_name)

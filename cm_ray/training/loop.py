@@ -60,6 +60,7 @@ class TrainingLoop:
                 stop = False
                 if due or self._due(stats.step, self.recipe.log_every):
                     log.write(stats)
+                    self._publish()
                     stop = self._stop_requested()
                 if due and not stop:
                     if self._first:
@@ -86,6 +87,7 @@ class TrainingLoop:
         steps = store.steps()
         step = self.communication.broadcast(steps[-1] if steps else 0)
         if step:
+            self.run.fetch(store.state_file(step))
             self.engine.restore(store.load(step, check=self._first))
         if self._first:
             store.clean()
@@ -97,6 +99,11 @@ class TrainingLoop:
             scores.evaluate(step)  # the run was killed between the checkpoint and its score
         self.communication.barrier()
 
+    def _publish(self) -> None:
+        """Write what is new to the run's address, if it has one."""
+        if self._first:
+            self.run.publish()
+
     def _due(self, step: int, every: int) -> bool:
         return step == self.recipe.steps or (every > 0 and step % every == 0)
 
@@ -106,6 +113,7 @@ class TrainingLoop:
     def _checkpoint(self, step: int, store: CheckpointStore, scores: _Scores) -> None:
         """Save the state on rank 0, score it and report it on all, because both wait for all ranks."""
         if self._first:
+            self.run.published()  # a checkpoint that is on its way is not removed before it is there
             store.save(self.engine.checkpoint())
         else:
             self.engine.check_finite()
@@ -114,6 +122,7 @@ class TrainingLoop:
             scores.evaluate(step)
         if self._first and step == self.recipe.steps:
             store.wait()
+            self._publish()
         self.communication.report(step)
 
     def _save_round(self) -> None:
@@ -147,3 +156,4 @@ class _Scores:
         if (share := model.spec.initial_share) > MOST_SHARE:
             row["initial_share"] = round(share, 4)
         run.append_metrics(row)
+        run.publish()

@@ -25,8 +25,8 @@ from cm_ray.recipes.initial_weights import planned_weights_warning
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, followed, say
-from cm_ray.runs.directory import RunDirectory, run_place
 from cm_ray.runs.lineage import write_lineage
+from cm_ray.runs.remote_run import open_run
 from cm_ray.runs.resources import Resources
 from cm_ray.tracking import open_tracker
 from cm_ray.training.arithmetic import slow_arithmetic
@@ -75,11 +75,11 @@ class Trainer:
     resumes it.
 
     data: images in any form that `load_images` takes; default: the recipe's data.path. out: the run
-    directory; default: the recipe's. network: a custom subclass of torch.nn.Module, which is constructed
-    as Class(shape, classes). device: default: a GPU if there is one. callbacks: are called after every
-    step. quiet: print nothing. own_code: networks and extractors of one's own, package.module:name or the
-    classes and functions themselves, that a recipe read from a file, a teacher or an initial model may name.
-    Raises UserError on bad input, before the first step.
+    directory, or its address (s3://bucket/run); default: the recipe's. network: a custom subclass of
+    torch.nn.Module, which is constructed as Class(shape, classes). device: default: a GPU if there is one.
+    callbacks: are called after every step. quiet: print nothing. own_code: networks and extractors of one's
+    own, package.module:name or the classes and functions themselves, that a recipe from a file, a teacher
+    or an initial model may name. Raises UserError on bad input, before the first step.
     """
 
     def __init__(
@@ -107,8 +107,8 @@ class Trainer:
             recipe = replace(recipe, data=replace(recipe.data, path=path))
         allow_given(recipe)
         check_models_named(recipe)
-        place = run_place(out or recipe.run_dir, recipe.name)
-        self.run, self.recipe = RunDirectory(place), replace(recipe, run_dir=str(place))
+        self.run = open_run(out or recipe.run_dir, recipe.name)
+        self.recipe = replace(recipe, run_dir=self.run.place)
         self.callbacks, self.quiet = callbacks, quiet
         self.device = self._open_device(device)
         self.data = self._load(data)

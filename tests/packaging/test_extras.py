@@ -27,6 +27,7 @@ OPTIONAL = {
     "scores": ("torchvision", "lpips", "cleanfid"),
     "app": ("gradio", "fastapi", "uvicorn", "starlette"),
     "onnx": ("onnx", "onnxscript"),
+    "cloud": ("obstore",),
 }
 HIDING = """
 import sys

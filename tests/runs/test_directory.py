@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import cm_ray as cm
-from cm_ray.runs.directory import run_place
+from cm_ray.runs.places import run_place
 from cm_ray.storage.files import cache_root
 
 
@@ -14,8 +14,6 @@ def test_addresses_of_object_stores_are_refused_and_no_folder_is_made_of_them(ad
     monkeypatch.chdir(tmp_path)
     with pytest.raises(cm.UserError, match="is an address, not a folder"):
         run_place(address, "x")
-    with pytest.raises(cm.UserError, match="is an address, not a folder"):
-        cm.Trainer(cm.recipes.ict_digits(), out=address)
     monkeypatch.setenv("CM_RAY_RUNS", str(address))
     with pytest.raises(cm.UserError, match="is an address, not a folder"):
         run_place("", "x")

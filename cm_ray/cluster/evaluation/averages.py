@@ -31,7 +31,8 @@ from cm_ray.recipes.measuring import MeasuringSettings
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.reports.lengths_report import write_lengths
 from cm_ray.runs.console import say
-from cm_ray.runs.directory import RunDirectory, finished_run
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.places import finished_run
 from cm_ray.runs.snapshots import KeptAverages
 from cm_ray.storage.files import remove
 

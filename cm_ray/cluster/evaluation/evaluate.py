@@ -49,7 +49,8 @@ from cm_ray.networks.formats.reading import network_digest
 from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.runs.console import say, shown
-from cm_ray.runs.directory import RunDirectory, run_place
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.places import run_place
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.sampling.text import file_name, text_of
 from cm_ray.storage.files import remove

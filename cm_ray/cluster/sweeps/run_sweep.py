@@ -36,7 +36,8 @@ from cm_ray.recipes.recipe import check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report
 from cm_ray.runs.console import command, say
-from cm_ray.runs.directory import RunDirectory, run_place
+from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.places import run_place
 from cm_ray.runs.resources import Resources
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import write_json

@@ -25,7 +25,8 @@ from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.networks.model import SPEC, WEIGHTS, build_model, save_model, spec_to_dict
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.runs.console import command, say
-from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory, run_place
+from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
+from cm_ray.runs.places import run_place
 from cm_ray.storage.files import folder_written_aside, read_json, write_json
 from cm_ray.storage.shapes import ANYTHING
 from cm_ray.tracking import RunGroup

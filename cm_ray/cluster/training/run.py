@@ -24,8 +24,9 @@ from cm_ray.recipes.initial_weights import planned_weights_warning
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, command, followed, say
-from cm_ray.runs.directory import RunDirectory, run_place
+from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.lineage import write_lineage
+from cm_ray.runs.places import run_place
 from cm_ray.runs.resources import Resources
 from cm_ray.storage.files import remove
 from cm_ray.tracking import Tracker, open_tracker

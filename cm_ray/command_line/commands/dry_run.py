@@ -29,7 +29,7 @@ from cm_ray.errors import UserError, setting
 from cm_ray.evaluation.statistics_file import StatisticsFile, is_statistics_file
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings
-from cm_ray.runs.directory import finished_run
+from cm_ray.runs.places import finished_run
 from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space_files import load_space
 from cm_ray.tracking.locate import find_model, locate_model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cm_ray.cluster.paper_table import Table, make_table
 from cm_ray.command_line.options import parse_changes
 from cm_ray.command_line.settings.paper_table import PaperTable
-from cm_ray.runs.directory import run_place
+from cm_ray.runs.places import run_place
 
 
 def run(args: PaperTable) -> None:
