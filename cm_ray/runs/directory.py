@@ -23,10 +23,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cm_ray.errors import UserError, setting
 from cm_ray.recipes.recipe import Recipe, differences
+from cm_ray.runs.copied import Copied
 from cm_ray.runs.records import read_lineage, read_result, read_rows
 from cm_ray.settings.tree import from_dict, to_dict
 from cm_ray.storage.files import read_json, remove, write_json, written_aside
@@ -44,29 +45,6 @@ ANOTHER_DIRECTORY = f"another {setting('run_dir', python='directory (out)', othe
 """Advice in messages."""
 _OF_SOMEBODY = ("result.json", "tracking.json", "checkpoints")
 """Files and folders that a free directory does not have."""
-
-
-class Copied(Protocol):
-    """The address that a run directory is a copy of, on this machine and for this process."""
-
-    @property
-    def address(self) -> str:
-        """The address."""
-
-    def locked(self) -> contextlib.AbstractContextManager[None]:
-        """Hold the lease of the address, with the run's records here; write all that is new at the end."""
-
-    def publish(self) -> None:
-        """Write what is new to the address, in the background."""
-
-    def wait(self) -> None:
-        """Wait until it is written."""
-
-    def fetch(self, path: Path) -> None:
-        """Copy a file or a folder of the run from the address."""
-
-    def follow(self, *, last: bool) -> None:
-        """Copy new rows of the log that another process writes."""
 
 
 @dataclass(frozen=True)
