@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from cm_ray.api.run import Run
-from cm_ray.data.image_set import ImageSet
+from cm_ray.data.glimpse import glimpse_of
 from cm_ray.data.load_images import load_images
 from cm_ray.errors import UserError, closest
 from cm_ray.networks.model import from_uint8
@@ -24,7 +24,7 @@ from cm_ray.training.trainer import Callback, Trainer
 
 
 class TrainingImages(Protocol):
-    """Images that a recipe is made for: in memory, in shards, or a glimpse of them."""
+    """Images that a recipe is made for: in shards, or a glimpse of them."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -64,11 +64,12 @@ def train(
     """
     wanted = _changes(data, size, steps, changes)
 
-    def opened() -> ImageSet | None:
+    def opened() -> TrainingImages | None:
         nonlocal data
-        if data is not None:
-            data = load_images(data, **asdict(data_settings(DataSettings(), wanted).read_options))
-        return data
+        if data is None:
+            return None
+        data = load_images(data, **asdict(data_settings(DataSettings(), wanted).read_options))
+        return glimpse_of(data)
 
     chosen = override(recipe if isinstance(recipe, Recipe) else recipe_for(recipe, opened), wanted)
     how: Any = {"device": device, "callbacks": callbacks, "quiet": quiet, "own_code": own_code}

@@ -16,6 +16,7 @@ from cm_ray.command_line.options import DRY_RUN, exit_code, option_paths, parse,
 from cm_ray.command_line.postponed import load, postpone
 from cm_ray.errors import UserError, closest
 from cm_ray.own_code import CodeSettings, allow, allow_given, forgotten_afterwards
+from cm_ray.version import __version__
 
 _COMMANDS = "cm_ray.command_line.commands"
 _SETTINGS = "cm_ray.command_line.settings"
@@ -158,6 +159,9 @@ def _parse_and_run(arguments: list[str], prog: str | None) -> None:
     if arguments[:1] in ([], ["--help"], ["-h"]):
         print(_list_of_commands())
         return
+    if arguments == ["--version"]:
+        print(f"cm_ray {__version__}")
+        return
     name = arguments[0]
     if name not in COMMANDS:
         raise UserError(f"There is no command {name!r}: {closest(name, list(COMMANDS))}")
@@ -193,6 +197,6 @@ def _list_of_commands() -> str:
             "",
             *(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()),
             "",
-            "cm-ray COMMAND --help shows the options of a command.",
+            "cm-ray COMMAND --help shows the options of a command, cm-ray --version the version.",
         ]
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cm_ray.data.image_set import ImageSet
 from cm_ray.data.interface.agreement import in_agreement
 from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.interface.seen import Seen
@@ -19,6 +19,7 @@ from cm_ray.data.load_images import checked_batches
 from cm_ray.data.open_images import SourceImages, open_images
 from cm_ray.data.shards.manifest import Manifest, is_shard_folder, read_rows, rows_per_group
 from cm_ray.data.shards.shard_options import check_given
+from cm_ray.data.take_survey import survey_of_source
 
 _AS_THEY_ARE = ReadOptions()
 _PARTS, _ROWS = 16, 64
@@ -54,30 +55,32 @@ class _SpreadImages(SourceImages):
             yield from parts[place].read(options)
 
 
-def glimpse(data: object, options: ReadOptions = _AS_THEY_ARE) -> Glimpse:
-    """Read some images of a data set in any form that `load_images` takes.
+def glimpse(path: str | Path, options: ReadOptions = _AS_THEY_ARE) -> Glimpse:
+    """Read some images of a path or a named data set, which are spread over it, and the names of all classes.
 
-    They are spread over files, folders and named data sets, and the first ones of data in memory.
-
-    Raises UserError as `load_images`.
+    Labels are counted in all of it, since the greatest one says how many classes there are. Raises UserError
+    as `load_images`.
     """
-    if isinstance(data, str | Path) and is_shard_folder(folder := Path(data).expanduser()):
+    if str(path) and is_shard_folder(folder := Path(path).expanduser()):
         manifest = Manifest.load(folder)
         check_given(folder, manifest, options)
-        shard = manifest.shards[0]
+        shard = manifest.shards[0]  # rows of shards lie in a random order
         stop = min(shard.rows, rows_per_group(manifest.shape))
         images, _ = read_rows(folder / shard.file, 0, stop, manifest.shape)
         return Glimpse(torch.from_numpy(images.copy()), manifest.class_names)
-    opened = open_images(data, options)
-    looked_at = _SpreadImages(opened.source) if isinstance(opened, SourceImages) else opened
+    opened = open_images(path, options)
+    assert isinstance(opened, SourceImages)
+    some = _SpreadImages(opened.source)
 
-    def some(options: ReadOptions) -> Glimpse:
-        full = (batch for batch in checked_batches(looked_at, options, Seen()) if len(batch.images))
-        batches = list(itertools.islice(full, _PARTS))
-        images = np.concatenate([batch.images for batch in batches])
-        labels = np.concatenate([batch.labels for batch in batches])
-        numbered = tuple(map(str, range(labels.max() + 1))) if (labels >= 0).all() else ()
-        names = opened.class_names or numbered
-        return Glimpse(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), names)
+    def block(options: ReadOptions) -> Tensor:
+        batches = (batch.images for batch in checked_batches(some, options, Seen()) if len(batch.images))
+        return torch.from_numpy(np.concatenate(list(batches)).transpose(0, 3, 1, 2).copy())
 
-    return in_agreement(some, options)
+    names = survey_of_source(opened.source, options).class_names
+    return Glimpse(in_agreement(block, options), names)
+
+
+def glimpse_of(images: ImageSet) -> Glimpse:
+    """Return the images at equal distances in memory, since they are often sorted by class."""
+    rows = torch.linspace(0, len(images) - 1, min(len(images), _PARTS * _ROWS)).round().long()
+    return Glimpse(images.images[rows], images.class_names)

@@ -18,10 +18,18 @@ from cm_ray.errors import UserError, setting
 from cm_ray.metrics.score import ROW, Score, better, comparable
 from cm_ray.runs.background import BackgroundWriter
 from cm_ray.storage.files import folder_written_aside, read_json, remove, write_json
+from cm_ray.storage.shapes import Shape
 from cm_ray.storage.tensor_files import check_finite, read_safetensors
 
 _STATE, _META = "state.safetensors", "meta.json"
 _BEST = {"step": int, "score": ROW}
+_SCALER = {
+    **dict.fromkeys(("scale", "growth_factor", "backoff_factor"), float),
+    **dict.fromkeys(("growth_interval", "_growth_tracker"), int),
+}
+"""What PyTorch's GradScaler keeps; it keeps nothing in other precisions than float16."""
+META: Shape = {"step": int, "extra": {"scaler?": ({}, _SCALER)}}
+"""The shape of a checkpoint's meta.json."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,12 @@ class Checkpoint:
         """Return the tensors of a group by their names without the group's."""
         start = name + "/"
         return {key[len(start) :]: value for key, value in self.tensors.items() if key.startswith(start)}
+
+
+def read_meta(file: Path) -> tuple[int, dict[str, Any]]:
+    """Return the step and the further state in a checkpoint's meta.json. Raises UserError as `read_json`."""
+    meta = read_json(file, META)
+    return meta["step"], meta["extra"]
 
 
 class CheckpointStore:
@@ -107,8 +121,7 @@ class CheckpointStore:
         """
         folder = self._path(step)
         try:
-            meta = read_json(folder / _META, {"step": int, "extra": dict})
-            number, extra = meta["step"], meta["extra"]
+            number, extra = read_meta(folder / _META)
             tensors, _ = read_safetensors(folder / _STATE, check=check)
         except (UserError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
             reason = str(error).rstrip(".") if isinstance(error, UserError) else repr(error)

@@ -73,10 +73,13 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _as_real(tensor: Tensor) -> Tensor:
-    """Return a tensor of a type that comparisons are implemented for."""
+    """Return a tensor of a type that comparisons are implemented for, in which networks can have its values.
+
+    A value of float64 may be infinite in float32.
+    """
     if tensor.is_complex():
         return torch.view_as_real(tensor)
-    return tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize in (1, 8) else tensor
 
 
 def _open_safetensors(file: Path) -> tuple[Tensors, dict[str, str]]:

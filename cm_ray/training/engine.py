@@ -33,6 +33,7 @@ from cm_ray.training.optimizer import (
     learning_rate,
     optimizer_tensors,
     restore_optimizer,
+    restore_scaler,
 )
 from cm_ray.training.students import build_student, contiguous_copy, frozen_copy
 
@@ -197,7 +198,7 @@ class Engine:
                 for name, tensor in weights.items():
                     tensor.copy_(saved[name])
         restore_optimizer(self.optimizer, list(self.student.parameters()), checkpoint.group("optimizer"))
-        self.scaler.load_state_dict(checkpoint.extra["scaler"])
+        restore_scaler(self.scaler, checkpoint.extra.get("scaler", {}), checkpoint.source)
 
     def _rows(self) -> int:
         return self.config.batch_size // self.share.world // self.config.accumulate

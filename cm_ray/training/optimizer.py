@@ -63,3 +63,13 @@ def restore_optimizer(
         state.setdefault(index, {})[key] = value.detach()
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def restore_scaler(scaler: torch.amp.GradScaler, saved: Mapping[str, Any], source: object) -> None:
+    """Load the state of the scaler of float16 from a checkpoint.
+
+    source: the checkpoint in messages. Raises UserError on that of a training of another precision.
+    """
+    if bool(saved) != scaler.is_enabled():
+        raise UserError(f"{source} is of a training of another precision; give the settings of that one.")
+    scaler.load_state_dict(dict(saved))

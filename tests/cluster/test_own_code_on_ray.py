@@ -20,7 +20,8 @@ from cm_ray.sampling.samplers import OneStep
 from cm_ray.settings.tree import to_dict
 from cm_ray.sweeps.space import NUMBER, Categorical, Space
 from tests.api.conftest import TINY
-from tests.planted import planted_model, planted_run
+from tests.planted import NET as PLANTED
+from tests.planted import forget, plant, planted_model, planted_run
 from tests.results import result
 
 pytestmark = pytest.mark.ray
@@ -72,6 +73,24 @@ def test_a_training_takes_its_names_to_its_workers(ray_cluster, run, tmp_path, m
     assert not (tmp_path / "new").exists()
     assert main.run([*words, "--own-code", NET, "--evaluation.extractor", PIXELS]) == 0
     assert main.run(words) == 2, "the same run again has to be named again"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option"), [("cd_digits", "--teacher.model"), ("ect_digits", "--init-from.model")]
+)
+def test_a_training_does_not_import_what_its_beginning_names(
+    recipe, option, ray_cluster, tmp_path, monkeypatch, capsys
+):
+    """The folder that a stranger's teacher lies in is the current one, and holds its code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    trace = plant(tmp_path)
+    forget(trace)
+    planted_model(tmp_path / "theirs")
+    assert main.run(["train", recipe, option, "theirs", "--run-dir", "new", "--tracking.uri", "none"]) == 2
+    said = capsys.readouterr().err
+    assert f"theirs/model.json {REFUSED}, {PLANTED}, and it was not imported" in said
+    assert not trace.exists()
 
 
 def test_workers_and_trials_know_the_names_of_their_driver(run, tmp_path):

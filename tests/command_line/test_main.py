@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import cm_ray
 from cm_ray.command_line import main as module
 from cm_ray.command_line.main import COMMANDS, run
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "ray", "mlflow", "matplotlib", "optuna", "pyarrow")
 ANSWERS = [
     (["--help"], 0),
+    (["--version"], 0),
     *(([name, "--help"], 0) for name in COMMANDS),
     (["train", "ct_digits", "--help"], 0),
     (["train", "ct_digit"], 2),
@@ -110,3 +112,9 @@ def test_training_steps_alone_are_called_steps():
             assert "steps" not in settings.__dataclass_fields__, name
             calls_mlflow = bool({"model", "run_dir"} & {*settings.__dataclass_fields__}) and name != "track"
             assert calls_mlflow == ("tracking_uri" in settings.__dataclass_fields__), name
+
+
+def test_the_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"cm_ray {cm_ray.__version__}\n"
+    assert run(["--version", "please"]) == 2

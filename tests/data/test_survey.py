@@ -10,7 +10,7 @@ from PIL import Image
 
 import cm_ray as cm
 from cm_ray.data.cached_shards import as_shards
-from cm_ray.data.glimpse import glimpse
+from cm_ray.data.glimpse import glimpse, glimpse_of
 from cm_ray.data.interface.outline import rows_between, spread_runs
 from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.load_images import load_images
@@ -213,3 +213,28 @@ def test_a_manifest_of_something_else_makes_no_shards(content, photos):
 def test_the_front_door_has_it():
     assert cm.survey is survey
     assert isinstance(cm.survey("digits"), cm.Survey)
+
+
+def test_a_glimpse_knows_classes_that_it_does_not_see(tmp_path):
+    labels = np.zeros(6000, np.int64)
+    labels[200] = 7
+    np.savez(tmp_path / "x.npz", np.zeros((6000, 4, 4, 3), np.uint8), labels)
+    assert glimpse(tmp_path / "x.npz").class_names == tuple("01234567")
+
+
+def test_training_on_sorted_images_in_memory_knows_the_spread_of_all(monkeypatch):
+    """Black images of class 0 come first, then white ones."""
+    pixels = np.repeat(np.array([0, 255], np.uint8), 30_000)[:, None, None, None]
+    data = np.broadcast_to(pixels, (60_000, 8, 8, 1)), np.repeat([0, 1], 30_000)
+    begun = []
+
+    def trainer(recipe, *arguments, **options):
+        begun.append(recipe)
+        raise UserError("stopped here")
+
+    monkeypatch.setattr("cm_ray.api.train.Trainer", trainer)
+    with pytest.raises(UserError, match="stopped here"):
+        cm.train("ict", data)
+    assert begun[0].column.sigma_data == pytest.approx(1, abs=0.01)
+    few = load_images((data[0][:3], data[1][:3]))
+    assert len(glimpse_of(few).block) == 3

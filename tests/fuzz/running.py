@@ -14,7 +14,7 @@ from cm_ray.errors import UserError
 
 SECONDS = float(os.environ.get("CM_RAY_FUZZ_SECONDS", "0"))
 """Seconds of the long form, over all targets; 0 for the short form."""
-TARGETS = 13
+TARGETS = 14
 """The number of targets that share the time."""
 ROOM = 1 << 30
 """Bytes of address space that a reader may take beyond what the process has."""

@@ -4,8 +4,13 @@ import json
 import math
 
 import pytest
+import torch
 from hypothesis import strategies as st
+from safetensors.torch import save
 
+from cm_ray.cluster.pool.result import SampleResult, TaskResult
+from cm_ray.cluster.sweeps.identity import id_of_sweep
+from cm_ray.cluster.time_points.point_plan import read_search
 from cm_ray.command_line.recipe_options import recipe_from_file
 from cm_ray.editing.results import Origin, ResultFolder
 from cm_ray.errors import UserError
@@ -13,12 +18,13 @@ from cm_ray.evaluation.lengths import ScoredLength, read_lengths
 from cm_ray.evaluation.score_folder import Scored
 from cm_ray.metrics.score import Score
 from cm_ray.recipes import ict_digits
-from cm_ray.runs.checkpoint import CheckpointStore
+from cm_ray.runs.checkpoint import CheckpointStore, read_meta
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.resources import Resources
 from cm_ray.settings.tree import to_dict
 from cm_ray.storage.files import inside
 from cm_ray.tracking.sent_state import SentState
+from cm_ray.training.optimizer import restore_scaler
 from tests.fuzz.mutations import JSON, mutated, mutated_json
 from tests.fuzz.running import assert_one_line, fuzz
 from tests.results import result
@@ -40,6 +46,24 @@ def read_result(run):
 def read_rows(run):
     run.scored_steps()
     assert all(type(row["step"]) is int for row in run.read_metrics())
+
+
+SWEPT = {
+    **{"space": {"distance": "l2"}, "minimize": ["FD"], "seeds": 2, "sampler": "tpe", "study": "a"},
+    **{"storage": "", "base.steps": "3", "id": "ab"},
+}
+SEARCHED = {
+    **{"reference": "ab", "model": "cd", "network": "ef", "extractor": ["a", "b", "c"], "at_once": 2},
+    **{"nfe": 2, "update": True, "zone": 0.04, "own_code": [], "data": ["digits", 8]},
+}
+SCALER = torch.amp.GradScaler("cpu", enabled=True)
+
+
+def read_checkpoint(run):
+    step, extra = read_meta(run.root / "meta.json")
+    assert type(step) is int
+    if scaler := extra.get("scaler"):
+        restore_scaler(torch.amp.GradScaler("cpu", enabled=True), scaler, "x")
 
 
 FILES = {
@@ -65,6 +89,9 @@ FILES = {
     ),
     "scores.json": ([ROW, ROW], lambda run: Scored(run, "photos", "ab")),
     "source.json": ({"source": "photos", "content": "ab"}, lambda run: Scored(run, "photos", "ab")),
+    "sweep.json": (SWEPT, lambda run: id_of_sweep(run, {"seeds": 2})),
+    "search.json": (SEARCHED, read_search),
+    "meta.json": ({"step": 3, "extra": {"scaler": SCALER.state_dict()}}, read_checkpoint),
     "edits.json": (
         {"a-0.png": ["a.png", "ab"], "b-0.png": ["b.png", "cd"]},
         lambda run: ResultFolder(run.root, {"a-0.png": Origin("a.png", "ab")}).begin([]),
@@ -126,3 +153,24 @@ def test_logs(tmp_path):
             assert_one_line(error)
 
     fuzz(mutated(whole) | lines, check, few=200)
+
+
+def test_results_of_the_pool(tmp_path):
+    whole = SampleResult()
+    whole.append(
+        TaskResult(3, torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, 4), None, None, 1.0)
+    )
+    file = tmp_path / "x.safetensors"
+    whole.save(file)
+    outputs = frozenset({"images", "features"})
+    assert SampleResult.load(file, outputs).count == 3
+    counts = st.one_of(JSON.map(json.dumps), st.text(max_size=8))
+    named = counts.map(lambda text: save({"seconds": torch.zeros(1)}, {"count": text}))
+
+    def check(data):
+        file.write_bytes(data)
+        found = SampleResult.load(file, frozenset())
+        assert found is None or (type(found.count) is int and found.count > 0)
+        SampleResult.load(file, outputs)
+
+    fuzz(mutated(file.read_bytes()) | named, check, few=200)

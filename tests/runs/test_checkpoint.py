@@ -13,7 +13,9 @@ from cm_ray.storage import files
 
 
 def checkpoint(step):
-    return Checkpoint(step, {"student/w": torch.full((3,), float(step)), "ema0/w": torch.zeros(3)}, {"k": 1})
+    return Checkpoint(
+        step, {"student/w": torch.full((3,), float(step)), "ema0/w": torch.zeros(3)}, {"scaler": {}}
+    )
 
 
 def score(value, **key):
@@ -35,7 +37,7 @@ def saved(folder, steps, keep=2, scores=None):
 def test_there_and_back(tmp_path):
     store = saved(tmp_path, [5])
     again = store.load(5)
-    assert (again.step, again.extra) == (5, {"k": 1})
+    assert (again.step, again.extra) == (5, {"scaler": {}})
     assert again.group("student")["w"].tolist() == [5.0] * 3
     assert set(again.group("ema0")) == {"w"}
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}

@@ -224,7 +224,7 @@ def test_values_that_are_not_finite_are_counted_by_name(kind, bad):
 
 
 def test_extremes_of_every_kind_are_finite():
-    kinds = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
+    kinds = [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn]
     extremes = {
         f"{kind} {end}": torch.tensor([getattr(torch.finfo(kind), end)], dtype=torch.float64).to(kind)
         for kind in kinds
@@ -252,3 +252,11 @@ def test_safetensors_of_a_folder(tmp_path):
     with pytest.raises(UserError, match=r"a of .* has a value that is not finite"):
         read_safetensors(file)
     assert read_safetensors(file, check=False)[0]["a"].isnan().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("value", [1e300, -1e39])
+def test_a_value_that_is_infinite_in_float32_is_refused(value):
+    """Networks have their weights in float32: what is finite in a file of float64 would be infinite there."""
+    check_finite({"w": torch.tensor([3e38, -3e38, 1e-300], dtype=torch.float64)}, "FILE")
+    with pytest.raises(UserError, match=r"^w of FILE has a value that is not finite; restore it"):
+        check_finite({"w": torch.tensor([1.0, value], dtype=torch.float64)}, "FILE")

@@ -9,7 +9,10 @@ from torch._inductor import cpp_builder, exc
 from cm_ray.errors import UserError
 from cm_ray.networks.perceptual import perceptual_distance
 from cm_ray.training import arithmetic
+from cm_ray.training.optimizer import restore_scaler
 from tests.training.engines import batches, engine, run, small, weights
+
+SCALER = torch.amp.GradScaler("cpu")
 
 
 @pytest.fixture
@@ -142,3 +145,11 @@ def test_adam_is_one_kernel_on_a_gpu_and_goes_on_from_a_checkpoint():
     second.restore(first.checkpoint())
     run(second)
     torch.testing.assert_close(weights(second), weights(whole), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("enabled", "saved"), [(True, {}), (False, SCALER.state_dict())])
+def test_a_checkpoint_of_another_precision(enabled, saved):
+    with pytest.raises(UserError, match=r"^here is of a training of another precision; give the settings of"):
+        restore_scaler(torch.amp.GradScaler("cpu", enabled=enabled), saved, "here")
+    restore_scaler(again := torch.amp.GradScaler("cpu", init_scale=4.0), SCALER.state_dict(), "here")
+    assert again.get_scale() == 65536.0

@@ -14,9 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cm_ray.errors import UserError
 from cm_ray.evaluation.scorer import summed
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.storage.files import remove, written_aside
+from cm_ray.storage.files import parse_json, remove, written_aside
+from cm_ray.storage.shapes import misfit, short
 
 Output = Literal["images", "features", "statistics", "classes"]
 Outputs: TypeAlias = frozenset[Output]
@@ -115,8 +117,10 @@ class SampleResult:
                 if not {*needed} <= {*file.keys()}:
                     return None
                 found: dict[str, Tensor] = {name: file.get_tensor(name) for name in needed}
-                count = json.loads(file.metadata()["count"])
-        except (SafetensorError, TypeError, KeyError, ValueError):  # metadata() is None, or another file's
+                count = parse_json(file.metadata()["count"], path)
+            if misfit(count, int) or count < 1:
+                raise ValueError(f"a count of {short(count)}")
+        except (SafetensorError, UserError, TypeError, KeyError, ValueError):  # metadata() is None, or other
             remove(path)
             return None
         loaded = cls(count=count, _seconds=found["seconds"].tolist())

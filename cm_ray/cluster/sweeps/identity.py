@@ -9,6 +9,7 @@ from cm_ray.errors import UserError
 from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
 from cm_ray.settings.tree import flatten
 from cm_ray.storage.files import read_json
+from cm_ray.storage.shapes import Shape
 from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space import Sampler, Space
 from cm_ray.sweeps.study import shown_storage
@@ -25,6 +26,15 @@ _FREE = (
     "tracking.",
 )
 """Settings of the base that may change from call to call: operational ones that no score depends on."""
+
+SWEEP: Shape = {
+    "space": {str: str},
+    "minimize": [str],
+    "seeds": int,
+    **dict.fromkeys(("sampler", "study", "storage", "id"), str),
+    str: str,
+}
+"""The shape of sweep.json: what `identity_of` returns, and the id of the sweep."""
 
 
 def identity_of(settings: Sweep, space: Space, sampler: Sampler, seeds: int) -> dict[str, Any]:
@@ -50,7 +60,7 @@ def id_of_sweep(run: RunDirectory, identity: dict[str, Any]) -> str:
 
     Raises UserError, with the settings that differ, when the directory holds another sweep.
     """
-    found = read_json(run.sweep_file, dict) if run.sweep_file.is_file() else identity
+    found = read_json(run.sweep_file, SWEEP) if run.sweep_file.is_file() else identity
     if others := [name for name in identity if found.get(name) != identity[name]]:
         raise UserError(
             f"{run.root} holds a sweep with other settings ({', '.join(others)}): repeat its settings to "

@@ -15,7 +15,7 @@ from typing import Any
 
 from cm_ray.cluster.pool.reference import ScoringSetup, name_of, run_of, scoring_setup, tracking_uris
 from cm_ray.cluster.runtime.connect import connected
-from cm_ray.cluster.time_points.point_plan import SearchPlan
+from cm_ray.cluster.time_points.point_plan import SearchPlan, read_search
 from cm_ray.cluster.time_points.point_search import Search
 from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.data.shards.manifest import Manifest
@@ -83,7 +83,7 @@ def _identity(plan: SearchPlan, folder: Path, setup: ScoringSetup) -> dict[str, 
 def _check_same(run: RunDirectory, identity: Mapping[str, Any]) -> None:
     """Raise UserError when the directory holds another search (the settings are named) or another job."""
     run.check_owner(run.search_file)
-    found = read_json(run.search_file, dict) if run.search_file.is_file() else identity
+    found = read_search(run) if run.search_file.is_file() else identity
     if others := [name for name in identity if found.get(name) != identity[name]]:
         raise UserError(
             f"{run.root} holds a search with other settings ({', '.join(others)}); repeat its settings to "
@@ -113,7 +113,7 @@ def _claim(run: RunDirectory, identity: Mapping[str, Any], manifest: Manifest, f
     if not run.search_file.is_file():
         first = {"reference": manifest.fingerprint, "model": model_digest(folder)}
         write_json(run.search_file, {**identity, **first})
-    found = read_json(run.search_file, {"reference": str, "model": str, str: ANYTHING})
+    found = read_search(run)
     if found["reference"] != manifest.fingerprint:
         raise UserError(
             f"{manifest.source} has other images than at the start of the search in {run.root}; choose "

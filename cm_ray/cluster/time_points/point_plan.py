@@ -16,13 +16,24 @@ from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.console import say
+from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.multistep import multistep_of
 from cm_ray.sampling.samplers import Multistep, OneStep
+from cm_ray.storage.files import read_json
+from cm_ray.storage.shapes import Shape
 from cm_ray.time_points.greedy import Points
 from cm_ray.time_points.openai_indices import taus
 from cm_ray.time_points.sample_budget import SampleBudget
 
 _MOST_GRID, _GRID = 201, 40
+_SETTING: Shape = (str, float, bool, [(str, float)])
+SEARCH: Shape = {
+    **dict.fromkeys(("reference", "model", "network"), str),
+    "extractor": [str],
+    "at_once?": int,
+    str: _SETTING,
+}
+"""The shape of search.json: the settings of a search, what it began with, and the candidates at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,12 @@ class SearchPlan:
         for name in ("actors", "run_dir", "tracking_uri", "update", "model", "weights"):
             del kept[name]
         return kept | {"boundaries": self.grid, "first": self.budget.first}
+
+
+def read_search(run: RunDirectory) -> dict[str, Any]:
+    """Return what is recorded of a search in its directory. Raises UserError when the file is damaged."""
+    found: dict[str, Any] = read_json(run.search_file, SEARCH)
+    return found
 
 
 def _last_grid(run: Recipe | None) -> int:

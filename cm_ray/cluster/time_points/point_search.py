@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cm_ray.cluster.pool.cache import ResultCache
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import COMPARE_CHANNELS, ScoringSetup, reference_set, scored_shape
 from cm_ray.cluster.pool.result import SampleResult
 from cm_ray.cluster.pool.sizing import actors_for
-from cm_ray.cluster.time_points.point_plan import SearchPlan
+from cm_ray.cluster.time_points.point_plan import SearchPlan, read_search
 from cm_ray.cluster.time_points.point_scores import OUTPUTS, Measurement, PointScores
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.data.interface.agreement import check_comparable
@@ -36,8 +35,7 @@ from cm_ray.runs.directory import RunDirectory
 from cm_ray.sampling.multistep import multistep_for, multistep_of
 from cm_ray.sampling.samplers import Multistep, OneStep, Sampler
 from cm_ray.sampling.text import text_of
-from cm_ray.storage.files import read_json, remove, write_json
-from cm_ray.storage.shapes import ANYTHING
+from cm_ray.storage.files import remove, write_json
 from cm_ray.time_points.greedy import Points, Stage, points_by_count
 from cm_ray.time_points.integer_search import method_named
 from cm_ray.time_points.noisy_search import PointSampleRange, find_points
@@ -115,7 +113,7 @@ class Search:
 
         Some methods choose their candidates by it, so a resumed search with other actors must keep it.
         """
-        found: dict[str, Any] = read_json(self.run.search_file, {"at_once?": int, str: ANYTHING})
+        found = read_search(self.run)
         if "at_once" not in found:
             found["at_once"] = self.plan.settings.probes or actors
             write_json(self.run.search_file, found)
