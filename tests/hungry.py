@@ -2,6 +2,8 @@
 
 import torch
 
+from tests.networks.custom_networks import TinyNetwork
+
 TOO_MUCH = 1 << 60
 
 
@@ -19,3 +21,20 @@ class HungryExtractor:
 
 def open_hungry(device):
     return HungryExtractor()
+
+
+class HungryNetwork(TinyNetwork):
+    """A network that has no memory to train."""
+
+    hungry_in = "training"
+
+    def forward(self, x, time, labels=None):
+        if x.device.type != "meta" and self.training == (self.hungry_in == "training"):
+            eat()
+        return super().forward(x, time, labels)
+
+
+class HungrySamples(HungryNetwork):
+    """A network that trains, but has no memory to sample."""
+
+    hungry_in = "sampling"

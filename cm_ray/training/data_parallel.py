@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cm_ray.networks.model import ModelSpec
+from cm_ray.training.memory import step_in_memory
 
 
 def settle_buckets(replica: nn.Module, spec: ModelSpec, rows: int, device: torch.device) -> None:
@@ -16,10 +17,12 @@ def settle_buckets(replica: nn.Module, spec: ModelSpec, rows: int, device: torch
 
     Without it the first step of every start sums the gradients of three or more workers in another order
     than later steps do, and a training that was interrupted ends with other bits. rows: images of a pass.
+    Raises UserError when they do not fit into memory.
     """
     labels = torch.zeros(rows, dtype=torch.int64, device=device) if spec.classes else None
     x, t = torch.zeros(rows, *spec.shape, device=device), torch.ones(rows, device=device)
-    replica(x, t, labels).sum().backward()
+    with step_in_memory(rows):
+        replica(x, t, labels).sum().backward()
     replica.zero_grad(set_to_none=True)
 
 

@@ -19,6 +19,7 @@ from cm_ray.training.communication import Communication
 from cm_ray.training.engine import Engine
 from cm_ray.training.evaluator import Evaluator
 from cm_ray.training.log import TrainingLog
+from cm_ray.training.memory import training_in_memory
 from cm_ray.training.snapshots import SnapshotTaker
 
 Batches = Callable[[int], Iterable[Batch]]
@@ -42,8 +43,13 @@ class TrainingLoop:
     def steps(self) -> Iterator[StepStats]:
         """Train from the last checkpoint to the last step; yield each step after its log and checkpoint.
 
-        Raises UserError when the loss or a weight is not finite, or a checkpoint cannot be written.
+        Raises UserError when the loss or a weight is not finite, a checkpoint cannot be written, or the
+        memory is too small.
         """
+        with training_in_memory():
+            yield from self._steps()
+
+    def _steps(self) -> Iterator[StepStats]:
         store = CheckpointStore(self.run.checkpoints, self.recipe.checkpoint.keep)
         snapshots = SnapshotTaker(self.engine, SnapshotStore(self.run.snapshots))
         scores = _Scores(self, store)
@@ -114,6 +120,7 @@ class TrainingLoop:
         """Save the state on rank 0, score it and report it on all, because both wait for all ranks."""
         if self._first:
             self.run.published()  # a checkpoint that is on its way is not removed before it is there
+            store.wait()  # else the host holds two copies of the state
             store.save(self.engine.checkpoint())
         else:
             self.engine.check_finite()

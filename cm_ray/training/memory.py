@@ -14,7 +14,15 @@ def step_in_memory(rows: int) -> AbstractContextManager[None]:
     return in_memory(f"Steps on {rows} images at a time", advice)
 
 
+def training_in_memory() -> AbstractContextManager[None]:
+    """Return a context for the rest of a training: data, scores, copies for checkpoints; see `in_memory`."""
+    advice = (
+        f"raise {setting('accumulate')}, lower {setting('evaluation.batch_size')}, or use a machine with more"
+    )
+    return in_memory("This training, its data, scores and checkpoints", advice)
+
+
 def state_in_memory() -> AbstractContextManager[None]:
     """Return a context in which networks, averages and the optimizer are made; see `in_memory`."""
-    advice = "train a smaller network, keep fewer averages, or use a device with more memory"
+    advice = f"lower {setting('network.channels')}, keep fewer averages, or use a device with more memory"
     return in_memory("The networks of the training and the averages of their weights", advice)

@@ -31,6 +31,7 @@ class SnapshotTaker:
         Raises the error of writing the snapshot before.
         """
         if self.engine.step in self.due:
+            self.store.wait()  # else the host holds two copies of the averages
             self.store.save(snapshot_of(self.engine))
 
     def wait(self) -> None:

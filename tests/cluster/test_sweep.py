@@ -29,10 +29,15 @@ pytestmark = pytest.mark.ray
 
 RAISING = """
 import os, pathlib
+from tests.hungry import eat
 DRIVER = os.getpid()
 
 class Raising(Space):
     def config(self, params):
+        if params.get("case") == "hungry" and os.getpid() != DRIVER:
+            with open(FOLDER / "asked", "a") as log:
+                log.write("x")
+            eat()
         if params.get("case") == "raises" and os.getpid() != DRIVER:
             with open(FOLDER / "raised", "a") as log:
                 log.write("x")
@@ -154,7 +159,7 @@ def test_what_a_stopped_training_leaves(ray_cluster, tmp_path):
 
 @pytest.mark.parametrize("training", ["pretended", pytest.param("real", marks=pytest.mark.slow)])
 def test_failures_are_recorded_and_stop_nobody(training, ray_cluster, tmp_path, request):
-    """One whose loss is not finite, one that raises, and one that is right."""
+    """One whose loss is not finite, one without memory, one that raises, and one that is right."""
     tracked = training == "real"
     if not tracked:
         request.getfixturevalue("pretended")
@@ -164,6 +169,7 @@ def test_failures_are_recorded_and_stop_nobody(training, ray_cluster, tmp_path, 
         body="space={'case': Named({"
         "'right': {}, "
         "'nan': {'optimizer.learning_rate': 1e30}, "
+        "'hungry': {'optimizer.beta2': 0.97}, "
         "'raises': {'optimizer.beta2': 0.98}})}, "
         "first={'case': 'right'}, sampler='grid'",
     )
@@ -171,13 +177,15 @@ def test_failures_are_recorded_and_stop_nobody(training, ray_cluster, tmp_path, 
     run = sweep(call, {})
     trials = {trial.params["case"]: trial for trial in study(run.root).trials}
     states = {name: trial.state.name for name, trial in trials.items()}
-    assert states == {"right": "COMPLETE", "nan": "FAIL", "raises": "FAIL"}
+    assert states == {"right": "COMPLETE", "nan": "FAIL", "hungry": "FAIL", "raises": "FAIL"}
     sentences = {name: trial.user_attrs.get("failed", "") for name, trial in trials.items()}
     assert "The loss is inf at step 2" in sentences["nan"]
     assert sentences["raises"] == "RuntimeError: a defect"
     assert (tmp_path / "raised").read_text() == "xx", "it was tried again"
+    assert "The trial needs more memory than there is; lower batch_size" in sentences["hungry"]
+    assert (tmp_path / "asked").read_text() == "x", "it was not tried again"
     report = (run.root / "report.md").read_text()
-    assert "1 finished, 2 failed" in report
+    assert "1 finished, 3 failed" in report
     for name, sentence in sentences.items():
         assert sentence.replace("|", "/") in report, name
 

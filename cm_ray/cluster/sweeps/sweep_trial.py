@@ -20,7 +20,8 @@ from cm_ray.cluster.runtime.connect import ENVIRONMENT
 from cm_ray.cluster.sweeps.searcher import FINAL, STEP
 from cm_ray.cluster.training.prepare import PreparedData
 from cm_ray.cluster.training.run import Stopped, train
-from cm_ray.errors import UserError
+from cm_ray.core.out_of_memory import is_out_of_memory
+from cm_ray.errors import UserError, setting, spoken
 from cm_ray.metrics.score import ROW
 from cm_ray.networks.formats.reading import read_model
 from cm_ray.own_code import carried, take
@@ -43,6 +44,10 @@ _OUTCOMES = {
     f"{STOPPED}?": int,
 }
 _PATIENCE_S = 60
+_TOO_LITTLE_MEMORY = (
+    "The trial needs more memory than there is; lower batch_size or network.channels in the space, or run "
+    f"fewer trials at once by {setting('concurrent')}."
+)
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -101,7 +106,7 @@ def run_trial(config: dict[str, Any], *, trials: Trials) -> None:
     """Train a setting from its last checkpoint, if any, and report its scores to Ray Tune.
 
     Its output goes to log.txt in the trial's folder. A UserError, such as of a loss that is not finite, ends
-    the trial as failed; after any other exception Ray Tune repeats it.
+    the trial as failed, and so does too little memory; after any other exception Ray Tune repeats it.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     take(trials.own_code)
@@ -122,8 +127,10 @@ def run_trial(config: dict[str, Any], *, trials: Trials) -> None:
         except UserError as error:
             trial.fail(str(error))
         except Exception as error:
-            trial.fail(f"{type(error).__name__}: {error}", told=False)
-            raise
+            told = is_out_of_memory(error)
+            trial.fail(spoken(_TOO_LITTLE_MEMORY) if told else f"{type(error).__name__}: {error}", told=told)
+            if not told:
+                raise
 
 
 class _Trial:

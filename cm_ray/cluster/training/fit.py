@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import (
@@ -26,7 +27,7 @@ from cm_ray.cluster.runtime.waiting import LOST_NODES_S, planned_when_nodes_suff
 from cm_ray.cluster.training.interconnect import torch_config
 from cm_ray.cluster.training.workers import TrainingTask, work
 from cm_ray.data.shards.manifest import MANIFEST
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.recipes.sections import ClusterSettings
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import say
@@ -71,7 +72,8 @@ def _fit(task: TrainingTask) -> None:
             if failures > cluster.max_failures:
                 raise UserError(
                     f"The training failed {failures} times without a new checkpoint, last with: "
-                    f"{_cause(error)}; run the same command again to resume from step {reached}."
+                    f"{_cause(error)}; {_advice(error)}run the same command again to resume from step "
+                    f"{reached}."
                 ) from error
             say(f"workers died ({_cause(error)}); the training goes on from step {reached}")
         task = replace(task, plan=plan_training(cluster, task.plan.resources, LOST_NODES_S))
@@ -146,3 +148,10 @@ def _sentence_of(error: TrainingFailedError) -> UserError | None:
 
 def _cause(error: TrainingFailedError) -> str:
     return cause_of(_failures(error)[0])
+
+
+def _advice(error: TrainingFailedError) -> str:
+    """Return what to change first: where Ray has ended workers because a node's memory was full."""
+    if not any(isinstance(failure, ray.exceptions.OutOfMemoryError) for failure in _failures(error)):
+        return ""
+    return f"set {setting('data.cache')} to stream or raise {setting('accumulate')}, and "
