@@ -5,68 +5,22 @@ that the engine does not know, so that what is made on the CPU, and would fail o
 """
 
 import contextlib
-import dataclasses
 
 import pytest
 import torch
-from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
-    FakeTensorMode,
 )
 
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import plan_edit
-from cm_ray.metrics.extractors.cifar_resnet import CifarResNet, CifarResNetExtractor
-from cm_ray.metrics.extractors.digits_classifier import DigitsExtractor, build_network
-from cm_ray.metrics.extractors.inception import InceptionExtractor
-from cm_ray.metrics.extractors.inception_network import FIDInception
-from cm_ray.networks.model import Model, to_uint8
+from cm_ray.networks.model import to_uint8
 from cm_ray.sampling.samplers import DPM2, Ancestral, Euler, Heun, Multistep, OneStep
 from cm_ray.training import engine as engines
-from cm_ray.training.batch import Batch
-from cm_ray.training.engine import Engine
-from tests.training.engines import small, specification
+from tests.training.fake_device import DEVICE, a_batch, an_engine, extractor_of
 
-DEVICE = torch.device("lazy", 0)
-"""A device type that PyTorch knows without having it."""
-
-
-@pytest.fixture(scope="module")
-def fake():
-    """Return the mode of fake tensors: one for all tests, as tensors of two do not mix."""
-    return FakeTensorMode(allow_non_fake_inputs=False)
-
-
-@pytest.fixture(autouse=True)
-def modules_move(monkeypatch):
-    """Replace weights when a module moves: those of fake tensors cannot be exchanged in place."""
-
-    def apply(module, convert, recurse=True):
-        for child in module.children():
-            child._apply(convert)
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                moved = convert(parameter.detach())
-                module._parameters[name] = nn.Parameter(moved, parameter.requires_grad)
-        for name, buffer in module._buffers.items():
-            module._buffers[name] = buffer if buffer is None else convert(buffer)
-        return module
-
-    monkeypatch.setattr(nn.Module, "_apply", apply)
-
-
-def a_batch():
-    return Batch(torch.zeros(8, 1, 8, 8, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64))
-
-
-def an_engine(*changes):
-    config = small(*changes, steps=4)
-    spec = specification(config)
-    denoiser = dataclasses.replace(spec.diffusion, boundary="none")
-    teacher = Model(dataclasses.replace(spec, diffusion=denoiser)) if config.method.needs_teacher else None
-    return Engine(config, spec, device=DEVICE, teacher=teacher)
+pytestmark = pytest.mark.usefixtures("modules_move")
 
 
 @pytest.mark.parametrize("change", ["paper", "edm", "cd", "pd", "conditional", "dropout"])
@@ -176,12 +130,3 @@ def test_features_are_extracted_on_the_device_of_the_network(name, images_on, fa
         assert features.device.type == DEVICE.type
         logits = extractor.logits_of(torch.zeros(2, extractor.dim))  # the driver has features on its CPU
         assert logits.device.type == DEVICE.type
-
-
-def extractor_of(name):
-    """Return an extractor with fake weights, and the shape of its images (c, h, w)."""
-    if name == "digits":
-        return DigitsExtractor(build_network().to(DEVICE), ""), (1, 8, 8)
-    if name == "cifar-resnet20":
-        return CifarResNetExtractor(CifarResNet(20).eval().to(DEVICE), "", name), (3, 32, 32)
-    return InceptionExtractor(FIDInception().eval().to(DEVICE), "", name), (3, 64, 64)

@@ -47,11 +47,24 @@ def overflowing(rank, overflows):
         made.distance = lambda a, b: distance(a, b) * float("inf")
     stream = batches(made)
     made.one_step(next(stream))
-    first, scale = weights(made), made.scaler.get_scale()
+    first = {"first": weights(made), "scale": torch.tensor(made.scaler.get_scale())}
+    first |= {f"first {name}": value for name, value in counted(made).items()}
     if overflows and rank == 1:
         made.distance = distance
     made.one_step(next(stream))
-    return {"before": before, "first": first, "scale": torch.tensor(scale), "second": weights(made)}
+    return {"before": before, "second": weights(made), **first, **counted(made)}
+
+
+def counted(made):
+    """Return the averages and the target of an engine, its steps, and those that its optimizer has taken."""
+    groups = {"target": list(made.target.network.parameters())}
+    groups |= {f"average {i}": tensors for i, tensors in enumerate(made.averages)}
+    states = made.optimizer.state.values()
+    return {
+        "steps": torch.tensor(made.step),
+        "taken": torch.tensor([float(state["step"]) for state in states]),
+        **{name: torch.cat([p.detach().flatten() for p in group]) for name, group in groups.items()},
+    }
 
 
 @pytest.mark.parametrize("overflows", [True, False])
@@ -62,6 +75,12 @@ def test_workers_skip_a_step_together(overflows, workers):
     assert torch.equal(one["first"], one["before"]) == overflows
     assert one["scale"] == (128 if overflows else 256)
     assert not torch.equal(one["second"], one["first"])
+    assert (one["first steps"], one["steps"]) == (1, 2), "a skipped step is one that the schedules count"
+    assert set(one["taken"].tolist()) == {1.0 if overflows else 2.0}, "the optimizer counts those it took"
+    assert len(one["first taken"]) == (0 if overflows else len(one["taken"]))
+    for name in ("target", "average 0", "average 1"):
+        assert torch.equal(one[f"first {name}"], one["before"]) == overflows, "nothing has moved to follow"
+        assert not torch.equal(one[name], one[f"first {name}"])
 
 
 def compiled(rank):
