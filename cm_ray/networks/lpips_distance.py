@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cm_ray.core.types import Distance, Images, Times
 from cm_ray.errors import require
+from cm_ray.networks.arithmetic import Precision
 from cm_ray.settings.choices import choice
 
 if TYPE_CHECKING:
@@ -41,16 +42,16 @@ class LPIPS:
         return _loaded(self, a.device)(a, b)
 
 
-def on_device(distance: Distance, device: torch.device) -> Distance:
+def on_device(distance: Distance, device: torch.device, precision: Precision) -> Distance:
     """Return the distance on a device: for LPIPS the module with its trunk, else the distance itself.
 
-    Raises UserError when the trunk's weights are not available.
+    precision: arithmetic of the trunk. Raises UserError when the trunk's weights are not available.
     """
-    return _loaded(distance, device) if isinstance(distance, LPIPS) else distance
+    return _loaded(distance, device, precision) if isinstance(distance, LPIPS) else distance
 
 
 @lru_cache(maxsize=2)
-def _loaded(settings: LPIPS, device: torch.device) -> Distance:
+def _loaded(settings: LPIPS, device: torch.device, precision: Precision = "float32") -> Distance:
     from cm_ray.networks.perceptual import perceptual_distance
 
-    return perceptual_distance(settings).to(device)
+    return perceptual_distance(settings, precision=precision).to(device)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from cm_ray.core.types import Images, Times, check_same_shape
 from cm_ray.errors import UserError, setting
 from cm_ray.extras import needs
+from cm_ray.networks.arithmetic import Precision, arithmetic
 from cm_ray.networks.vision import torchvision
 from cm_ray.storage.files import cache_root, download, sha256_of
 from cm_ray.storage.tensor_files import check_finite, read_tensor_file
@@ -58,17 +60,22 @@ class PerceptualDistance(nn.Module):
     """Learned perceptual distance of images in [-1, 1]; grey ones are repeated to three channels.
 
     size: smaller images are resized to this many pixels, bilinearly (OpenAI's code: 224); 0 keeps their size.
-    smallest: the smallest images, in pixels, that the trunk can process.
+    smallest: the smallest images, in pixels, that the trunk can process. precision: arithmetic of the trunk;
+    its features are normalised, compared and averaged in float32.
 
-    The gradient is 0 where a and b are equal and where all features are 0, although the features are
-    divided by their norm: every slice of a trunk ends with a ReLU, whose gradient is 0 at 0.
+    The images go through the trunk in two passes, so that the one without gradient, the regression target,
+    keeps no activations and has no backward pass, as one pass over both would have. The gradient is 0 where a
+    and b are equal and where all features are 0, although the features are divided by their norm: every
+    slice of a trunk ends with a ReLU, whose gradient is 0 at 0.
     """
 
-    def __init__(self, metric: nn.Module, size: int, smallest: int = 1) -> None:
+    def __init__(
+        self, metric: nn.Module, size: int, smallest: int = 1, precision: Precision = "float32"
+    ) -> None:
         super().__init__()
         self.metric = metric.eval().requires_grad_(False)
         self.metric.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.size, self.smallest = size, smallest
+        self.size, self.smallest, self.precision = size, smallest, precision
 
     def forward(self, a: Images, b: Images) -> Times:
         """Return the distances (b,).
@@ -76,8 +83,20 @@ class PerceptualDistance(nn.Module):
         Raises ValueError on unequal shapes, and UserError on images that are too small for the trunk.
         """
         check_same_shape(a, b)
-        distances: Times = self.metric(self._prepare(a), self._prepare(b)).flatten()
-        return distances
+        return self.of_features(self.features(a), self.features(b))
+
+    def of_features(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Times:
+        """Return the distances (b,) of images with these features."""
+        metric: Any = self.metric
+        slices = zip(metric.lins, a, b, strict=True)
+        return torch.stack([_compared(linear, *features) for linear, *features in slices]).sum(0)
+
+    def features(self, x: Images) -> Sequence[Tensor]:
+        """Return the outputs of the trunk's slices, (b, c, h, w) each."""
+        with arithmetic(self.precision, x.device):
+            metric: Any = self.metric
+            features: Sequence[Tensor] = metric.net(metric.scaling_layer(self._prepare(x)))
+        return features
 
     def _prepare(self, x: Images) -> Images:
         if x.shape[1] == 1:
@@ -93,8 +112,21 @@ class PerceptualDistance(nn.Module):
         return x
 
 
-def perceptual_distance(settings: TrunkSettings, *, random_trunk: bool = False) -> PerceptualDistance:
-    """Build the LPIPS distance.
+def _compared(linear: nn.Module, a: Tensor, b: Tensor) -> Times:
+    """Return the share of a slice in the distance (b,), of its features (b, c, h, w); Zhang et al., Eq. 1."""
+    shares: Times = linear((_of_length_1(a) - _of_length_1(b)).square()).mean((1, 2, 3))
+    return shares
+
+
+def _of_length_1(features: Tensor) -> Tensor:
+    features = features.float()
+    return features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
+
+
+def perceptual_distance(
+    settings: TrunkSettings, *, precision: Precision = "float32", random_trunk: bool = False
+) -> PerceptualDistance:
+    """Build the LPIPS distance, whose trunk computes in `precision`.
 
     random_trunk: leave the trunk's weights random; for tests of the plumbing only.
     Raises UserError when the trunk's weights are not to be had or are others.
@@ -110,7 +142,7 @@ def perceptual_distance(settings: TrunkSettings, *, random_trunk: bool = False) 
         _load_trunk(metric.net, settings)
     if settings.pooling == "average":
         _average_pooling(metric.net)
-    return PerceptualDistance(metric, settings.size, _SMALLEST[settings.net])
+    return PerceptualDistance(metric, settings.size, _SMALLEST[settings.net], precision)
 
 
 def _average_pooling(trunk: nn.Module) -> None:

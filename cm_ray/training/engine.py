@@ -67,7 +67,7 @@ class Engine:
         self.replica = wrap(self.student) if wrap else self.student
         self.method, self.learning_rate = config.method, learning_rate(config)
         self.round_starts = self.method.halving.starts(config.steps) if self.method.halving else []
-        self.distance = distance or on_device(self.method.distance, self.device)
+        self.distance = distance or on_device(self.method.distance, self.device, config.precision)
         self.target = frozen_copy(self.student).train() if self.method.has_target else None
         self.teacher = teacher.to(self.device).requires_grad_(False).eval() if teacher else None
         self._prepare(self.student, self.target, self.teacher)
