@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -48,21 +49,39 @@ def data(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["ect", pytest.param("cd", marks=pytest.mark.exhaustive)])
-def test_a_stopped_run_is_an_uninterrupted_one(method, script, data, tmp_path):
+def test_a_stopped_run_is_an_uninterrupted_one(method, script, data, tmp_path, capsys):
     def call(name, minutes):
         words = [*OPTIONS, f"--method={method}", f"--data={data}", f"--out={tmp_path / name}", minutes]
         return script.run(script.options_parser().parse_args(words))
 
     assert call("whole", "--minutes=60") == 0
-    calls = [call("parts", "--minutes=0") for _ in range(4)]  # a step each; the second ends the teacher
-    assert calls == [script.STOPPED] * 3 + [0]
-    last = f"student-{method}/step-00000003/state.safetensors"
-    states = [read_safetensors(tmp_path / name / last, check=True)[0] for name in ("whole", "parts")]
-    assert states[0].keys() == states[1].keys()
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    folders = []
+    for expected in [script.STOPPED] * 6 + [
+        0
+    ]:  # two steps, three steps, two batches for each of three samplers
+        assert call("parts", "--minutes=0") == expected
+        folders.append({path.name for path in (tmp_path / "parts").iterdir() if path.is_dir()})
+    student = f"student-{method}"
+    assert folders[0] == {"teacher"}
+    assert folders[1] == {"teacher-model", student}, "of a finished stage its model alone is left"
+    assert folders[-1] == {"teacher-model", f"{student}-model"}
+    for model in folders[-1]:
+        states = [
+            read_safetensors(tmp_path / name / model / "weights.safetensors")[0]
+            for name in ("whole", "parts")
+        ]
+        assert states[0].keys() == states[1].keys()
+        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     whole, parts = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "parts"))
     for key, score in whole["scores"].items():
         assert score["distance"] == parts["scores"][key]["distance"] > 0
     grids = {path.name for path in (tmp_path / "parts").glob("*.png")}
     assert grids == {"teacher-heun.png", "student-one-step.png", "student-two-steps.png"}
     assert len((tmp_path / "cifar_gpu.jsonl").read_text().splitlines()) == 2
+    assert re.findall(r"has ([\d.]+) MB", capsys.readouterr().out)[-1] == size_in_megabytes(
+        tmp_path / "parts"
+    )
+
+
+def size_in_megabytes(folder):
+    return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f}"
