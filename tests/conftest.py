@@ -88,3 +88,22 @@ def averaged_run(tmp_path_factory):
     from tests.averaged import train_averaged
 
     return train_averaged(tmp_path_factory.mktemp("averaged") / "run")
+
+
+@pytest.fixture(scope="session")
+def store_server():
+    """An S3-compatible server on the loopback."""
+    pytest.importorskip("moto")
+    from tests.remote.store_server import StoreServer
+
+    server = StoreServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def store(store_server, monkeypatch):
+    """The server, with its credentials in the environment."""
+    for name, value in store_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return store_server

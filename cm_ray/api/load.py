@@ -13,6 +13,7 @@ from cm_ray.networks.formats.reading import load_model
 from cm_ray.own_code import Code, allow
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.places import default_run_dir
+from cm_ray.storage.files import is_address
 from cm_ray.tracking.locate import locate_model
 
 
@@ -25,15 +26,17 @@ def load(
 ) -> TrainedModel:
     """Load a model: of a run, of the registry, a directory of diffusers, or a file of weights.
 
-    name: a run by its name or directory (a `Run` is returned, with scores and pictures), a model's folder,
-    models:/NAME@ALIAS or models:/NAME/VERSION, a directory of diffusers, or a file of OpenAI's or EDM's
-    weights by its published name. device: a GPU if there is one, unless named. tracking_uri: MLflow server or
-    store of models:/ names. own_code: networks and extractors of your own that it may name, as
+    name: a run by its name, directory or address (a `Run` is returned, with scores and pictures), a model's
+    folder, models:/NAME@ALIAS or models:/NAME/VERSION, a directory of diffusers, or a file of OpenAI's or
+    EDM's weights by its published name. device: a GPU if there is one, unless named. tracking_uri: MLflow
+    server or store of models:/ names. own_code: networks and extractors of your own that it may name, as
     package.module:name or the classes and functions themselves; others are not imported. Raises UserError,
     saying what is missing, when there is none.
     """
     allow(own_code)
     text = str(name)
+    if is_address(text):
+        return Run(text, device)
     if not text.startswith("models:"):
         for folder in (Path(text).expanduser(), default_run_dir(text)):
             if RunDirectory(folder).result_file.is_file() and RunDirectory(folder).config_file.is_file():

@@ -18,15 +18,15 @@ from cm_ray.metrics.score import Score
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.own_code import Code, allow
 from cm_ray.recipes.recipe import Recipe
-from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.remote_run import open_place
 from cm_ray.storage.files import inside
 
 
 class Run(TrainedModel):
     """A finished run; it samples, edits and exports as its model does.
 
-    folder: the run directory. own_code: see `cm_ray.load`. Raises UserError when its training is not
-    finished.
+    folder: the run directory, or its address. own_code: see `cm_ray.load`. Raises UserError when its training
+    is not finished.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class Run(TrainedModel):
         own_code: Code | Iterable[Code] = (),
     ) -> None:
         allow(own_code)
-        self.directory = RunDirectory(Path(folder))
+        self.directory = open_place(folder)
         self.recipe: Recipe = self.directory.config()
-        super().__init__(load_model(self.directory.model, device), name=str(folder))
+        super().__init__(load_model(self.directory.model, device), name=self.directory.place)
 
     @property
     def model(self) -> TrainedModel:
@@ -98,6 +98,7 @@ class Run(TrainedModel):
     def pictures(self) -> list[Image.Image]:
         """The final sample grids, in the order of the recipe's samplers."""
         names, root = self.result["paths"]["samples"], self.directory.root
+        self.directory.fetch(self.directory.samples)
         return [open_grid(inside(root, name)) for name in names]
 
     @property

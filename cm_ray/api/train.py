@@ -76,7 +76,7 @@ def train(
     trainer = Trainer(chosen, data, out=out, network=network, **how).train()
     if not trainer.run.result_file.is_file():
         raise UserError(f"A callback stopped the training in {trainer.run.root}; train again to go on.")
-    return Run(trainer.run.root, device)
+    return Run(trainer.run.place, device)
 
 
 def _changes(data: Any, size: int, steps: int, changes: Mapping[str, Any] | None) -> dict[str, Any]:

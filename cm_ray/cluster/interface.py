@@ -19,7 +19,7 @@ from cm_ray.own_code import Code, allow
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.runs.places import run_place
+from cm_ray.runs.remote_run import place_of
 from cm_ray.settings.tree import override
 from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space import Space
@@ -51,8 +51,8 @@ def train(
         if num_workers:
             more["cluster.num_workers"] = num_workers
         chosen = override(chosen, {**given, **(changes or {}), **more})
-        place = run_place(out or chosen.run_dir, chosen.name)
-        train_recipe(replace(chosen, run_dir=str(place)))
+        place = place_of(out or chosen.run_dir, chosen.name)
+        train_recipe(replace(chosen, run_dir=place))
     return Run(place)
 
 

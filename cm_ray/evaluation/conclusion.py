@@ -55,7 +55,6 @@ class Conclusion:
         store = self._store()
         step = store.best_step() or store.steps()[-1]
         self.run.fetch(store.state_file(step))
-        self.run.fetch(self.run.snapshots)
         return step
 
     def choose_length(self, step: int) -> list[ScoredLength]:

@@ -105,13 +105,13 @@ class Mirror:
         """Copy the new rows of the log."""
         self._log.pull(self.objects)
 
-    def publish(self) -> None:
+    def publish(self, *, log: bool = True) -> None:
         """Write what has changed in the folder up to now, in the background, after earlier calls.
 
-        Raises the error of an earlier call.
+        log: write the log, too. Raises the error of an earlier call.
         """
         self._raise_errors()
-        capture = self._captured()
+        capture = self._captured(log)
         self._pending.append(self._thread.submit(self._push, capture))
 
     def wait(self) -> None:
@@ -148,7 +148,7 @@ class Mirror:
         self._here[key], self._etags[key] = _state(file), stored.etag
         self._writer.has(key, file)
 
-    def _captured(self) -> _Capture:
+    def _captured(self, log: bool) -> _Capture:
         files = dict(self._files())
         changed = [key for key, state in files.items() if self._here.get(key) != state]
         small = {key: (self.root / key).read_bytes() for key in changed if self.order.stage(key)}
@@ -156,7 +156,8 @@ class Mirror:
         folders = tuple(f"{key.rpartition('/')[0]}/" for key in gone if self.order.stage(key) == 1)
         gone += [key for key in self._elsewhere if folders and key.startswith(folders)]
         self._here, self._elsewhere = files, self._elsewhere - set(gone)
-        return _Capture([key for key in changed if key not in small], small, gone, self._log.captured())
+        contents = [key for key in changed if key not in small]
+        return _Capture(contents, small, gone, self._log.captured() if log else None)
 
     def _files(self) -> Iterable[tuple[str, _State]]:
         for file in sorted(self.root.rglob("*")):

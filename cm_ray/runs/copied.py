@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 from typing import Protocol
 
+from cm_ray.remote.lease import Token
+
 
 class Copied(Protocol):
     """The address that a run directory is a copy of, on this machine and for this process."""
@@ -16,6 +18,9 @@ class Copied(Protocol):
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Hold the lease of the address, with the run's records here; write all that is new at the end."""
+
+    def lent(self) -> contextlib.AbstractContextManager[Token]:
+        """Lend the right to write to another process, with a new epoch; copy what it wrote at the end."""
 
     def publish(self) -> None:
         """Write what is new to the address, in the background."""

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cm_ray.errors import UserError, copy_of, tell_once
-from cm_ray.remote.address import joined
+from cm_ray.remote.address import checked_address, joined
 from cm_ray.remote.lease import Lease, Token, leased
 from cm_ray.remote.mirror import Mirror, Order
 from cm_ray.remote.objects import Objects
 from cm_ray.remote.scratch import scratch_folder
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.runs.places import default_run_dir, run_place
+from cm_ray.runs.places import run_place
 from cm_ray.storage.files import is_address
 
 ORDER = Order(
@@ -45,7 +45,7 @@ class RemoteRun:
         self.root = scratch_folder()
         copy_of(str(self.root), self.address)
         self._mirror = Mirror(objects, self.root, ORDER, token)
-        self._writes, self._looked = token is not None, 0.0
+        self._writes, self._lends, self._looked = token is not None, False, 0.0
         self.lease: Lease | None = None
 
     @classmethod
@@ -77,7 +77,7 @@ class RemoteRun:
     def publish(self) -> None:
         """Write what is new to the address, in the background. Raises the error of writing before."""
         if self._writes:
-            self._mirror.publish()
+            self._mirror.publish(log=not self._lends)
 
     def wait(self) -> None:
         """Wait until it is written. Raises the error of writing."""
@@ -96,26 +96,28 @@ class RemoteRun:
 
     def follow(self, *, last: bool) -> None:
         """Copy new rows of the log that another process writes, if it is time to look."""
-        if not self._writes and (last or time.monotonic() - self._looked > _FOLLOW_S):
+        if self._lends and (last or time.monotonic() - self._looked > _FOLLOW_S):
             self._looked = time.monotonic()
             self._mirror.pull_log()
 
     @contextlib.contextmanager
     def lent(self) -> Iterator[Token]:
-        """Yield the right to write of a new epoch, for another process; this one only follows the log.
+        """Yield the right to write of a new epoch, for another process, which writes the log.
 
         Rights that were lent before have ended. Afterwards what the other one has written is copied.
         """
         if self.lease is None:
             raise AssertionError("only the holder of the lease lends")
         self.finish()
-        self._writes, token = False, self.lease.next_epoch()
+        self._lends, token = True, self.lease.next_epoch()
+        self._mirror.may_write(token)
         try:
             yield token
         finally:
+            self._lends = False
+            self._mirror.wait()
             self._mirror.may_write(self.lease.next_epoch())
             self._mirror.pull(_is_record)
-            self._writes = True
 
 
 def _is_record(key: str) -> bool:
@@ -127,6 +129,11 @@ def _is_record(key: str) -> bool:
     return folder not in _LATER or not name or ORDER.stage(key) > 0
 
 
+def open_place(place: str | Path) -> RunDirectory:
+    """Return the directory of a run that is in a folder or at an address, with its records and its model."""
+    return RemoteRun.opened(str(place)) if is_address(place) else RunDirectory(Path(place))
+
+
 def open_run(given: str | Path, name: str) -> RunDirectory:
     """Return the directory of a run: the given one, or the default one of a run called `name`.
 
@@ -134,9 +141,12 @@ def open_run(given: str | Path, name: str) -> RunDirectory:
 
     Raises UserError when the address is not one of an object store, or cannot be reached.
     """
+    return open_place(place_of(given, name))
+
+
+def place_of(given: str | Path, name: str) -> str:
+    """Return the address or the absolute folder of a run, as `open_run` takes it."""
     runs = os.environ.get("CM_RAY_RUNS", "")
     if not given and is_address(runs):
         given = joined(runs, name)
-    if is_address(given):
-        return RemoteRun.opened(str(given))
-    return RunDirectory(run_place(given, name) if given else default_run_dir(name))
+    return checked_address(given, write=True) if is_address(given) else str(run_place(given, name))

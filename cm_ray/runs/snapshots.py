@@ -125,7 +125,9 @@ class KeptAverages:
                 f"{run.root} has kept no averages of step {step}; choose one of {', '.join(map(str, known))}."
             )
         files = SnapshotStore(run.snapshots).files()
-        files.setdefault(step, _checkpoints(run, recipe).state_file(step))
+        if step not in files:
+            files[step] = _checkpoints(run, recipe).state_file(step)
+            run.fetch(files[step])
         averaged = recipe.averaged_steps(step)
         return cls(
             *(run, step, recipe.averages, averaged),
@@ -177,6 +179,7 @@ class KeptAverages:
 
 def kept_steps(run: RunDirectory, recipe: Recipe) -> list[int]:
     """Return the steps of which a snapshot or a checkpoint is kept, ascending."""
+    run.fetch(run.snapshots)
     return sorted({*SnapshotStore(run.snapshots).files(), *_checkpoints(run, recipe).steps()})
 
 

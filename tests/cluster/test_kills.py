@@ -44,11 +44,11 @@ def training(name, folder, num_workers):
     return job(name, *OPTIONS, *distilled, "--run-dir", folder, "--num-workers", num_workers)
 
 
-def outcome(folder):
+def outcome(folder, steps=STEPS):
     """Return what must not depend on kills: the state to the bit, the model, the log without clocks."""
     clocks = ("images_per_s", "seconds", "time")
     log = [{key: value for key, value in row.items() if key not in clocks} for row in rows(folder)]
-    state = folder / "checkpoints" / f"step-{STEPS:08d}" / "state.safetensors"
+    state = folder / "checkpoints" / f"step-{steps:08d}" / "state.safetensors"
     pictures = sorted(path.name for path in (folder / "samples").glob("*.png"))
     models = {str(file.parent.relative_to(folder)): file.read_bytes() for file in folder.rglob("weights.*")}
     return state.read_bytes(), models, log, pictures

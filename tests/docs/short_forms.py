@@ -123,6 +123,7 @@ _WEIGHTS = "needs published weights; tests/networks reads files of their formats
 _LONG = "its parts are run by the tests of tests/cluster"
 
 ONLY_PARSED = {
+    "cm-ray train ct_digits --run-dir s3:": "needs a store; tests/cluster/test_remote_runs.py has one",
     "make ": "is about this checkout as a whole",
     ".venv/bin/python -m pytest ": "is this test suite",
     "docker ": "needs Docker",

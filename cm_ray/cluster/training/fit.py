@@ -31,6 +31,7 @@ from cm_ray.errors import UserError, setting
 from cm_ray.recipes.sections import ClusterSettings
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import say
+from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.resources import Resources
 from cm_ray.settings.duration import seconds_of
 from cm_ray.storage.witness import Witness, witnessed
@@ -54,8 +55,10 @@ def fit(task: TrainingTask) -> None:
     UserError when the training cannot continue: bad data, a loss that is not finite, a full disk, too many
     failures, nodes that do not come back, or folders that they do not share.
     """
+    shards = Witness.of(task.shards / MANIFEST)
+    if task.run.copied is not None:
+        return _fit(replace(task, seen=(shards,)))
     with witnessed(task.run.root) as seen:
-        shards = Witness.of(task.shards / MANIFEST)
         _fit(replace(task, seen=(seen, shards)))
 
 
@@ -85,7 +88,26 @@ def _attempt(task: TrainingTask) -> None:
     limit_s = seconds_of(task.config.cluster.wait_for_nodes) or math.inf
     with reserved([plan.bundle] * plan.num_workers, plan.strategy, limit_s):
         pass  # what other jobs take from now on is waited for by the next attempt
-    trainer = TorchTrainer(
+    with _lent(task) as lent, _keyboard_interrupts():
+        _trainer(lent).fit()
+
+
+@contextlib.contextmanager
+def _lent(task: TrainingTask) -> Iterator[TrainingTask]:
+    """Yield the task as the workers get it: with the right to write to the address of the run, if it has one.
+
+    Workers of an earlier attempt that still live lose theirs.
+    """
+    if task.run.copied is None:
+        yield task
+        return
+    with task.run.copied.lent() as token:
+        yield replace(task, run=RunDirectory(task.run.root), token=token)
+
+
+def _trainer(task: TrainingTask) -> TorchTrainer:
+    plan = task.plan
+    return TorchTrainer(
         work,
         train_loop_config={"task": task},
         scaling_config=ScalingConfig(
@@ -103,8 +125,6 @@ def _attempt(task: TrainingTask) -> None:
             ),
         ),
     )
-    with _keyboard_interrupts():
-        trainer.fit()
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import Progress, command, followed, say
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.lineage import write_lineage
-from cm_ray.runs.places import run_place
+from cm_ray.runs.remote_run import open_run
 from cm_ray.runs.resources import Resources
 from cm_ray.storage.files import remove
 from cm_ray.tracking import Tracker, open_tracker
@@ -43,13 +43,14 @@ Watch = Callable[[dict[str, Any]], bool]
 def train(config: Recipe, watch: Watch | None = None, prepared: PreparedData | None = None) -> None:
     """Train a model, sample, score, track and register it. The same call resumes an interrupted run.
 
-    config: the recipe; all files are in its directory `run_dir`. prepared: see `prepare_shards`. Raises
-    Stopped when `watch` returns True; the run can then be resumed. Raises UserError on bad input, on code
-    that a file names alone, on workers that do not fit on the cluster and on a training that cannot continue.
+    config: the recipe; all files are in its directory `run_dir`, which may be an address. prepared: see
+    `prepare_shards`. Raises Stopped when `watch` returns True; the run can then be resumed. Raises UserError
+    on bad input, on code that a file names alone, on workers that do not fit on the cluster and on a training
+    that cannot continue.
     """
     allow_given(config)
     check_models_named(config)
-    run = RunDirectory(run_place(config.run_dir, config.name))
+    run = open_run(config.run_dir, config.name)
     with run.locked():
         run.check_same(config)
         tracker = open_tracker(config, run)  # before Ray starts, so that its errors appear at once
@@ -140,12 +141,17 @@ class Run:
         progress = Progress(self.config.steps)
         remove(self.run.stop_file)
         try:
-            with followed(self.run, progress.show, lambda row: tracker.sync(), self._request_stop):
+            with followed(self.run, progress.show, lambda row: self._send(tracker), self._request_stop):
                 fit(task)
         finally:
             progress.close()
         if self.run.stop_file.exists() and self.config.steps not in self.run.scored_steps():
             raise Stopped
+
+    def _send(self, tracker: Tracker) -> None:
+        """Send new rows, and remember at the run's address what was sent."""
+        tracker.sync()
+        self.run.publish()
 
     def _request_stop(self, row: dict[str, Any]) -> None:
         """Create the stop file when the callback returns True for a row, or raises."""

@@ -23,7 +23,9 @@ from cm_ray.evaluation.reference import Shards
 from cm_ray.networks.model import ModelSpec
 from cm_ray.own_code import carried, take
 from cm_ray.recipes.recipe import Recipe
+from cm_ray.remote.lease import Token
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.runs.remote_run import RemoteRun
 from cm_ray.storage.witness import Witness
 from cm_ray.training.batch import Batch, Share
 from cm_ray.training.engine import Engine
@@ -45,6 +47,8 @@ class TrainingTask:
     shards: Path
     seen: tuple[Witness, ...] = ()
     """A file of every folder that all workers share."""
+    token: Token | None = None
+    """The right of rank 0 to write to the run's address, from which all workers read; None for a folder."""
     stoppable: bool = False
     """If True, the workers stop when the run's stop file exists."""
     own_code: dict[str, Any] = field(default_factory=carried)
@@ -58,8 +62,10 @@ def work(loop: dict[str, Any]) -> None:
     for witness in task.seen:
         witness.check()
     try:
-        for _ in worker_loop(task).steps():
+        training = worker_loop(task)
+        for _ in training.steps():
             pass
+        training.run.published()
     except Exception as error:
         if sentence := user_error(error):
             raise sentence from None  # Ray's exceptions around it do not all travel
@@ -74,6 +80,7 @@ def worker_loop(task: TrainingTask) -> TrainingLoop:
     device = _device(task.plan)
     if device.type == "cpu":
         torch.set_num_threads(task.plan.threads)
+    run = _run(task, share)
     with state_in_memory():
         engine = Engine(
             task.config,
@@ -81,18 +88,25 @@ def worker_loop(task: TrainingTask) -> TrainingLoop:
             device=device,
             share=share,
             wrap=partial(_data_parallel, device) if share.world > 1 else None,
-            teacher=read_teacher(task.config, task.run),
-            initial=read_initial(task.config, task.run),
+            teacher=read_teacher(task.config, run),
+            initial=read_initial(task.config, run),
         )
     return TrainingLoop(
         recipe=task.config,
-        run=task.run,
+        run=run,
         engine=engine,
         batches=partial(_batches, task, share),
         data=Shards.open(task.shards),
         communication=RayWorkers(share.world, device),
         stoppable=task.stoppable,
     )
+
+
+def _run(task: TrainingTask, share: Share) -> RunDirectory:
+    """Return the directory of the run: the shared one, or a copy on this node of what is at its address."""
+    if task.token is None:
+        return task.run
+    return RemoteRun.opened(task.token.address, task.token if share.rank == 0 else None)
 
 
 def _device(plan: WorkerPlan) -> torch.device:
