@@ -115,6 +115,8 @@ def as_options(options: _Options) -> Iterator[None]:
         _options = before
 
 
+_ONE_SLASH = re.compile(r"\b(s3|gs|az|https?):/(?=[^/])")
+"""The beginning of an address in a path."""
 _copies: dict[str, str] = {}
 """Addresses by the local folders that are this process's copies of what is there."""
 
@@ -131,6 +133,7 @@ def spoken(text: str) -> str:
     """
     for folder, address in _copies.items():
         text = text.replace(folder, address)
+    text = _ONE_SLASH.sub(r"\1://", text)
     return _MARK.sub(lambda mark: _shown(*mark[1].split(_NEXT)), text)
 
 

@@ -11,6 +11,7 @@ from cm_ray.api.run import Run
 from cm_ray.api.trained_model import TrainedModel
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.own_code import Code, allow
+from cm_ray.remote.copies import keys_at
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.places import default_run_dir
 from cm_ray.storage.files import is_address
@@ -35,7 +36,7 @@ def load(
     """
     allow(own_code)
     text = str(name)
-    if is_address(text):
+    if is_address(text) and "result.json" in keys_at(text):
         return Run(text, device)
     if not text.startswith("models:"):
         for folder in (Path(text).expanduser(), default_run_dir(text)):

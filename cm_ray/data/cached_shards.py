@@ -25,7 +25,7 @@ from cm_ray.data.shards.manifest import FORMAT, Manifest, Shape, check_shards, i
 from cm_ray.data.shards.shard_writer import ROWS_PER_SHARD, shard_name
 from cm_ray.data.shards.sorted_runs import RunFile, write_shuffled, writing_runs
 from cm_ray.errors import UserError
-from cm_ray.storage.files import cache_root, remove, sync
+from cm_ray.storage.files import absolute, cache_root, remove, sync
 
 _Piece = tuple[int, Pixels, Labels]
 _AS_THEY_ARE = ReadOptions()
@@ -42,7 +42,7 @@ def as_shards(data: object, options: ReadOptions = _AS_THEY_ARE, *, cache: Path 
     the disk is full.
     """
     if isinstance(data, Path):
-        return str(data.expanduser().absolute())
+        return str(absolute(data))
     if isinstance(data, str):
         return data
     root = cache or cache_root() / "shards"

@@ -17,6 +17,7 @@ from cm_ray.data.interface.source import Batch, Progress, ReadOptions, Source
 from cm_ray.data.open_source import open_source
 from cm_ray.data.pictures.pixel_arrays import PixelArray
 from cm_ray.errors import UserError
+from cm_ray.storage.files import absolute
 
 _ROWS_PER_PART = 8192
 _KINDS = (
@@ -82,7 +83,7 @@ def open_images(data: object, options: ReadOptions, progress: Progress | None = 
     something else, or a split or columns are named for data in memory.
     """
     if isinstance(data, Path):  # a path is not a data set's name, even if it reads like one
-        data = str(data.expanduser().absolute())
+        data = str(absolute(data))
     if isinstance(data, str):
         return SourceImages(open_source(data, progress=progress, options=options))
     if options.split:

@@ -26,6 +26,7 @@ from cm_ray.data.pictures.image_formats import SIGNATURE_BYTES
 from cm_ray.data.shards.manifest import is_shard_folder
 from cm_ray.data.tables.open_tables import Table, open_table, open_tables
 from cm_ray.errors import UserError, closest
+from cm_ray.storage.files import is_address
 
 DEFAULT = ReadOptions()
 NAMED = ("cifar10", "digits")
@@ -66,6 +67,11 @@ def _opened(path_or_name: str, split: str, progress: Progress | None, options: R
         return Cifar10Source(chosen_split(SPLITS, split, path_or_name), progress)
     if path_or_name == "digits":
         return DigitsSource(chosen_split(("train",), split, path_or_name))
+    if is_address(path_or_name):
+        raise UserError(
+            f"{printable(path_or_name)} holds no shards, and nothing else is read from an address: make "
+            "shards of the images by cm-ray shards, and copy their folder there."
+        )
     path = Path(path_or_name).expanduser()
     if not path_or_name or not os.path.exists(path):
         raise _missing(path_or_name)

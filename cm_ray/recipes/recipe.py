@@ -48,8 +48,8 @@ class Recipe:
     name: str = "run"
     """Name of the run: of its default run directory and in MLflow."""
     run_dir: str = ""
-    """Directory of everything that the run writes, on storage that all nodes see; the same command goes on
-    from there. Empty: $CM_RAY_RUNS or ./runs, and `name`."""
+    """Directory of everything that the run writes, on storage that all nodes see, or its address
+    (s3://bucket/run); the same command goes on from there. Empty: $CM_RAY_RUNS or ./runs, and `name`."""
     method: Method = field(default_factory=ConsistencyTraining, metadata=INLINE)
     """ct: consistency training, also with the settings of iCT and ECT; cd: consistency distillation; edm: a
     diffusion model, such as a teacher; pd: progressive distillation."""

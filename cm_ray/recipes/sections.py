@@ -22,9 +22,9 @@ class DataSettings(ReadOptions):
     """The images, and the options by which they are read."""
 
     path: str = ""
-    """A folder of shards (cm-ray shards), of Parquet files or of image files; an .npz of uint8
-    images; or the name of a data set: digits, cifar10. Images that are not in shards are first
-    written to shards in the cache."""
+    """A folder of shards (cm-ray shards) or its address (s3://bucket/shards), a folder of Parquet
+    files or of image files; an .npz of uint8 images; or the name of a data set: digits, cifar10.
+    Images that are not in shards are first written to shards in the cache."""
     cache: Literal["auto", "memory", "stream"] = "auto"
     """memory: every worker keeps all images; stream: Ray Data reads shards as they are needed;
     auto: memory up to 1 GiB of raw pixels."""

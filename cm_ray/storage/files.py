@@ -51,6 +51,11 @@ def local_path(place: str | Path) -> Path:
     return Path(place).expanduser().absolute()
 
 
+def absolute(place: str | Path) -> Path:
+    """Return a path as an absolute one, and an address as it is, in a path; see `cm_ray.remote.files`."""
+    return Path(place) if is_address(place) else Path(place).expanduser().absolute()
+
+
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it is synced and renamed to `path`.
@@ -232,7 +237,7 @@ def _download(url: str, path: Path, sha256: str, progress: Callable[[int, int], 
         return path
     part = path.with_name(path.name + ".download")
     try:
-        _fetch(url, part, progress)
+        fetch_url(url, part, progress)
     except (urllib.error.URLError, OSError) as error:
         raise UserError(f"Could not download {url} ({error}); try again, or {by_hand}.") from error
     if sha256_of(part) != sha256:
@@ -243,7 +248,11 @@ def _download(url: str, path: Path, sha256: str, progress: Callable[[int, int], 
     return path
 
 
-def _fetch(url: str, part: Path, progress: Callable[[int, int], None] | None) -> None:
+def fetch_url(url: str, part: Path, progress: Callable[[int, int], None] | None) -> None:
+    """Write what an address of the web answers to a file, after the part of it that is there already.
+
+    progress: see `download`. Raises OSError, URLError among them, when it does not answer to the end.
+    """
     done = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:

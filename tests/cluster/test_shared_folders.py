@@ -16,9 +16,9 @@ from cm_ray.command_line.settings.edit import Editing
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shards.manifest import Manifest
 from cm_ray.errors import UserError
+from cm_ray.remote.witness import Witness, witnessed
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import remove
-from cm_ray.storage.witness import Witness, witnessed
 from cm_ray.sweeps.options import Sweep
 from tests.api.conftest import TINY
 from tests.cluster.hosts import host, needs_namespaces, occupied
@@ -28,7 +28,7 @@ from tests.cluster.tiny_spaces import GRID, write_space
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr("cm_ray.storage.witness._PATIENCE_S", 0.1)
+    monkeypatch.setattr("cm_ray.remote.witness._PATIENCE_S", 0.1)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -29,8 +29,8 @@ from cm_ray.data.shards.shard_writer import (
 )
 from cm_ray.data.take_survey import survey_of_source
 from cm_ray.errors import UserError, setting
+from cm_ray.remote.witness import Witness, witnessed
 from cm_ray.storage.files import locked, remove
-from cm_ray.storage.witness import Witness, witnessed
 
 _T = TypeVar("_T")
 _AS_THEY_ARE = ReadOptions()

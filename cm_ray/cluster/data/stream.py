@@ -28,7 +28,7 @@ from cm_ray.data import image_set
 from cm_ray.data.shards.blocks import read_block
 from cm_ray.data.shards.manifest import MANIFEST, Manifest
 from cm_ray.data.shards.order import Unit, stream_units, whole_units
-from cm_ray.storage.witness import Witness
+from cm_ray.remote.witness import Witness
 from cm_ray.training.batch import Batch, Share
 
 READ_AHEAD_BYTES = 256 << 20

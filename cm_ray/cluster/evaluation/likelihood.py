@@ -39,11 +39,11 @@ from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.sections import EXPERIMENT
+from cm_ray.remote.witness import Witness
 from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.places import run_place
 from cm_ray.storage.files import read_json, remove, write_json, written_aside
-from cm_ray.storage.witness import Witness
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.locate import locate_model
 from cm_ray.tracking.status import Status

@@ -25,7 +25,7 @@ from cm_ray.metrics.extractors.extractor import Extractor, features_of
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.model import ModelSpec, build_model
 from cm_ray.own_code import take
-from cm_ray.storage.witness import Witness
+from cm_ray.remote.witness import Witness
 
 Opener: TypeAlias = Callable[[str], Extractor]
 """A picklable function that opens the extractor on a device."""

@@ -31,7 +31,7 @@ from cm_ray.evaluation.likelihood import LikelihoodRequest, Likelihoods
 from cm_ray.metrics.statistics import FeatureStatistics
 from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.own_code import allow_given, carried
-from cm_ray.storage.witness import Witness
+from cm_ray.remote.witness import Witness
 
 Progress: TypeAlias = Callable[[int, int], None]
 """A callback that gets the number of finished images and the total number of images."""

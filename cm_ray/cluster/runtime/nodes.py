@@ -9,7 +9,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cm_ray.cluster.runtime.connect import user_error
-from cm_ray.storage.witness import Witness
+from cm_ray.remote.witness import Witness
 
 
 def live_nodes() -> dict[str, dict[str, float]]:

@@ -34,6 +34,7 @@ from cm_ray.evaluation.from_settings import extractor_opener
 from cm_ray.own_code import allow_given
 from cm_ray.recipes.recipe import check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
+from cm_ray.remote.witness import witnessed
 from cm_ray.reports.sweep_report import best_trial, write_sweep_report
 from cm_ray.runs.console import command, say
 from cm_ray.runs.directory import RunDirectory
@@ -41,7 +42,6 @@ from cm_ray.runs.places import run_place
 from cm_ray.runs.resources import Resources
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import write_json
-from cm_ray.storage.witness import witnessed
 from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space import Sampler, Space
 from cm_ray.sweeps.space_checks import check_space

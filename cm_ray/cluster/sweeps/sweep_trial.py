@@ -26,10 +26,10 @@ from cm_ray.metrics.score import ROW
 from cm_ray.networks.formats.reading import read_model
 from cm_ray.own_code import carried, take
 from cm_ray.recipes.recipe import Recipe
+from cm_ray.remote.witness import Witness
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import read_json, remove, write_json
-from cm_ray.storage.witness import Witness
 from cm_ray.sweeps.space import NUMBER, Space
 from cm_ray.sweeps.study import COST, FAILED, SCORE, SCORES, STOPPED
 from cm_ray.training.starting_models import read_teacher

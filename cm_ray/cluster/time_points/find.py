@@ -27,7 +27,7 @@ from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.runs.console import command, say
 from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
 from cm_ray.runs.places import run_place
-from cm_ray.storage.files import folder_written_aside, read_json, write_json
+from cm_ray.storage.files import folder_written_aside, is_address, read_json, write_json
 from cm_ray.storage.shapes import ANYTHING
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.locate import locate_model
@@ -43,6 +43,10 @@ def find_time_points(settings: TimePointSearch) -> RunDirectory:
     call resumes an interrupted one and repeats no finished evaluation. Raises UserError on bad input.
     """
     tracking_uri, registry = tracking_uris(settings)
+    if settings.update and is_address(settings.model):
+        raise UserError(
+            f"{settings.model} is an address, where no model is changed; set {setting('update')} to False."
+        )
     folder = locate_model(settings.model, registry)
     run_config = run_of(folder)
     setup = scoring_setup(settings, run_config)

@@ -29,12 +29,12 @@ from cm_ray.cluster.training.workers import TrainingTask, work
 from cm_ray.data.shards.manifest import MANIFEST
 from cm_ray.errors import UserError, setting
 from cm_ray.recipes.sections import ClusterSettings
+from cm_ray.remote.witness import Witness, witnessed
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.resources import Resources
 from cm_ray.settings.duration import seconds_of
-from cm_ray.storage.witness import Witness, witnessed
 
 
 def plan_training(config: ClusterSettings, before: Resources | None, least_wait_s: float = 0.0) -> WorkerPlan:

@@ -16,7 +16,7 @@ from cm_ray.data.take_survey import survey_of_shards, survey_of_source
 from cm_ray.errors import UserError, setting
 from cm_ray.recipes.sections import DataSettings
 from cm_ray.runs.console import say, shown
-from cm_ray.storage.files import cache_root
+from cm_ray.storage.files import absolute, cache_root
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def prepare_shards(data: DataSettings, prepared: PreparedData | None = None) -> 
             f"{setting('data.path', 'data')} is empty; set it to a folder or to the name of a data set."
         )
     folder = prepared.folder_for(data) if prepared else None
-    given = Path(data.path).expanduser().absolute()
+    given = absolute(data.path)
     check = check_made
     if folder is None and is_shard_folder(given):
         folder, check = given, check_given

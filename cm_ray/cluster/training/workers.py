@@ -24,9 +24,9 @@ from cm_ray.networks.model import ModelSpec
 from cm_ray.own_code import carried, take
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.remote.lease import Token
+from cm_ray.remote.witness import Witness
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.remote_run import RemoteRun
-from cm_ray.storage.witness import Witness
 from cm_ray.training.batch import Batch, Share
 from cm_ray.training.engine import Engine
 from cm_ray.training.loop import TrainingLoop

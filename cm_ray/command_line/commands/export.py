@@ -7,11 +7,13 @@ from cm_ray.networks.formats.diffusers_pipeline import write_pipeline
 from cm_ray.networks.formats.export import export_model, free_path
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
+from cm_ray.storage.files import local_path
 from cm_ray.tracking.locate import locate_model
 
 
 def run(args: Export) -> None:
     """Write the model and print the files, and how a pipeline is called."""
+    local_path(args.out)
     out = free_path(args.format, args.out)  # before the model is read
     model = load_model(locate_model(args.model, args.tracking_uri))
     warn_of_initial_weights(model.spec, args.model)

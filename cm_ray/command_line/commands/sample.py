@@ -7,9 +7,11 @@ from cm_ray.drawing.model_labels import draw_in_words, label_draw
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import save_samples
 from cm_ray.drawing.requests import Request, sample_all
+from cm_ray.errors import plain, spoken
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import ModelSpec
+from cm_ray.remote.copies import delivered
 from cm_ray.runs.console import say
 from cm_ray.sampling.multistep import multistep_of
 from cm_ray.sampling.samplers import Sampler
@@ -33,8 +35,10 @@ def run(args: Sample) -> None:
         precision=args.precision,
     )
     images, drawn = sample_all(model, request)
-    for path in save_samples(images, args.out, labels=drawn, class_names=model.spec.class_names):
-        print(path)
+    with delivered(args.out) as out:
+        paths = save_samples(images, out, labels=drawn, class_names=model.spec.class_names)
+    for path in paths:
+        print(plain(spoken(f"{path}")))
 
 
 def _sampler(args: Sample, spec: ModelSpec) -> Sampler:

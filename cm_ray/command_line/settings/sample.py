@@ -25,7 +25,7 @@ class Sample(CodeSettings):
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Run directory, model folder, models:/NAME@ALIAS, file of weights or directory of diffusers."""
     out: Path = Path("samples")
-    """File to write, without an ending: OUT.png and OUT.npz."""
+    """File to write, without an ending, or its address (s3://bucket/x): OUT.png and OUT.npz."""
     samples: int = 100
     """Number of images."""
     sampler: str = ""

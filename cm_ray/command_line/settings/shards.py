@@ -24,7 +24,7 @@ class Shards(ReadOptions):
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """digits, cifar10, or the path of images, of a Parquet file or of a folder of them."""
     out: Path
-    """Folder for the shards; on a cluster, one that all nodes share."""
+    """Folder for the shards; on a cluster, one that all nodes share. On one machine, an address, too."""
     rows_per_shard: int = 8192
     """Images per file."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from cm_ray.data.interface.arrow import pa
 from cm_ray.data.shards.manifest import Shape
 from cm_ray.data.shards.order import Unit, read_unit
-from cm_ray.storage.witness import Witness
+from cm_ray.remote.witness import Witness
 
 
 def read_block(folder: Path, unit: Unit, shape: Shape, seen: Witness) -> list[pa.Table]:

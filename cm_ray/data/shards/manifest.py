@@ -24,9 +24,10 @@ from cm_ray.data.interface.permutation import Permutation
 from cm_ray.data.interface.reading import Reading
 from cm_ray.data.interface.source import Labels, Pixels
 from cm_ray.errors import UserError
+from cm_ray.remote.files import is_there, opened, read_bytes, sizes
 from cm_ray.settings.tree import from_dict
 from cm_ray.settings.values import cast
-from cm_ray.storage.files import read_json, sha256_of, write_json
+from cm_ray.storage.files import is_address, parse_json, read_json, sha256_of, write_json
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -125,13 +126,14 @@ class Manifest:
         """Read manifest.json. Raises UserError on no shards, on another format and on missing files."""
         if not is_shard_folder(folder):
             raise UserError(f"{folder} holds no shards ({MANIFEST}); make them with cm-ray shards.")
-        content = read_json(folder / MANIFEST)
+        content = _content(folder)
         version = content.get("format") if isinstance(content, dict) else None
         if version != FORMAT:
             raise UserError(f"{folder / MANIFEST} is of format {version}, not {FORMAT}: make shards anew.")
         manifest = cls._from(content, folder)
+        there = sizes(folder, [shard.file for shard in manifest.shards])
         for shard in manifest.shards:
-            if not (folder / shard.file).is_file():
+            if shard.file not in there:
                 raise UserError(f"{folder / shard.file} is missing; restore it or make the shards again.")
         return manifest
 
@@ -187,14 +189,19 @@ def rows_per_group(shape: Shape) -> int:
 
 def is_shard_folder(folder: Path) -> bool:
     """Return True if a folder has a manifest of shards; other programs have files of this name, too."""
-    file = folder / MANIFEST
-    if not file.is_file():
+    if not is_there(folder / MANIFEST):
         return False
     try:
-        content = read_json(file)
+        content = _content(folder)
     except UserError:
-        return any(folder.glob("shard-*.parquet"))  # a damaged manifest is named when it is read
+        return is_address(folder) or any(folder.glob("shard-*.parquet"))  # reading it names the damage
     return isinstance(content, dict) and {"format", "shards"} <= content.keys()
+
+
+def _content(folder: Path) -> Any:
+    """Return what the manifest of a folder or an address holds. Raises UserError when it is damaged."""
+    file = folder / MANIFEST
+    return parse_json(read_bytes(file), file) if is_address(file) else read_json(file)
 
 
 def schema_of(shape: Shape) -> pa.Schema:
@@ -207,13 +214,14 @@ def check_shards(folder: Path, manifest: Manifest, *, full: bool = False) -> Non
 
     Raises UserError naming the first shard that is missing, cut off or altered.
     """
+    there = sizes(folder, [shard.file for shard in manifest.shards])
     for shard in manifest.shards:
         path = folder / shard.file
-        if not path.is_file():
+        if shard.file not in there:
             raise UserError(f"{path} is missing; restore it or make the shards again.")
-        if path.stat().st_size != shard.bytes:
+        if there[shard.file] != shard.bytes:
             raise UserError(
-                f"{path} has {path.stat().st_size} bytes, not {shard.bytes}; "
+                f"{path} has {there[shard.file]} bytes, not {shard.bytes}; "
                 "restore it or make the shards again."
             )
         if full and sha256_of(path) != shard.sha256:
@@ -230,7 +238,8 @@ def read_rows(
     not have these rows or this shape.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=verify) as parquet:
+        how = {"page_checksum_verification": verify, "pre_buffer": is_address(path)}
+        with opened(path) as file, pq.ParquetFile(file, **how) as parquet:
             return _read(path, parquet, start, stop, shape)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cm_ray.errors import UserError
+from cm_ray.remote.files import read_bytes
 from cm_ray.storage.files import remove
 
 _NAME = ".seen-"
@@ -69,4 +70,4 @@ def witnessed(folder: Path) -> Iterator[Witness]:
 
 
 def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(file)).hexdigest()
