@@ -225,3 +225,25 @@ def test_a_path_whose_own_name_is_the_split(tmp_path):
     )
     with pytest.raises(UserError, match="train has no split 'test'"):
         open_source(inside, "test")
+
+
+def test_splits_by_the_names_of_files(form, tmp_path):
+    files = {"train_1.png": 1, "TRAIN_2.png": 2, "x-test.png": 3, "readme.txt": "x"}
+    source = opened(form, tmp_path, files)
+    assert (seen(source), source.split) == ({1: None, 2: None}, "train")
+    assert left(source)[0] == "1 other split (test): the split train is read"
+    assert seen(opened(form, tmp_path / "test", files, "testing")) == {3: None}
+    with pytest.raises(UserError, match="has no split 'val'; known are test, train"):
+        opened(form, tmp_path / "val", files, "val")
+    for name, other in [("one", {"x.png": 4}), ("two", {"x-test.png": 3, "test.png": 5})]:
+        rest = {"train_1.png": 1} if name == "one" else {}
+        source = opened(form, tmp_path / name, {**rest, **other})
+        assert (seen(source), source.split) == (dict.fromkeys(sorted([*rest.values(), *other.values()])), "")
+
+
+def test_splits_by_the_names_of_files_in_classes(form, tmp_path):
+    files = {"a/train-1.png": 1, "a/test-2.png": 2, "b/train-3.png": 3}
+    assert seen(opened(form, tmp_path, files)) == {1: "a", 3: "b"}
+    assert seen(opened(form, tmp_path / "test", files, "test")) == {2: "a"}
+    tubes = {"vehicles/train-1.png": 1, "glass/test-2.png": 2, "tools/test-3.png": 3}
+    assert seen(opened(form, tmp_path / "tubes", tubes)) == {1: "vehicles", 2: "glass", 3: "tools"}

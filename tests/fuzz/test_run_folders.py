@@ -59,6 +59,12 @@ SEARCHED = {
 SCALER = torch.amp.GradScaler("cpu", enabled=True)
 
 
+def read_sought(run):
+    found = read_search(run)
+    assert {type(found[name]) for name in ("reference", "model", "network")} == {str}
+    assert type(found.get("at_once", 1)) is int
+
+
 def read_checkpoint(run):
     step, extra = read_meta(run.root / "meta.json")
     assert type(step) is int
@@ -90,7 +96,7 @@ FILES = {
     "scores.json": ([ROW, ROW], lambda run: Scored(run, "photos", "ab")),
     "source.json": ({"source": "photos", "content": "ab"}, lambda run: Scored(run, "photos", "ab")),
     "sweep.json": (SWEPT, lambda run: id_of_sweep(run, {"seeds": 2})),
-    "search.json": (SEARCHED, read_search),
+    "search.json": (SEARCHED, read_sought),
     "meta.json": ({"step": 3, "extra": {"scaler": SCALER.state_dict()}}, read_checkpoint),
     "edits.json": (
         {"a-0.png": ["a.png", "ab"], "b-0.png": ["b.png", "cd"]},

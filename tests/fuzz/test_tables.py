@@ -49,6 +49,17 @@ def edm(listed=LISTED):
     return {**files, "dataset.json": json.dumps(listed).encode()}
 
 
+CSV = b"file_name,label\n" + b"".join(b"%d.png,%d\n" % (index, label) for index, label in enumerate(LABELS))
+
+
+def metadata(ending, content):
+    """An archive of images beside a file of metadata."""
+    files = {f"{index}.png": data for index, data in enumerate(FILES)}
+    if not isinstance(content, bytes):
+        content = "\n".join(map(json.dumps, content)).encode()
+    return zip_bytes({**files, f"metadata.{ending}": content})
+
+
 ARRAYS = [
     npz(arr_0=PIXELS, arr_1=LABELS),
     npz(np.savez_compressed, arr_0=PIXELS, arr_1=LABELS),
@@ -142,7 +153,10 @@ def test_tables(reading):
 def test_archives(reading):
     damaged = st.sampled_from(ARCHIVES).flatmap(lambda data: mutated(data) | mutated_archive(data))
     listed = mutated_json(LISTED).map(lambda listed: zip_bytes(edm(listed)))
-    fuzz(damaged | listed, lambda data: reading(data, ".zip"), few=120)
+    lines = [{"file_name": f"{index}.png", "label": int(label)} for index, label in enumerate(LABELS)]
+    jsonl = st.sampled_from(lines).flatmap(mutated_json).map(lambda line: metadata("jsonl", [*lines, line]))
+    csv = mutated(CSV).map(lambda text: metadata("csv", text))
+    fuzz(damaged | listed | jsonl | csv, lambda data: reading(data, ".zip"), few=120)
 
 
 @pytest.fixture

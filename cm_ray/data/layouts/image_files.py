@@ -12,11 +12,13 @@ from cm_ray.data.interface.names import printable
 from cm_ray.data.interface.source import LeftOut
 from cm_ray.data.layouts.dataset_json import LABELS_FILE, ListedLabels
 from cm_ray.data.layouts.file_groups import Group, Listing, are_chunks, left_files, left_groups, list_files
-from cm_ray.data.layouts.file_kinds import Kind
+from cm_ray.data.layouts.file_kinds import Kind, ending
 from cm_ray.data.layouts.file_tree import Folder
 from cm_ray.data.layouts.folder_classes import folder_classes
 from cm_ray.data.layouts.locate import Place, other_splits
+from cm_ray.data.layouts.metadata_file import METADATA_FILES, Annotated, metadata_labels
 from cm_ray.data.layouts.split_folders import splits_in_classes
+from cm_ray.data.layouts.split_names import keep_split
 from cm_ray.data.layouts.synsets import ANNOTATIONS, annotated_synsets, known_synsets, synset_names
 from cm_ray.errors import UserError
 
@@ -70,32 +72,32 @@ def find_image_files(place: Place, asked: str, around: Sequence[Folder], *, skip
     folder = place.folder
     inner, others = ("", []) if place.listed or place.split else splits_in_classes(folder, asked)
     listing = list_files(folder, inner)
+    if not (place.listed or place.split or inner):
+        inner, others = keep_split(listing, asked, str(folder))
     full = {name: group for name, group in listing.groups.items() if group.images}
     if not (listing.direct.images or full):
         raise _no_images(folder, listing)
-    left = (
-        *place.left_out,
-        *other_splits(others, inner),
-        *left_files(listing, *([(".json", Kind.OTHER)] if place.listed else [])),
-    )
+    left = (*place.left_out, *other_splits(others, inner))
     split = place.split or inner
     if place.listed:
         paths = sorted(path for group in (listing.direct, *full.values()) for path in group.images)
         labels, layout, unused = _listed(folder, place.listed, paths)
+        unused += left_files(listing, (".json", Kind.OTHER))
         return ImageFiles.of(paths, labels, (), layout, split, (*left, *unused))
     if listing.direct.images and full:
         raise _mixed(folder, listing.direct.images[0], min(full))
     if not full or are_chunks(full):
         paths = sorted(path for group in (listing.direct, *full.values()) for path in group.images)
         layout = "image files in numbered folders" if full else "image files"
-        labels, names, unused, note = _annotated(paths, (*reversed(place.trail), *around))
-        return ImageFiles.of(paths, labels, names, layout + note, split, (*left, *unused))
+        found = _annotated(paths, (*reversed(place.trail), *around))
+        return _with_labels(found, paths, layout, split, (*left, *_beside(listing, folder, found)))
     empty = {name: group for name, group in listing.groups.items() if not group.images}
     _check_empty(folder, empty, skip_empty)
     classes = folder_classes(full, (*reversed(place.trail), *around))
     paths = [path for name in classes.folders for path in full[name].images]
     labels = [number for number, name in enumerate(classes.folders) for _ in full[name].images]
-    return ImageFiles.of(paths, labels, classes.names, classes.layout, split, (*left, *left_groups(empty)))
+    left += (*left_files(listing), *left_groups(empty))
+    return ImageFiles.of(paths, labels, classes.names, classes.layout, split, left)
 
 
 def _no_images(folder: Folder, listing: Listing) -> UserError:
@@ -140,21 +142,35 @@ def _listed(
     return labels, f"image files with labels in {LABELS_FILE}", left
 
 
-def _annotated(
-    paths: list[str], folders: Sequence[Folder]
-) -> tuple[list[int], Sequence[str], tuple[LeftOut, ...], str]:
-    """Return labels of images in one folder, the names of the classes, unused annotations and a note.
+def _with_labels(
+    found: Annotated | None, paths: list[str], layout: str, split: str, left: tuple[LeftOut, ...]
+) -> ImageFiles:
+    """Return images that lie in no class folders, with the labels of a file, if there is one."""
+    if found is None:
+        return ImageFiles.of(paths, [-1] * len(paths), (), layout, split, left)
+    layout = f"{layout} with labels in {found.file}"
+    return ImageFiles.of(paths, found.labels, found.names, layout, split, (*left, *found.left_out))
 
-    The labels are -1 when no file gives them. Raises UserError when a file gives only some.
+
+def _beside(listing: Listing, folder: Folder, found: Annotated | None) -> tuple[LeftOut, ...]:
+    """Return the files that are left out, without the one of labels if it is metadata beside the images."""
+    used = found.file if found and found.file in METADATA_FILES else ""
+    return left_files(listing, *([(ending(used), Kind.OTHER)] if used in folder.entries.files else []))
+
+
+def _annotated(paths: list[str], folders: Sequence[Folder]) -> Annotated | None:
+    """Return the labels of images in one folder by a file of them; None if there is no such file.
+
+    Raises UserError when a file gives only some.
     """
     found = annotated_synsets(folders)
     if not found:
-        return [-1] * len(paths), (), (), ""
+        return metadata_labels(paths, folders)
     place, synsets = found
     files = [os.path.basename(path) for path in paths]
     keys = [file if file in synsets else os.path.splitext(file)[0] for file in files]
     if not (any(key in synsets for key in keys) or place.endswith(ANNOTATIONS)):  # images of another split
-        return [-1] * len(paths), (), (), ""
+        return None
     classes = known_synsets(folders) or sorted({*synsets.values()})
     number = {synset: index for index, synset in enumerate(classes)}
     for file, key in zip(files, keys, strict=True):
@@ -168,4 +184,4 @@ def _annotated(
     unused = len(synsets) - len({*keys})
     left = (LeftOut(unused, "annotations", "their images are not there"),) if unused else ()
     labels = [number[synsets[key]] for key in keys]
-    return labels, synset_names(classes, folders), left, f" with labels in {os.path.basename(place)}"
+    return Annotated(labels, synset_names(classes, folders), left, os.path.basename(place))
