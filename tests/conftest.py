@@ -76,6 +76,17 @@ def ray_cluster():
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def trains_here(monkeypatch):
+    """Let the worker of a training on Ray be this process, for tests that need what a training leaves."""
+    from cm_ray.cluster.training import fit
+    from tests.cluster.training_here import scaling_here
+
+    monkeypatch.setattr(fit, "ScalingConfig", scaling_here)
+    yield
+    torch.set_num_threads(1)  # the worker has set as many as its plan says
+
+
 @pytest.fixture(scope="session")
 def cifar10():
     """The folder of the real CIFAR-10, in the Parquet layout of the Hugging Face hub."""

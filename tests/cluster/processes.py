@@ -66,6 +66,11 @@ def run(command, expect=0, **more):
     return done
 
 
+def in_turn(*commands):
+    """Return the command line of jobs that one process and one cluster do, one after the other."""
+    return module_of_tests("tests.cluster.in_turn", json.dumps([words[1:] for words in commands]))
+
+
 @contextlib.contextmanager
 def started(command):
     """Start a command; on leaving, see that nothing of it is left."""

@@ -124,7 +124,7 @@ def kills(ray_cluster, monkeypatch, pool):
 
 @pytest.mark.ray
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.__name__)
-def test_kills_of_all_actors_change_no_byte(job, run, kills, tmp_path):
+def test_kills_of_all_actors_change_no_byte(job, run, kills, trains_here, tmp_path):
     undisturbed = job(run, tmp_path / "undisturbed")
     kills()
     assert job(run, tmp_path / "disturbed") == undisturbed

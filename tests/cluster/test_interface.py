@@ -6,8 +6,10 @@ import torch
 from sklearn.datasets import load_digits
 
 import cm_ray as cm
+from cm_ray.cluster.sweeps import run_sweep
 from cm_ray.sweeps.space import Categorical, Space
 from tests.api.conftest import TINY
+from tests.cluster.pretending import pretended_trial
 from tests.networks.custom_networks import TinyNetwork
 
 CHANGES = {**TINY, "steps": 4}
@@ -33,7 +35,7 @@ def test_training_on_the_cluster_is_training_here(digits, tmp_path):
         torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-6)
 
 
-def test_a_data_set_of_ray_and_a_network_of_ones_own(ray_cluster, digits, tmp_path):
+def test_a_data_set_of_ray_and_a_network_of_ones_own(ray_cluster, trains_here, digits, tmp_path):
     images, labels = digits
     rows = [
         {"image": image.numpy(), "label": int(label)}
@@ -54,7 +56,8 @@ def test_a_data_set_of_ray_and_a_network_of_ones_own(ray_cluster, digits, tmp_pa
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_sweep_over_a_space_in_memory(tmp_path):
+def test_a_sweep_over_a_space_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_sweep, "run_trial", pretended_trial)
     space = Space(
         question="Which distance?",
         base=cm.override(cm.recipes.ict_digits(), {**CHANGES, "evaluation.samplers": ("one-step",)}),

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.cluster.processes import SMALL, descendants, job, reap, rows, run, started, workers
+from tests.cluster.processes import SMALL, descendants, in_turn, job, reap, rows, run, started, workers
 from tests.cluster.teaching import save_teacher
 from tests.waiting import LIMIT_S, wait_for
 
@@ -17,18 +17,9 @@ OPTIONS = [*SMALL, "--steps", STEPS, "--log-every", 5, "--checkpoint.every", 10,
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """The final state of a run that nobody disturbed, by number of workers."""
-    known = {}
-
-    def final(name, num_workers):
-        if (name, num_workers) not in known:
-            folder = tmp_path_factory.mktemp("uninterrupted") / str(num_workers)
-            run(training(name, folder, num_workers))
-            known[name, num_workers] = outcome(folder)
-        return known[name, num_workers]
-
-    return final
+def undisturbed():
+    """The outcomes of runs that nobody has disturbed, by job and number of workers, once they are known."""
+    return {}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,32 +67,38 @@ def kill_driver(process, folder, step):
     assert not (folder / "result.json").exists(), "it was killed before it had finished"
 
 
-def disturb(name, folder, num_workers, kills):
-    """Kill a worker, a driver, or one after the other, at the given steps; see the run to its end."""
+def assert_undisturbed(name, folder, num_workers, kills, undisturbed):
+    """Kill a worker, a driver, or one after the other, at the given steps: the end is as without kills."""
     command = training(name, folder, num_workers)
     with started(command) as process:
         for victim, step in kills.items():
             (kill_worker if victim == "worker" else kill_driver)(process, folder, step)
         if "driver" not in kills:
             assert process.wait(LIMIT_S) == 0, "the driver goes on by itself"
-    if "driver" in kills:
-        run(command)
+    whole, rest = folder.with_name("whole"), [command] if "driver" in kills else []
+    if (name, num_workers) not in undisturbed:
+        rest.append(training(name, whole, num_workers))
+    if rest:
+        run(in_turn(*rest))
+    if whole.exists():
+        undisturbed[name, num_workers] = outcome(whole)
+    assert outcome(folder) == undisturbed[name, num_workers]
 
 
-def test_kills_change_nothing(uninterrupted, tmp_path):
+def test_kills_change_nothing(undisturbed, tmp_path):
     """Progressive distillation has most to lose: teachers, rounds, and their models."""
-    disturb("pd_digits.py", tmp_path / "run", 2, {"worker": 30, "driver": 70})
-    assert outcome(tmp_path / "run") == uninterrupted("pd_digits.py", 2)
+    kills = {"worker": 30, "driver": 70}
+    assert_undisturbed("pd_digits.py", tmp_path / "run", 2, kills, undisturbed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trial", range(10))
-def test_ten_random_kills_change_nothing(trial, uninterrupted, tmp_path):
+def test_ten_random_kills_change_nothing(trial, undisturbed, tmp_path):
     random.seed(trial)
     victim, num_workers = random.choice(["worker", "driver"]), random.choice([1, 2])
     name = random.choice(["ict_digits.py", "pd_digits.py"])
-    disturb(name, tmp_path / "run", num_workers, {victim: random.randrange(1, STEPS - 20)})
-    assert outcome(tmp_path / "run") == uninterrupted(name, num_workers)
+    kills = {victim: random.randrange(1, STEPS - 20)}
+    assert_undisturbed(name, tmp_path / "run", num_workers, kills, undisturbed)
 
 
 def test_a_second_driver_is_refused_and_ctrl_c_leaves(tmp_path):

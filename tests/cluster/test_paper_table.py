@@ -36,7 +36,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("methods", [("edm", "pd"), pytest.param(METHODS, marks=pytest.mark.slow)])
-def test_a_table_goes_on_where_it_was_stopped(methods, ray_cluster, tmp_path, monkeypatch):
+def test_a_table_goes_on_where_it_was_stopped(methods, ray_cluster, trains_here, tmp_path, monkeypatch):
     table = Table(folder=tmp_path / "runs" / "table", data="digits", changes=TINY, methods=methods)
     sampled, done = PoolScorer.sampled, []
 

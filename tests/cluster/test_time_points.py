@@ -316,7 +316,7 @@ def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
     [
         ({"nfe": 1}, "has no time points to search"),
         ({"first": 400}, "must be 1 to its budget"),
-        ({"data": "nowhere"}, "no data set and no path"),
+        pytest.param({"data": "nowhere"}, "no data set and no path", marks=pytest.mark.ray),
         ({"extractor": "nothing"}, "no extractor 'nothing'"),
         ({"extractor": "cifar-resnet20", "weights": "/nowhere"}, "SHA-256"),
         ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),

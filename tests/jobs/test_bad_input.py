@@ -148,7 +148,7 @@ class TestOnACluster:
         refused("holds no images", run_dir=run, data__path=str(tmp_path / "empty"))
         refused("did you mean 'digits'", run_dir=run, data__path="digit")
 
-    def test_a_corrupt_image_is_named_or_skipped(self, ray_cluster, tmp_path, pictures, capsys):
+    def test_a_corrupt_image_is_named_or_skipped(self, ray_cluster, trains_here, tmp_path, pictures, capsys):
         """And in the same training, to spare one: a tracking server that does not answer stops nothing."""
         bad = pictures / "03.png"
         bad.write_bytes(bad.read_bytes()[:40])
@@ -185,7 +185,8 @@ class TestOnACluster:
         file.unlink()
         refused(f"{file.name} is missing", run_dir=run, data__path=str(shards))
 
-    def test_a_corrupt_shard_is_named_by_the_worker(self, ray_cluster, tmp_path, pictures):
+    def test_a_corrupt_shard_is_named_by_the_worker(self, ray_cluster, trains_here, tmp_path, pictures):
+        """How a worker's sentence reaches the command: test_a_loss_that_is_not_finite_is_told_once."""
         from cm_ray.cluster.data.make_shards import make_shards
         from cm_ray.data.open_source import open_source
 

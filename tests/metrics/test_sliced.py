@@ -63,7 +63,7 @@ def test_gaussians_of_other_width():
 
 
 def test_the_error_is_that_of_repeated_experiments():
-    reference = features(3000, seed=99, shift=0.5)
+    reference = features(1000, seed=99, shift=0.5)
     values = [sliced_wasserstein(features(300, seed=s), reference, projections=32) for s in range(40)]
     deviation = torch.tensor([each.value for each in values]).std()
     assert values[0].error == pytest.approx(float(deviation), rel=0.4)

@@ -1,5 +1,6 @@
 """A finished run without training (a tiny model, a few rows of a log, a picture), and real servers."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -7,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tracked_runs import log, tiny_model
+from tracked_runs import free_port, log, tiny_model
 
 from cm_ray.networks.model import save_model
 from cm_ray.recipes.recipe import Recipe
@@ -15,6 +16,7 @@ from cm_ray.recipes.sections import TrackingSettings
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.storage.files import write_json
 from cm_ray.tracking.store import calling_mlflow, open_client
+from cm_ray.tracking.tracker import open_tracker
 from tests.waiting import LIMIT_S, wait_for_server
 
 ROOT = Path(__file__).parents[2]
@@ -41,47 +43,72 @@ def empty_store(tmp_path_factory):
 def make_run(tmp_path, empty_store):
     """Make the run directory of a run called `name`, with a log of `rows` rows and a model."""
 
-    def make(name="one", rows=5, uri="", model_name="tiny", model=None):
-        config = Recipe(name=name, tracking=TrackingSettings(uri=uri, model_name=model_name))
-        run = RunDirectory(tmp_path / "runs" / name)
-        run.root.mkdir(parents=True)
-        if not (store := tmp_path / "runs" / "mlflow.db").exists():
-            shutil.copyfile(empty_store, store)
-        run.claim(config)
-        write_json(run.lineage_file, {"data.fingerprint": "abc", "git_revision": "def"})
-        for step in range(rows):
-            log(run, step)
-        run.samples.mkdir()
-        (run.samples / "step-4.png").write_bytes(b"a picture")
-        model = model or tiny_model()
-        save_model(run.model, model.spec, model.network.state_dict())
-        return run
+    def make(name="one", **settings):
+        return finished_run(tmp_path / "runs" / name, empty_store, **settings)
 
     return make
+
+
+def finished_run(folder, empty_store, rows=5, uri="", model_name="tiny", model=None):
+    """Make a run directory beside a store, which is a copy of the empty one unless there is one."""
+    run = RunDirectory(folder)
+    run.root.mkdir(parents=True)
+    if not (store := folder.with_name("mlflow.db")).exists():
+        shutil.copyfile(empty_store, store)
+    run.claim(Recipe(name=folder.name, tracking=TrackingSettings(uri=uri, model_name=model_name)))
+    write_json(run.lineage_file, {"data.fingerprint": "abc", "git_revision": "def"})
+    for step in range(rows):
+        log(run, step)
+    run.samples.mkdir()
+    (run.samples / "step-4.png").write_bytes(b"a picture")
+    model = model or tiny_model()
+    save_model(run.model, model.spec, model.network.state_dict())
+    return run
 
 
 @pytest.fixture
 def start_server(tmp_path):
     """Start an `mlflow` command that serves, wait until `url` answers, and stop it at the end."""
-    started = []
+    with contextlib.ExitStack() as started:
+        yield lambda *arguments, **more: started.enter_context(server(tmp_path, *arguments, **more))
 
-    def start(*arguments, url, **environment):
-        inherited = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
-        inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
-        log_file = (tmp_path / f"server-{len(started)}.log").open("w")
+
+@contextlib.contextmanager
+def server(folder, *arguments, url, **environment):
+    """Run an `mlflow` command in a folder for as long as the block, from when `url` answers."""
+    inherited = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
+    log_file = folder / "server.log"
+    with log_file.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *arguments],
             env={**inherited, **environment},
-            cwd=tmp_path,
-            stdout=log_file,
+            cwd=folder,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        started.append((process, log_file))
-        wait_for_server(url, process, Path(log_file.name))
-
-    yield start
-    for process, log_file in started:
+    try:
+        wait_for_server(url, process, log_file)
+        yield
+    finally:
         os.killpg(process.pid, 15)
         process.wait(timeout=LIMIT_S)
-        log_file.close()
+
+
+@pytest.fixture(scope="session")
+def served_champion(tmp_path_factory, empty_store):
+    """The folder of a registered model, and the address at which MLflow serves it: a start takes seconds."""
+    folder = tmp_path_factory.mktemp("served")
+    run = finished_run(folder / "runs" / "one", empty_store, rows=1)
+    open_tracker(run.config(), run, strict=True).register(None)
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    with server(
+        folder,
+        *("models", "serve", "-m", "models:/tiny@champion", "--env-manager", "local"),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        url=f"{address}/ping",
+        MLFLOW_TRACKING_URI=f"sqlite:///{folder}/runs/mlflow.db",
+    ):
+        yield folder, address

@@ -4,13 +4,12 @@ import json
 import urllib.error
 import urllib.request
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tracked_runs import free_port, score, tiny_model, tiny_spec
+from tracked_runs import score, tiny_model, tiny_spec
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.drawing.model_sampler import sampler_of
@@ -205,16 +204,8 @@ def test_bad_requests_are_refused_in_a_sentence(pyfunc, index, params, sentence)
         pyfunc(tiny_model()).predict(pd.DataFrame({"index": [index]}), params=params)
 
 
-def test_a_champion_is_served_over_http(make_run, start_server, tmp_path):
-    register(make_run(rows=1), None)
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    start_server(
-        *("models", "serve", "-m", "models:/tiny@champion", "--env-manager", "local"),
-        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        url=f"{address}/ping",
-        MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/runs/mlflow.db",
-    )
+def test_a_champion_is_served_over_http(served_champion):
+    folder, address = served_champion
 
     def ask(params):
         body = {"dataframe_split": {"columns": ["index"], "data": [[0], [5]]}, "params": params}
@@ -232,4 +223,4 @@ def test_a_champion_is_served_over_http(make_run, start_server, tmp_path):
     said = json.load(refused.value)
     assert "steps must be 0 to 1000, not 1001." in said["message"]
     assert "stack_trace" not in said
-    assert not list(Path(tmp_path).glob("mlruns"))
+    assert not list(folder.glob("mlruns"))

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from tracked_runs import free_port, score, tiny_model
+from tracked_runs import score, tiny_model
 
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.editing.model_edits import edited, interpolation_steps
@@ -176,17 +176,8 @@ def test_other_sizes_are_fitted_if_asked(served):
     assert decoded(answer).shape == (1, 8, 8)
 
 
-def test_an_edit_over_http(make_run, start_server, tmp_path):
-    run = make_run(rows=1)
-    open_tracker(run.config(), run, strict=True).register(None)
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    start_server(
-        *("models", "serve", "-m", "models:/tiny@champion", "--env-manager", "local"),
-        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        url=f"{address}/ping",
-        MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/runs/mlflow.db",
-    )
+def test_an_edit_over_http(served_champion):
+    _, address = served_champion
 
     def ask(params, **columns):
         rows = list(zip(*columns.values(), strict=True))

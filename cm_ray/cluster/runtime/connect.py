@@ -26,8 +26,9 @@ ENVIRONMENT = {
 def connected() -> Iterator[None]:
     """Connect to the cluster at ``RAY_ADDRESS`` (submitted jobs have it), else start a local one.
 
-    The connection, or the local cluster, is closed after the block. If Ray is already initialized, it is used
-    and left running. Raises UserError when RAY_ADDRESS cannot be reached.
+    The connection, or the local cluster, is closed after the block. A local cluster has no dashboard:
+    its ten processes would live no longer than the command. If Ray is already initialized, it is used and
+    left running. Raises UserError when RAY_ADDRESS cannot be reached.
     """
     if ray.is_initialized():
         yield
@@ -35,10 +36,12 @@ def connected() -> Iterator[None]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS") or "local"
+    alone = {"include_dashboard": False} if address == "local" else {}
     debug = bool(os.environ.get(DEBUG_VARIABLE))
     try:
         ray.init(
             address=address,
+            **alone,
             log_to_driver=debug,
             logging_level=logging.INFO if debug else logging.ERROR,
         )
