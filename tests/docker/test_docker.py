@@ -135,6 +135,11 @@ def rayjob_documents() -> tuple[dict, dict]:
     return claim, job
 
 
+def store_job() -> dict:
+    """Return the RayJob of rayjob_store.yaml."""
+    return yaml.safe_load((DOCKER / "rayjob_store.yaml").read_text())
+
+
 def ray_groups() -> list[dict]:
     """Return the head group and the worker groups of rayjob.yaml."""
     cluster = rayjob_documents()[1]["spec"]["rayClusterSpec"]
@@ -152,7 +157,8 @@ def pinned(package: str) -> str:
 
 def commands() -> list[list[str]]:
     """Return every `python jobs/...` command line in the container files, as words."""
-    texts = [rayjob_documents()[1]["spec"]["entrypoint"], (DOCKER / "README.md").read_text()]
+    texts = [job["spec"]["entrypoint"] for job in (rayjob_documents()[1], store_job())]
+    texts += [(DOCKER / "README.md").read_text()]
     texts += [" ".join(json.loads(rest)) for name in DOCKERFILES for rest in arguments(name, "CMD")]
     lines = [line.split("  #")[0] for text in texts for line in text.splitlines()]
     return [shlex.split(found[0]) for line in lines if (found := re.search(r"python jobs/.*", line))]
@@ -464,3 +470,24 @@ def test_readme_names_the_files_that_are_there():
     assert {Path(name).name for name in re.findall(r"`([\w.]*(?:Dockerfile|\.yaml)[\w.]*)`", readme)} == there
     for path in re.findall(r"docker/[\w.]+", readme):
         assert (REPO / path).exists() or path == "docker/.env"
+
+
+def test_the_rayjob_without_a_shared_volume_differs_in_storage_alone():
+    check_rayjob(store_job())
+    without, shared = copy.deepcopy(store_job()), copy.deepcopy(rayjob_documents()[1])
+    entrypoint = without["spec"].pop("entrypoint")
+    assert entrypoint == shared["spec"].pop("entrypoint").replace("/runs/", "s3://BUCKET/runs/").replace(
+        "--data ", "--data s3://BUCKET/"
+    )
+    for job in (without, shared):
+        cluster = job["spec"]["rayClusterSpec"]
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            spec = group["template"]["spec"]
+            container = spec["containers"][0]
+            cache = {each["name"]: each["value"] for each in container.pop("env")}["CM_RAY_CACHE"]
+            (mount,), (volume,) = container.pop("volumeMounts"), spec.pop("volumes")
+            assert cache.startswith(mount["mountPath"])
+            if job is without:
+                assert volume.keys() == {"name", "emptyDir"}
+                assert container.pop("envFrom") == [{"secretRef": {"name": "cm-ray-store"}}]
+    assert without == shared
