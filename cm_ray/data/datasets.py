@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from cm_ray.data.interface.columns import ColumnChoice, Kind
+from cm_ray.data.interface.names import class_name
 from cm_ray.data.interface.source import Batch, ReadOptions
 from cm_ray.data.pictures.images import Decoded, batches, decode, fitted_pixels, picture_pixels
 from cm_ray.data.pictures.pixel_arrays import Scale, as_array, channels_last, check_dtype
@@ -66,7 +67,8 @@ class TorchImages:
         names = getattr(dataset, "classes", ())
         if not isinstance(names, list | tuple):
             return ()
-        return tuple(", ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in names)
+        texts = (", ".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in names)
+        return tuple(map(class_name, texts))
 
     def read(self, options: ReadOptions) -> Iterator[Batch]:
         """Take every item once, in order; random transforms are drawn once. See `Part.read`."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cm_ray.data.interface.classes import match_classes, names_in_words
 from cm_ray.data.interface.described import DescribedImages
+from cm_ray.data.interface.names import class_name
 from cm_ray.errors import UserError, setting, whole
 from cm_ray.networks.model import ModelSpec
 from cm_ray.sampling.labels import BALANCED, DATA, LabelDraw
@@ -82,7 +83,7 @@ def _check_conditional(spec: ModelSpec) -> None:
 
 
 def _number(names: tuple[str, ...], label: Label) -> int:
-    text = str(label)
+    text = class_name(str(label))  # a Mac writes the letters of a name in another form
     found = [number for number, name in enumerate(names) if name == text]
     if len(found) > 1:
         numbers = names_in_words([*map(str, found)])

@@ -151,3 +151,9 @@ def test_a_path_is_not_a_name(tmp_path, monkeypatch):
     as_folder(np.zeros((2, 4, 4, 3), np.uint8), [0, 0], Path("digits"))
     assert len(load_images(Path("digits"))) == 2
     assert len(load_images("digits")) == 1797
+
+
+def test_names_of_classes_are_composed_as_those_of_folders():
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    found = load_images(Pictures(images, [0, 1], ["cafe\u0301", "Caf\u00e9"]))
+    assert found.class_names == ("caf\u00e9", "Caf\u00e9")

@@ -100,6 +100,11 @@ REFUSED = {
         "Named has the label 2 but names only 2 classes; correct",
     ),
     "item's label": ([(IMAGES[0], "cat")], "label of item 0 of list is of type str, not an integer; number"),
+    "labels of 64 bits": (
+        (IMAGES, np.full(len(IMAGES), 2**64 - 1, np.uint64)),
+        "has the label 9223372036854775807, and there may be at most",
+    ),
+    "item's label of 71 bits": ([(IMAGES[0], 2**70)], "has the label 9223372036854775807, and there may"),
     "item's bool": ([(IMAGES[0], True)], "label of item 0 of list is of type bool"),
     "item's float": ([(IMAGES[0], torch.tensor(1.0))], "label of item 0 of list is of type float"),
     "item's vector": ([(IMAGES[0], np.arange(2))], "label of item 0 of list is of type ndarray"),

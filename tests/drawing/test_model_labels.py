@@ -46,6 +46,8 @@ NAMELESS = spec("0", "1", "2")
         (NAMELESS, "2", 2),
         (NAMELESS, 0, 0),
         (spec("crane", "owl", "crane"), "2", 2),
+        (spec("caf\u00e9", "Caf\u00e9"), "cafe\u0301", 0),
+        (spec("caf\u00e9", "Caf\u00e9"), "Cafe\u0301", 1),
     ],
 )
 def test_a_class_is_found(model, label, number):

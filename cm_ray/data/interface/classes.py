@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cm_ray.data.interface.source import Labels
 from cm_ray.errors import UserError
@@ -23,6 +24,16 @@ def count_labels(labels: Labels) -> Counter[int]:
     """
     numbers, counts = np.unique(labels, return_counts=True)
     return Counter(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+
+
+def as_labels(numbers: NDArray[Any]) -> Labels:
+    """Return integers as labels; ones beyond 64 bits become the greatest number, which no class has.
+
+    Otherwise they would become negative, as images without a label are.
+    """
+    if numbers.dtype == np.uint64:
+        numbers = np.minimum(numbers, np.uint64(np.iinfo(np.int64).max))
+    return numbers.astype(np.int64)
 
 
 def classes_of(

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_INTEGER = re.compile(r"-?[0-9]{1,255}")
 
 
 def printable(name: str) -> str:
@@ -35,6 +36,6 @@ def class_name(folder: str) -> str:
 def in_class_order(names: Iterable[str]) -> list[str]:
     """Return names sorted as integers when all of them are integers ("007" is 7), else as text."""
     names = list(names)
-    if all(name.isascii() and name.isdigit() for name in names):
-        return sorted(names, key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name))
+    if all(_INTEGER.fullmatch(name) for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)

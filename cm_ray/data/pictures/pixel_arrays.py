@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cm_ray.data.interface.classes import as_labels
 from cm_ray.data.interface.source import Batch, Labels, Pixels, ReadOptions
 from cm_ray.data.pictures.images import BATCH_ROWS, pixel_batches
 from cm_ray.errors import UserError
@@ -109,7 +110,7 @@ def checked_labels(labels: object, count: int, name: str) -> Labels:
         )
     if array.dtype.kind not in "iu":
         raise UserError(f"The labels of {name} are {array.dtype}; number the classes 0, 1, 2 and so on.")
-    return array.astype(np.int64)
+    return as_labels(array)
 
 
 @dataclass(frozen=True, slots=True)

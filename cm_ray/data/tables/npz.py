@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cm_ray.data.interface.classes import count_labels
+from cm_ray.data.interface.classes import as_labels, count_labels
 from cm_ray.data.interface.columns import DEFAULT, Columns
 from cm_ray.data.interface.names import class_name, in_class_order, printable
 from cm_ray.data.interface.outline import Outline, outline_of_pixels
@@ -40,9 +40,7 @@ class NpzLabels:
         if self.texts:
             known = {text: number for number, text in enumerate(self.texts)}
             return np.array([known[text] for text in _texts(flat)], np.int64)
-        if flat.dtype == np.uint64:  # greater ones are too great in any case, and would become negative
-            flat = np.minimum(flat, np.uint64(np.iinfo(np.int64).max))
-        return flat.astype(np.int64) - self.first
+        return as_labels(flat) - self.first
 
 
 def _texts(values: NDArray[Any]) -> list[str]:
