@@ -4,6 +4,7 @@
     python benchmarks/train_step.py --compiled            # torch.compile too: many minutes of compiling
     python benchmarks/train_step.py --threads 1           # on a machine that is shared
     python benchmarks/train_step.py --networks small cifar10 --methods ct cd --batch-size 4
+    python benchmarks/train_step.py --lpips --methods ct --batch-size 2    # LPIPS at 224 pixels, its share
 
 A step is whole: student, target, in distillation the teacher (Heun), backward, RAdam, target update, three
 averages. The network `small` (ADM, 32x32, 64 channels) is also trained by `plain_step.py`, a plain program;
@@ -27,7 +28,7 @@ from timing import counted_flops, matmul_flops, random_images, timed
 
 from cm_ray import recipes
 from cm_ray.budget.measured_memory import measured_memory
-from cm_ray.budget.memory import training_memory
+from cm_ray.budget.memory import training_memory, untrained_distance
 from cm_ray.command_line.options import run_job
 from cm_ray.core.averages import ConstantEMA
 from cm_ray.networks.model import Model, ModelSpec, from_uint8
@@ -62,6 +63,8 @@ class TrainStep:
     """Precisions of the networks' computations."""
     compiled: bool = False
     """Time every case with torch.compile, too."""
+    lpips: bool = False
+    """Train by LPIPS at 224 pixels, with random weights, in place of l2; the plain program stays at l2."""
     batch_size: int = 16
     """Images per step."""
     rounds: int = 5
@@ -82,10 +85,11 @@ class Case:
     compiled: bool
     batch_size: int
     device: Literal["cpu", "cuda"]
+    lpips: bool = False
 
 
 def configured(case: Case) -> Recipe:
-    """Return the recipe's settings, but for l2 and a target and times that do not move with the step."""
+    """Return the settings of the recipe, but for the distance, a fixed target and fixed times."""
     base = {"digits": "ct_digits", "imagenet64": "ct_imagenet64"}.get(case.network, "ct_cifar10")
     changes: dict[str, Any] = {
         "batch_size": case.batch_size,
@@ -93,7 +97,7 @@ def configured(case: Case) -> Recipe:
         "precision": case.precision,
         "compile": case.compiled,
         "averages": ConstantEMA(decays=(0.999, 0.9999, 0.9999432)),
-        "distance": "l2",
+        "distance": "lpips" if case.lpips else "l2",
         "data.horizontal_flip": False,
         "network.conditional": False,
         "target": "constant",  # a step late in the training: N and mu do not move
@@ -112,7 +116,10 @@ def engine_of(case: Case) -> Engine:
     spec = ModelSpec(network=config.network, diffusion=config.diffusion, shape=(channels, side, side))
     denoiser = dataclasses.replace(config.diffusion, boundary="none")
     teacher = Model(dataclasses.replace(spec, diffusion=denoiser)) if case.method == "cd" else None
-    return Engine(config, spec, device=case.device, teacher=teacher)
+    distance = untrained_distance(config)
+    if isinstance(distance, torch.nn.Module):
+        distance.to(case.device)
+    return Engine(config, spec, device=case.device, teacher=teacher, distance=distance)
 
 
 def plain_stepper(case: Case, engine: Engine) -> Callable[[], object]:
@@ -132,6 +139,27 @@ def plain_stepper(case: Case, engine: Engine) -> Callable[[], object]:
         return training.one_step(x, Draw(torch.randn_like(x), t, s), method.target_decay(0, total))
 
     return step
+
+
+class OnePass(torch.nn.Module):
+    """LPIPS by one pass of its trunk over both images, as some programs have it; for comparison."""
+
+    def __init__(self, distance: Any) -> None:
+        super().__init__()
+        self.distance = distance
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Return the distances (b,)."""
+        halves = [features.chunk(2) for features in self.distance.features(torch.cat([a, b]))]
+        return self.distance.of_features(*zip(*halves, strict=True))
+
+
+def distance_seconds(engine: Engine, distance: Any) -> float:
+    """Return what a distance to the regression target takes in a step, forwards and backwards."""
+    shape = (engine.config.batch_size, *engine.spec.shape)
+    a, b = (torch.randn(shape, device=engine.device) for _ in range(2))
+    a.requires_grad_()
+    return min(timed(lambda: distance(a, b).mean().backward(), engine.device) for _ in range(3))
 
 
 def averages_seconds(engine: Engine, device: str) -> float:
@@ -162,6 +190,7 @@ def competitors(args: TrainStep, network: Network, method: Literal["ct", "cd"]) 
                 compiled=compiled,
                 batch_size=args.batch_size,
                 device=args.device,
+                lpips=args.lpips,
             )
             engine = engine_of(case)
             batch = random_images(engine)
@@ -212,10 +241,17 @@ def row(entry: Timed, cases: list[Timed], flops: float, peak: float, args: Train
         memory = training_memory(config, spec, args.batch_size, args.device)
         made |= {
             "parameters": memory.parameters,
+            "distance_share": round(distance_seconds(entry.engine, entry.engine.distance) / seconds, 4),
             "averages_share": round(averages_seconds(entry.engine, args.device) / seconds, 4),
             "peak_mib": round(measured_memory(config, spec, args.batch_size, args.device) / 2**20),
-            "estimated_mib": round(memory.total / 2**20),
+            "estimated_mib": round(memory.step / 2**20),
         }
+    if entry.engine is not None and case.lpips:
+        one, two = (
+            distance_seconds(entry.engine, form)
+            for form in (OnePass(entry.engine.distance), entry.engine.distance)
+        )
+        made["one_pass_over_two"] = round(one / two, 3)
     return made
 
 

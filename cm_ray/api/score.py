@@ -14,11 +14,12 @@ from cm_ray.data.image_set import ImageSet
 from cm_ray.data.interface.agreement import check_comparable
 from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.load_images import load_images
+from cm_ray.drawing.batches import batch_on
 from cm_ray.drawing.model_labels import scored_labels
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_units
 from cm_ray.drawing.samples import Samples
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, whole
 from cm_ray.evaluation.score_here import score_images
 from cm_ray.evaluation.scorer import sample_count
 from cm_ray.evaluation.statistics_file import StatisticsFile, is_statistics_file
@@ -49,7 +50,7 @@ def score(
     channels: Literal[0, 1, 3] = 0,
     background: str = "",
     seed: int = 1,
-    batch_size: int = 256,
+    batch_size: int = 0,
     precision: Precision = "float32",
     own_code: Code | Iterable[Code] = (),
 ) -> dict[str, Score]:
@@ -57,12 +58,11 @@ def score(
 
     scored: a model, a run, or images in any form that `load_images` takes. data: the images to compare with;
     of a run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall. n:
-    number of samples; 0: that of the images, 50,000 at most. steps, sampler, precision: as in `sample`.
-    labels: classes of samples: data (as often as there), balanced, or names, as cat,dog. extractor:
+    number of samples; 0: that of the images, 50,000 at most. steps, sampler, precision, batch_size: as in
+    `sample`. labels: classes of samples: data (as often as there), balanced, or names, as cat,dog. extractor:
     inception-2015 (FID's), clean-fid, cifar-resnet56, cifar-resnet20, digits, package.module:factory, or an
-    object. weights, resizing: its own. size, channels, background: of reading the images. The last three,
-    labels and extractor are by default the run's. own_code: see `load`. Raises UserError where they do not
-    fit.
+    object. weights, resizing: its own. size, channels, background: of reading the images. These three, labels
+    and extractor are by default the run's. own_code: see `load`. Raises UserError where they do not fit.
     """
     run = _run_of(scored, n, steps, sampler, labels, precision)
     wanted = ReadOptions(size=size, channels=channels, background=background)
@@ -70,7 +70,8 @@ def score(
     extractor = _extractor(extractor, weights, resizing, run, own_code)
     if not isinstance(scored, TrainedModel):
         return _score_given(_loaded(scored, wanted, reference), reference, extractor, kinds, seed)
-    how: Any = {"seed": seed, "unit": batch_size, "precision": precision, "channels": channels}
+    unit = batch_on(scored.device, whole("batch_size", batch_size, 0), scored.spec, precision)
+    how: Any = {"seed": seed, "unit": unit, "precision": precision, "channels": channels}
     how |= {"count": sample_count(n, reference.count), "sampler": sampler_of(scored.spec, sampler, steps)}
     return _score_model(scored, labels, Request(**how), reference, extractor, kinds)
 

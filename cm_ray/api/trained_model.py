@@ -17,6 +17,7 @@ from torch import Tensor
 from cm_ray.api.latents import Classes, bits_of_images, decoded, encoded
 from cm_ray.api.pictures import Pictures, mask_of, pixels_of
 from cm_ray.core.ode import Tolerance
+from cm_ray.drawing.batches import batch_on
 from cm_ray.drawing.model_labels import Label, class_number, label_draw
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_all
@@ -79,7 +80,7 @@ class TrainedModel:
         untrained: bool = False,
         seed: int | None = None,
         first: int = 0,
-        batch_size: int = 64,
+        batch_size: int = 0,
         precision: Precision = "float32",
     ) -> Samples:
         """Draw n samples, uint8 (n, h, w, c); sample i of a seed is the same whatever n and the batch size.
@@ -88,7 +89,8 @@ class TrainedModel:
         an object, such as Heun(steps=18), or its text, such as multistep:4. taus: descending time points
         after t_max. By default the model's own sampler. label: a class by its name (or number, see `label`),
         or a list of classes; by default all that the model was trained on, equally often, and "data" as often
-        as in its training data. untrained: allow classes of which the model has seen no image. seed: by
+        as in its training data. batch_size: images per network evaluation; 0: as many as fit into the memory,
+        256 at most. untrained: allow classes of which the model has seen no image. seed: by
         default a new one each time. first: index of the first sample. precision: arithmetic of the network.
         Raises UserError when these do not fit the model or each other.
         """
@@ -98,7 +100,7 @@ class TrainedModel:
             sampler=sampler_of(self.spec, sampler, whole("steps", steps), _numbers(taus)),
             first=whole("first", first, 0),
             labels=label_draw(self.spec, label, untrained=untrained),
-            unit=whole("batch_size", batch_size, 1),
+            unit=batch_on(self.device, whole("batch_size", batch_size, 0), self.spec, precision),
             precision=precision,
         )
         warn_of_average(self)

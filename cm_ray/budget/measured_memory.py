@@ -5,23 +5,33 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
+import math
 import multiprocessing
+import tempfile
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from cm_ray.budget.evaluation_memory import untrained_extractor
 from cm_ray.budget.memory import untrained_distance
+from cm_ray.core.out_of_memory import is_out_of_memory
+from cm_ray.data.image_set import ImageSet
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import ADM
 from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.own_code import carried, take
 from cm_ray.recipes.recipe import Recipe
+from cm_ray.runs.checkpoint import Checkpoint, CheckpointStore
 from cm_ray.settings.tree import override
-from cm_ray.training.batch import Batch
+from cm_ray.training.batch import Batch, Share
+from cm_ray.training.communication import SingleWorker
 from cm_ray.training.engine import Engine
+from cm_ray.training.evaluator import Evaluator
 
 _STATUS, _MARK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _TINY = {
@@ -34,12 +44,14 @@ _TINY = {
 }
 
 
-def measured_memory(config: Recipe, spec: ModelSpec, rows: int, device: str = "cpu") -> int:
+def measured_memory(
+    config: Recipe, spec: ModelSpec, rows: int, device: str = "cpu", *, whole: bool = False
+) -> int:
     """Return the peak memory, in bytes, of two steps of a worker with `rows` images at a time.
 
-    The memory of PyTorch and of the libraries themselves is not included. On CPUs, the peak of resident
-    memory is measured, which needs Linux. Weights are random. Raises UserError when the memory is too
-    small or cannot be measured.
+    whole: write a checkpoint and score samples after each step, as a training does. The memory of PyTorch and
+    of the libraries themselves is not included. On CPUs, the peak of resident memory is measured, which needs
+    Linux. Weights are random. Raises UserError when the memory is too small or cannot be measured.
     """
     if device == "cpu" and not _MARK.exists():
         raise UserError(f"Memory can be measured on Linux only; leave {setting('measure')} out.")
@@ -47,23 +59,28 @@ def measured_memory(config: Recipe, spec: ModelSpec, rows: int, device: str = "c
     alone = dataclasses.replace(config.cluster, num_workers=1)
     size = micro_batches * rows
     config = dataclasses.replace(config, batch_size=size, accumulate=micro_batches, cluster=alone)
+    work = partial(_peak, config, spec, device, whole, torch.get_num_threads(), carried())
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(_peak, config, spec, device, torch.get_num_threads(), carried()).result()
-        except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+            return pool.submit(work).result()
+        except (BrokenProcessPool, MemoryError, RuntimeError) as error:
+            if not (isinstance(error, BrokenProcessPool) or is_out_of_memory(error)):
+                raise
             raise UserError(
                 f"This machine's memory is too small for two steps of {rows} images at a time; measure fewer."
             ) from error
 
 
-def _peak(config: Recipe, spec: ModelSpec, device: str, threads: int, own_code: dict[str, Any]) -> int:
+def _peak(
+    config: Recipe, spec: ModelSpec, device: str, whole: bool, threads: int, own_code: dict[str, Any]
+) -> int:
     take(own_code)
     torch.set_num_threads(threads)
     one_head = {"network.head_channels": 0} if isinstance(config.network, ADM) else {}
     tiny = override(config, _TINY | one_head)
-    _take_steps(tiny, dataclasses.replace(spec, network=tiny.network))  # loads the libraries
+    _take_steps(tiny, dataclasses.replace(spec, network=tiny.network), whole=whole)  # loads the libraries
     before = _begin(device)
-    _take_steps(config, spec, device)
+    _take_steps(config, spec, device, whole=whole)
     return (torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM")) - before
 
 
@@ -84,14 +101,53 @@ def _resident(field: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
-def _take_steps(config: Recipe, spec: ModelSpec, device: str = "cpu") -> None:
+def _take_steps(config: Recipe, spec: ModelSpec, device: str = "cpu", *, whole: bool) -> None:
     denoiser = dataclasses.replace(spec.diffusion, boundary="none")
     teacher = Model(dataclasses.replace(spec, diffusion=denoiser)) if config.method.needs_teacher else None
     distance = untrained_distance(config)
     if isinstance(distance, torch.nn.Module):
         distance.to(device)
     engine = Engine(config, spec, device=device, teacher=teacher, distance=distance)
-    rows = config.batch_size
-    images = torch.zeros(rows, *spec.shape, dtype=torch.uint8)
-    for _ in range(2):
-        engine.one_step(Batch(images, torch.zeros(rows, dtype=torch.int64)))
+    images = torch.zeros(config.batch_size, *spec.shape, dtype=torch.uint8)
+    batch = Batch(images, torch.zeros(config.batch_size, dtype=torch.int64))
+    with tempfile.TemporaryDirectory() as folder:
+        finish = _scored_steps(engine, batch, Path(folder)) if whole else None
+        for _ in range(2):
+            engine.one_step(batch)
+            if finish:
+                finish()
+
+
+def _scored_steps(engine: Engine, batch: Batch, folder: Path) -> Callable[[], None]:
+    """Return what a training does after a step: write a checkpoint, and score as many samples as fit at once.
+
+    The extractor has random weights.
+    """
+    recipe, rows = engine.config, engine.config.sampled_at_once
+    extractor = untrained_extractor(recipe.evaluation.extractor)
+    evaluation = dataclasses.replace(
+        recipe.evaluation,
+        extractor="none",
+        samples=max(2, rows),
+        grid=math.isqrt(rows),
+        samplers=recipe.evaluation.samplers[:1],
+        labels="",
+    )
+    data = ImageSet(batch.images, batch.labels, (), "", "zeros")
+    evaluator = Evaluator(
+        dataclasses.replace(recipe, evaluation=evaluation), data, engine.device, Share(), SingleWorker()
+    )
+    if extractor is not None:
+        extractor.network.to(engine.device)
+        evaluator.extractor = extractor
+    store = CheckpointStore(folder, keep=1)
+    written: list[Checkpoint] = []
+
+    def finish() -> None:
+        store.wait()
+        written.clear()
+        written.append(engine.checkpoint())  # kept as on a disk so slow that it is written until the next one
+        store.save(written[0])
+        evaluator.evaluate(engine.averaged_model(), engine.step, folder)
+
+    return finish

@@ -29,7 +29,7 @@ def memory_table(asked: MemoryQuestion) -> Iterator[str]:
 
     Raises UserError on an unknown recipe, and when the workers do not divide its batch size.
     """
-    counted = ["held", "of one image", "images at a time", "--accumulate"]
+    counted = ["held", "of one image", "images at a time", "--accumulate", "scores", "copies on the host"]
     if asked.measure:
         counted = [f"{asked.measure} at a time: counted", "measured", "measured / counted"]
     yield _line("recipe", "recomputing", "parameters", *counted)
@@ -56,12 +56,14 @@ def _fitting(config: Recipe, spec: ModelSpec, asked: MemoryQuestion) -> list[str
     rows = min(share, most_rows(config, spec, (1 - MARGIN) * _GIB * asked.gib, asked.device))
     each = of_one_image(config, spec, asked.device)
     accumulate = str(accumulate_for(config, rows)) if rows else "does not fit"
-    return [_gib(one.state + one.optimizing), _gib(each), str(rows), accumulate]
+    scores = training_memory(config, spec, rows or 1, asked.device)
+    cells = [_gib(one.state + one.optimizing), _gib(each), str(rows), accumulate]
+    return [*cells, _gib(scores.extractor + scores.evaluating), _gib(one.copies)]
 
 
 def _measured(config: Recipe, spec: ModelSpec, asked: MemoryQuestion) -> list[str]:
     counted = training_memory(config, spec, asked.measure, asked.device).total
-    found = measured_memory(config, spec, asked.measure, asked.device)
+    found = measured_memory(config, spec, asked.measure, asked.device, whole=True)
     return [_gib(counted), _gib(found), f"{found / counted:.2f}"]
 
 

@@ -45,8 +45,8 @@ class JobOnData(ReadOptions, CodeSettings):
 
     data: str = ""
     """Images, as in training; empty: those that MODEL's run was trained on."""
-    batch_size: int = 256
-    """Images per network evaluation."""
+    batch_size: int = 0
+    """Images per network evaluation; 0: as many as fit into the memory, 256 at most."""
     actors: ActorSettings = field(default_factory=ActorSettings)
     run_dir: str = ""
     """Directory of everything that is written; the same command goes on from there. Empty: $CM_RAY_RUNS or

@@ -23,6 +23,8 @@ class Resources:
     """Training workers. Pools of any number of actors make the same bits."""
     threads: int = 0
     """PyTorch threads of each worker on CPU; 0: not remembered."""
+    batch: int = 0
+    """Images per network evaluation of a pool of actors; 0: not remembered."""
 
     @classmethod
     def load(cls, folder: Path) -> Resources | None:
@@ -30,9 +32,10 @@ class Resources:
         file = folder / _FILE
         if not file.is_file():
             return None
-        found = cls(**read_json(file, {"device": str, "workers": int, "threads": int}))
-        if found.workers not in range(1, _MOST) or found.threads not in range(_MOST):
-            raise UserError(f"{file} has other numbers than there are workers and threads; restore it.")
+        found = cls(**read_json(file, {"device": str, "workers": int, "threads": int, "batch?": int}))
+        counts = found.threads, found.batch
+        if found.workers not in range(1, _MOST) or any(count not in range(_MOST) for count in counts):
+            raise UserError(f"{file} has other numbers than of workers, threads and images; restore it.")
         return found
 
     def save(self, folder: Path) -> None:

@@ -64,7 +64,7 @@ def test_no_samples_are_no_picture(samples):
     [
         ({"n": 0}, "n must be at least 1, not 0."),
         ({"n": 2.5}, "n must be an integer, not 2.5."),
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0."),
+        ({"batch_size": -1}, "batch_size must be at least 0, not -1."),
         ({"seed": "a"}, "seed must be an integer, not 'a'."),
         ({"first": -1}, "first must be at least 0, not -1."),
         ({"steps": 1.5}, "steps must be an integer, not 1.5."),

@@ -3,17 +3,22 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from cm_ray import recipes
 from cm_ray.budget.measured_memory import measured_memory
 from cm_ray.budget.memory import accumulate_for, most_rows, training_memory
 from cm_ray.budget.memory_table import MARGIN, memory_table
 from cm_ray.command_line.settings.memory import MemoryQuestion
+from cm_ray.core.averages import PowerEMA
 from cm_ray.networks.model import ModelSpec
 from cm_ray.settings.tree import override
+from cm_ray.training.batch import Batch
 from cm_ray.training.engine import Engine
 
 SHAPE = (3, 32, 32)
+BUFFERS = 48 * 2**20
+"""Buffers of libraries, which do not grow with the network."""
 SMALL = {
     "batch_size": 16,
     "precision": "float32",
@@ -45,8 +50,56 @@ def test_the_estimate_is_near_the_peak_of_a_process(name):
     heads = ONE_HEAD if config.network.family == "adm" else {}
     config = override(config, {"accumulate": 2, **SMALL, **heads})
     spec = ModelSpec(network=config.network, diffusion=config.diffusion, shape=SHAPE)
-    counted, found = training_memory(config, spec, 2).total, measured_memory(config, spec, 2)
-    assert 0.9 * counted < found < counted / (1 - MARGIN) + 48 * 2**20
+    counted, found = training_memory(config, spec, 2).step, measured_memory(config, spec, 2)
+    assert 0.9 * counted < found < counted / (1 - MARGIN) + BUFFERS
+
+
+@linux
+@pytest.mark.parametrize(
+    ("extractor", "rows"),
+    [("inception-2015", 8), ("cifar-resnet56", 2), pytest.param("none", 8, marks=pytest.mark.slow)],
+)
+def test_scores_and_checkpoints_are_in_the_estimate(extractor, rows):
+    """The peak is that of the features of Inception, with a copy of the state; else of the steps with it."""
+    thrifty = {"network__channels": 32, "network__gradient_checkpointing": True}
+    config, spec = small(
+        evaluation__extractor=extractor, accumulate=2, averages__decays=(0.9, 0.99), **thrifty
+    )
+    counted, found = training_memory(config, spec, rows), measured_memory(config, spec, rows, whole=True)
+    print(extractor, found / 2**20, counted.total / 2**20, counted)
+    assert 0.9 * counted.total < found < counted.total / (1 - MARGIN) + BUFFERS
+    if extractor == "inception-2015":
+        assert counted.evaluating > max(counted.batch, counted.optimizing)
+        assert found > (counted.step + BUFFERS) / (1 - MARGIN), "the step alone is not enough"
+
+
+def test_copies_are_a_checkpoint_and_a_snapshot():
+    config, spec = small()
+    made = Engine(config, spec)
+    made.one_step(Batch(torch.zeros(16, *SHAPE, dtype=torch.uint8), torch.zeros(16, dtype=torch.int64)))
+    checkpoint = sum(tensor.nbytes for tensor in made.checkpoint().tensors.values())
+    assert training_memory(config, spec, 1).copies == pytest.approx(checkpoint, rel=1e-3)
+    with_snapshots = override(config, {"averages": PowerEMA()})
+    lengths = len(with_snapshots.averages.lengths)
+    copies = training_memory(with_snapshots, spec, 1).copies
+    weights = 4 * training_memory(config, spec, 1).parameters
+    assert copies == pytest.approx(checkpoint + (2 * lengths - 2) * weights, rel=1e-3)
+
+
+def test_on_a_gpu_the_copies_are_not_on_the_device():
+    config, spec = small()
+    host, gpu = (training_memory(config, spec, 2, device) for device in ("cpu", "cuda"))
+    assert host.total - host.copies >= host.step
+    assert gpu.copies == host.copies
+    assert gpu.total == gpu.state + gpu.extractor + max(gpu.batch, gpu.optimizing, gpu.evaluating)
+
+
+def test_an_extractor_of_ones_own_is_not_counted():
+    config, spec = small()
+    none = training_memory(override(config, {"evaluation.extractor": "none"}), spec, 2)
+    own = training_memory(override(config, {"evaluation.extractor": "a.module:name"}), spec, 2)
+    assert (none.extractor, none.evaluating) == (own.extractor, own.evaluating)
+    assert none.evaluating > 4 * none.parameters, "a copy of the model, and samples"
 
 
 @linux
@@ -68,7 +121,7 @@ def test_state_is_weights_copies_and_moments():
     copies = 1 + 1 + 2 + 2  # student, target, averages, moments
     assert memory.state == pytest.approx(4 * memory.parameters * copies, rel=1e-4)  # and some filters
     assert memory.optimizing == 4 * memory.parameters * 3
-    assert memory.total == memory.state + max(memory.batch, memory.optimizing)
+    assert memory.step == memory.state + max(memory.batch, memory.optimizing)
 
 
 def test_activations_grow_with_the_images_and_recomputing_saves_most():

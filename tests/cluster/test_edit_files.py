@@ -262,7 +262,7 @@ class TestBadInput:
             ("stroke", {"add_noise": True}, "--add-noise goes with denoise"),
             ("stroke", {"to_seed": 4}, "--to-seed goes with interpolate"),
             ("stroke", {"samples": 0}, "--samples must be at least 1"),
-            ("stroke", {"batch_size": 0}, "--batch-size must be at least 1"),
+            ("stroke", {"batch_size": -1}, "--batch-size must be at least 0, not -1"),
             ("stroke", {"seed": -1}, "Seeds must not be negative"),
             ("stroke", {"label": "10"}, "no class '10': "),
             ("stroke", {"taus": (90.0,)}, "at most 80, not 90"),

@@ -520,7 +520,7 @@ class TestBadSettings:
             ({"samples": -3}, "--samples must be at least 2 for a score, or 0 .*, not -3"),
             ({"grid": 0}, "--grid must be at least 1, not 0"),
             ({"seed": -1}, "--seed must be at least 0, not -1"),
-            ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
+            ({"batch_size": -1}, "--batch-size must be at least 0, not -1"),
             ({"scores": ()}, "--scores needs at least one"),
             ({"scores": ("FDinf",), "samples": 640}, "640 samples are not more than 10 x 64 features"),
             ({"samplers": ("one-stp",)}, "There is no sampler 'one-stp': did you mean 'one-step'"),

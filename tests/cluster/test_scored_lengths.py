@@ -138,7 +138,7 @@ def test_runs_that_have_no_choice_are_refused(run, tmp_path):
         ({"lengths": ("0",)}, r"--lengths must be in \(0, 0\.2887\], not 0"),
         ({"samples": 1}, "--samples must be at least 2 for a score, or 0, not 1"),
         ({"step": -1}, "--step must be at least 0, not -1"),
-        ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
+        ({"batch_size": -1}, "--batch-size must be at least 0, not -1"),
         ({"seed": -1}, "--seed must be at least 0, not -1"),
     ],
 )

@@ -319,7 +319,7 @@ def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
         pytest.param({"data": "nowhere"}, "no data set and no path", marks=pytest.mark.ray),
         ({"extractor": "nothing"}, "no extractor 'nothing'"),
         ({"extractor": "cifar-resnet20", "weights": "/nowhere"}, "SHA-256"),
-        ({"batch_size": 0}, "--batch-size must be at least 1, not 0"),
+        ({"batch_size": -1}, "--batch-size must be at least 0, not -1"),
         ({"budget": 1}, "--budget must be at least 2, not 1"),
         ({"boundaries": -1}, "--boundaries must be at least 0, not -1"),
         ({"boundaries": 3}, "no room for 2 points between its ends; set boundaries to 4"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from torch import Tensor
 
 from cm_ray.cluster.editing.edit_plan import edited_class, plan_request
 from cm_ray.cluster.pool.pool import SamplerPool
-from cm_ray.cluster.pool.sizing import actors_for
+from cm_ray.cluster.pool.sizing import actors_for, batch_for
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.command_line.settings.edit import Editing
+from cm_ray.drawing.batches import batch_on
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.editing.files import EditRequest, compared, content_digests, edit_unit, read_inputs
 from cm_ray.editing.model_edits import interpolation_steps
@@ -24,7 +27,7 @@ from cm_ray.editing.results import Origin, ResultFolder
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.networks.initial_weights import warn_of_initial_weights
-from cm_ray.networks.model import Model, to_uint8
+from cm_ray.networks.model import Model, ModelSpec, to_uint8
 from cm_ray.runs.console import say, shown
 from cm_ray.sampling.text import text_of
 from cm_ray.storage.files import remove
@@ -54,16 +57,14 @@ def edit(settings: Editing) -> list[Path]:
     origins = _origins(request, names, content_digests(request, model.spec), network_digest(model_folder))
     folder = ResultFolder(settings.out.expanduser(), origins)
     folder.begin([*request.files, *request.masks], root if root.is_dir() else None)
-    spans = [
-        (first, count)
-        for first, count in request.units(model.spec)
-        if not all(folder.has(file_names) for file_names in names[first : first + count])
-    ]
+    missing = partial(_missing, folder, names, model.spec)
     if root.is_dir():
-        edited = _on_ray(settings, model_folder, request, spans)
+        edited = _on_ray(settings, model.spec, model_folder, request, missing)
     else:
-        edited = (edit_unit(model, request, *span) for span in spans)
-    for (first, count), results in zip(spans, edited, strict=True):
+        batch = batch_on(next(model.parameters()).device, settings.batch_size, model.spec)
+        request = dataclasses.replace(request, batch=batch)
+        edited = ((span, edit_unit(model, request, *span)) for span in missing(request))
+    for (first, count), results in edited:
         for file_names, images in zip(names[first : first + count], results, strict=True):
             for name, image in zip(file_names, images, strict=True):
                 folder.save(name, image)
@@ -73,22 +74,40 @@ def edit(settings: Editing) -> list[Path]:
     return [grid, *(folder.folder / name for file_names in names for name in file_names)]
 
 
+def _missing(
+    folder: ResultFolder, names: Sequence[Sequence[str]], spec: ModelSpec, request: EditRequest
+) -> list[tuple[int, int]]:
+    """Return the units of a request, (first file, count), of which results are missing."""
+    return [
+        (first, count)
+        for first, count in request.units(spec)
+        if not all(folder.has(file_names) for file_names in names[first : first + count])
+    ]
+
+
 def _on_ray(
-    settings: Editing, model_folder: Path, request: EditRequest, spans: Sequence[tuple[int, int]]
-) -> Iterator[Tensor]:
-    """Yield the edited images of every span of files, (first file, count), in the order of the spans."""
-    if not spans:
+    settings: Editing,
+    spec: ModelSpec,
+    model_folder: Path,
+    request: EditRequest,
+    missing: Callable[[EditRequest], list[tuple[int, int]]],
+) -> Iterator[tuple[tuple[int, int], Tensor]]:
+    """Yield every span of files, (first file, count), that is missing, in order, and its edited images."""
+    if not missing(dataclasses.replace(request, batch=1)):
         return
     work = settings.out.expanduser() / "editing-work"
     with connected(), shown("image") as progress:
         actors = actors_for(settings.actors, work)
+        batch = batch_for(settings.batch_size, "float32", spec, actors, work)
+        request = dataclasses.replace(request, batch=batch)
+        spans = missing(request)
         with SamplerPool(None, actors) as pool:
             early: dict[int, Tensor] = {}
             following = 0
             for index, results in pool.edit(pool.put(model_folder), request, spans, progress):
                 early[index] = results
                 while following in early:
-                    yield early.pop(following)
+                    yield spans[following], early.pop(following)
                     following += 1
     remove(work)
 
@@ -117,7 +136,7 @@ def _paths(settings: Editing, model: Model, other: int, label: int | None) -> Te
     device = next(model.parameters()).device
     paths = torch.arange(settings.samples, device=device).repeat_interleave(settings.frames)
     alphas = torch.linspace(0, 1, settings.frames, device=device).repeat(settings.samples)
-    size, frames = settings.batch_size, []
+    size, frames = batch_on(device, settings.batch_size, model.spec), []
     for indices, alpha in zip(paths.split(size), alphas.split(size), strict=True):
         labels = None if label is None else torch.full_like(indices, label)
         seeds = settings.seed, other

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cm_ray.command_line.settings.edit import Editing
 from cm_ray.data.layouts.folder import image_files
+from cm_ray.drawing.batches import MOST
 from cm_ray.drawing.model_labels import class_number
 from cm_ray.editing.files import EditRequest
 from cm_ray.editing.tasks import plan_edit
@@ -54,7 +55,7 @@ def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
         labels=_labels(settings, files, spec) if label is None else (label,) * len(files),
         resize=settings.resize,
         add_noise=settings.add_noise,
-        batch=settings.batch_size,
+        batch=settings.batch_size or MOST,
     )
 
 

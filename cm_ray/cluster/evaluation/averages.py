@@ -10,7 +10,7 @@ from pathlib import Path
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import ScoringSetup, scoring_setup
 from cm_ray.cluster.pool.scorer import PoolScorer
-from cm_ray.cluster.pool.sizing import actors_for
+from cm_ray.cluster.pool.sizing import actors_for, batch_for
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.averages import AverageLengths
@@ -143,13 +143,15 @@ class _Asked:
         )
         actors = actors_for(settings.actors, self.run.scoring_work)
         say(f"{self.run.root}: averages of step {self.kept.step}, {request.count} samples each, {actors}")
+        precision, work = request.precision, self.run.scoring_work
+        unit = batch_for(settings.batch_size, precision, self.spec, actors, work)
         with SamplerPool(setup.opener, actors) as pool:
             scoring = LengthScoring(
                 kept=self.kept,
                 spec=self.spec,
                 scorer=PoolScorer(pool, setup.extractor, self.run.scoring_work),
                 data=data,
-                request=dataclasses.replace(request, unit=settings.batch_size),
+                request=dataclasses.replace(request, unit=unit),
                 say=say,
             )
             found = list(scoring.scores(self.lengths))

@@ -31,7 +31,7 @@ from cm_ray.cluster.pool.reference import (
     tracking_uris,
 )
 from cm_ray.cluster.pool.result import Outputs
-from cm_ray.cluster.pool.sizing import actors_for
+from cm_ray.cluster.pool.sizing import actors_for, batch_for
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.training.prepare import prepare_shards
 from cm_ray.command_line.settings.score import Evaluation
@@ -107,6 +107,8 @@ class _Evaluating:
         self._check_images()
         self.labels = scored_labels(model.spec, self.reference, setup.labels, say) if model else None
         self.actors = actors_for(settings.actors, self.work)
+        asked = settings.batch_size, settings.precision
+        self.unit = batch_for(*asked, model.spec, self.actors, self.work) if model else 0
         run.clean()
         content = self.images[1].fingerprint if self.images else network_digest(model.folder) if model else ""
         self.scored = Scored(run, settings.source, content)
@@ -279,7 +281,7 @@ class _Evaluating:
             seed=settings.seed,
             sampler=sampler,
             labels=self.labels,
-            unit=settings.batch_size,
+            unit=self.unit,
             precision=settings.precision,
             channels=settings.channels,
         )

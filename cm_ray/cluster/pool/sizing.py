@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cm_ray.cluster.runtime.nodes import node_resources
 from cm_ray.cluster.runtime.plan import Shortage, WorkerPlan
 from cm_ray.cluster.runtime.waiting import LOST_NODES_S, planned_when_nodes_suffice
+from cm_ray.drawing.batches import MOST, fitting_batch, free_memory
 from cm_ray.errors import UserError, setting
+from cm_ray.networks.arithmetic import Precision
+from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.measuring import ActorSettings
 from cm_ray.runs.console import say
 from cm_ray.runs.resources import Resources
@@ -80,10 +84,42 @@ def actors_for(config: ActorSettings, work: Path) -> Actors:
         lambda: plan_actors(config, node_resources(), before), seconds_of(config.wait_for_nodes)
     )
     now = Resources(device=actors.device)
-    if before and before != now:
+    if before and before.device != now.device:
         say(f"The work in {work.parent} was begun on {before.noun}, and is done again on {now.noun}.")
-    now.save(work)
+    if not before or before.device != now.device:
+        now.save(work)
     return actors
+
+
+def batch_for(given: int, precision: Precision, spec: ModelSpec, actors: Actors, work: Path) -> int:
+    """Return the number of images that an actor computes at once; `given`, if it is not 0.
+
+    It is what fits into an actor's share of the memory that its node gives to Ray, or of its GPU, and what
+    unfinished work in a folder began with: its results are kept by it.
+    """
+    if given:
+        return given
+    before = Resources.load(work)
+    if before and before.batch and before.device == actors.device:
+        return before.batch
+    batch = fitting_batch(spec, precision, actors.device, _memory_each(actors))
+    Resources(device=actors.device, batch=batch).save(work)
+    if batch < MOST:
+        say(f"{batch} images at a time fit into the memory of an actor ({setting('batch_size')}).")
+    return batch
+
+
+def _memory_each(actors: Actors) -> float:
+    """Return the bytes of an actor: the smallest share of the nodes that have room for one, or of a GPU."""
+    if actors.gpus:
+        probe: Any = ray.remote(num_gpus=actors.gpus, num_cpus=0)(_free_on_gpu)
+        return actors.gpus * float(ray.get(probe.remote()))
+    rooms = [(node.get("memory", math.inf), _room(node, actors.cpus, 0.0)) for node in node_resources()]
+    return min((memory / room for memory, room in rooms if room), default=math.inf)
+
+
+def _free_on_gpu() -> float:
+    return free_memory("cuda")
 
 
 def plan_actors(

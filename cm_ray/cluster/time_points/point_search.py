@@ -10,7 +10,7 @@ from cm_ray.cluster.pool.cache import ResultCache
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.reference import COMPARE_CHANNELS, ScoringSetup, reference_set, scored_shape
 from cm_ray.cluster.pool.result import SampleResult
-from cm_ray.cluster.pool.sizing import actors_for
+from cm_ray.cluster.pool.sizing import actors_for, batch_for
 from cm_ray.cluster.time_points.point_plan import SearchPlan, read_search
 from cm_ray.cluster.time_points.point_scores import OUTPUTS, Measurement, PointScores
 from cm_ray.cluster.training.prepare import prepare_shards
@@ -84,6 +84,7 @@ class Search:
         work = self.run.root / _WORK
         settings, actors = self.plan.settings, actors_for(self.plan.settings.actors, work)
         self.probes = self._probes(actors.count)
+        self.unit = batch_for(settings.batch_size, settings.precision, self.plan.spec, actors, work)
         say(
             f"{self.run.root}: up to {settings.nfe} evaluations on a grid of {self.plan.grid}, "
             f"{settings.spend}, {self.setup.extractor.name}, {actors}"
@@ -171,7 +172,7 @@ class Search:
             seed=seed,
             sampler=sampler,
             labels=self.labels,
-            unit=settings.batch_size,
+            unit=self.unit,
             precision=settings.precision,
             channels=settings.channels,
         )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from cm_ray.command_line.settings.sample import Sample
+from cm_ray.drawing.batches import batch_on
 from cm_ray.drawing.model_labels import draw_in_words, label_draw
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import save_samples
 from cm_ray.drawing.requests import Request, sample_all
-from cm_ray.errors import plain, spoken
+from cm_ray.errors import plain, setting, spoken
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
-from cm_ray.networks.model import ModelSpec
+from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.remote.copies import delivered
 from cm_ray.runs.console import say
 from cm_ray.sampling.multistep import multistep_of
@@ -31,7 +32,7 @@ def run(args: Sample) -> None:
         seed=args.seed,
         sampler=_sampler(args, model.spec),
         labels=labels,
-        unit=args.batch_size,
+        unit=_batch(args, model),
         precision=args.precision,
     )
     images, drawn = sample_all(model, request)
@@ -39,6 +40,14 @@ def run(args: Sample) -> None:
         paths = save_samples(images, out, labels=drawn, class_names=model.spec.class_names)
     for path in paths:
         print(plain(spoken(f"{path}")))
+
+
+def _batch(args: Sample, model: Model) -> int:
+    device = next(model.parameters()).device
+    batch = batch_on(device, args.batch_size, model.spec, args.precision)
+    if not args.batch_size and batch < args.samples:
+        say(f"{batch} images at a time ({setting('batch_size')})")
+    return batch
 
 
 def _sampler(args: Sample, spec: ModelSpec) -> Sampler:

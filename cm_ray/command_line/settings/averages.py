@@ -51,8 +51,8 @@ class AverageLengths(CodeSettings):
     cache, or a download, with the SHA-256 checked in any case."""
     resizing: Resizing = "legacy_tensorflow"
     """The resizing of images to Inception's 299 x 299: as CIFAR-10's FIDs were published, or clean."""
-    batch_size: int = 256
-    """Images per network evaluation."""
+    batch_size: int = 0
+    """Images per network evaluation; 0: as many as fit into the memory, 256 at most."""
     actors: ActorSettings = field(default_factory=ActorSettings)
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class AverageLengths(CodeSettings):
         for length in self.numbers:
             if not 0 < length <= LONGEST:
                 raise UserError(f"--lengths must be in (0, {LONGEST:.4f}], not {length:g}.")
-        for name, least in {"step": 0, "size": 0, "batch_size": 1, "seed": 0}.items():
+        for name, least in {"step": 0, "size": 0, "batch_size": 0, "seed": 0}.items():
             number = getattr(self, name)
             if number is not None and number < least:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {number}.")

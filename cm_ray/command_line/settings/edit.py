@@ -70,8 +70,8 @@ class Editing(CodeSettings):
     """Number of images of interpolate, both ends among them."""
     resize: bool = False
     """Crop and resize images of other sizes than the model's."""
-    batch_size: int = 256
-    """Images per network evaluation."""
+    batch_size: int = 0
+    """Images per network evaluation; 0: as many as fit into the memory, 256 at most."""
     device: str = "auto"
     """Device of a single image and of interpolate: auto takes a GPU if there is one; else cpu, cuda,
     cuda:1."""
@@ -82,9 +82,9 @@ class Editing(CodeSettings):
 
     def __post_init__(self) -> None:
         """Raise UserError on a number that is out of range, or a setting that the task does not read."""
-        for name in ("samples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}.")
+        for name, least in {"samples": 1, "batch_size": 0}.items():
+            if (number := getattr(self, name)) < least:
+                raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {number}.")
         if self.nfe < 0:
             raise UserError(f"--nfe must be at least 1, or 0 for its default, not {self.nfe}.")
         if self.seed < 0 or (self.to_seed or 0) < 0:

@@ -49,8 +49,8 @@ class Sample(CodeSettings):
     often; data: as often as in its training data."""
     untrained: bool = False
     """Allow a --label of which the model has seen no image."""
-    batch_size: int = 256
-    """Images per network evaluation."""
+    batch_size: int = 0
+    """Images per network evaluation; 0: as many as fit into the memory, 256 at most."""
     precision: Precision = "float32"
     """Arithmetic of the network; all but float32 are faster on GPUs."""
     device: str = "auto"

@@ -45,7 +45,7 @@ class Evaluation(MeasuringSettings):
         ReadOptions.__post_init__(self)
         if not self.scores:
             raise UserError("--scores needs at least one, such as FD.")
-        for name, least in {"seed": 0, "grid": 1, "batch_size": 1}.items():
+        for name, least in {"seed": 0, "grid": 1, "batch_size": 0}.items():
             if (number := getattr(self, name)) < least:
                 raise UserError(f"--{name.replace('_', '-')} must be at least {least}, not {number}.")
         if self.samples != 0 and self.samples < 2:

@@ -63,7 +63,7 @@ class TimePointSearch(MeasuringSettings):
         if self.nfe < 2:
             raise UserError(f"--nfe {self.nfe} has no time points to search: give 2 or more.")
         least = {
-            "batch_size": 1,
+            "batch_size": 0,
             "budget": 2,
             "boundaries": 0,
             "first": 0,
