@@ -174,7 +174,9 @@ def test_a_run_that_is_deleted_meanwhile_is_said_once_and_told_everything_anew(f
     assert (found.data.params, found.data.metrics) == ({"steps": "8"}, {"fd": 2.0})
 
 
-def test_a_server_that_is_away_never_hurts_and_is_told_later(folder, start_server, tmp_path, capsys):
+def test_a_server_that_is_away_never_hurts_and_is_told_later(
+    folder, start_server, empty_store, tmp_path, capsys
+):
     port = free_port()
     group = make_group(folder, uri=f"http://127.0.0.1:{port}")
     assert group.run_id == ""
@@ -188,7 +190,7 @@ def test_a_server_that_is_away_never_hurts_and_is_told_later(folder, start_serve
     assert said.err.count("\n") == 1
     assert f"at {group.uri} (it does not answer); the work in {folder} goes on" in said.err
 
-    store = f"sqlite:///{tmp_path}/server.db"
+    store = f"sqlite:///{shutil.copyfile(empty_store, tmp_path / 'server.db')}"
     folders = ["--backend-store-uri", store, "--artifacts-destination", str(tmp_path / "kept")]
     options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     start_server("server", *folders, *options, url=f"{group.uri}/health")
