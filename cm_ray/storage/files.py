@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.errors import UserError
+from cm_ray.storage.renaming import put_at
 from cm_ray.storage.shapes import Shape, is_deep, misfit
 
 MOST_JSON, MOST_RECORD = 1 << 24, 1 << 28
@@ -68,7 +69,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         yield aside
         sync(aside)
-        aside.replace(path)
+        put_at(aside, path)
         sync(path.parent)
     except OSError as error:
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
@@ -82,7 +83,8 @@ def written_aside(path: Path) -> Iterator[Path]:
 def folder_written_aside(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it is synced and renamed to `path`.
 
-    An older folder at `path` is replaced.
+    An older folder at `path` changes places with it, and is removed: `path` holds one or the other at any
+    time. On file systems that cannot exchange two names (NFS among them), there is a moment without either.
     """
     with written_aside(path) as aside:
         remove(aside)
@@ -90,8 +92,6 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
         yield aside
         for file in aside.rglob("*"):
             sync(file)
-        if path.is_dir():  # a folder cannot be renamed onto a full one
-            remove(path)
 
 
 def sync(path: Path) -> None:
