@@ -29,6 +29,12 @@ _NAMES = {
     "cm_ray.api.train": ("train",),
     "cm_ray.api.trained_model": ("TrainedModel",),
     "cm_ray.core.averages": ("ConstantEMA", "PowerEMA", "WarmUpEMA"),
+    "cm_ray.core.continuous": (
+        "ContinuousDistillation",
+        "ContinuousTraining",
+        "SimplifiedDistillation",
+        "SimplifiedTraining",
+    ),
     "cm_ray.core.diffusion": ("Diffusion",),
     "cm_ray.core.distance": ("L1", "L2", "Norm", "PseudoHuber"),
     "cm_ray.core.methods": (
@@ -38,7 +44,7 @@ _NAMES = {
         "ModelSource",
         "ProgressiveDistillation",
     ),
-    "cm_ray.core.precondition": ("EDM", "VE", "VP"),
+    "cm_ray.core.precondition": ("EDM", "VE", "VP", "TrigFlow"),
     "cm_ray.core.proposals": ("Grid", "Lognormal", "LognormalIntervals", "Tuned", "UniformIntervals"),
     "cm_ray.sampling.samplers": (
         "DPM2",
@@ -113,6 +119,10 @@ if TYPE_CHECKING:
     from cm_ray.core.averages import ConstantEMA as ConstantEMA
     from cm_ray.core.averages import PowerEMA as PowerEMA
     from cm_ray.core.averages import WarmUpEMA as WarmUpEMA
+    from cm_ray.core.continuous import ContinuousDistillation as ContinuousDistillation
+    from cm_ray.core.continuous import ContinuousTraining as ContinuousTraining
+    from cm_ray.core.continuous import SimplifiedDistillation as SimplifiedDistillation
+    from cm_ray.core.continuous import SimplifiedTraining as SimplifiedTraining
     from cm_ray.core.diffusion import Diffusion as Diffusion
     from cm_ray.core.distance import L1 as L1
     from cm_ray.core.distance import L2 as L2
@@ -126,6 +136,7 @@ if TYPE_CHECKING:
     from cm_ray.core.precondition import EDM as EDM
     from cm_ray.core.precondition import VE as VE
     from cm_ray.core.precondition import VP as VP
+    from cm_ray.core.precondition import TrigFlow as TrigFlow
     from cm_ray.core.proposals import Grid as Grid
     from cm_ray.core.proposals import Lognormal as Lognormal
     from cm_ray.core.proposals import LognormalIntervals as LognormalIntervals

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cm_ray.budget.evaluation_memory import evaluation_bytes, extractor_bytes
 from cm_ray.core.averages import PowerEMA
+from cm_ray.core.derivative import Target
 from cm_ray.core.draw import Draw
 from cm_ray.core.loss import regression_loss
 from cm_ray.core.types import Distance, Images, Times
@@ -147,14 +148,24 @@ def _batch(
         begun = counted.peak_from_now()
 
         def network(x_t: Images, t: Times) -> Images:
-            return student(x_t, t, labels)
+            return student(x_t, t, None if labels is None else labels.repeat(len(t) // rows))
 
         student.precision = counted_precision(config.precision)
         with torch.no_grad():
-            aim = config.method.aim(Draw(x, x, x, times, times, config.noise), network, network)
+            draw = Draw(x, x, x, times, times, config.diffusion)
+            aim = config.method.aim(draw, _AsTwice(network), network)
         answer = network(x, times)
         regression_loss(answer, aim, times, distance).mean().backward()
     return counted.most - begun
+
+
+class _AsTwice(Target):
+    """A target whose derivative counts as twice as many images, since fake tensors have no forward mode."""
+
+    def along(self, x_t: Images, t: Times, dx: Images, dt: Times) -> tuple[Images, Images]:
+        """Return images of the shapes of the value and of the derivative."""
+        value, derivative = self.plain(torch.cat([x_t, dx]), torch.cat([t, dt])).chunk(2)
+        return value, derivative
 
 
 def untrained_distance(config: Recipe) -> Distance:

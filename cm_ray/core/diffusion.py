@@ -8,7 +8,7 @@ from typing import Literal
 from cm_ray.core.precondition import EDM, Boundary, Column, Piecewise, Scalings
 from cm_ray.core.times import NoiseLevels
 
-BoundaryCondition = Literal["skip", "piecewise", "none"]
+BoundaryCondition = Literal["skip", "piecewise", "zero", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +18,8 @@ class Diffusion(NoiseLevels):
     column: Column = field(default_factory=EDM)
     """The scalings of the network's input, output and time."""
     boundary: BoundaryCondition = "skip"
-    """Boundary condition f(x, t_min) = x of a consistency model, by skip connections or piecewise; "none"
-    for a denoiser."""
+    """Boundary condition f(x, t_min) = x of a consistency model, by skip connections or piecewise; "zero" for
+    f(x, 0) = x, which every column has by itself; "none" for a denoiser."""
 
     @classmethod
     def of(cls, levels: NoiseLevels, column: Column, boundary: BoundaryCondition) -> Diffusion:
@@ -35,7 +35,7 @@ class Diffusion(NoiseLevels):
     @property
     def scalings(self) -> Scalings:
         """The column, with the boundary condition of a consistency function if there is one."""
-        if self.boundary == "none":
+        if self.boundary in ("none", "zero"):
             return self.column
         kind = Boundary if self.boundary == "skip" else Piecewise
         return kind(self.column, self.t_min)

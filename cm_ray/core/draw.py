@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cm_ray.core.times import NoiseLevels
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.types import Images, Times
 
 
@@ -17,5 +17,7 @@ class Draw:
     x_t: Images
     t: Times
     s: Times
-    levels: NoiseLevels = field(default_factory=NoiseLevels)
-    """The noise levels that t and s are drawn from."""
+    diffusion: Diffusion = field(default_factory=Diffusion)
+    """The noise levels that t and s are drawn from, and the preconditioning of the student."""
+    step: int = 0
+    """k, the training step."""

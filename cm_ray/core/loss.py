@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from cm_ray.core.derivative import Target
 from cm_ray.core.draw import Draw
 from cm_ray.core.pairs import perturb
 from cm_ray.core.proposals import TrainedTimes
@@ -83,7 +84,7 @@ def training_loss(
     with torch.random.fork_rng(devices=devices):
         with torch.no_grad():
             torch.manual_seed(seed)
-            aim = method.aim(draw, _with(target or f, labels), _with(teacher, labels))
+            aim = method.aim(draw, Target(_with(target or f, labels)), _with(teacher, labels))
         torch.manual_seed(seed)
         prediction = _with(f, labels)(draw.x_t, draw.t)
     return regression_loss(
@@ -107,7 +108,7 @@ def _drawn(method: TrainedBy, x: Images, f: Any, step: int, total: int, generato
     noise = torch.randn(x.shape, **options).to(x)
     t, s = method.times(uniforms, step, total, f.diffusion)
     t, s = t.to(x.dtype), s.to(x.dtype)
-    return Draw(x, noise, perturb(x, noise, t), t, s, f.diffusion)
+    return Draw(x, noise, perturb(x, noise, t), t, s, f.diffusion, step)
 
 
 def _with(function: Any, labels: Tensor | None) -> Denoise:

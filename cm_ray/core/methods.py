@@ -47,6 +47,8 @@ class Method:
 
     needs_teacher: ClassVar[bool] = False
     """True if the method evaluates a teacher."""
+    differentiates: ClassVar[bool] = False
+    """True if the method takes a derivative of the target, along a direction."""
 
     if TYPE_CHECKING:
 
@@ -97,7 +99,7 @@ class Method:
         return training_loss(self, f, x, step=step, **options)
 
 
-class _ConsistencyMethod(Method):
+class ConsistencyMethod(Method):
     """A method whose regression target is an answer of the target network."""
 
     if TYPE_CHECKING:
@@ -118,7 +120,7 @@ class _ConsistencyMethod(Method):
 
 @choice(Method, "ct")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConsistencyTraining(_ConsistencyMethod):
+class ConsistencyTraining(ConsistencyMethod):
     """Consistency training without a teacher.  Song et al. 2023, Algorithm 3; settings of iCT and ECT."""
 
     times: PairTimes = field(default_factory=Grid)
@@ -143,7 +145,7 @@ class ConsistencyTraining(_ConsistencyMethod):
 
 @choice(Method, "cd")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConsistencyDistillation(_ConsistencyMethod):
+class ConsistencyDistillation(ConsistencyMethod):
     """Consistency distillation of a diffusion model.  Song et al. 2023, Algorithm 2."""
 
     needs_teacher: ClassVar[bool] = True
@@ -221,7 +223,7 @@ class ProgressiveDistillation(Method):
 
     def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
         """Return the image whose Euler step from x_t equals two Euler steps of the teacher."""
-        middle = middle_time(draw.t, draw.s, draw.levels.rho)
+        middle = middle_time(draw.t, draw.s, draw.diffusion.rho)
         x_middle = euler_step(teacher, draw.x_t, draw.t, middle)
         x_s = euler_step(teacher, x_middle, middle, draw.s)
         return euler_to_denoised(draw.x_t, draw.t, x_s, draw.s)

@@ -96,6 +96,43 @@ class EDM:
         return self.time_scale * 0.25 * t.log()
 
 
+@choice(Column, "trigflow")
+@dataclass(frozen=True)
+class TrigFlow:
+    """TrigFlow: the scalings of column edm on a circle, with an angle as the network's time.
+
+    Lu & Song 2024: with the angle u = arctan(t/sigma_data), D = cos^2 u x_t - sigma_data sin u F(cos u
+    x_t/sigma_data, u). The angle has a bounded derivative at all noise levels, unlike ln t, so that the
+    network can be differentiated in time.
+    """
+
+    sigma_data: float = 0.5
+    """Standard deviation of the data in [-1, 1]."""
+    time_scale: float = 1.0
+    """The network's time is time_scale · u."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError on a sigma_data or a time scale that is not positive."""
+        require(self.sigma_data > 0, "sigma_data", f"must be positive, not {self.sigma_data}")
+        require(self.time_scale > 0, "time_scale", f"must be positive, not {self.time_scale}")
+
+    def c_skip(self, t: Times, /) -> Times:
+        """Return cos^2 u = 1 / (1 + (t/sigma_data)^2); exactly 1 at t = 0."""
+        return 1.0 / (1.0 + (t / self.sigma_data) ** 2)
+
+    def c_out(self, t: Times, /) -> Times:
+        """Return -sigma_data sin u."""
+        return -self.sigma_data * t / (t**2 + self.sigma_data**2).sqrt()
+
+    def c_in(self, t: Times, /) -> Times:
+        """Return cos u / sigma_data, which gives inputs of unit variance."""
+        return (t**2 + self.sigma_data**2).rsqrt()
+
+    def network_time(self, t: Times, /) -> Times:
+        """Return time_scale · u."""
+        return self.time_scale * torch.atan2(t, torch.full_like(t, self.sigma_data))
+
+
 @choice(Column, "vp")
 @dataclass(frozen=True)
 class VP:

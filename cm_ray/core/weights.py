@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from cm_ray.core.precondition import EDM, Column
+from cm_ray.core.precondition import EDM, Column, TrigFlow
 from cm_ray.core.types import Times
 from cm_ray.errors import SettingError
 from cm_ray.settings.choices import choice
@@ -71,9 +71,18 @@ class KarrasWeight:
 
     def __call__(self, t: Times, s: Times, column: Column, /) -> Times:
         """Return the weights (b,)."""
-        if not isinstance(column, EDM):
-            raise SettingError("weight", "karras needs the sigma_data of column edm: choose another weight")
+        if not isinstance(column, EDM | TrigFlow):
+            raise SettingError("weight", "karras needs the sigma_data of column edm or trigflow")
         return t**-2 + column.sigma_data**-2
+
+
+@dataclass(frozen=True, slots=True)
+class OutputScale:
+    """lambda = 1/c_out(t)^2: the loss of the network's output F instead of the clean image."""
+
+    def __call__(self, t: Times, s: Times, column: Column, /) -> Times:
+        """Return the weights (b,)."""
+        return column.c_out(t) ** -2
 
 
 @choice(Weight, "inverse-gap")

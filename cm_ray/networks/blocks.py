@@ -22,17 +22,22 @@ from cm_ray.networks.normalisation import GroupNorm
 def sinusoidal_embedding(
     time: Tensor, channels: int, max_period: float = 10_000.0, *, sine_first: bool = False
 ) -> Tensor:
-    """Return [cos, sin] of the times at `channels // 2` geometric frequencies, (b, channels) float32.
+    """Return [cos, sin] of the times at `channels // 2` geometric frequencies, (b, channels).
 
-    time: (b,), the network time of the preconditioning. sine_first: return [sin, cos], with 1/max_period as
-    the last frequency, as in DDPM++ (Song et al. 2021). Vaswani et al. 2017, section 3.5.
+    The result is float32, or float64 of times in float64. time: (b,), the network time of the
+    preconditioning. sine_first: return [sin, cos], with 1/max_period as the last frequency, as in DDPM++
+    (Song et al. 2021). Vaswani et al. 2017, section 3.5.
     """
     half = channels // 2
     steps = half - 1 if sine_first else half
     exponents = torch.arange(half, device=time.device, dtype=torch.float32) / steps
-    angles = time.float()[:, None] * torch.exp(-math.log(max_period) * exponents)
+    angles = _at_least_float32(time)[:, None] * torch.exp(-math.log(max_period) * exponents)
     halves = [angles.sin(), angles.cos()] if sine_first else [angles.cos(), angles.sin()]
     return torch.cat(halves, dim=1)
+
+
+def _at_least_float32(time: Tensor) -> Tensor:
+    return time if time.dtype == torch.float64 else time.float()
 
 
 class SinusoidalFeatures(nn.Module):
@@ -58,8 +63,8 @@ class FourierFeatures(nn.Module):
         self.frequencies = nn.Parameter(torch.randn(channels // 2) * scale, requires_grad=False)
 
     def forward(self, time: Tensor) -> Tensor:
-        """Map times (b,) to (b, channels) float32, sines first."""
-        angles = time.float()[:, None] * (2 * math.pi * self.frequencies)
+        """Map times (b,) to (b, channels) in float32, or float64 of float64, sines first."""
+        angles = _at_least_float32(time)[:, None] * (2 * math.pi * self.frequencies)
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 

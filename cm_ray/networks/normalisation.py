@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
@@ -32,13 +33,23 @@ class GroupNorm(nn.GroupNorm):
 
         modulation: scale and shift, (b, c, 1, 1) each; None for norm(x). silu: False leaves SiLU out.
         """
-        if _fuses(x):
+        moving = forward_ad.unpack_dual(x).tangent is not None
+        if _fuses(x) and not moving:
             return self._fused(x, modulation, silu)
-        y = super().forward(x)
+        y = self._moving(x) if moving else super().forward(x)
         if modulation is not None:
             scale, shift = modulation
             y = torch.addcmul(shift, y, 1 + scale)
         return functional.silu(y) if silu else y
+
+    def _moving(self, x: Tensor) -> Tensor:
+        """Return norm(x) with its derivative in forward mode, which PyTorch has for one layout alone.
+
+        The result has the layout of x, on which the order of a dropout mask depends.
+        """
+        y = super().forward(x.contiguous())
+        last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        return y.contiguous(memory_format=torch.channels_last) if last else y
 
     def _fused(self, x: Tensor, modulation: tuple[Tensor, Tensor] | None, silu: bool) -> Tensor:
         factor, offset = self.weight.expand(len(x), -1), self.bias.expand(len(x), -1)

@@ -9,8 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cm_ray.errors import UserError, closest
-from cm_ray.recipes.cifar10 import cd_cifar10, ct_cifar10, ect_cifar10, edm_cifar10, ict_cifar10, pd_cifar10
-from cm_ray.recipes.digits import cd_digits, ct_digits, ect_digits, edm_digits, ict_digits, pd_digits
+from cm_ray.recipes.cifar10 import (
+    cd_cifar10,
+    ct_cifar10,
+    ect_cifar10,
+    edm_cifar10,
+    ict_cifar10,
+    pd_cifar10,
+    scd_cifar10,
+    sct_cifar10,
+    trigflow_cifar10,
+)
+from cm_ray.recipes.digits import (
+    cd_digits,
+    ct_digits,
+    ect_digits,
+    edm_digits,
+    ict_digits,
+    pd_digits,
+    scd_digits,
+    sct_digits,
+    trigflow_digits,
+)
 from cm_ray.recipes.imagenet64 import cd_imagenet64, ct_imagenet64, edm_imagenet64
 from cm_ray.recipes.lsun256 import cd_lsun256, ct_lsun256, edm_lsun256
 from cm_ray.recipes.recipe import Recipe
@@ -36,6 +56,12 @@ __all__ = [
     "named",
     "pd_cifar10",
     "pd_digits",
+    "scd_cifar10",
+    "scd_digits",
+    "sct_cifar10",
+    "sct_digits",
+    "trigflow_cifar10",
+    "trigflow_digits",
 ]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -47,6 +73,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         pd_cifar10,
         ict_cifar10,
         ect_cifar10,
+        trigflow_cifar10,
+        scd_cifar10,
+        sct_cifar10,
         edm_imagenet64,
         cd_imagenet64,
         ct_imagenet64,
@@ -59,6 +88,9 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         pd_digits,
         ict_digits,
         ect_digits,
+        trigflow_digits,
+        scd_digits,
+        sct_digits,
     )
 }
 """Every recipe by name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cm_ray.core.averages import ConstantEMA
+from cm_ray.core.continuous import SimplifiedDistillation, SimplifiedTraining
 from cm_ray.core.methods import (
     ConsistencyDistillation,
     ConsistencyTraining,
@@ -12,10 +13,10 @@ from cm_ray.core.methods import (
     ModelSource,
     ProgressiveDistillation,
 )
-from cm_ray.core.precondition import EDM
+from cm_ray.core.precondition import EDM, TrigFlow
 from cm_ray.core.proposals import Grid
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, Constant, Halving
-from cm_ray.networks.architectures import NCSNpp
+from cm_ray.networks.architectures import DDPMpp, NCSNpp
 from cm_ray.networks.lpips_distance import LPIPS
 from cm_ray.recipes.methods import ECT, ICT
 from cm_ray.recipes.recipe import TEACHER, Recipe
@@ -125,4 +126,50 @@ def ect_cifar10() -> Recipe:
         network=NCSNpp(dropout=0.2),
         optimizer=RAdam(learning_rate=1e-4),
         tracking=TrackingSettings(model_name="cm_ray-cifar10-ect"),
+    )
+
+
+def trigflow_cifar10() -> Recipe:
+    """A diffusion model of CIFAR-10 under column trigflow, a teacher for sCD.  Lu & Song 2024, appendix G.
+
+    Without their augmentation.
+    """
+    base = edm_cifar10()
+    return replace(
+        base,
+        name="trigflow_cifar10",
+        steps=400_000,
+        network=DDPMpp(dropout=0.13),
+        column=TrigFlow(),
+        optimizer=Adam(learning_rate=1e-3, warmup_steps=19_531),
+        tracking=TrackingSettings(model_name="cm_ray-cifar10-trigflow"),
+    )
+
+
+def sct_cifar10() -> Recipe:
+    """sCT on CIFAR-10: consistency training in continuous time.  Lu & Song 2024, appendix G."""
+    base = ct_cifar10()
+    return replace(
+        base,
+        name="sct_cifar10",
+        method=SimplifiedTraining(),
+        steps=400_000,
+        averages=ConstantEMA(decays=(0.99929,)),  # half of the weight is on the last 0.5 million images
+        network=DDPMpp(dropout=0.2),
+        column=TrigFlow(),
+        optimizer=RAdam(learning_rate=1e-4, beta2=0.99),
+        evaluation=replace(base.evaluation, samplers=("one-step", "multistep@0.98")),
+        tracking=TrackingSettings(model_name="cm_ray-cifar10-sct"),
+    )
+
+
+def scd_cifar10() -> Recipe:
+    """sCD on CIFAR-10: distillation of `trigflow_cifar10` in continuous time.  Lu & Song 2024, appendix G."""
+    return replace(
+        sct_cifar10(),
+        name="scd_cifar10",
+        method=SimplifiedDistillation(),
+        init_from=ModelSource(model=TEACHER),
+        network=DDPMpp(),
+        tracking=TrackingSettings(model_name="cm_ray-cifar10-scd"),
     )

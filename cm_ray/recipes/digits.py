@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cm_ray.core.averages import ConstantEMA
+from cm_ray.core.continuous import SimplifiedDistillation, SimplifiedTraining
 from cm_ray.core.distance import L2, PseudoHuber
 from cm_ray.core.methods import (
     ConsistencyDistillation,
@@ -13,7 +14,7 @@ from cm_ray.core.methods import (
     ModelSource,
     ProgressiveDistillation,
 )
-from cm_ray.core.precondition import EDM
+from cm_ray.core.precondition import EDM, TrigFlow
 from cm_ray.core.proposals import Grid, LognormalIntervals
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, Constant, Doubling, Halving
 from cm_ray.core.weights import InverseGap
@@ -128,4 +129,36 @@ def ect_digits() -> Recipe:
         steps=600,
         optimizer=RAdam(learning_rate=1e-3, beta2=0.99, decay="linear"),
         tracking=TrackingSettings(model_name="cm_ray-digits-ect"),
+    )
+
+
+def trigflow_digits() -> Recipe:
+    """A diffusion model of the 8x8 digits under column trigflow, a teacher for sCD."""
+    return replace(
+        edm_digits(),
+        name="trigflow_digits",
+        column=TrigFlow(sigma_data=0.75),
+        tracking=TrackingSettings(model_name="cm_ray-digits-trigflow"),
+    )
+
+
+def sct_digits() -> Recipe:
+    """sCT on the 8x8 digits: consistency training in continuous time.  Lu & Song 2024."""
+    return replace(
+        ict_digits(),
+        name="sct_digits",
+        method=SimplifiedTraining(warmup=300),
+        column=TrigFlow(sigma_data=0.75),
+        tracking=TrackingSettings(model_name="cm_ray-digits-sct"),
+    )
+
+
+def scd_digits() -> Recipe:
+    """sCD on the 8x8 digits: consistency distillation in continuous time.  Lu & Song 2024."""
+    return replace(
+        cd_digits(),
+        name="scd_digits",
+        method=SimplifiedDistillation(warmup=300),
+        column=TrigFlow(sigma_data=0.75),
+        tracking=TrackingSettings(model_name="cm_ray-digits-scd"),
     )

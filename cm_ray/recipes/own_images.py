@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cm_ray.core.averages import PowerEMA
-from cm_ray.core.precondition import EDM
+from cm_ray.core.precondition import EDM, TrigFlow
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture
-from cm_ray.recipes.cifar10 import cd_cifar10, ct_cifar10, ect_cifar10, edm_cifar10, ict_cifar10, pd_cifar10
+from cm_ray.recipes.cifar10 import (
+    cd_cifar10,
+    ct_cifar10,
+    ect_cifar10,
+    edm_cifar10,
+    ict_cifar10,
+    pd_cifar10,
+    scd_cifar10,
+    sct_cifar10,
+    trigflow_cifar10,
+)
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import TrackingSettings
 
@@ -19,6 +29,9 @@ METHODS = {
     "pd": pd_cifar10,
     "ict": ict_cifar10,
     "ect": ect_cifar10,
+    "trigflow": trigflow_cifar10,
+    "scd": scd_cifar10,
+    "sct": sct_cifar10,
 }
 """Recipes by the words of their methods and settings."""
 _LOWEST = 8
@@ -43,7 +56,7 @@ def recipe_for_images(
         )
     base = METHODS[method]()
     assert isinstance(base.network, Architecture)
-    assert isinstance(base.column, EDM)
+    assert isinstance(base.column, EDM | TrigFlow)
     network = replace(
         base.network,
         channel_mult=_channel_mult(height),

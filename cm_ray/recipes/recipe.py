@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cm_ray.core.averages import Averages, PowerEMA
+from cm_ray.core.continuous import SimplifiedDistillation, SimplifiedTraining
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Method, ModelSource
-from cm_ray.core.precondition import EDM, Column
+from cm_ray.core.precondition import EDM, Column, TrigFlow
 from cm_ray.core.times import NoiseLevels
 from cm_ray.core.weights import KarrasWeight
 from cm_ray.errors import SettingError, UserError, require
@@ -219,8 +220,11 @@ def _check_run(recipe: Recipe) -> None:
 
 
 def _check_method(recipe: Recipe) -> None:
-    karras = isinstance(recipe.method.weight, KarrasWeight) and not isinstance(recipe.column, EDM)
-    require(not karras, "weight", "karras needs the sigma_data of column edm: choose another weight")
+    karras = isinstance(recipe.method.weight, KarrasWeight) and not isinstance(recipe.column, EDM | TrigFlow)
+    require(not karras, "weight", "karras needs the sigma_data of column edm or trigflow")
+    simplified = isinstance(recipe.method, SimplifiedTraining | SimplifiedDistillation)
+    known = not simplified or isinstance(recipe.column, EDM | TrigFlow)
+    require(known, "column", "of sct and scd must be trigflow or edm, which have a sigma_data")
     if (halving := recipe.method.halving) is not None:
         starts = halving.starts(recipe.steps)
         require(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -239,7 +239,7 @@ def why_unknown(config: Any, path: str) -> str:
     known = flatten(config)
     for name, words in owners(type(config), path).items():
         if name in known and known[name] not in words:
-            return f"belongs to {name} {' or '.join(words)}, and {name} is {known[name]}"
+            return f"belongs to {name} {_any_of(words)}, and {name} is {known[name]}"
     if named := [each for each in all_paths(type(config)) if each.rpartition(".")[2] == path]:
         return f"is not a setting: did you mean {' or '.join(map(repr, named))}?"
     return f"is not a setting: {closest(path, list(known))}"
@@ -292,3 +292,8 @@ def differences(old: T, new: T, free: tuple[str, ...]) -> list[str]:
         if before.get(path) != after.get(path)
         and not any(path == each or path.startswith(each + ".") for each in free)
     ]
+
+
+def _any_of(words: Sequence[str]) -> str:
+    """Return words as a phrase: a, b or c."""
+    return " or ".join([*([", ".join(words[:-1])] if words[:-1] else []), words[-1]])

@@ -19,7 +19,7 @@ def draw_step(recipe: Recipe, step: int, images: Tensor, positions: Tensor) -> D
     uniforms = uniform(recipe.seed, step, positions, Purpose.TIMES, (1,))[:, 0]
     t, s = recipe.method.times(uniforms, step, recipe.steps, recipe.noise)
     noise = normal(recipe.seed, step, positions, Purpose.NOISE, tuple(x.shape[1:]))
-    return Draw(x, noise, perturb(x, noise, t), t, s, recipe.noise)
+    return Draw(x, noise, perturb(x, noise, t), t, s, recipe.diffusion, step)
 
 
 def _mirrored(recipe: Recipe, step: int, x: Images, positions: Tensor) -> Images:

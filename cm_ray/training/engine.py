@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from cm_ray.core.derivative import Target
 from cm_ray.core.draw import Draw
 from cm_ray.core.ema import update_average
 from cm_ray.core.loss import regression_loss
@@ -220,11 +221,18 @@ class Engine:
     def _aim(self, draw: Draw, labels: Labels | None, first: int) -> Images:
         """Return the aim of the method; the target has the student's dropout mask, the teacher no dropout."""
 
-        def target(x_s: Images, s: Times) -> Images:
-            self._seed_dropout(first)
-            return (self.target or self.student)(x_s, s, labels)
+        model = self.target or self.student
 
-        return self.method.aim(draw, target, self._teaching(labels))
+        def plain(x_s: Images, s: Times) -> Images:
+            self._seed_dropout(first)
+            return model(x_s, s, labels)
+
+        def precise(x_s: Images, s: Times) -> Images:
+            with model.computing_in("float32"), torch.compiler.set_stance("force_eager"):
+                return plain(x_s, s)
+
+        differs = self.config.compile or self.config.precision != "float32"
+        return self.method.aim(draw, Target(plain, precise if differs else None), self._teaching(labels))
 
     def _teaching(self, labels: Labels | None) -> Denoise:
         def teach(x_t: Images, t: Times) -> Images:

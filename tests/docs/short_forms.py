@@ -59,6 +59,9 @@ HERE = {
         TINY, makes="runs/power/result.json"
     ),
     "cm-ray train ict_digits": Short(f"{TINY} --run-dir runs/alone", makes="runs/alone/result.json"),
+    "cm-ray train sct_digits": Short(f"{TINY} --warmup 1", makes="runs/sct_digits/result.json"),
+    "cm-ray train trigflow_digits": Short(f"{TINY} --run-dir runs/t", makes="runs/t/result.json"),
+    "cm-ray train scd_digits --teacher trigflow_digits": Short(TINY, makes="runs/scd_digits/result.json"),
     "cm-ray train edm_digits": Short(f"{TINY} --run-dir runs/d", makes="runs/d/result.json"),
     "cm-ray train cd_digits --teacher edm_digits": Short(TINY, makes="runs/cd_digits/result.json"),
     "cm-ray train pd_digits --teacher edm_digits": Short(
@@ -154,6 +157,8 @@ ONLY_PARSED = {
     "cm-ray train ct_cifar10": "is run for images of one's own; CIFAR-10 would be downloaded",
     "cm-ray train ict_digits --tracking-uri http://host:5000": "needs a server; tests/tracking starts one",
     "cm-ray train ct_imagenet64 ": "needs 8 GPUs",
+    "cm-ray train sct_cifar10": "is like sct_digits; CIFAR-10 would be downloaded",
+    "cm-ray train sct --data photos/ ": "is like ict, which is run",
     "cm-ray averages ": "is run by tests/cluster/test_scored_lengths.py",
     "cm-ray likelihood ": "is run by tests/cluster/test_likelihood.py",
     "cm-ray sample runs/photos": "is like that of runs/demo; tests/drawing has classes by their names",

@@ -105,7 +105,11 @@ def test_a_word_keeps_the_fields_that_the_new_class_has():
         ),
         (("--distance", "l3"), "distance", "cannot be 'l3': known are l1, l2, lpips, norm, pseudo-huber"),
         (("--distence", "l2"), "distence", "is not a setting: did you mean --distance?"),
-        (("--teacher", "x"), "teacher.model", "belongs to method cd or pd, and method is ct"),
+        (
+            ("--teacher", "x"),
+            "teacher.model",
+            "belongs to method cd, pd, continuous-cd or scd, and method is ct",
+        ),
         (("--no-compyle",), "no_compyle", "is not a setting: did you mean --compile?"),
         (("--batch-size", 0), "batch_size", "must be at least 1, not 0"),
         (("--times.scales.s0", 50), "times.scales.s0", "50 must be in [1, s1 = 40]"),

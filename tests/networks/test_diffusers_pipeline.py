@@ -254,6 +254,7 @@ def with_network(**changes):
         (with_network(channel_mult=(2, 2)), 40, "network.channel_mult begins with 2"),
         (spec_of(IMAGENET, 64, 0, boundary="none"), 40, "it is a diffusion model"),
         (spec_of(IMAGENET, 64, 0, boundary="piecewise"), 40, "its boundary is piecewise"),
+        (spec_of(IMAGENET, 64, 0, boundary="zero"), 40, "its boundary is zero"),
         (spec_of(IMAGENET, 64, 0, column=VP()), 40, "its column is vp"),
         (
             spec_of(IMAGENET, 64, 0, column=EDM(time_scale=1.0)),

@@ -19,7 +19,7 @@ from cm_ray.settings.choices import choice, classes_of, word_of
 from cm_ray.settings.tree import fields_of
 
 WORDS = {
-    Method: ["ct", "cd", "edm", "pd"],
+    Method: ["ct", "cd", "edm", "pd", "sct", "scd", "continuous-ct", "continuous-cd"],
     Distance: ["l1", "l2", "norm", "pseudo-huber", "lpips"],
     Scales: ["constant", "adaptive", "doubling"],
     IntervalProposal: ["uniform", "lognormal"],
@@ -27,7 +27,7 @@ WORDS = {
     TargetDecay: ["constant", "adaptive"],
     Weight: ["uniform", "snr", "snr+1", "truncated-snr", "karras", "inverse-gap"],
     Averages: ["constant", "warm-up", "power"],
-    Column: ["edm", "vp", "ve"],
+    Column: ["edm", "vp", "ve", "trigflow"],
     Network: ["adm", "custom", "ddpm++", "ncsn++"],
     Optimizer: ["radam", "adam"],
 }

@@ -61,6 +61,21 @@ CHANGES = {
         "optimizer.decay": "linear",
     },
     "ect": {"times": "tuned", "distance": "norm", "optimizer.warmup_steps": 2},
+    "sct": {"method": "sct", "warmup": 2, "column": "trigflow", "column.sigma_data": 0.75},
+    "scd": {
+        "method": "scd",
+        "teacher.model": "given",
+        "warmup": 2,
+        "column": "trigflow",
+        "column.sigma_data": 0.75,
+    },
+    "continuous": {
+        "method": "continuous-ct",
+        "target": "constant",
+        "target.mu": 0.9,
+        "weight": "uniform",
+        "distance": "l2",
+    },
     # what a method may be combined with
     "dropout": {"network.dropout": 0.3},
     "much-dropout": {"network.dropout": 0.5},
@@ -83,8 +98,8 @@ CHANGES = {
 }
 """Settings by name: methods, and what each may be combined with. Later ones win."""
 
-VARIANTS = ("ict", "paper", "dropout", "edm", "cd", "pd", "ect", "conditional", "accumulated")
-METHODS = ("ict", "paper", "edm", "cd", "pd", "ect")
+VARIANTS = ("ict", "paper", "dropout", "edm", "cd", "pd", "ect", "scd", "conditional", "accumulated")
+METHODS = ("ict", "paper", "edm", "cd", "pd", "ect", "scd")
 """Without dropout, whose mask depends on how a batch is split."""
 
 IMAGES = torch.randint(0, 256, (32, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -103,8 +103,8 @@ def _check_fits(spec: ModelSpec, boundaries: int) -> None:
         (network.family == "adm", f"the network is {network.family}, and diffusers has only adm"),
         (diffusion.boundary != "none", "it is a diffusion model, and the pipeline is for consistency models"),
         (
-            diffusion.boundary != "piecewise",
-            "its boundary is piecewise, and the pipeline's is by skip connections",
+            diffusion.boundary in ("skip", "none"),
+            f"its boundary is {diffusion.boundary}, and the pipeline's is by skip connections",
         ),
         (
             isinstance(diffusion.column, EDM),

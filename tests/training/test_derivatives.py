@@ -1,0 +1,131 @@
+"""Derivatives of real networks in forward mode: all families, dropout, recomputing, bfloat16, compiled."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cm_ray.core.derivative import along
+from cm_ray.core.diffusion import Diffusion
+from cm_ray.core.precondition import TrigFlow
+from cm_ray.networks.architectures import ADM, DDPMpp, NCSNpp
+from cm_ray.networks.model import Model, ModelSpec
+from cm_ray.training import arithmetic
+from tests.training.engines import batches, engine, run, shaken, small, weights
+
+SIZES = {"channels": 8, "channel_mult": (1, 2), "blocks": 1, "norm_groups": 4, "attention_resolutions": (4,)}
+NETWORKS = {
+    "adm": ADM(**SIZES, head_channels=8),
+    "adm, added time": ADM(**SIZES, head_channels=8, scale_shift=False, resample_blocks=False),
+    "ddpm++": DDPMpp(**SIZES),
+    "ncsn++": NCSNpp(**SIZES, fourier_scale=0.02),
+}
+TRIG = Diffusion(column=TrigFlow(), boundary="zero")
+
+
+def model_of(network):
+    """Return a model in float64, no weight of which is zero."""
+    spec = ModelSpec(network=network, diffusion=TRIG, shape=(1, 8, 8), class_names=("a", "b"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = Model(spec)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model.double()
+
+
+def point(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(2)
+    x, dx = (torch.randn(3, 1, 8, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    t = torch.tensor([0.05, 0.8, 20.0], dtype=torch.float64)
+    return tuple(each.to(dtype) for each in (x * (1 + t.view(-1, 1, 1, 1)), t, dx, t))
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_family_has_the_derivative_of_small_steps(name, conditional):
+    model = model_of(replace(NETWORKS[name], conditional=conditional)).eval()
+    labels = torch.tensor([0, 1, 1]) if conditional else None
+    x, t, dx, dt = point()
+
+    def f(x_t, t):
+        return model(x_t, t, labels)
+
+    value, slope = along(f, x, t, dx, dt)
+    eps = 1e-5
+    with torch.no_grad():
+        ahead, behind = (f(x + e * dx, t + e * dt) for e in (eps, -eps))
+        torch.testing.assert_close(value, f(x, t))
+    torch.testing.assert_close(slope, (ahead - behind) / (2 * eps), rtol=1e-4, atol=1e-5)
+    assert slope.abs().mean() > 0.01
+
+
+def test_recomputing_changes_no_derivative():
+    model, twin = (
+        model_of(replace(NETWORKS["adm"], gradient_checkpointing=each)).train() for each in (False, True)
+    )
+    found = [along(lambda x, t, f=f: f(x, t), *point())[1] for f in (model, twin)]
+    torch.testing.assert_close(*found)
+
+
+def test_the_derivative_has_the_mask_of_the_student():
+    model = model_of(replace(NETWORKS["adm"], dropout=0.5)).train()
+    x, t, dx, dt = point()
+
+    def masked(x_t, t):
+        torch.manual_seed(5)
+        return model(x_t, t)
+
+    value, slope = along(masked, x, t, dx, dt)
+    eps = 1e-5
+    with torch.no_grad():
+        torch.testing.assert_close(value, masked(x, t))
+        ahead, behind = (masked(x + e * dx, t + e * dt) for e in (eps, -eps))
+    torch.testing.assert_close(slope, (ahead - behind) / (2 * eps), rtol=1e-4, atol=1e-5)
+
+
+def test_float32_is_precise_enough_at_large_noise():
+    """At t = 80 the terms of the derivative cancel to a hundredth of their size."""
+    model = model_of(NETWORKS["adm"]).eval()
+    x, t, noise, _ = point()
+    t = torch.full_like(t, 80.0)
+    x = x + 80 * noise
+    exact = along(lambda x, t: model(x, t), x, t, 80 * noise, t)[1]
+    model.float()
+    rounded = along(lambda x, t: model(x, t), *(each.float() for each in (x, t, 80 * noise, t)))[1]
+    assert (rounded - exact).norm() < 1e-3 * exact.norm()
+
+
+def gradients(made):
+    """Return the gradients of a step, and its loss."""
+    loss = made.add_gradients(next(iter(batches(made))))
+    return torch.cat([p.grad.flatten() for p in made.student.parameters()]), float(loss)
+
+
+@pytest.mark.parametrize("method", ["sct", "scd", "continuous"])
+def test_short_arithmetic_keeps_the_gradient(method):
+    exact, _ = gradients(shaken(engine(small(method))))
+    short, _ = gradients(shaken(engine(small(method, precision="bfloat16"))))
+    assert (short - exact).norm() < 0.1 * exact.norm()
+    other, _ = gradients(shaken(engine(small(method, seed=1, precision="bfloat16"))))
+    assert (other - exact).norm() > 0.3 * exact.norm(), "another draw must be further away"
+
+
+@pytest.mark.parametrize("change", ["dropout", "recomputed"])
+def test_a_compiled_training_is_the_plain_one(change, monkeypatch):
+    monkeypatch.setattr(arithmetic, "BACKEND", "eager")
+    ends = []
+    for compiled in (False, True):
+        made = shaken(engine(small("scd", change, steps=2, compile=compiled)))
+        run(made)
+        ends.append(weights(made))
+    torch.compiler.reset()
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["sct", "scd"])
+def test_a_training_that_starts_at_the_exact_tangent_goes_on(method):
+    made = shaken(engine(small(method, "conditional", steps=4)))
+    stats = run(made)
+    assert [round(one.gauges["tangent_share"], 2) for one in stats] == [0.0, 0.5, 1.0, 1.0]
+    assert all(0 < float(one.loss) < 1 for one in stats)
