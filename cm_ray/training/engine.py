@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from cm_ray.core.derivative import Target
 from cm_ray.core.draw import Draw
 from cm_ray.core.ema import update_average
 from cm_ray.core.loss import regression_loss
@@ -37,6 +37,7 @@ from cm_ray.training.optimizer import (
     restore_scaler,
 )
 from cm_ray.training.students import build_student, contiguous_copy, frozen_copy
+from cm_ray.training.target import target_of
 
 
 class Engine:
@@ -220,19 +221,10 @@ class Engine:
     @torch.no_grad()
     def _aim(self, draw: Draw, labels: Labels | None, first: int) -> Images:
         """Return the aim of the method; the target has the student's dropout mask, the teacher no dropout."""
-
-        model = self.target or self.student
-
-        def plain(x_s: Images, s: Times) -> Images:
-            self._seed_dropout(first)
-            return model(x_s, s, labels)
-
-        def precise(x_s: Images, s: Times) -> Images:
-            with model.computing_in("float32"), torch.compiler.set_stance("force_eager"):
-                return plain(x_s, s)
-
-        differs = self.config.compile or self.config.precision != "float32"
-        return self.method.aim(draw, Target(plain, precise if differs else None), self._teaching(labels))
+        plain = self.config.precision == "float32" and not self.config.compile
+        seed, model = partial(self._seed_dropout, first), self.target or self.student
+        target = target_of(model, labels, seed, plain=plain)
+        return self.method.aim(draw, target, self._teaching(labels))
 
     def _teaching(self, labels: Labels | None) -> Denoise:
         def teach(x_t: Images, t: Times) -> Images:

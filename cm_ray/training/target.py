@@ -1,0 +1,29 @@
+"""The target network of a step, as methods evaluate and differentiate it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from cm_ray.core.derivative import Target
+from cm_ray.core.types import Images, Labels, Times
+from cm_ray.networks.model import Model
+
+
+def target_of(model: Model, labels: Labels | None, seed: Callable[[], None], *, plain: bool) -> Target:
+    """Return a network as the target of a step.
+
+    seed: seeds the masks before every pass. plain: True if the training computes in float32 and does
+    not compile, so that the derivative needs no other network than the values.
+    """
+
+    def evaluate(x: Images, t: Times) -> Images:
+        seed()
+        return model(x, t, labels)
+
+    def precise(x: Images, t: Times) -> Images:
+        with model.computing_in("float32"), torch.compiler.set_stance("force_eager"):
+            return evaluate(x, t)
+
+    return Target(evaluate, None if plain else precise)
