@@ -77,6 +77,7 @@ def start_server(tmp_path):
 def server(folder, *arguments, url, **environment):
     """Run an `mlflow` command in a folder for as long as the block, from when `url` answers."""
     inherited = {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    inherited["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # six processes that no test asks anything
     inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
     log_file = folder / "server.log"
     with log_file.open("w") as output:
