@@ -238,3 +238,16 @@ def test_training_on_sorted_images_in_memory_knows_the_spread_of_all(monkeypatch
     assert begun[0].column.sigma_data == pytest.approx(1, abs=0.01)
     few = load_images((data[0][:3], data[1][:3]))
     assert len(glimpse_of(few).block) == 3
+
+
+def test_a_table_beside_the_folder_of_images_is_named_if_nothing_else_gives_labels(tmp_path):
+    for name in ("a", "b"):
+        picture(tmp_path / "set" / "images" / f"{name}.png")
+    (tmp_path / "set" / "labels.csv").write_text("file,label\na.png,0\nb.png,1\n")
+    (tmp_path / "set" / "README.md").write_text("read me")
+    left = [each for each in survey(tmp_path / "set").left_out if "table" in each.what]
+    assert [(each.count, each.what, each.why) for each in left] == [
+        (1, "table beside the folder of images (labels.csv)", "not read as labels")
+    ]
+    (tmp_path / "set" / "labels.csv").rename(tmp_path / "set" / "notes.md")
+    assert not any("table" in each.what for each in survey(tmp_path / "set").left_out)

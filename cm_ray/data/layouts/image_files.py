@@ -22,6 +22,9 @@ from cm_ray.data.layouts.split_names import keep_split
 from cm_ray.data.layouts.synsets import ANNOTATIONS, annotated_synsets, known_synsets, synset_names
 from cm_ray.errors import UserError
 
+_TABLES = (".csv", ".tsv", ".json", ".jsonl", ".mat")
+"""Endings of files that may list labels."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageFiles:
@@ -90,7 +93,8 @@ def find_image_files(place: Place, asked: str, around: Sequence[Folder], *, skip
         paths = sorted(path for group in (listing.direct, *full.values()) for path in group.images)
         layout = "image files in numbered folders" if full else "image files"
         found = _annotated(paths, (*reversed(place.trail), *around))
-        return _with_labels(found, paths, layout, split, (*left, *_beside(listing, folder, found)))
+        left = (*left, *_beside(listing, folder, found), *(() if found else _unread_tables(place.trail)))
+        return _with_labels(found, paths, layout, split, left)
     empty = {name: group for name, group in listing.groups.items() if not group.images}
     _check_empty(folder, empty, skip_empty)
     classes = folder_classes(full, (*reversed(place.trail), *around))
@@ -185,3 +189,13 @@ def _annotated(paths: list[str], folders: Sequence[Folder]) -> Annotated | None:
     left = (LeftOut(unused, "annotations", "their images are not there"),) if unused else ()
     labels = [number[synsets[key]] for key in keys]
     return Annotated(labels, synset_names(classes, folders), left, os.path.basename(place))
+
+
+def _unread_tables(trail: Sequence[Folder]) -> tuple[LeftOut, ...]:
+    """Return the tables above a folder of images without labels: somebody may take them for labels."""
+    names = [name for above in trail[:-1] for name in above.entries.files if ending(name) in _TABLES]
+    if not names:
+        return ()
+    shown = ", ".join(printable(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
+    noun = "table" if len(names) == 1 else "tables"
+    return (LeftOut(len(names), f"{noun} beside the folder of images ({shown})", "not read as labels"),)
