@@ -160,7 +160,7 @@ ONLY_PARSED = {
     "cm-ray train sct_cifar10": "is like sct_digits; CIFAR-10 would be downloaded",
     "cm-ray train sct --data photos/ ": "is like ict, which is run",
     "cm-ray averages ": "is run by tests/cluster/test_scored_lengths.py",
-    "cm-ray likelihood ": "is run by tests/cluster/test_likelihood.py",
+    "cm-ray likelihood ": "is run by tests/cluster/test_likelihood_of_data.py",
     "cm-ray sample runs/photos": "is like that of runs/demo; tests/drawing has classes by their names",
     "cm-ray shards /data/photos.zip ": "is like the shards of a folder; tests/data reads archives",
     "cm-ray memory ": "counts or measures for a minute; tests/budget counts small networks",
