@@ -25,7 +25,7 @@ from cm_ray.evaluation.from_settings import evaluation_labels, extractor_opener
 from cm_ray.evaluation.reference import Shards
 from cm_ray.evaluation.scorer import frechet_score, request_key, sample_count
 from cm_ray.metrics.frechet import frechet_distance
-from cm_ray.metrics.score import ROW
+from cm_ray.metrics.score import ROW, Score
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes import named
 from cm_ray.recipes.recipe import TEACHER, Recipe, check_models_named
@@ -245,6 +245,7 @@ def _cached(table: Table, entry: _Entry, measure: Callable[[_Entry], Cell], key:
     file = table.folder / "cells" / name
     key = {"model_sha256": model_digest(entry.model), **key}
     if file.is_file() and (cached := read_json(file, _CELL))["of"] == key:
+        Score.from_file(cached["cell"]["score"], file)
         return Cell(**cached["cell"])
     cell = measure(entry)
     write_json(file, {"of": key, "cell": cell.to_row()})

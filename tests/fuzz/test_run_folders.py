@@ -38,7 +38,7 @@ RESULT = result(ROW, paths={"model": "model", "samples": ["samples/one.png"]}, c
 
 def read_result(run):
     found = run.result()
-    assert all(math.isfinite(Score.from_row(row).value) for row in found["scores"])
+    assert all(math.isfinite(Score.from_file(row, run.result_file).value) for row in found["scores"])
     for name in found["paths"]["samples"]:
         assert inside(run.root, name).resolve().is_relative_to(run.root.resolve())
 

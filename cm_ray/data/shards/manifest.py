@@ -266,6 +266,8 @@ def _read(path: Path, parquet: pq.ParquetFile, start: int, stop: int, shape: Sha
     if not groups:
         return np.empty((0, *shape), np.uint8), np.empty(0, np.int64)
     table = parquet.read_row_groups(groups, use_threads=False).slice(start - first, stop - start)
+    if table.num_rows != stop - start:
+        raise OSError(f"{table.num_rows} rows instead of {stop - start}")
     images = [_pixels(chunk, shape) for chunk in table["image"].chunks]
     return images[0] if len(images) == 1 else np.concatenate(images), table["label"].to_numpy()
 

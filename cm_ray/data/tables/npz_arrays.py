@@ -6,6 +6,7 @@ import contextlib
 import math
 import struct
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -91,13 +92,21 @@ def heads_of(path: Path) -> dict[str, NpzArray]:
             if not member.filename.endswith(".npy"):
                 continue
             with archive.open(member) as stream:
-                first = npy.read_magic(stream) == (1, 0)  # later versions have a longer length field
-                read = npy.read_array_header_1_0 if first else npy.read_array_header_2_0
-                shape, fortran, dtype = read(stream)
+                shape, fortran, dtype = _header(stream)
                 _check_shape(shape, dtype)
                 array = NpzArray(path, member, shape, dtype, fortran, stream.tell())
             found[member.filename.removesuffix(".npy")] = array
     return found
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, Fortran order and type of an array; NumPy's advice to save the file anew is not shown."""
+    first = npy.read_magic(stream) == (1, 0)  # later versions have a longer length field
+    read = npy.read_array_header_1_0 if first else npy.read_array_header_2_0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of files that Python 2 wrote
+        shape, fortran, dtype = read(stream)
+    return shape, fortran, dtype
 
 
 def _check_shape(shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
