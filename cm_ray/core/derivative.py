@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from cm_ray.core.types import Denoise, Images, Times
 
@@ -46,6 +44,10 @@ def along(
     Attention is computed by PyTorch's plain kernel, since the fused ones have no forward mode. Raises
     RuntimeError when an operation of the function has none.
     """
+    # not imported above: recipes import this module, and parse their options before torch is executed
+    from torch.autograd import forward_ad
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
         moving = forward_ad.make_dual(x, dx), forward_ad.make_dual(t, dt)  # type: ignore[no-untyped-call]
         result = function(*moving)
