@@ -28,12 +28,12 @@ _FEW_VALUES, _BYTES_EACH = 100_000, 8
 _CHUNK = 1 << 20
 
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-"""The beginning of s3://bucket/folder; `Path` makes one slash of the two."""
+_ADDRESS = re.compile(r"(?!models:)[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+"""The beginning of s3://bucket/folder; `Path` makes one slash of the two. models:/NAME is in a registry."""
 
 
 def is_address(place: str | Path) -> bool:
-    """Return True for the address of a storage, of any scheme, and False for the path of a file."""
+    """Return True for the address of a storage, and False for the path of a file or a registered model."""
     return _ADDRESS.match(str(place)) is not None
 
 
