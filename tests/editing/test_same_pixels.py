@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import cm_ray as cm
-from cm_ray.api.trained_model import TrainedModel
+from cm_ray.api.pictures import pixels_of
 from cm_ray.data.interface.reading import Reading
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shards.manifest import load_all
@@ -82,12 +82,12 @@ def on_page(spec, path):
 
 
 def in_python(spec, path):
-    return TrainedModel(Model(spec))._pixels(path, 1)[1]
+    return pixels_of(path, spec, factor=1)[1]
 
 
 def in_memory(spec, path):
     with Image.open(path) as image:
-        return TrainedModel(Model(spec))._pixels(image, 1)[1]
+        return pixels_of(image, spec, factor=1)[1]
 
 
 def of_pytorch(spec, path):
