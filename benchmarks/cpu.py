@@ -42,7 +42,7 @@ class CPU:
     """Settings of the benchmark."""
 
     sections: tuple[Section, ...] = ("normalisation", "workers")
-    """What is timed."""
+    """A case that is timed."""
     rounds: int = 8
     """Turns of each way."""
     batch_size: int = 16

@@ -39,7 +39,7 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def own_code_is_forgotten():
-    """What a test names of code of one's own is not named in the next one."""
+    """Code of one's own that a test names is not named in the next one."""
     with forgotten_afterwards():
         yield
 

@@ -83,6 +83,7 @@ class ContinuousDistillation(ConsistencyMethod):
         return _first_order(_differentiable(target), draw, direction)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Simplified(Method):
     """sCM: continuous time with normalised derivatives.  Lu & Song 2024, with sigma for sigma_data tan t.
 
@@ -95,10 +96,19 @@ class _Simplified(Method):
     differentiates: ClassVar[bool] = True
     boundary: ClassVar[BoundaryCondition] = "zero"
 
-    times: Lognormal
-    warmup: int
-    constant: float
-    norm: Literal["sum", "mean"]
+    times: Lognormal = field(default_factory=lambda: Lognormal(mean=-1.0, std=1.4))
+    """The noise levels that are trained on."""
+    warmup: int = 10_000
+    """Steps until the derivative has its full share r in the tangent; 0: from the start."""
+    constant: float = 0.1
+    """c of the normalisation g/(|g| + c)."""
+    norm: Literal["sum", "mean"] = "sum"
+    """|g| as the root of the sum of squares, as in the paper, or of their mean over the pixels."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError on values that are out of range."""
+        require(self.warmup >= 0, "warmup", f"must not be negative, but is {self.warmup}")
+        require(self.constant > 0, "constant", f"must be positive, not {self.constant}")
 
     @property
     def distance(self) -> Distance:
@@ -118,10 +128,6 @@ class _Simplified(Method):
         """Return r at a step: from 0 to 1 during the warm-up."""
         return min(1.0, step / self.warmup) if self.warmup else 1.0
 
-    def _check(self) -> None:
-        require(self.warmup >= 0, "warmup", f"must not be negative, but is {self.warmup}")
-        require(self.constant > 0, "constant", f"must be positive, not {self.constant}")
-
     def _aim(self, draw: Draw, target: Denoise, clean: Images, direction: Images) -> Images:
         """Return the aim; clean: D(x_t, t); direction: dx/dsigma of the trajectory, (x_t - D)/sigma."""
         sigma_data = _sigma_data(draw)
@@ -140,19 +146,6 @@ class _Simplified(Method):
 class SimplifiedTraining(_Simplified):
     """sCT: consistency training in continuous time, without a teacher.  Lu & Song 2024, Algorithm 1."""
 
-    times: Lognormal = field(default_factory=lambda: Lognormal(mean=-1.0, std=1.4))
-    """The noise levels that are trained on."""
-    warmup: int = 10_000
-    """Steps until the derivative has its full share r in the tangent; 0: from the start."""
-    constant: float = 0.1
-    """c of the normalisation g/(|g| + c)."""
-    norm: Literal["sum", "mean"] = "sum"
-    """|g| as the root of the sum of squares, as in the paper, or of their mean over the pixels."""
-
-    def __post_init__(self) -> None:
-        """Raise SettingError on values that are out of range."""
-        self._check()
-
     def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
         """Return the aim, along the trajectory of the image itself: D = x."""
         return self._aim(draw, target, draw.x, draw.noise)
@@ -167,18 +160,6 @@ class SimplifiedDistillation(_Simplified):
 
     teacher: ModelSource = field(default_factory=ModelSource)
     """The diffusion model that is distilled."""
-    times: Lognormal = field(default_factory=lambda: Lognormal(mean=-1.0, std=1.4))
-    """The noise levels that are trained on."""
-    warmup: int = 10_000
-    """Steps until the derivative has its full share r in the tangent; 0: from the start."""
-    constant: float = 0.1
-    """c of the normalisation g/(|g| + c)."""
-    norm: Literal["sum", "mean"] = "sum"
-    """|g| as the root of the sum of squares, as in the paper, or of their mean over the pixels."""
-
-    def __post_init__(self) -> None:
-        """Raise SettingError on values that are out of range."""
-        self._check()
 
     def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
         """Return the aim, along the teacher's trajectory."""

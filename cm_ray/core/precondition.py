@@ -64,15 +64,14 @@ def precondition(scalings: Scalings, network: Network, x_t: Images, t: Times) ->
     return skipped * x_t + output * residual.to(x_t.dtype)
 
 
-@choice(Column, "edm")
 @dataclass(frozen=True)
-class EDM:
-    """The column "Ours" of table 1: inputs and targets of unit variance, least amplification of errors."""
+class _UnitVariance:
+    """The scalings that give the network inputs of unit variance; subclasses add its output and its time."""
 
     sigma_data: float = 0.5
     """Standard deviation of the data in [-1, 1]."""
-    time_scale: float = 1000.0
-    """The network's time is time_scale · ln(t)/4: 1000 in OpenAI's code, 1 in EDM's and the JAX code."""
+    time_scale: float = 1.0
+    """Factor of the network's time."""
 
     def __post_init__(self) -> None:
         """Raise SettingError on a sigma_data or a time scale that is not positive."""
@@ -83,13 +82,22 @@ class EDM:
         """Return sigma_data^2 / (t^2 + sigma_data^2), computed so that it is exactly 1 at t = 0."""
         return 1.0 / (1.0 + (t / self.sigma_data) ** 2)
 
-    def c_out(self, t: Times, /) -> Times:
-        """Return t sigma_data / sqrt(t^2 + sigma_data^2)."""
-        return self.sigma_data * t / (t**2 + self.sigma_data**2).sqrt()
-
     def c_in(self, t: Times, /) -> Times:
         """Return 1 / sqrt(t^2 + sigma_data^2), which gives inputs of unit variance."""
         return (t**2 + self.sigma_data**2).rsqrt()
+
+
+@choice(Column, "edm")
+@dataclass(frozen=True)
+class EDM(_UnitVariance):
+    """The column "Ours" of table 1: inputs and targets of unit variance, least amplification of errors."""
+
+    time_scale: float = 1000.0
+    """The network's time is time_scale · ln(t)/4: 1000 in OpenAI's code, 1 in EDM's and the JAX code."""
+
+    def c_out(self, t: Times, /) -> Times:
+        """Return t sigma_data / sqrt(t^2 + sigma_data^2)."""
+        return self.sigma_data * t / (t**2 + self.sigma_data**2).sqrt()
 
     def network_time(self, t: Times, /) -> Times:
         """Return time_scale · ln(t)/4."""
@@ -98,7 +106,7 @@ class EDM:
 
 @choice(Column, "trigflow")
 @dataclass(frozen=True)
-class TrigFlow:
+class TrigFlow(_UnitVariance):
     """TrigFlow: the scalings of column edm on a circle, with an angle as the network's time.
 
     Lu & Song 2024: with the angle u = arctan(t/sigma_data), D = cos^2 u x_t - sigma_data sin u F(cos u
@@ -106,27 +114,12 @@ class TrigFlow:
     network can be differentiated in time.
     """
 
-    sigma_data: float = 0.5
-    """Standard deviation of the data in [-1, 1]."""
     time_scale: float = 1.0
     """The network's time is time_scale · u."""
-
-    def __post_init__(self) -> None:
-        """Raise SettingError on a sigma_data or a time scale that is not positive."""
-        require(self.sigma_data > 0, "sigma_data", f"must be positive, not {self.sigma_data}")
-        require(self.time_scale > 0, "time_scale", f"must be positive, not {self.time_scale}")
-
-    def c_skip(self, t: Times, /) -> Times:
-        """Return cos^2 u = 1 / (1 + (t/sigma_data)^2); exactly 1 at t = 0."""
-        return 1.0 / (1.0 + (t / self.sigma_data) ** 2)
 
     def c_out(self, t: Times, /) -> Times:
         """Return -sigma_data sin u."""
         return -self.sigma_data * t / (t**2 + self.sigma_data**2).sqrt()
-
-    def c_in(self, t: Times, /) -> Times:
-        """Return cos u / sigma_data, which gives inputs of unit variance."""
-        return (t**2 + self.sigma_data**2).rsqrt()
 
     def network_time(self, t: Times, /) -> Times:
         """Return time_scale · u."""

@@ -26,7 +26,7 @@ DEQUANTISATION = "uniform"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LikelihoodRequest:
-    """How likelihoods are computed."""
+    """The settings of a computation of likelihoods."""
 
     seed: int = 0
     """Seed of the noise of dequantisation and of the probes."""
@@ -44,7 +44,7 @@ class LikelihoodRequest:
 
     @property
     def key(self) -> dict[str, Any]:
-        """What decides the numbers, apart from the model and the images."""
+        """The settings that decide the numbers, with the version; model and images are not among them."""
         return {
             "seed": self.seed,
             "trace": self.trace,

@@ -8,30 +8,20 @@ from cm_ray.core.averages import PowerEMA
 from cm_ray.core.precondition import EDM, TrigFlow
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture
-from cm_ray.recipes.cifar10 import (
-    cd_cifar10,
-    ct_cifar10,
-    ect_cifar10,
-    edm_cifar10,
-    ict_cifar10,
-    pd_cifar10,
-    scd_cifar10,
-    sct_cifar10,
-    trigflow_cifar10,
-)
+from cm_ray.recipes import cifar10
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import TrackingSettings
 
 METHODS = {
-    "edm": edm_cifar10,
-    "cd": cd_cifar10,
-    "ct": ct_cifar10,
-    "pd": pd_cifar10,
-    "ict": ict_cifar10,
-    "ect": ect_cifar10,
-    "trigflow": trigflow_cifar10,
-    "scd": scd_cifar10,
-    "sct": sct_cifar10,
+    "edm": cifar10.edm_cifar10,
+    "cd": cifar10.cd_cifar10,
+    "ct": cifar10.ct_cifar10,
+    "pd": cifar10.pd_cifar10,
+    "ict": cifar10.ict_cifar10,
+    "ect": cifar10.ect_cifar10,
+    "trigflow": cifar10.trigflow_cifar10,
+    "scd": cifar10.scd_cifar10,
+    "sct": cifar10.sct_cifar10,
 }
 """Recipes by the words of their methods and settings."""
 _LOWEST = 8

@@ -51,7 +51,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class _Capture:
-    """What has changed in the local folder up to a moment."""
+    """The changes in the local folder up to a moment."""
 
     contents: list[str]
     """Files that are written first."""

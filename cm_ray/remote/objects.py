@@ -40,7 +40,7 @@ class Conflict(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a store says of an object."""
+    """The facts that a store gives of an object."""
 
     size: int
     etag: str

@@ -27,7 +27,7 @@ _SCALER = {
     **dict.fromkeys(("scale", "growth_factor", "backoff_factor"), float),
     **dict.fromkeys(("growth_interval", "_growth_tracker"), int),
 }
-"""What PyTorch's GradScaler keeps; it keeps nothing in other precisions than float16."""
+"""The state of PyTorch's GradScaler, which has none in other precisions than float16."""
 META: Shape = {"step": int, "extra": {"scaler?": ({}, _SCALER)}}
 """The shape of a checkpoint's meta.json."""
 

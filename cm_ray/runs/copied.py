@@ -1,4 +1,4 @@
-"""What a run directory asks of the address that it is a copy of."""
+"""The requests that a run directory makes of the address that it is a copy of."""
 
 from __future__ import annotations
 

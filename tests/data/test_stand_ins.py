@@ -1,4 +1,4 @@
-"""What stands in the place of data, such as a pointer of Git LFS, is named, wherever data is read."""
+"""Things in the place of data, such as a pointer of Git LFS, are named wherever data is read."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq

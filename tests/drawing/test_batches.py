@@ -1,4 +1,4 @@
-"""Where no number of images at once is given, it follows from the memory, and the samples do not."""
+"""The number of images at once follows from the memory unless it is given, and the samples do not."""
 
 import numpy as np
 import pytest

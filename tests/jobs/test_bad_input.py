@@ -190,7 +190,7 @@ class TestOnACluster:
         refused(f"{file.name} is missing", run_dir=run, data__path=str(shards))
 
     def test_a_corrupt_shard_is_named_by_the_worker(self, ray_cluster, trains_here, tmp_path, pictures):
-        """How a worker's sentence reaches the command: test_a_loss_that_is_not_finite_is_told_once."""
+        """A worker's sentence reaches the command: see test_a_loss_that_is_not_finite_is_told_once."""
         from cm_ray.cluster.data.make_shards import make_shards
         from cm_ray.data.open_source import open_source
 

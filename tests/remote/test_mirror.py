@@ -122,7 +122,8 @@ def test_a_kill_at_any_request_leaves_no_part_that_looks_complete(address, store
     assert allowed == 6
 
 
-def test_a_removed_checkpoint_is_removed_there_marker_first(mirror, address, store, tmp_path):
+def without_the_first_of_two_checkpoints(mirror, tmp_path):
+    """Return another copy, which has only the markers, and of the first checkpoint removed even that."""
     for step in (1, 2):
         write(mirror.root, f"checkpoints/step-0000000{step}/state.safetensors", b"s" * step)
         write(mirror.root, f"checkpoints/step-0000000{step}/meta.json", b"{}")
@@ -131,6 +132,11 @@ def test_a_removed_checkpoint_is_removed_there_marker_first(mirror, address, sto
     other = Mirror(mirror.objects, tmp_path / "other", ORDER, mirror._writer.token)
     other.pull(lambda key: key.endswith("meta.json"))
     (other.root / "checkpoints/step-00000001/meta.json").unlink()
+    return other
+
+
+def test_a_removed_checkpoint_is_removed_there_marker_first(mirror, address, store, tmp_path):
+    other = without_the_first_of_two_checkpoints(mirror, tmp_path)
     removals = iter([None, 403])
     with store.faults(lambda method, path: next(removals, 403) if method == "POST" else None):
         other.publish()
@@ -144,14 +150,7 @@ def test_a_removed_checkpoint_is_removed_there_marker_first(mirror, address, sto
 
 
 def test_a_removed_checkpoint_is_gone_though_only_its_marker_was_here(mirror, address, tmp_path):
-    for step in (1, 2):
-        write(mirror.root, f"checkpoints/step-0000000{step}/state.safetensors", b"s" * step)
-        write(mirror.root, f"checkpoints/step-0000000{step}/meta.json", b"{}")
-    mirror.publish()
-    mirror.wait()
-    other = Mirror(mirror.objects, tmp_path / "other", ORDER, mirror._writer.token)
-    other.pull(lambda key: key.endswith("meta.json"))
-    (other.root / "checkpoints/step-00000001/meta.json").unlink()
+    other = without_the_first_of_two_checkpoints(mirror, tmp_path)
     other.publish()
     other.wait()
     assert set(copied(address, tmp_path / "there")) == {

@@ -1,4 +1,4 @@
-"""What is the address of a storage, and what is the path of a file or the name of a registered model."""
+"""Addresses of storages are told from paths of files and from names of registered models."""
 
 from pathlib import Path
 

@@ -35,7 +35,7 @@ from cm_ray.evaluation.likelihood import (
     csv_lines,
     row_of,
 )
-from cm_ray.networks.formats.reading import network_digest, read_model
+from cm_ray.networks.formats.reading import read_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.sections import EXPERIMENT
@@ -146,21 +146,23 @@ class _Work:
                 f"{self.run.root}: {self.settings.model} on {self.count:,} of {self.manifest.count:,} images "
                 f"of {self.manifest.source}, trace {self.request.trace}, {actors}"
             )
-            found = {number: self._load(pool, part) for number, part in enumerate(parts)}
+            put = pool.put(self.model)
+            files = [self._file(f"{pool.kind} {put.digest}", part) for part in parts]
+            found = {number: _loaded(file) for number, file in enumerate(files)}
             missing = [number for number, likelihoods in found.items() if likelihoods is None]
             with shown("image") as progress:
                 for number, likelihoods in pool.likelihoods(
-                    pool.put(self.model),
+                    put,
                     Witness.of(self.shards / MANIFEST),
                     self.manifest,
                     [parts[number] for number in missing],
                     self.request,
                     progress,
                 ):
-                    self._save(pool, parts[missing[number]], likelihoods)
+                    _save(files[missing[number]], likelihoods)
                     found[missing[number]] = likelihoods
         whole = Likelihoods.joined([likelihoods for likelihoods in found.values() if likelihoods])
-        result = self._written(whole, class_names)
+        result = self._written(whole, put.digest, class_names)
         remove(self.folder)
         return result
 
@@ -175,33 +177,20 @@ class _Work:
                     yield Rows(self.shards / file, start, stop, places, self.numbers)
                     first += stop - start
 
-    def _file(self, pool: SamplerPool, part: Rows) -> Path:
+    def _file(self, maker: str, part: Rows) -> Path:
+        """Return the file of a part; maker: the kind of the actors, and the digest of the model."""
         key = (
-            *(pool.kind, network_digest(self.model), self.manifest.fingerprint, self.numbers),
+            *(maker, self.manifest.fingerprint, self.numbers),
             *(astuple(self.request), part.places.tolist()),
         )
         return self.folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.npz"
 
-    def _save(self, pool: SamplerPool, part: Rows, likelihoods: Likelihoods) -> None:
-        with written_aside(self._file(pool, part)) as aside, aside.open("wb") as file:
-            np.savez(file, **{name: getattr(likelihoods, name) for name in likelihoods.__dataclass_fields__})
-
-    def _load(self, pool: SamplerPool, part: Rows) -> Likelihoods | None:
-        file = self._file(pool, part)
-        if not file.is_file():
-            return None
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                return Likelihoods(**{name: arrays[name] for name in Likelihoods.__dataclass_fields__})
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-            return None  # it is computed again
-
-    def _written(self, whole: Likelihoods, class_names: tuple[str, ...]) -> LikelihoodResult:
+    def _written(self, whole: Likelihoods, model: str, class_names: tuple[str, ...]) -> LikelihoodResult:
         """Write likelihood.json, likelihood.csv and the picture of the extremes."""
         key = {
             "n": self.count,
             "data": self.manifest.fingerprint,
-            "model": network_digest(self.model),
+            "model": model,
             "labels": "data" if self.numbers else "none",
             **self.request.key,
         }
@@ -230,3 +219,20 @@ class _Work:
             file, at = self.shards / self.manifest.shards[shard].file, row - int(starts[shard])
             images.append(read_rows(file, at, at + 1, self.manifest.shape)[0][0])
         return np.stack(images)
+
+
+def _save(file: Path, likelihoods: Likelihoods) -> None:
+    """Write a finished part."""
+    with written_aside(file) as aside, aside.open("wb") as stream:
+        np.savez(stream, **{name: getattr(likelihoods, name) for name in likelihoods.__dataclass_fields__})
+
+
+def _loaded(file: Path) -> Likelihoods | None:
+    """Return a part that an earlier call has finished; None if there is none, or it is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return Likelihoods(**{name: arrays[name] for name in Likelihoods.__dataclass_fields__})
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return None  # it is computed again
