@@ -87,6 +87,9 @@ def test_the_models_own():
         "pd_digits": "pd:1",
         "ict_digits": "one-step",
         "ect_digits": "one-step",
+        "trigflow_digits": "heun:18",
+        "sct_digits": "one-step",
+        "scd_digits": "one-step",
     }
     assert recipes.pd_digits().own_sampler(8) == Progressive(8)
 

@@ -112,7 +112,7 @@ class Supervisor:
         running: dict[Any, _Running] = {}
         blamed: Counter[int] = Counter()
         while waiting or running:
-            while waiting and (place := self._idle(running.values())):
+            while waiting and (place := self._idle(running.values(), blamed, blamed[waiting[0]] > 0)):
                 number = waiting.popleft()
                 reference = submit(place.actor, tasks[number])
                 running[reference] = _Running(number, place, place.actor, place.node)
@@ -131,10 +131,17 @@ class Supervisor:
                 task.place.deaths = 0
                 yield task.number, result
 
-    def _idle(self, running: Iterable[_Running]) -> _Place | None:
-        """Return the ready place with the fewest tasks; None when all have as many as they can have."""
-        busy = Counter(id(task.place) for task in running if task.actor is task.place.actor)
-        ready = [place for place in self._places if place.ready and busy[id(place)] < _TASKS_EACH]
+    def _idle(self, running: Iterable[_Running], blamed: Counter[int], alone: bool) -> _Place | None:
+        """Return the ready place with the fewest tasks; None when no place can take one more.
+
+        A task that was lost with an actor is repeated `alone`: the next death tells which task it was.
+        """
+        busy: Counter[int] = Counter()
+        for task in running:
+            if task.actor is task.place.actor:
+                busy[id(task.place)] += _TASKS_EACH if blamed[task.number] else 1
+        most = 0 if alone else _TASKS_EACH - 1
+        ready = [place for place in self._places if place.ready and busy[id(place)] <= most]
         return min(ready, key=lambda place: busy[id(place)], default=None)
 
     def _wait(self, running: Iterable[Any]) -> list[Any]:
@@ -175,24 +182,22 @@ class Supervisor:
             self._call(place)  # Ray has tried for a second; it does not know yet whether the node is dead
 
     def _is_to_blame(self, task: _Running, error: RayError) -> bool:
-        """Return True when a task, and not its node or another task of its actor, may have lost its result.
+        """Return True when a task, and not its node, may have lost its result. A dead actor is replaced.
 
-        The actor is replaced if it is dead.
+        The result of a task that had just ended can be lost with its actor, too.
         """
         news = task.actor is task.place.actor and task.place in self._places
-        if isinstance(error, _DEATHS):
-            return news and self._bury(task.place, error)
+        died = isinstance(error, _DEATHS)
         if news:
-            self._call(task.place)
-        return isinstance(error, ObjectLostError) and task.node in live_nodes()
+            self._bury(task.place, error) if died else self._call(task.place)
+        return (died or isinstance(error, ObjectLostError)) and task.node in live_nodes()
 
-    def _bury(self, place: _Place, error: RayError) -> bool:
-        """Replace a dead actor; return True if it did not die with its node.
+    def _bury(self, place: _Place, error: RayError) -> None:
+        """Replace a dead actor.
 
         Raises UserError on too many deaths. A place with too many deaths is given up if there are others.
         """
-        of_node = bool(place.node) and place.node not in live_nodes()
-        if of_node:
+        if place.node and place.node not in live_nodes():
             self._tell(f"node {place.node[:12]} died: its work is repeated elsewhere")
         else:
             place.deaths += 1
@@ -206,10 +211,9 @@ class Supervisor:
             )
         if in_a_row:
             self._places.remove(place)
-            return True
+            return
         place.actor, place.node = self._start(), ""
         self._call(place)
-        return not of_node
 
     def _tell(self, text: str) -> None:
         """Show a message once."""
