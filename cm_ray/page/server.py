@@ -1,4 +1,4 @@
-"""Serve the page: its address, the limit on the size of requests, and the requests that are allowed."""
+"""Serve the page: its address, its files, and their end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import contextlib
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from PIL import Image
 
@@ -19,16 +19,8 @@ from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.page.model_card import model_card
 from cm_ray.page.playground import Playground
+from cm_ray.page.requests import ENVELOPE_BYTES, KnownHosts, RequestLimit
 from cm_ray.tracking.locate import locate_model
-
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-
-_ENVELOPE_BYTES = 1 << 20
-"""Bytes that a request may have in addition to an uploaded file."""
-_POSTED = ("upload", "queue/join", "component_server", "cancel", "reset")
-"""Paths that the page sends POST requests to."""
 
 
 def serve(settings: PageSettings) -> None:
@@ -72,7 +64,8 @@ def application(settings: PageSettings) -> Any:
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     )
     _keep_to_uploads(gr, page, Path(files.name).resolve())
-    app.add_middleware(RequestLimit, most=MOST_BYTES + _ENVELOPE_BYTES)
+    app.add_middleware(RequestLimit, most=MOST_BYTES + ENVELOPE_BYTES)
+    app.add_middleware(KnownHosts, names=(settings.host, *settings.host_names))
     return app
 
 
@@ -122,55 +115,3 @@ def _keep_to_uploads(gr: Any, page: Any, folder: Path) -> None:
 
     for block in page.blocks.values():
         block.async_move_resource_to_block_cache = kept
-
-
-class RequestLimit:
-    """ASGI middleware that answers 413 to a request with a larger body, without reading it to the end.
-
-    Requests that Gradio supports and the page never sends (download an address, cut a video) are answered
-    with 403.
-    """
-
-    def __init__(self, app: Callable[..., Awaitable[None]], most: int) -> None:
-        self.app, self.most = app, most
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass a request on and count the bytes of its body."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if not announced.isdigit() or int(announced) > self.most:
-            await _refuse(send, 413, f"A request may have at most {MOST_BYTES >> 20} MiB.")
-            return
-        if not _is_the_pages(scope):
-            await _refuse(send, 403, "This page does not support this request.")
-            return
-        from starlette.requests import ClientDisconnect
-
-        with contextlib.suppress(ClientDisconnect):  # a client that disconnects is no error
-            await self.app(scope, self._counted(receive), send)
-
-    def _counted(self, receive: Receive) -> Receive:
-        """Return `receive`, with an end of the request when its body is larger than announced and allowed."""
-        total = 0
-
-        async def counted() -> Message:
-            nonlocal total
-            message = await receive()
-            total += len(message.get("body", b""))
-            return {"type": "http.disconnect"} if total > self.most else message
-
-        return counted
-
-
-def _is_the_pages(scope: Message) -> bool:
-    if scope["method"] in ("GET", "HEAD"):
-        return "://" not in scope["path"]
-    return scope["path"].rstrip("/").removeprefix("/gradio_api/") in _POSTED
-
-
-async def _refuse(send: Send, status: int, text: str) -> None:
-    headers = [(b"content-type", b"text/plain")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})

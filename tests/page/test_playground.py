@@ -21,7 +21,8 @@ from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import from_uint8, to_uint8
 from cm_ray.page.model_card import model_card
 from cm_ray.page.playground import CanvasContent, EditForm, Playground
-from cm_ray.page.server import RequestLimit, serve
+from cm_ray.page.requests import RequestLimit
+from cm_ray.page.server import serve
 from tests import results
 from tests.cluster.tiny import NETWORK, make_tiny_run
 from tests.tracking.tracked_runs import score

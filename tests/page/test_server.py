@@ -36,12 +36,16 @@ def run(tmp_path_factory):
     return make_tiny_run(folder, network=replace(NETWORK, conditional=True), time_points=((2.0,),))
 
 
+def page_of(run):
+    return application(PageSettings(model=str(run.root), device="cpu", host_names=("studio.example",)))
+
+
 @pytest.fixture(scope="module")
 def client(run):
     """Return a client of the page; when it ends, nothing that it brought is left."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("GRADIO_TEMP_DIR", "set by the page")
-        with testclient.TestClient(application(PageSettings(model=str(run.root), device="cpu"))) as opened:
+        with testclient.TestClient(page_of(run), base_url="http://localhost:7860") as opened:
             folder = Path(os.environ["GRADIO_TEMP_DIR"])
             yield opened
             assert folder.is_dir()
@@ -91,6 +95,33 @@ def test_the_page_and_a_sample_of_it(client, run):
     sampler, labels = sampler_of(model.spec, steps=2), torch.full((4,), 3)
     samples = model.sample(torch.arange(4), seed=0, sampler=sampler, labels=labels)
     np.testing.assert_array_equal(np.asarray(shown), np.asarray(grid_picture(to_uint8(samples))))
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:7860", "127.0.0.1:7860", "[::1]:7860", "192.0.2.7", "Studio.example:80"]
+)
+def test_it_answers_to_addresses_and_to_names_that_it_was_started_for(host, client):
+    assert client.get("/config", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "attacker.example",
+        "localhost.attacker.example:7860",
+        "127.0.0.1.attacker.example",
+        "",
+        "[::1].example",
+    ],
+)
+def test_a_website_that_points_its_name_here_gets_nothing(host, client):
+    """A browser at a website whose name was made to mean 127.0.0.1 sends that name as the host."""
+    for answer in (
+        client.get("/config", headers={"Host": host}),
+        client.post("/gradio_api/upload", files={"files": ("a.png", png())}, headers={"Host": host}),
+    ):
+        assert answer.status_code == 421
+        assert answer.text == "This page was not started for this host name; see --host-names."
 
 
 def test_what_was_uploaded_is_opened(client):

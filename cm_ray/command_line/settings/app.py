@@ -23,6 +23,8 @@ class PageSettings(CodeSettings):
     """models:/NAME@champion, models:/NAME/3, a run directory or a model's folder."""
     host: str = "127.0.0.1"
     """Address to listen at. The page asks for no password: on 0.0.0.0 everyone who reaches it may use it."""
+    host_names: tuple[str, ...] = ()
+    """Names that the page is opened by, beside localhost and addresses; others are refused."""
     port: int = 7860
     """Port to listen at."""
     device: str = "auto"
