@@ -13,9 +13,10 @@ from functools import partial
 from typing import Any
 
 from cm_ray.command_line.options import DRY_RUN, exit_code, option_paths, parse, without_debug
-from cm_ray.command_line.postponed import load, postpone
+from cm_ray.command_line.postponed import is_postponed, load, postpone
 from cm_ray.errors import UserError, closest
 from cm_ray.own_code import CodeSettings, allow, allow_given, forgotten_afterwards
+from cm_ray.phases import begin, phase
 from cm_ray.version import __version__
 
 _COMMANDS = "cm_ray.command_line.commands"
@@ -140,6 +141,7 @@ def run(arguments: Sequence[str], *, prog: str | None = None) -> int:
     prog: name of the program in help texts; None stands for the running script's. Exit codes are those of
     `cm_ray.command_line.options.exit_code`. Exits with 0 after --help.
     """
+    begin()
     postpone()
     words = without_debug(arguments)
     with forgotten_afterwards():
@@ -177,6 +179,8 @@ def _parse_and_run(arguments: list[str], prog: str | None) -> None:
     if isinstance(settings, CodeSettings):
         allow(settings.own_code)
         allow_given(settings)
+    if is_postponed():
+        phase("importing PyTorch and other libraries")
     load()  # what runs from here on may start threads and pickle modules
     _named(action)(settings)
 

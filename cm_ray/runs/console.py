@@ -32,7 +32,7 @@ class Progress:
         if not text:
             return
         if self.bar is None:
-            left = "" if "scores" in row else f"  left {self._left(row)}"
+            left = "" if "scores" in row or row["step"] < 3 else f"  left {self._left(row)}"
             print(f"step {row['step']}/{self.steps}  {text}{left}", file=sys.stderr, flush=True)
         elif "scores" in row:
             self.bar.write(f"step {row['step']}  {text}", file=sys.stderr)

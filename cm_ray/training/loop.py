@@ -64,7 +64,7 @@ class TrainingLoop:
                     self._save_round()
                 due = self._checkpoint_due(stats.step)
                 stop = False
-                if due or self._due(stats.step, self.recipe.log_every):
+                if due or stats.step == 1 or self._due(stats.step, self.recipe.log_every):
                     log.write(stats)
                     self._publish()
                     stop = self._stop_requested()

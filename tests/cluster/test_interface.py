@@ -23,10 +23,13 @@ def digits():
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_training_on_the_cluster_is_training_here(digits, tmp_path):
+def test_training_on_the_cluster_is_training_here(digits, tmp_path, capsys):
     """Images in memory go through shards, Ray Data and Ray Train: the same weights to rounding."""
     changes = {**CHANGES, "cluster.cpus_per_worker": 0.5, "cluster.threads": 1}
     there = cm.cluster.train("ict_digits", data=digits, out=tmp_path / "there", changes=changes)
+    said = capsys.readouterr().err
+    phases = ["reading the data set", "starting 1 worker; the first step follows", "step 1/4  loss"]
+    assert said.index(phases[0]) < said.index(phases[1]) < said.index(phases[2]), said
     here = cm.train("ict_digits", data=digits, out=tmp_path / "here", changes=changes, quiet=True)
     assert there.directory.lineage_file.is_file()
     assert [row["step"] for row in there.log if "loss" in row] == [1, 2, 3, 4]

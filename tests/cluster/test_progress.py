@@ -20,11 +20,13 @@ def row(step, **more):
 
 def test_lines(capsys):
     progress = Progress(40)
+    progress.show(row(1))
     progress.show(row(10))
     progress.show(row(20, scores=[SCORE]))
     progress.show(row(30, scores=[]))
     progress.close()
     assert capsys.readouterr().err.splitlines() == [
+        "step 1/40  loss 0.5  N 11  mu 0.9  800 images/s",
         "step 10/40  loss 0.5  N 11  mu 0.9  800 images/s  left 00:06",
         "step 20/40  FD-digits-9 (heun:18) 1.5",
     ]

@@ -79,7 +79,7 @@ def test_one_and_two_workers_agree_and_leave_a_whole_run_directory(recipe, ray_c
             assert a["num_scales"] == b["num_scales"]
             assert a["images_per_s"] > 0
     rows = [(row["step"], "scores" in row) for row in runs[0].read_metrics()]
-    assert rows == [(10, False), (10, True), (20, False), (20, True)]
+    assert rows == [(1, False), (10, False), (10, True), (20, False), (20, True)]
     names = ["step-00000010.png", "step-00000020.png"]
     assert sorted(path.name for path in runs[0].samples.glob("*.png")) == names
     if recipe == "pd_digits":

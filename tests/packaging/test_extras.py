@@ -1,6 +1,7 @@
 """A package that is not installed is named in one sentence, with the extra that installs it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,7 @@ sys.exit(run(["sample", {str(run.root)!r}, "--samples", "2", "--nfe", "1", "--ou
 """
     done = without(ALL, code)
     assert done.returncode == 0, done.stderr
+    assert re.match(r" +\d+\.\d s  importing PyTorch and other libraries\n", done.stderr), "a sign of life"
     assert (tmp_path / "x.png").is_file()
 
 

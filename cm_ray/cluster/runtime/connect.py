@@ -13,6 +13,7 @@ import ray
 import torch
 
 from cm_ray.errors import DEBUG_VARIABLE, UserError
+from cm_ray.phases import phase
 
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # with the default of 2 s, every report waits for a poll
@@ -37,6 +38,7 @@ def connected() -> Iterator[None]:
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS") or "local"
     alone = {"include_dashboard": False} if address == "local" else {}
+    phase("starting Ray on this machine" if address == "local" else f"connecting to Ray at {address}")
     debug = bool(os.environ.get(DEBUG_VARIABLE))
     try:
         ray.init(

@@ -28,6 +28,7 @@ from cm_ray.cluster.training.interconnect import torch_config
 from cm_ray.cluster.training.workers import TrainingTask, work
 from cm_ray.data.shards.manifest import MANIFEST
 from cm_ray.errors import UserError, setting
+from cm_ray.phases import phase
 from cm_ray.recipes.sections import ClusterSettings
 from cm_ray.remote.witness import Witness, witnessed
 from cm_ray.runs.checkpoint import CheckpointStore
@@ -88,6 +89,8 @@ def _attempt(task: TrainingTask) -> None:
     limit_s = seconds_of(task.config.cluster.wait_for_nodes) or math.inf
     with reserved([plan.bundle] * plan.num_workers, plan.strategy, limit_s):
         pass  # what other jobs take from now on is waited for by the next attempt
+    count = plan.num_workers
+    phase(f"starting {count} worker{'s' if count > 1 else ''}; the first step follows")
     with _lent(task) as lent, _keyboard_interrupts():
         _trainer(lent).fit()
 

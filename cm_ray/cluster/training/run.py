@@ -20,6 +20,7 @@ from cm_ray.evaluation.from_settings import evaluation_labels, extractor_opener
 from cm_ray.evaluation.reference import Shards
 from cm_ray.metrics.score import Score
 from cm_ray.own_code import allow_given
+from cm_ray.phases import phase
 from cm_ray.recipes.initial_weights import planned_weights_warning
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.runs.checkpoint import CheckpointStore
@@ -77,6 +78,7 @@ class Run:
         self.opener = extractor_opener(config.evaluation)
         self.extractor = self.opener("cpu") if self.opener else None  # missing weights are an error at once
         self.plan = None if run.result_file.exists() else self._planned()
+        phase("reading the data set")
         self.shards, self.manifest = prepare_shards(config.data, prepared)
         spec = model_spec(config, self.manifest)
         evaluation_labels(config.evaluation, spec, self.manifest, say)
