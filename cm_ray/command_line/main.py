@@ -46,8 +46,8 @@ COMMANDS = {
     "train": Command(
         "Train a recipe, and go on with an interrupted run.",
         "cm_ray.command_line.training.parse_training",
-        "cm_ray.cluster.training.run.train",
-        f"{_DRY_RUN}.of_training",
+        f"{_COMMANDS}.train.run",
+        f"{_COMMANDS}.train.look",
         "cm_ray.command_line.training.training_paths",
     ),
     "sample": Command("Draw images from a model.", f"{_SETTINGS}.sample.Sample", f"{_COMMANDS}.sample.run"),

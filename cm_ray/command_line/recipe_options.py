@@ -68,6 +68,16 @@ def parse_recipe(
 ) -> Recipe:
     """Return a recipe with the options of a command line in it.
 
+    See `parse_changes`, which reads them.
+    """
+    return override(*parse_changes(default, arguments, description, prog=prog))
+
+
+def parse_changes(
+    default: Recipe, arguments: Sequence[str], description: str = "", *, prog: str | None = None
+) -> tuple[Recipe, dict[str, Any]]:
+    """Return the recipe that options are for, and the settings, by dotted path, that they give.
+
     ``--config FILE`` replaces the default, and ``--own-code`` names code of its own, as options that set a
     network or an extractor do. Prints help and exits on ``--help``. Raises SettingError, by the
     path of the setting, on options that there are not, that belong to a class that was not chosen, or whose
@@ -90,8 +100,9 @@ def parse_recipe(
         )
     _refuse(unknown, chosen)
     before = flatten(chosen)
-    after = {path: value for path, value in _leaves(parsed, "") if before[path] != value}
-    return override(default, {**words, **after})
+    typed = set(map(_path_of, left))
+    after = {path: value for path, value in _leaves(parsed, "") if before[path] != value or path in typed}
+    return default, {**words, **after}
 
 
 def recipe_from_file(file: Path) -> Recipe:
@@ -203,7 +214,13 @@ def _refuse(unknown: list[str], chosen: Recipe) -> None:
     for argument in unknown:
         if not argument.startswith("--"):
             raise UserError(f"{argument!r} is not an option: options begin with --.")
-        name = argument[2:].partition("=")[0]
-        path = {short[2:]: long for long, short in ALIASES.items()}.get(name, name.replace("-", "_"))
-        problem = why_unknown(chosen, path.replace(".no_", ".").removeprefix("no_"))
+        path = _path_of(argument)
+        problem = why_unknown(chosen, path)
         raise UnknownOption(path, re.sub(r"'([\w.]+)'(?= or |\?$)", lambda near: option(near[1]), problem))
+
+
+def _path_of(argument: str) -> str:
+    """Return the path of the setting that an argument, if it is an option, is the option of."""
+    name = argument.removeprefix("--").partition("=")[0]
+    path = {short[2:]: long for long, short in ALIASES.items()}.get(name, name.replace("-", "_"))
+    return path.replace(".no_", ".").removeprefix("no_")

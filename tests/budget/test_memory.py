@@ -57,7 +57,11 @@ def test_the_estimate_is_near_the_peak_of_a_process(name):
 @linux
 @pytest.mark.parametrize(
     ("extractor", "rows"),
-    [("inception-2015", 8), ("cifar-resnet56", 2), pytest.param("none", 8, marks=pytest.mark.slow)],
+    [
+        pytest.param("inception-2015", 8, marks=pytest.mark.slow),
+        ("cifar-resnet56", 2),
+        pytest.param("none", 8, marks=pytest.mark.slow),
+    ],
 )
 def test_scores_and_checkpoints_are_in_the_estimate(extractor, rows):
     """The peak is that of the features of Inception, with a copy of the state; else of the steps with it."""

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from cm_ray.cluster.training.fit import _keyboard_interrupts
 from tests.cluster.processes import SMALL, descendants, in_turn, job, reap, rows, run, started, workers
 from tests.cluster.teaching import save_teacher
 from tests.waiting import LIMIT_S, wait_for
@@ -101,6 +102,21 @@ def test_ten_random_kills_change_nothing(trial, undisturbed, tmp_path):
     assert_undisturbed(name, tmp_path / "run", num_workers, kills, undisturbed)
 
 
+def test_ctrl_c_in_a_training_is_an_interrupt_again():
+    """Ray Train's handler of the signal ends the process by SystemExit, and outlives the training."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted():
+        with _keyboard_interrupts():
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            raise SystemExit(0)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.slow  # the quick forms are above, and of the lock in tests/tracking
 def test_a_second_driver_is_refused_and_ctrl_c_leaves(tmp_path):
     command = training("ict_digits.py", tmp_path / "run", 1)
     with started(command) as process:

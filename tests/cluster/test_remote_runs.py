@@ -25,7 +25,7 @@ from tests.waiting import LIMIT_S, wait_for
 
 pytestmark = pytest.mark.ray
 
-STEPS = 60
+STEPS = 120
 OPTIONS = [*SMALL, "--steps", STEPS, "--log-every", 5, "--checkpoint.every", 10, "--evaluation.every", 20]
 OPTIONS += ["--num-workers", 2]
 
@@ -46,6 +46,7 @@ def checkpoint_at(address, step, process):
     wait_for(lambda: marker in Objects(address).list("checkpoints"), marker, process)
 
 
+@pytest.mark.slow  # tests/remote has the quick form, of a trainer without Ray
 def test_kills_of_a_worker_and_of_the_driver_change_no_bit(store, tmp_path, monkeypatch):
     """The hosts share nothing but the store: shards and the run are there, and their caches are apart."""
     monkeypatch.setenv("CM_RAY_CACHE", str(tmp_path / "cache"))

@@ -54,3 +54,25 @@ def test_images_that_no_recipe_fits_and_missing_ones_are_refused(photos):
         parse_training(["ect", "--steps", "3"])
     with pytest.raises(cm.UserError, match="nowhere"):
         parse_training(["ict", "--data", "nowhere"])
+
+
+def test_auto_takes_the_time_and_what_is_given_and_no_method():
+    asked = parse_training(
+        ["auto", "--data", "digits", "--hours", "0.5", "--batch-size=128", "--data.no-horizontal-flip"]
+    )
+    assert (asked.hours, asked.data.path) == (0.5, "digits")
+    assert asked.changes["batch_size"] == 128, "it is the default, and still given"
+    assert asked.changes["data.horizontal_flip"] is False
+    assert "steps" not in asked.changes
+    for words, problem in (
+        (["--hours", "1"], "auto needs images: give data.path"),
+        (["--data", "digits"], "hours takes the time"),
+        (
+            ["--data", "digits", "--hours", "soon"],
+            "hours takes the time of the training, such as 0.5, not 'soon'",
+        ),
+        (["--data", "digits", "--hours", "1", "--method", "ct"], "name ct in place of auto"),
+        (["--data", "digits", "--hours", "1", "--teacher", "runs/x"], "name cd in place of auto"),
+    ):
+        with pytest.raises(cm.UserError, match=problem):
+            parse_training(["auto", *words])

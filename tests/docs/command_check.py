@@ -16,7 +16,7 @@ from cm_ray.core.diffusion import Diffusion
 from cm_ray.errors import SettingError, UserError
 from cm_ray.recipes import RECIPES
 from cm_ray.recipes.own_images import METHODS
-from cm_ray.recipes.recipe import check_models_named
+from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.sampling.text import parse as parse_sampler
 from cm_ray.settings.tree import override
 from cm_ray.sweeps.space_files import load_space
@@ -80,7 +80,7 @@ def check_script(script, arguments):
 
 def check_cm_ray(arguments):
     """Parse the arguments of `cm-ray`, and check what its settings name."""
-    name, *rest = options.without_debug(arguments)
+    name, *rest = [word for word in options.without_debug(arguments) if word != options.DRY_RUN]
     if name == "--help":
         return
     assert name in main.COMMANDS, f"there is no command {name}"
@@ -110,7 +110,8 @@ def answered(action):
 def check_settings(name, settings):
     """Check what parsing alone does not: models that a recipe begins with, recipes, spaces, samplers."""
     if name == "train":
-        check_models_named(settings)
+        if isinstance(settings, Recipe):  # auto has none yet
+            check_models_named(settings)
     elif name == "memory":
         assert set(settings.recipes) <= set(RECIPES), settings.recipes
     elif name == "sweep":

@@ -124,8 +124,11 @@ ON_RAY = {
 _REGISTRY = "needs a registered model; tests/tracking has a registry"
 _WEIGHTS = "needs published weights; tests/networks reads files of their formats"
 _LONG = "its parts are run by the tests of tests/cluster"
+_AUTO = "is run by tests/cluster/test_automatic_training.py and tests/budget/test_automatic.py"
 
 ONLY_PARSED = {
+    "cm-ray train auto --data photos/ --data.size 64 --hours 2 --dry-run": _AUTO,
+    "cm-ray train auto --data photos/ --data.size 64 --hours 2": _AUTO,
     "cm-ray train ct_digits --run-dir s3:": "needs a store; tests/cluster/test_remote_runs.py has one",
     "make ": "is about this checkout as a whole",
     ".venv/bin/python -m pytest ": "is this test suite",

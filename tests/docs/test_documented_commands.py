@@ -93,9 +93,10 @@ def known_options():
     found = {*FOREIGN_OPTIONS, *ALIASES.values(), *map(option, all_paths(Recipe))}
     for command in COMMANDS.values():
         parser = imported(command.parse)
-        settings = parser if isinstance(parser, type) else typing.get_type_hints(parser)["return"]
-        if settings is not Recipe:
-            found |= set(map(option, all_paths(settings)))
+        hint = parser if isinstance(parser, type) else typing.get_type_hints(parser)["return"]
+        for settings in typing.get_args(hint) or (hint,):
+            if settings is not Recipe:
+                found |= set(map(option, all_paths(settings)))
     for text in (path.read_text() for path in (ROOT / "benchmarks").glob("*.py")):
         found |= {option(name) for name in re.findall(r"^    (\w+): .* = ", text, re.MULTILINE)}
     return found

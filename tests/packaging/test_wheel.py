@@ -135,6 +135,12 @@ def test_the_model_that_was_trained_is_sampled(cm_ray, trained):
     assert np.load(cm_ray.folder / "drawn.npz")["arr_0"].shape == (4, 8, 8, 1)
 
 
+def test_a_search_space_is_found_by_its_name(cm_ray):
+    said = cm_ray("sweep", "digits_ict", "--dry-run")
+    assert "1,797 images of 8x8" in said.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_search_space_is_swept_by_its_name(cm_ray):
     changes = [word for path, value in TINY.items() for word in ("--set", f"{path}={value}")]

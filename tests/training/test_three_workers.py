@@ -12,23 +12,27 @@ from tests.training.engines import engine, run, shaken, small
 WORLD = 3
 
 
-def work(rank, folder, interrupted, settles):
-    """Train six steps on a worker, from a checkpoint after three of them if it was interrupted."""
+def work(rank, folder):
+    """Train six steps on a worker, whole or from a checkpoint after three, with buckets settled or not."""
     torch.set_num_threads(1)
-    if not settles:
-        engine_module.settle_buckets = lambda *_: None
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store-{interrupted}", rank=rank, world_size=WORLD
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD
     )
-    made = parallel(rank)
-    if interrupted:
-        run(made, 3)
-        checkpoint = made.checkpoint()
-        made = parallel(rank)
-        made.restore(checkpoint)
-    run(made)
+    settle = engine_module.settle_buckets
+    results = {}
+    for settles in (True, False):
+        engine_module.settle_buckets = settle if settles else lambda *_: None
+        for interrupted in (False, True):
+            made = parallel(rank)
+            if interrupted:
+                run(made, 3)
+                checkpoint = made.checkpoint()
+                made = parallel(rank)
+                made.restore(checkpoint)
+            run(made)
+            results[f"{settles} {interrupted}"] = made.student.state_dict()
     if rank == 0:
-        torch.save(made.student.state_dict(), f"{folder}/weights-{interrupted}.pt")
+        torch.save(results, f"{folder}/weights.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -42,15 +46,16 @@ def parallel(rank):
     return shaken(made)
 
 
-def ends(folder, settles):
-    """Return the weights of the undisturbed and of the interrupted training."""
-    for interrupted in (False, True):
-        multiprocessing.spawn(work, (str(folder), interrupted, settles), nprocs=WORLD)
-    return (torch.load(folder / f"weights-{kind}.pt", weights_only=True) for kind in (False, True))
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    """Return the weights after every training: all in one start of three processes, which import PyTorch."""
+    folder = tmp_path_factory.mktemp("workers")
+    multiprocessing.spawn(work, (str(folder),), nprocs=WORLD)
+    return torch.load(folder / "weights.pt", weights_only=True)
 
 
 @pytest.mark.parametrize("settles", [True, False])
-def test_an_interruption_changes_no_bit_if_buckets_are_settled(settles, tmp_path):
-    undisturbed, interrupted = ends(tmp_path, settles)
+def test_an_interruption_changes_no_bit_if_buckets_are_settled(settles, ends):
+    undisturbed, interrupted = ends[f"{settles} False"], ends[f"{settles} True"]
     same = all(torch.equal(undisturbed[name], interrupted[name]) for name in undisturbed)
     assert same == settles

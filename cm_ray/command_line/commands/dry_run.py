@@ -27,17 +27,11 @@ from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.take_survey import take_survey
 from cm_ray.errors import UserError, setting
 from cm_ray.evaluation.statistics_file import StatisticsFile, is_statistics_file
-from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings
 from cm_ray.runs.places import finished_run
 from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space_files import load_space
 from cm_ray.tracking.locate import find_model, locate_model
-
-
-def of_training(recipe: Recipe) -> None:
-    """Say what is understood of the training data of a recipe."""
-    _say(recipe.data)
 
 
 def of_shards(args: Shards) -> None:
