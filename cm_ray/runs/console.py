@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ from cm_ray.runs.directory import RunDirectory
 
 POLL_S = 0.5
 """Seconds between two reads of the log."""
+LINES_S = 1.0
+"""Seconds between two lines of progress, at least."""
 _GAUGES = {"num_scales": "N", "target_decay": "mu", "stage": "stage"}
 
 
@@ -144,14 +147,19 @@ def command(*words: object) -> str:
 
 @contextlib.contextmanager
 def shown(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback (done, total) that shows progress: a bar on a terminal, else a line for each tenth."""
+    """Yield a callback (done, total) that shows progress: a bar on a terminal, else a line for each tenth.
+
+    Of tenths that take less than a second, as many lines are left out.
+    """
     if not sys.stderr.isatty():
-        tenths = set()
+        tenths, last = set[int](), time.monotonic()
 
         def say(done: int, total: int) -> None:
-            tenth = 10 * done // max(1, total)
-            if tenth not in tenths:
+            nonlocal last
+            tenth, now = 10 * done // max(1, total), time.monotonic()
+            if tenth not in tenths and now - last >= LINES_S:
                 tenths.add(tenth)
+                last = now
                 print(f"{unit} {done} of {total}", file=sys.stderr, flush=True)
 
         yield say

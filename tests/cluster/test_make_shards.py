@@ -19,6 +19,7 @@ from cm_ray.data.open_source import open_source
 from cm_ray.data.shards.manifest import Manifest, check_shards, load_all
 from cm_ray.data.shards.shard_writer import WORK
 from cm_ray.errors import UserError
+from cm_ray.runs import console
 from cm_ray.storage.files import locked
 from tests.waiting import LIMIT_S
 
@@ -224,7 +225,8 @@ def test_manifest_tells_people_the_numbers(tmp_path):
     assert (content["count"], content["classes"], content["fingerprint"]) == (1797, 10, manifest.fingerprint)
 
 
-def test_the_job(tmp_path, capsys):
+def test_the_job(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(console, "LINES_S", 0)
     shards.run(Shards(source="digits", out=tmp_path / "out", size=16, rows_per_shard=1000))
     printed = capsys.readouterr()
     assert "1797 images of 16x16, 1 channels, 10 classes: 0 (178), 1 (182), " in printed.out

@@ -7,7 +7,8 @@ import pytest
 
 from cm_ray.cluster.training.run import Run
 from cm_ray.errors import UserError
-from cm_ray.runs.console import Progress, followed
+from cm_ray.runs import console
+from cm_ray.runs.console import Progress, followed, shown
 from cm_ray.runs.directory import RunDirectory
 
 SCORE = {"name": "FD-digits-9", "value": 1.5, "key": {"sampler": "heun:18"}}
@@ -43,6 +44,15 @@ def test_a_bar_on_a_terminal(capsys, monkeypatch):
     assert "20/40" in said
     assert "N 11" in said
     assert "FD-digits-9 (heun:18) 1.5" in said
+
+
+def test_progress_is_a_line_for_a_tenth_and_at_most_one_a_second(capsys, monkeypatch):
+    clock = iter([0.0, *(0.3 * second for second in range(1, 11))])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    with shown("image") as told:
+        for done in range(1, 11):
+            told(done, 10)
+    assert capsys.readouterr().err.splitlines() == ["image 4 of 10", "image 8 of 10"]
 
 
 def test_rows_are_followed_once_even_if_a_resume_says_them_again(tmp_path):

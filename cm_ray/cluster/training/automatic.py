@@ -100,15 +100,15 @@ def _student(
 ) -> Recipe:
     """Return the recipe of the distillation, with the steps that the rest of the time is enough for.
 
-    Where steps of the teacher took longer in its training than they are measured to take, so will these.
+    Where steps of the teacher took more or less time than they are measured to take, so will these.
     """
     recipe = student_for(data, teacher.network, teacher.batch_size)
     recipe = with_changes(distilled_from(recipe, teacher.run_dir), given)
     recipe = override(recipe, {"accumulate": teacher.accumulate})
     rows = open_place(teacher.run_dir).read_metrics()
     trained = max(row["seconds"] for row in rows if "seconds" in row) / teacher.steps
-    slower = max(1.0, trained / speed(teacher, data))
-    steps = steps_in(seconds - reserve_s(seconds, 1), slower * speed(recipe, data))
+    ratio = trained / speed(teacher, data)
+    steps = steps_in(seconds - reserve_s(seconds, 1), ratio * speed(recipe, data))
     say(f"  distillation  {steps:,} steps in the {seconds / 60:.1f} min that are left")
     return with_changes(lasting(recipe, steps), given)
 
