@@ -32,6 +32,10 @@ class Communication(Protocol):
         """Report the step of a new checkpoint."""
         ...
 
+    def leaving_nodes(self) -> frozenset[str]:
+        """Return the nodes of workers that will be taken away soon, as rank 0 knows them, on every worker."""
+        ...
+
 
 class SingleWorker:
     """Communication of a single worker."""
@@ -53,3 +57,7 @@ class SingleWorker:
 
     def report(self, step: int) -> None:
         """Ignore the report."""
+
+    def leaving_nodes(self) -> frozenset[str]:
+        """Return no nodes."""
+        return frozenset()

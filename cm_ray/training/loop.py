@@ -20,6 +20,7 @@ from cm_ray.training.engine import Engine
 from cm_ray.training.evaluator import Evaluator
 from cm_ray.training.log import TrainingLog
 from cm_ray.training.memory import training_in_memory
+from cm_ray.training.notices import Notices
 from cm_ray.training.snapshots import SnapshotTaker
 
 Batches = Callable[[int], Iterable[Batch]]
@@ -55,6 +56,7 @@ class TrainingLoop:
         scores = _Scores(self, store)
         self._resume(store, snapshots, scores)
         log = TrainingLog(self.run, self.recipe, self.communication, self._first)
+        notices = Notices(self.communication, self.engine.step)
         try:
             for stats in self.engine.train(self.batches(self.engine.step)):
                 log.add(stats)
@@ -62,7 +64,8 @@ class TrainingLoop:
                     snapshots.take()
                 if self.engine.round_ended() and self._first:
                     self._save_round()
-                due = self._checkpoint_due(stats.step)
+                notice = notices.new(stats.step)
+                due = notice or self._checkpoint_due(stats.step)
                 stop = False
                 if due or stats.step == 1 or self._due(stats.step, self.recipe.log_every):
                     log.write(stats)
@@ -71,7 +74,7 @@ class TrainingLoop:
                 if due and not stop:
                     if self._first:
                         snapshots.wait()  # a run that goes on from the checkpoint has all before it
-                    self._checkpoint(stats.step, store, scores)
+                    self._checkpoint(stats.step, store, scores, at_once=notice)
                     log.resume()
                 yield stats
                 if stop:
@@ -116,8 +119,11 @@ class TrainingLoop:
     def _checkpoint_due(self, step: int) -> bool:
         return self._due(step, self.recipe.checkpoint.every)
 
-    def _checkpoint(self, step: int, store: CheckpointStore, scores: _Scores) -> None:
-        """Save the state on rank 0, score it and report it on all, because both wait for all ranks."""
+    def _checkpoint(self, step: int, store: CheckpointStore, scores: _Scores, *, at_once: bool) -> None:
+        """Save the state on rank 0, score it and report it on all, because both wait for all ranks.
+
+        at_once: wait until it is written.
+        """
         if self._first:
             self.run.published()  # a checkpoint that is on its way is not removed before it is there
             store.wait()  # else the host holds two copies of the state
@@ -127,7 +133,7 @@ class TrainingLoop:
             self.engine.check_weights()
         if self._due(step, self.recipe.evaluation.every):
             scores.evaluate(step)
-        if self._first and step == self.recipe.steps:
+        if self._first and (at_once or step == self.recipe.steps):
             store.wait()
             self._publish()
         self.communication.report(step)

@@ -8,10 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 import optuna
+import ray
 from optuna.storages import BaseStorage
 
 NO_ROOM = ("WorkerGroupStartupTimeoutError", "InsufficientClusterResourcesError")
 """Names of Ray Train's errors for resources that were free when the plan was made, and are not any more."""
+
+
+def draining_nodes() -> set[str]:
+    """Return the ids of the nodes that live and will be taken away; Ray starts nothing on them any more."""
+    return set(ray._private.state.state.get_draining_nodes())
 
 
 def storage_of(study: optuna.Study) -> BaseStorage:

@@ -9,12 +9,21 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cm_ray.cluster.runtime.connect import user_error
+from cm_ray.cluster.runtime.internals import draining_nodes
 from cm_ray.remote.witness import Witness
 
 
 def live_nodes() -> dict[str, dict[str, float]]:
-    """Return the resources of every live node by its id, ``{"3f…": {"CPU": 8, "GPU": 1}, …}``."""
-    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    """Return the resources of every live node by its id, ``{"3f…": {"CPU": 8, "GPU": 1}, …}``.
+
+    Nodes that will be taken away are left out.
+    """
+    leaving = draining_nodes()
+    return {
+        node["NodeID"]: node["Resources"]
+        for node in ray.nodes()
+        if node["Alive"] and node["NodeID"] not in leaving
+    }
 
 
 def node_resources() -> list[dict[str, float]]:

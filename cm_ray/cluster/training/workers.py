@@ -163,6 +163,11 @@ class RayWorkers:
         """Report the step of a new checkpoint to Ray Train."""
         ray.train.report({"step": step})
 
+    def leaving_nodes(self) -> frozenset[str]:
+        """Return the ids of the nodes that a cloud, or `ray drain-node`, has announced to take away."""
+        info = ray.train.get_preemption_info()
+        return frozenset(info.preempted_node_ids) if info else frozenset()
+
 
 def _data_parallel(device: torch.device, module: nn.Module) -> nn.Module:
     return DistributedDataParallel(
