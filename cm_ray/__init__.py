@@ -46,6 +46,7 @@ _NAMES = {
     ),
     "cm_ray.core.precondition": ("EDM", "VE", "VP", "TrigFlow"),
     "cm_ray.core.proposals": ("Grid", "Lognormal", "LognormalIntervals", "Tuned", "UniformIntervals"),
+    "cm_ray.core.truncated": ("TruncatedTimes", "TruncatedTraining"),
     "cm_ray.sampling.samplers": (
         "DPM2",
         "Ancestral",
@@ -149,6 +150,8 @@ if TYPE_CHECKING:
     from cm_ray.core.schedules import Doubling as Doubling
     from cm_ray.core.schedules import Halving as Halving
     from cm_ray.core.times import NoiseLevels as NoiseLevels
+    from cm_ray.core.truncated import TruncatedTimes as TruncatedTimes
+    from cm_ray.core.truncated import TruncatedTraining as TruncatedTraining
     from cm_ray.core.weights import SNR as SNR
     from cm_ray.core.weights import InverseGap as InverseGap
     from cm_ray.core.weights import KarrasWeight as KarrasWeight

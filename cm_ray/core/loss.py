@@ -10,9 +10,9 @@ import torch
 from cm_ray.core.derivative import Target
 from cm_ray.core.draw import Draw
 from cm_ray.core.pairs import perturb
+from cm_ray.core.precondition import Column
 from cm_ray.core.proposals import TrainedTimes
 from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
-from cm_ray.core.weights import Weight
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -33,9 +33,8 @@ class TrainedBy(Protocol):
     def distance(self) -> Distance:
         """d, the distance to the regression target."""
 
-    @property
-    def weight(self) -> Weight:
-        """lambda, the weight of a pair of times."""
+    def weigh(self, t: Times, s: Times, column: Column, /) -> Times:
+        """Return the weights of the pairs in the mean loss."""
 
     def gauges(self, step: int, total_steps: int, /) -> Mapping[str, float]:
         """Return the values of the curricula at a step."""
@@ -87,9 +86,7 @@ def training_loss(
             aim = method.aim(draw, Target(_with(target or f, labels)), _with(teacher, labels))
         torch.manual_seed(seed)
         prediction = _with(f, labels)(draw.x_t, draw.t)
-    return regression_loss(
-        prediction, aim, method.weight(draw.t, draw.s, f.diffusion.column), method.distance
-    )
+    return regression_loss(prediction, aim, method.weigh(draw.t, draw.s, f.diffusion.column), method.distance)
 
 
 def _total(method: TrainedBy, total_steps: int | None) -> int:

@@ -6,6 +6,7 @@ Every method minimises weight · d(student(x_t, t), aim) over its own aim, which
 denoising (training of a teacher)      the clean image
 consistency training, iCT, ECT         target(x + s · noise, s)
 consistency distillation               target(solver(teacher, x_t, t, s), s)
+truncated consistency training         the same, of a first stage where s < t' (`cm_ray.core.truncated`)
 progressive distillation               the denoised image whose Euler step equals two of the teacher's
 =====================================  =======================================================
 """
@@ -21,6 +22,7 @@ from cm_ray.core.distance import L2
 from cm_ray.core.draw import Draw
 from cm_ray.core.loss import training_loss
 from cm_ray.core.pairs import distillation_pair, perturb
+from cm_ray.core.precondition import Column
 from cm_ray.core.proposals import Grid, Lognormal, PairTimes, TrainedTimes
 from cm_ray.core.schedules import AdaptiveDecay, Constant, ConstantDecay, Halving, TargetDecay
 from cm_ray.core.solvers import euler_step, heun_step
@@ -47,6 +49,8 @@ class Method:
 
     needs_teacher: ClassVar[bool] = False
     """True if the method evaluates a teacher."""
+    teacher_is_consistent: ClassVar[bool] = False
+    """True if the teacher is a consistency model, instead of a diffusion model."""
     differentiates: ClassVar[bool] = False
     """True if the method takes a derivative of the target, along a direction."""
 
@@ -77,6 +81,15 @@ class Method:
     def halving(self) -> Halving | None:
         """The rounds of progressive distillation; None for other methods."""
         return None
+
+    @property
+    def lowest_time(self) -> float:
+        """The smallest t that the model is trained at, where it is greater than that of all times; else 0."""
+        return 0.0
+
+    def weigh(self, t: Times, s: Times, column: Column) -> Times:
+        """Return the weights of the pairs in the mean loss (b,)."""
+        return self.weight(t, s, column)
 
     def target_decay(self, step: int, total_steps: int) -> float:
         """Return mu(step), the share of the old target that is kept."""

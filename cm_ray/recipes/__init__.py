@@ -18,6 +18,7 @@ from cm_ray.recipes.cifar10 import (
     pd_cifar10,
     scd_cifar10,
     sct_cifar10,
+    tcm_cifar10,
     trigflow_cifar10,
 )
 from cm_ray.recipes.digits import (
@@ -29,6 +30,7 @@ from cm_ray.recipes.digits import (
     pd_digits,
     scd_digits,
     sct_digits,
+    tcm_digits,
     trigflow_digits,
 )
 from cm_ray.recipes.imagenet64 import cd_imagenet64, ct_imagenet64, edm_imagenet64
@@ -60,6 +62,8 @@ __all__ = [
     "scd_digits",
     "sct_cifar10",
     "sct_digits",
+    "tcm_cifar10",
+    "tcm_digits",
     "trigflow_cifar10",
     "trigflow_digits",
 ]
@@ -73,6 +77,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         pd_cifar10,
         ict_cifar10,
         ect_cifar10,
+        tcm_cifar10,
         trigflow_cifar10,
         scd_cifar10,
         sct_cifar10,
@@ -88,6 +93,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         pd_digits,
         ict_digits,
         ect_digits,
+        tcm_digits,
         trigflow_digits,
         scd_digits,
         sct_digits,

@@ -18,7 +18,7 @@ from cm_ray.core.proposals import Grid
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, Constant, Halving
 from cm_ray.networks.architectures import DDPMpp, NCSNpp
 from cm_ray.networks.lpips_distance import LPIPS
-from cm_ray.recipes.methods import ECT, ICT
+from cm_ray.recipes.methods import ECT, ICT, TCM
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.recipes.sections import (
     Adam,
@@ -126,6 +126,24 @@ def ect_cifar10() -> Recipe:
         network=NCSNpp(dropout=0.2),
         optimizer=RAdam(learning_rate=1e-4),
         tracking=TrackingSettings(model_name="cm_ray-cifar10-ect"),
+    )
+
+
+def tcm_cifar10() -> Recipe:
+    """Truncated consistency model of CIFAR-10, of the weights of a first stage (--teacher).  Lee et al. 2024.
+
+    Their first stage is ECT of EDM's DDPM++ at batch 512; the number of steps is a choice of ours.
+    """
+    base = ect_cifar10()
+    return replace(
+        base,
+        name="tcm_cifar10",
+        method=TCM,
+        batch_size=1024,
+        network=DDPMpp(dropout=0.2),
+        optimizer=RAdam(learning_rate=5e-5),
+        evaluation=replace(base.evaluation, samplers=("one-step", "multistep@1.5")),
+        tracking=TrackingSettings(model_name="cm_ray-cifar10-tcm"),
     )
 
 

@@ -17,9 +17,10 @@ from cm_ray.core.methods import (
 from cm_ray.core.precondition import EDM, TrigFlow
 from cm_ray.core.proposals import Grid, LognormalIntervals
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, Constant, Doubling, Halving
+from cm_ray.core.truncated import TruncatedTimes
 from cm_ray.core.weights import InverseGap
 from cm_ray.networks.architectures import ADM
-from cm_ray.recipes.methods import ECT, ICT
+from cm_ray.recipes.methods import ECT, ICT, TCM
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.recipes.sections import (
     CheckpointSettings,
@@ -129,6 +130,22 @@ def ect_digits() -> Recipe:
         steps=600,
         optimizer=RAdam(learning_rate=1e-3, beta2=0.99, decay="linear"),
         tracking=TrackingSettings(model_name="cm_ray-digits-ect"),
+    )
+
+
+def tcm_digits() -> Recipe:
+    """Truncated consistency model of the 8x8 digits, of a first stage (--teacher).  Lee et al. 2024.
+
+    So short a training wants pairs that are not as close as in the paper.
+    """
+    return replace(
+        ict_digits(),
+        name="tcm_digits",
+        method=replace(TCM, times=TruncatedTimes(ratio=0.95)),
+        init_from=ModelSource(model=TEACHER),
+        steps=600,
+        optimizer=RAdam(learning_rate=1e-3, beta2=0.99, decay="linear"),
+        tracking=TrackingSettings(model_name="cm_ray-digits-tcm"),
     )
 
 

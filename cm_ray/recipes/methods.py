@@ -6,6 +6,7 @@ from cm_ray.core.distance import Norm, PseudoHuber
 from cm_ray.core.methods import ConsistencyTraining
 from cm_ray.core.proposals import Grid, LognormalIntervals, Tuned
 from cm_ray.core.schedules import ConstantDecay, Doubling
+from cm_ray.core.truncated import TruncatedTraining
 from cm_ray.core.weights import InverseGap
 
 ICT = ConsistencyTraining(
@@ -23,3 +24,6 @@ ECT = ConsistencyTraining(
     target=ConstantDecay(mu=0.0),
 )
 """Easy consistency tuning.  Geng et al. 2024."""
+
+TCM = TruncatedTraining()
+"""Truncated consistency models, the second stage for CIFAR-10.  Lee et al. 2024."""

@@ -19,6 +19,7 @@ METHODS = {
     "pd": cifar10.pd_cifar10,
     "ict": cifar10.ict_cifar10,
     "ect": cifar10.ect_cifar10,
+    "tcm": cifar10.tcm_cifar10,
     "trigflow": cifar10.trigflow_cifar10,
     "scd": cifar10.scd_cifar10,
     "sct": cifar10.sct_cifar10,

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from cm_ray.core import truncated as truncated  # a choice of method
 from cm_ray.core.averages import Averages, PowerEMA
 from cm_ray.core.continuous import SimplifiedDistillation, SimplifiedTraining
 from cm_ray.core.diffusion import Diffusion
@@ -53,7 +54,8 @@ class Recipe:
     (s3://bucket/run); the same command goes on from there. Empty: $CM_RAY_RUNS or ./runs, and `name`."""
     method: Method = field(default_factory=ConsistencyTraining, metadata=INLINE)
     """ct: consistency training, also with the settings of iCT and ECT; cd: consistency distillation; edm: a
-    diffusion model, such as a teacher; pd: progressive distillation."""
+    diffusion model, such as a teacher; pd: progressive distillation; tcm: a second
+    stage of consistency training, for large t."""
     init_from: ModelSource = field(default_factory=ModelSource)
     """The model whose weights training starts from; teacher: the method's; empty: random weights."""
     steps: int = 800_000
@@ -222,6 +224,9 @@ def _check_run(recipe: Recipe) -> None:
 def _check_method(recipe: Recipe) -> None:
     karras = isinstance(recipe.method.weight, KarrasWeight) and not isinstance(recipe.column, EDM | TrigFlow)
     require(not karras, "weight", "karras needs the sigma_data of column edm or trigflow")
+    least, levels = recipe.method.lowest_time, recipe.noise
+    within = not least or levels.t_min < least < levels.t_max
+    require(within, "times.cut", f"must be between {levels.t_min:g} and {levels.t_max:g}, not {least:g}")
     simplified = isinstance(recipe.method, SimplifiedTraining | SimplifiedDistillation)
     known = not simplified or isinstance(recipe.column, EDM | TrigFlow)
     require(known, "column", "of sct and scd must be trigflow or edm, which have a sigma_data")
@@ -239,6 +244,12 @@ def _check_samplers(recipe: Recipe) -> None:
     own = recipe.own_sampler()
     for text in recipe.evaluation.samplers:
         try:
-            parse(text, recipe.diffusion, own=own)
+            sampler = parse(text, recipe.diffusion, own=own)
         except UserError as error:
             raise SettingError("evaluation.samplers", f"{text}: {error}") from error
+        least = recipe.method.lowest_time
+        require(
+            sampler.times(recipe.noise)[1] >= least,
+            "evaluation.samplers",
+            f"{text}: has a time point below times.cut {least:g}, where nothing is trained; take others",
+        )

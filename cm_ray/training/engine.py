@@ -215,7 +215,7 @@ class Engine:
         aim = self._aim(draw, labels, first)
         self._seed_dropout(first)
         prediction = self.replica(draw.x_t, draw.t, labels)
-        weight = self.method.weight(draw.t, draw.s, config.column)
+        weight = self.method.weigh(draw.t, draw.s, config.column)
         return regression_loss(prediction, aim, weight, self.distance).mean()
 
     @torch.no_grad()

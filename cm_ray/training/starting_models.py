@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from cm_ray.core.diffusion import BoundaryCondition
 from cm_ray.core.methods import ModelSource
 from cm_ray.core.precondition import Column
 from cm_ray.data.interface.agreement import check_comparable
@@ -20,7 +21,7 @@ from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights,
 from cm_ray.networks.renumbering import renumbered
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
-from cm_ray.sampling.samplers import Heun
+from cm_ray.sampling.samplers import Heun, OneStep
 from cm_ray.settings.choices import classes_of, word_of
 from cm_ray.settings.tree import differences
 from cm_ray.storage.tensor_files import read_safetensors
@@ -65,7 +66,8 @@ def check_teachers(
     UserError when a model does not fit the run.
     """
     from_teacher = config.init_from.model == TEACHER
-    teacher = _open(config.teacher or ModelSource(), run.teacher, run, config, spec)
+    boundary = config.method.boundary if config.method.teacher_is_consistent else "none"
+    teacher = _open(config.teacher or ModelSource(), run.teacher, run, config, spec, boundary)
     if teacher is not None:
         name = _check_teacher(teacher.spec, config, spec)
         teacher = _with_classes_of(spec, teacher, name, say)
@@ -81,9 +83,17 @@ def _begun_with(folder: Path, run: RunDirectory) -> bool:
 
 
 def _open(
-    source: ModelSource, folder: Path, run: RunDirectory, config: Recipe, spec: ModelSpec
+    source: ModelSource,
+    folder: Path,
+    run: RunDirectory,
+    config: Recipe,
+    spec: ModelSpec,
+    boundary: BoundaryCondition = "none",
 ) -> Model | None:
-    """Return the model of a source, or its copy in `folder` if the run has started; None without a source."""
+    """Return the model of a source, or its copy in `folder` if the run has started; None without a source.
+
+    boundary: of a model whose files do not say it.
+    """
     name = source.model
     if not name:
         return None
@@ -92,23 +102,23 @@ def _open(
     if folder.is_dir() and {file.name for file in folder.iterdir()} - {SPEC, WEIGHTS}:
         raise UserError(f"{folder} exists, where {name} is to be copied; choose {ANOTHER_DIRECTORY}.")
     tracking_uri = "" if config.tracking.uri == "none" else config.tracking.uri
-    model = load_model(locate_model(name, tracking_uri), assumed=_denoiser(source, config, spec))
+    model = load_model(locate_model(name, tracking_uri), assumed=_assumed(source, config, spec, boundary))
     warn_of_initial_weights(model.spec, name)
     return model
 
 
-def _denoiser(source: ModelSource, config: Recipe, spec: ModelSpec) -> ModelSpec:
-    """Return the specification for files without one: a diffusion model with this run's network."""
+def _assumed(source: ModelSource, config: Recipe, spec: ModelSpec, boundary: BoundaryCondition) -> ModelSpec:
+    """Return the specification for files without one: a model with this run's network."""
     own = source.column in ("own", word_of(config.column))
     column = config.column if own else classes_of(Column)[source.column]()
-    diffusion = dataclasses.replace(config.diffusion, column=column, boundary="none")
+    diffusion = dataclasses.replace(config.diffusion, column=column, boundary=boundary)
     return dataclasses.replace(
         spec,
         diffusion=diffusion,
         class_names=placeholders(len(spec.class_names)),
         class_counts=(),
         time_points=(),
-        sampler=Heun(steps=18),
+        sampler=Heun(steps=18) if diffusion.denoiser else OneStep(),
     )
 
 
@@ -151,7 +161,11 @@ def _difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
 def _check_teacher(teacher: ModelSpec, config: Recipe, spec: ModelSpec) -> str:
     """Raise UserError on a model that cannot be a teacher of this run; return its name for messages."""
     name = f"{setting('teacher.model')} {config.teacher.model if config.teacher else ''}"
-    if teacher.diffusion.boundary != "none":
+    if config.method.teacher_is_consistent and teacher.diffusion.denoiser:
+        raise UserError(
+            f"{name} is a diffusion model; give a consistency model, such as cm-ray train ict_cifar10 trains."
+        )
+    if not config.method.teacher_is_consistent and not teacher.diffusion.denoiser:
         raise UserError(
             f"{name} is a consistency model; give a diffusion model, such as cm-ray train edm_cifar10 trains."
         )

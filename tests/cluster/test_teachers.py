@@ -212,6 +212,35 @@ def missing_keys(settings, folder):
     return str(file)
 
 
+def second_stage(**changes):
+    return override(recipes.tcm_digits(), TINY | changes)
+
+
+@pytest.mark.parametrize("kind", ["folder", "safetensors"])
+def test_a_first_stage_is_a_consistency_model(kind, tmp_path):
+    settings = second_stage()
+    torch.manual_seed(1)
+    model = Model(spec_of(settings))
+    name = tmp_path / "there"
+    if kind == "folder":
+        saved(name, model)
+    else:
+        name = save_weights(model, name.with_suffix(".safetensors"))
+    settings = second_stage(**{"teacher.model": str(name)})
+    run = prepare(settings, tmp_path / "run")
+    first = read_teacher(settings, run)
+    assert same(model, first.network.state_dict())
+    assert first.spec.diffusion.boundary == "skip"
+    assert first.spec.sampler == OneStep()
+    assert same(model, read_initial(settings, run)), "the student starts from the first stage"
+
+
+def test_a_diffusion_model_is_no_first_stage(tmp_path):
+    settings = second_stage(**{"teacher.model": saved(tmp_path / "there", denoiser(second_stage()))})
+    with pytest.raises(UserError, match="is a diffusion model; give a consistency model"):
+        prepare(settings, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [

@@ -62,6 +62,7 @@ HERE = {
     "cm-ray train sct_digits": Short(f"{TINY} --warmup 1", makes="runs/sct_digits/result.json"),
     "cm-ray train trigflow_digits": Short(f"{TINY} --run-dir runs/t", makes="runs/t/result.json"),
     "cm-ray train scd_digits --teacher trigflow_digits": Short(TINY, makes="runs/scd_digits/result.json"),
+    "cm-ray train tcm_digits --teacher ict_digits": Short(TINY, makes="runs/tcm_digits/result.json"),
     "cm-ray train edm_digits": Short(f"{TINY} --run-dir runs/d", makes="runs/d/result.json"),
     "cm-ray train cd_digits --teacher edm_digits": Short(TINY, makes="runs/cd_digits/result.json"),
     "cm-ray train pd_digits --teacher edm_digits": Short(
@@ -161,6 +162,8 @@ ONLY_PARSED = {
     "cm-ray train ict_digits --tracking-uri http://host:5000": "needs a server; tests/tracking starts one",
     "cm-ray train ct_imagenet64 ": "needs 8 GPUs",
     "cm-ray train sct_cifar10": "is like sct_digits; CIFAR-10 would be downloaded",
+    "cm-ray train tcm_cifar10 ": "is like tcm_digits; CIFAR-10 would be downloaded",
+    "cm-ray train tcm --data photos/ ": "is like ict, which is run, with a teacher as in tcm_digits",
     "cm-ray train sct --data photos/ ": "is like ict, which is run",
     "cm-ray averages ": "is run by tests/cluster/test_scored_lengths.py",
     "cm-ray likelihood ": "is run by tests/cluster/test_likelihood_of_data.py",

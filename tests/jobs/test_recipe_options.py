@@ -108,7 +108,7 @@ def test_a_word_keeps_the_fields_that_the_new_class_has():
         (
             ("--teacher", "x"),
             "teacher.model",
-            "belongs to method cd, pd, continuous-cd or scd, and method is ct",
+            "belongs to method cd, pd, continuous-cd, scd or tcm, and method is ct",
         ),
         (("--no-compyle",), "no_compyle", "is not a setting: did you mean --compile?"),
         (("--batch-size", 0), "batch_size", "must be at least 1, not 0"),

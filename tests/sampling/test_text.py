@@ -87,6 +87,7 @@ def test_the_models_own():
         "pd_digits": "pd:1",
         "ict_digits": "one-step",
         "ect_digits": "one-step",
+        "tcm_digits": "one-step",
         "trigflow_digits": "heun:18",
         "sct_digits": "one-step",
         "scd_digits": "one-step",

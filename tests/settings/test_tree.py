@@ -205,7 +205,7 @@ def test_values_are_of_their_type():
         ({"solver": "euler"}, "solver belongs to method cd, and method is ct."),
         (
             {"teacher.model": "x"},
-            "teacher.model belongs to method cd, pd, continuous-cd or scd, and method is ct.",
+            "teacher.model belongs to method cd, pd, continuous-cd, scd or tcm, and method is ct.",
         ),
         ({"mu0": 0.9}, "mu0 is not a setting: did you mean 'target.mu0'?"),
         ({"beta_d": 0.9}, "beta_d is not a setting: did you mean 'column.beta_d'?"),

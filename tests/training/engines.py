@@ -69,6 +69,7 @@ CHANGES = {
         "column": "trigflow",
         "column.sigma_data": 0.75,
     },
+    "tcm": {"method": "tcm", "teacher.model": "given", "distance": "pseudo-huber", "times.ratio": 0.9},
     "continuous": {
         "method": "continuous-ct",
         "target": "constant",
@@ -98,8 +99,8 @@ CHANGES = {
 }
 """Settings by name: methods, and what each may be combined with. Later ones win."""
 
-VARIANTS = ("ict", "paper", "dropout", "edm", "cd", "pd", "ect", "scd", "conditional", "accumulated")
-METHODS = ("ict", "paper", "edm", "cd", "pd", "ect", "scd")
+VARIANTS = ("ict", "paper", "dropout", "edm", "cd", "pd", "ect", "scd", "tcm", "conditional", "accumulated")
+METHODS = ("ict", "paper", "edm", "cd", "pd", "ect", "scd", "tcm")
 """Without dropout, whose mask depends on how a batch is split."""
 
 IMAGES = torch.randint(0, 256, (32, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
