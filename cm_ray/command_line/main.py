@@ -6,6 +6,7 @@ Answers to --help, mistyped options and refused settings come before torch and R
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -142,6 +143,7 @@ def run(arguments: Sequence[str], *, prog: str | None = None) -> int:
     `cm_ray.command_line.options.exit_code`. Exits with 0 after --help.
     """
     begin()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is executed, which reads it
     postpone()
     words = without_debug(arguments)
     with forgotten_afterwards():
