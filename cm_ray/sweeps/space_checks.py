@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from optuna.distributions import BaseDistribution
-
 from cm_ray.errors import SettingError, UserError, closest
 from cm_ray.recipes.recipe import Recipe, check_models_named
 from cm_ray.settings.tree import all_paths, owners, why_unknown
+from cm_ray.sweeps.internals import contains
 from cm_ray.sweeps.space import NUMBER, Categorical, Float, Int, Named, Params, Space, Values
 
 Fits = Callable[[Recipe], object]
@@ -96,7 +95,7 @@ def _check_start(space: Space, fits: Fits) -> None:
         raise UserError(f"`first` has {absent[0]}, which does not exist in trial 0: leave it out.")
     for name, value in start.items():
         distribution = space.distribution(name, start)
-        if distribution is None or not _contains(distribution, value):
+        if distribution is None or not contains(distribution, value):
             raise UserError(
                 f"{name} is {value!r} in trial 0, and {distribution} has no such value: widen it, or give "
                 "`first`."
@@ -153,10 +152,3 @@ def _extremes(values: Values) -> list[Any]:
         return list(values.choices)
     assert isinstance(values, Int | Float)
     return [values.low, values.high]
-
-
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (ValueError, TypeError):
-        return False

@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from ray.train.v2._internal import exceptions
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from cm_ray.cluster.runtime import internals
+from cm_ray.sweeps import internals as optunas
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,9 +37,18 @@ def test_a_search_uses_a_study_that_exists(study):
 
 def test_a_trial_is_found_again_in_its_storage(study):
     asked = study.ask()
-    number = internals.id_in_storage(asked)
-    assert internals.storage_of(study).get_trial(number).number == asked.number
-    assert optuna.trial.Trial(study, internals.id_in_storage(study.trials[0])).number == asked.number
+    number = optunas.id_in_storage(asked)
+    assert optunas.storage_of(study).get_trial(number).number == asked.number
+    assert optuna.trial.Trial(study, optunas.id_in_storage(study.trials[0])).number == asked.number
+
+
+def test_a_distribution_knows_its_values():
+    numbers, words = FloatDistribution(1, 2), CategoricalDistribution(["a", None])
+    assert optunas.contains(numbers, 1.5)
+    assert optunas.contains(words, None)
+    assert not optunas.contains(numbers, 3.0)
+    assert not optunas.contains(numbers, "a word")
+    assert not optunas.contains(words, "b")
 
 
 def test_a_bracket_judges_by_the_id_of_a_trial_alone():
@@ -58,6 +69,7 @@ def test_the_errors_of_ray_train_are_there():
 
 
 FOREIGN = {"_ot_study", "_ot_trials", "_completed_trials", "_space", "_storage", "_trial_id", "_brackets"}
+FOREIGN |= {"_contains", "_private"}
 
 
 def test_no_other_file_touches_them():

@@ -27,6 +27,7 @@ from cm_ray.sweeps.study import (
     shown_storage,
     trials_in,
 )
+from tests.cluster.postgresql import start_postgresql
 
 SPACE = Space(
     question="Where?",
@@ -56,9 +57,19 @@ def make_search(study, outcomes=None, objectives=("score",)):
     )
 
 
-@pytest.fixture(params=["sqlite", "journal"])
+@pytest.fixture(scope="module")
+def postgresql():
+    server = start_postgresql()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "journal", "postgresql"])
 def storage(request, tmp_path):
-    url = "" if request.param == "sqlite" else f"journal:{tmp_path}/study.journal"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql").database()
+    else:
+        url = "" if request.param == "sqlite" else f"journal:{tmp_path}/study.journal"
     return lambda: open_storage(url, tmp_path)
 
 

@@ -1,6 +1,7 @@
-"""Private parts of Ray and Optuna that this package leans on; no other file touches them.
+"""Private parts of Ray, and of its link to Optuna, that this package leans on; no other file touches them.
 
-tests/cluster/test_internals.py is the contract: it fails when a new version of Ray or Optuna changes them.
+Those of Optuna are in sweeps/internals.py. tests/cluster/test_internals.py is the contract: it fails when a
+new version of Ray or Optuna changes them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from typing import Any
 
 import optuna
 import ray
-from optuna.storages import BaseStorage
 
 NO_ROOM = ("WorkerGroupStartupTimeoutError", "InsufficientClusterResourcesError")
 """Names of Ray Train's errors for resources that were free when the plan was made, and are not any more."""
@@ -18,16 +18,6 @@ NO_ROOM = ("WorkerGroupStartupTimeoutError", "InsufficientClusterResourcesError"
 def draining_nodes() -> set[str]:
     """Return the ids of the nodes that live and will be taken away; Ray starts nothing on them any more."""
     return set(ray._private.state.state.get_draining_nodes())
-
-
-def storage_of(study: optuna.Study) -> BaseStorage:
-    """Return the storage of a study."""
-    return study._storage
-
-
-def id_in_storage(trial: optuna.trial.Trial | optuna.trial.FrozenTrial) -> int:
-    """Return the number of a trial in its storage, which other studies may share."""
-    return trial._trial_id
 
 
 def set_study(search: Any, study: optuna.Study) -> None:

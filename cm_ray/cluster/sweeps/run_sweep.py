@@ -17,7 +17,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from cm_ray.cluster.pool.reference import prepare_statistics
 from cm_ray.cluster.pool.sizing import actors_like
 from cm_ray.cluster.runtime.connect import connected
-from cm_ray.cluster.runtime.internals import id_in_storage
 from cm_ray.cluster.runtime.nodes import check_on_nodes
 from cm_ray.cluster.sweeps.asha import RememberingASHA
 from cm_ray.cluster.sweeps.identity import id_of_sweep, identity_of
@@ -42,6 +41,7 @@ from cm_ray.runs.places import run_place
 from cm_ray.runs.resources import Resources
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import write_json
+from cm_ray.sweeps.internals import id_in_storage
 from cm_ray.sweeps.options import Sweep
 from cm_ray.sweeps.space import Sampler, Space
 from cm_ray.sweeps.space_checks import check_space

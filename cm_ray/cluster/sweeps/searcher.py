@@ -16,19 +16,17 @@ import optuna
 from optuna.trial import Trial, TrialState
 from ray.tune.search.optuna import OptunaSearch
 
-from cm_ray.cluster.runtime.internals import (
-    id_in_storage,
-    params_of,
-    set_study,
-    storage_of,
-    told_trials,
-    trials_of,
-)
+from cm_ray.cluster.runtime.internals import params_of, set_study, told_trials, trials_of
+from cm_ray.sweeps.internals import id_in_storage, storage_of
 from cm_ray.sweeps.space import NUMBER
 from cm_ray.sweeps.study import COST, FAILED, SCORE, SCORES, STOPPED
 
 STEP, FINAL = "step", "final"
 """Keys of results beside the objectives: the step, and a flag of the last result."""
+
+
+Told = Callable[[int, Sequence[float] | None], None]
+"""A function of an ended trial's number, and of its objectives if it is complete."""
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]
@@ -42,7 +40,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         *,
         interrupted: Sequence[int] = (),
         outcome: Callable[[int], dict[str, Any]] = lambda number: {},
-        told: Callable[[], None] = lambda: None,
+        told: Told = lambda number, values: None,
     ) -> None:
         """Use a study, and a function that asks one of its trials for parameters.
 
@@ -100,14 +98,13 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             outcome.setdefault(FAILED, "its process died" if error else "its score is not finite")
         for name, value in outcome.items():
             trial.set_user_attr(name, value)
-        if FAILED in outcome:
-            self._study.tell(trial, state=TrialState.FAIL)
-        elif stopped:
-            self._study.tell(trial, state=TrialState.PRUNED)
-        else:
+        complete = FAILED not in outcome and not stopped
+        if complete:
             self._study.tell(trial, values)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL if FAILED in outcome else TrialState.PRUNED)
         told_trials(self).add(trial_id)  # only now: when the storage is out of reach, Tune calls again
-        self._told()
+        self._told(trial.number, values if complete else None)
 
     def _values(self, outcome: dict[str, Any]) -> list[float]:
         """Return the objectives of an ended trial; NaN where it has none."""

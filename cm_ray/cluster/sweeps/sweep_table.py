@@ -6,6 +6,8 @@ import math
 import shutil
 import sys
 import time
+from bisect import insort
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +21,8 @@ from cm_ray.sweeps.study import COST, FAILED, SCORE, SCORES, STOPPED
 
 _ROWS = 24
 """Rows of the table, at most: running trials, then the best."""
+_STATES = ("done", "stopped", "failed")
+"""Ends of a trial, the best first."""
 
 
 @dataclass(slots=True)
@@ -43,23 +47,27 @@ class SweepTable(Callback):  # type: ignore[misc]
     def __init__(self, count: int, trials: Trials) -> None:
         self.count, self.trials = count, trials
         self.rows: dict[int, _Row] = {}
+        """Running trials by number."""
+        self.best: list[_Row] = []
+        """The best of the others, as many as the table shows."""
+        self.ended: Counter[str] = Counter()
+        self._over: set[int] = set()
         self.on_terminal, self._drawn = sys.stderr.isatty(), 0
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show a trial and its settings."""
         params = {name: value for name, value in trial.config.items() if name != NUMBER}
         row = _Row(trial.config[NUMBER], shown_params(params))
-        if row.number not in self.rows:
-            self.rows[row.number] = row
-        self._show(self.rows[row.number])
+        if row.number not in self._over:
+            self._show(self.rows.setdefault(row.number, row))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Show a score."""
-        if STEP not in result:
+        row = self.rows.get(trial.config[NUMBER])
+        if STEP not in result or row is None:
             return
-        row = self.rows[trial.config[NUMBER]]
         row.step, row.score = result[STEP], result[SCORE]
         if result.get(FINAL):
             self._end(row)
@@ -68,7 +76,8 @@ class SweepTable(Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show a trial whose process failed more often than --retries allows."""
-        self._end(self.rows[trial.config[NUMBER]])
+        if row := self.rows.get(trial.config[NUMBER]):
+            self._end(row)
 
     def close(self) -> None:
         """Keep the table on the terminal as it is, and draw below it from now on."""
@@ -80,6 +89,11 @@ class SweepTable(Callback):  # type: ignore[misc]
         row.note = outcome.get(FAILED, "")
         if COST in outcome:
             row.note = f"{outcome[COST]:.3g} FLOP"
+        del self.rows[row.number]
+        self._over.add(row.number)
+        self.ended[row.state] += 1
+        insort(self.best, row, key=_rank)
+        del self.best[_ROWS:]
         self._show(row)
 
     def _show(self, row: _Row) -> None:
@@ -94,18 +108,19 @@ class SweepTable(Callback):  # type: ignore[misc]
 
     def _shown(self) -> list[_Row]:
         """Return the running trials and the best of the others."""
-        running = [row for row in self.rows.values() if row.state == "running"]
-        others = [row for row in self.rows.values() if row.state != "running"]
-        ranks = {"done": 0, "stopped": 1, "failed": 2}
-        others.sort(key=lambda row: (ranks[row.state], -row.step if row.state == "stopped" else 0, row.score))
-        return (running + others)[:_ROWS]
+        return [*self.rows.values(), *self.best][:_ROWS]
 
     def _summary(self) -> str:
-        states = [row.state for row in self.rows.values()]
-        counts = ", ".join(
-            f"{states.count(state)} {state}" for state in ("running", "done", "stopped", "failed")
-        )
+        known = {**self.ended, "running": len(self.rows)}
+        counts = ", ".join(f"{known.get(state, 0)} {state}" for state in ("running", *_STATES))
         return f"({counts}; {self.count} in all)"
+
+
+def _rank(row: _Row) -> tuple[int, int, bool, float]:
+    """Return the place of an ended trial: by its end, its step if it was stopped early, and its score."""
+    unknown = math.isnan(row.score)
+    step = -row.step if row.state == "stopped" else 0
+    return _STATES.index(row.state), step, unknown, 0.0 if unknown else row.score
 
 
 def shown_params(params: dict[str, Any]) -> str:
