@@ -110,15 +110,21 @@ class Plan:
 
 
 def plan_for(
-    data: DataFacts, seconds: float, speed: Speed, changes: Mapping[str, Any], device: str = "cpu"
+    data: DataFacts,
+    left: Callable[[], float],
+    speed: Speed,
+    changes: Mapping[str, Any],
+    device: str = "cpu",
 ) -> Plan:
     """Return the plan for a time: the largest network that sees enough images, and its numbers of steps.
 
+    left: tells how many seconds are left, before and after the speeds have been measured.
     A teacher is trained first where the smallest network sees half of enough images in each stage; else
     consistency training takes all of the time. changes: settings by dotted path that are given; a given
     network is the only one, and given steps are those of the last stage. Raises UserError on less than three
     minutes, SettingError on changes that do not fit.
     """
+    seconds = left()
     if seconds < LEAST_S:
         raise UserError(
             f"{setting('hours')} {seconds / 3600:.3g} is too little: {LEAST_S / 3600:g} are needed at least."
@@ -135,9 +141,11 @@ def plan_for(
         if not _enough(stages):
             break
     if not _enough(chosen, 0.5):
-        chosen = (_alone(data, seconds, speed, changes, device),)
-    last = dataclasses.replace(chosen[-1], recipe=with_changes(chosen[-1].recipe, changes))
-    return Plan(data=data, seconds=seconds, stages=(*chosen[:-1], last), tried=tuple(tried))
+        chosen = (_alone(data, speed, changes, device),)
+    seconds = left()
+    *first, last = _timed(chosen, seconds)
+    last = dataclasses.replace(last, recipe=with_changes(last.recipe, changes))
+    return Plan(data=data, seconds=seconds, stages=(*first, last), tried=tuple(tried))
 
 
 def steps_in(stage_s: float, step_s: float) -> int:
@@ -156,22 +164,29 @@ def _two_stages(
     batch = _BATCHES[device]
     teacher = with_changes(teacher_for(data, network, batch), changes, teacher=True)
     student = with_changes(student_for(data, network, batch), changes)
-    left = seconds - reserve_s(seconds, 2)
-    return (
-        _stage(teacher, data, TEACHERS_SHARE * left, speed, {}, device),
-        _stage(student, data, (1 - TEACHERS_SHARE) * left, speed, changes, device),
+    stages = _measured(teacher, data, speed, {}, device), _measured(student, data, speed, changes, device)
+    return _timed(stages, seconds)
+
+
+def _alone(data: DataFacts, speed: Speed, changes: Mapping[str, Any], device: str) -> Stage:
+    recipe = with_changes(alone_for(data, networks_for(data)[0], _BATCHES[device]), changes)
+    return _measured(recipe, data, speed, changes, device)
+
+
+def _timed(stages: tuple[Stage, ...], seconds: float) -> tuple[Stage, ...]:
+    """Return the stages with the steps that their shares of the time are enough for."""
+    left = seconds - reserve_s(seconds, len(stages))
+    shares = (TEACHERS_SHARE, 1 - TEACHERS_SHARE) if len(stages) == 2 else (1.0,)
+    return tuple(
+        dataclasses.replace(stage, recipe=lasting(stage.recipe, steps_in(share * left, stage.step_s)))
+        for stage, share in zip(stages, shares, strict=True)
     )
 
 
-def _alone(data: DataFacts, seconds: float, speed: Speed, changes: Mapping[str, Any], device: str) -> Stage:
-    recipe = with_changes(alone_for(data, networks_for(data)[0], _BATCHES[device]), changes)
-    return _stage(recipe, data, seconds - reserve_s(seconds, 1), speed, changes, device)
-
-
-def _stage(
-    recipe: Recipe, data: DataFacts, stage_s: float, speed: Speed, changes: Mapping[str, Any], device: str
+def _measured(
+    recipe: Recipe, data: DataFacts, speed: Speed, changes: Mapping[str, Any], device: str
 ) -> Stage:
-    """Return a stage with the steps that its time is enough for, in micro-batches that fit into memory."""
+    """Return a stage with its speed, in micro-batches that fit into memory; its steps are still to be set."""
     spec = spec_of(recipe, data)
     if "accumulate" not in changes:
         rows = most_rows(recipe, spec, _FREE * free_memory(device), device)
@@ -180,11 +195,9 @@ def _stage(
                 f"The memory is too small for the network; give fewer {setting('network.channels')}."
             )
         recipe = dataclasses.replace(recipe, accumulate=accumulate_for(recipe, rows))
-    step_s = speed(recipe, data)
-    timed = lasting(recipe, steps_in(stage_s, step_s))
     with torch.device("meta"):
         parameters = sum(weight.numel() for weight in Model(spec).parameters())
-    return Stage(recipe=timed, step_s=step_s, parameters=parameters)
+    return Stage(recipe=recipe, step_s=speed(recipe, data), parameters=parameters)
 
 
 def _enough(stages: tuple[Stage, ...], share: float = 1.0) -> bool:

@@ -100,7 +100,7 @@ def parse_changes(
         )
     _refuse(unknown, chosen)
     before = flatten(chosen)
-    typed = set(map(_path_of, left))
+    typed = {_without_no(_path_of(argument)) for argument in left}
     after = {path: value for path, value in _leaves(parsed, "") if before[path] != value or path in typed}
     return default, {**words, **after}
 
@@ -215,12 +215,16 @@ def _refuse(unknown: list[str], chosen: Recipe) -> None:
         if not argument.startswith("--"):
             raise UserError(f"{argument!r} is not an option: options begin with --.")
         path = _path_of(argument)
-        problem = why_unknown(chosen, path)
+        problem = why_unknown(chosen, _without_no(path))
         raise UnknownOption(path, re.sub(r"'([\w.]+)'(?= or |\?$)", lambda near: option(near[1]), problem))
 
 
 def _path_of(argument: str) -> str:
     """Return the path of the setting that an argument, if it is an option, is the option of."""
     name = argument.removeprefix("--").partition("=")[0]
-    path = {short[2:]: long for long, short in ALIASES.items()}.get(name, name.replace("-", "_"))
+    return {short[2:]: long for long, short in ALIASES.items()}.get(name, name.replace("-", "_"))
+
+
+def _without_no(path: str) -> str:
+    """Return the path of the setting that an option such as --data.no-horizontal-flip turns off."""
     return path.replace(".no_", ".").removeprefix("no_")

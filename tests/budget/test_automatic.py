@@ -37,7 +37,7 @@ def methods(plan):
 
 
 def test_minutes_on_two_cores_for_digits():
-    plan = plan_for(DIGITS, 20 * 60, costing(0.15), {})
+    plan = plan_for(DIGITS, lambda: 20 * 60, costing(0.15), {})
     assert methods(plan) == ["edm", "cd"]
     assert [stage.recipe.network.channels for stage in plan.stages] == [32, 32]
     left = 20 * 60 - reserve_s(20 * 60, 2)
@@ -52,7 +52,7 @@ def test_minutes_on_two_cores_for_digits():
 
 
 def test_two_hours_on_two_cores_for_photos():
-    plan = plan_for(PHOTOS, 2 * 3600, costing(4.0), {})
+    plan = plan_for(PHOTOS, lambda: 2 * 3600, costing(4.0), {})
     assert methods(plan) == ["ct"], "steps of 4 s are too slow for two stages"
     assert plan.stages[0].recipe.network.channel_mult == (1, 2, 2, 2)
     assert not plan.stages[0].recipe.network.conditional
@@ -60,7 +60,7 @@ def test_two_hours_on_two_cores_for_photos():
 
 
 def test_hours_on_a_gpu_get_a_large_network_and_batch():
-    plan = plan_for(CIFAR, 3 * 3600, costing(0.0005), {}, "cuda")
+    plan = plan_for(CIFAR, lambda: 3 * 3600, costing(0.0005), {}, "cuda")
     assert methods(plan) == ["edm", "cd"]
     network = plan.stages[1].recipe.network
     assert (network.channels, network.blocks, network.channel_mult) == (128, 2, (1, 2, 2))
@@ -78,7 +78,7 @@ def test_every_network_is_whole_and_can_be_exported_for_diffusers():
 
 def test_what_is_given_is_not_chosen():
     changes = {"network.channels": 64, "batch_size": 128, "seed": 3, "steps": 70, "distance": "l2"}
-    plan = plan_for(DIGITS, 1200, costing(0.01), changes)
+    plan = plan_for(DIGITS, lambda: 1200, costing(0.01), changes)
     teacher, student = plan.stages
     assert [stage.recipe.network.channels for stage in plan.stages] == [64, 64]
     assert (teacher.recipe.seed, student.recipe.seed) == (3, 3)
@@ -90,7 +90,7 @@ def test_what_is_given_is_not_chosen():
 
 
 def test_the_table_says_what_was_chosen_and_why():
-    text = str(plan_for(DIGITS, 1200, costing(0.15), {}))
+    text = str(plan_for(DIGITS, lambda: 1200, costing(0.15), {}))
     assert "1,797 of 8x8x1, 10 classes, sigma_data 0.748" in text
     assert "enough" in text
     assert "fewer than" in text
@@ -100,7 +100,7 @@ def test_the_table_says_what_was_chosen_and_why():
 
 def test_a_time_that_is_too_short_and_images_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match=r"hours 0.04 is too little: 0.05 are needed"):
-        plan_for(DIGITS, 144, costing(0.1), {})
+        plan_for(DIGITS, lambda: 144, costing(0.1), {})
     with pytest.raises(UserError, match="are 30x30: square ones"):
         DataFacts(path="x", count=1, shape=(3, 30, 30), classes=0, sigma_data=0.5)
 

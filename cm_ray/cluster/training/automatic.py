@@ -56,7 +56,7 @@ def train_automatically(asked: AutoTraining) -> None:
         speed = partial(measured_speed, device=device)
         teacher = _recorded(f"{place}-teacher")
         if teacher is None:
-            plan = plan_for(data, 3600 * asked.hours, speed, given, device)
+            plan = plan_for(data, lambda: 3600 * asked.hours - time.monotonic() + began, speed, given, device)
             say(str(plan))
             if len(plan.stages) == 1:
                 return train(plan.stages[0].recipe)
@@ -69,7 +69,8 @@ def planned(asked: AutoTraining) -> Plan:
     """Return the plan of a training on this machine alone, without Ray."""
     data = facts_of(asked.data)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return plan_for(data, 3600 * asked.hours, partial(measured_speed, device=device), asked.changes, device)
+    speed = partial(measured_speed, device=device)
+    return plan_for(data, lambda: 3600 * asked.hours, speed, asked.changes, device)
 
 
 def facts_of(settings: DataSettings) -> DataFacts:
