@@ -10,7 +10,8 @@ import tempfile
 import urllib.parse
 from pathlib import Path
 
-from tests.absent import skip
+import pytest
+
 from tests.waiting import LIMIT_S
 
 
@@ -59,9 +60,6 @@ def start_postgresql():
     """Start a server, or skip the test and say why."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not folders:
-        skip("PostgreSQL's server is not installed (Debian's package postgresql)")
-    try:
-        import psycopg2  # noqa: F401
-    except ImportError:
-        skip("the package psycopg2-binary, PostgreSQL's driver, is not installed")
+        pytest.skip("PostgreSQL's server is not installed (Debian's package postgresql)")
+    pytest.importorskip("psycopg2", reason="PostgreSQL's driver, psycopg2-binary, is not installed")
     return PostgreSQL(folders[-1].parent)
