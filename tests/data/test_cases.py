@@ -65,3 +65,34 @@ def test_edm_unzipped():
     assert [(r, b) for r, b in zip(red, blue, strict=True)] == [
         (255, 0) if label == 0 else (0, 255) for label in images.labels.tolist()
     ]
+
+
+def test_labels_from_one():
+    images = load_images(CASES / "labels_from_one" / "x.npz")
+    assert counts(images) == {"0": 0, "1": 4, "2": 4, "3": 4, "4": 4}
+    with np.load(CASES / "labels_from_one" / "x.npz") as arrays:
+        (labels,) = (array for array in arrays.values() if array.ndim == 1)
+        assert images.labels.tolist() == labels.tolist()  # they are not moved
+    assert "where no image is of 0." in images.describe()
+
+
+def test_named_unlike_sorted():
+    paths = [CASES / "named_unlike_sorted" / name for name in ("a.parquet", "b.parquet")]
+    theirs, ours = (load_images(path) for path in paths)
+    assert (theirs.class_names, ours.class_names) == (("trouser", "coat"), ("coat", "trouser"))
+    colours = {"trouser": [255, 0, 0], "coat": [0, 0, 255]}
+    for images in (theirs, ours):  # a class of the one file has the images of the same name in the other
+        named = [images.class_names[label] for label in images.labels.tolist()]
+        assert images.images[:, :, 0, 0].tolist() == [colours[name] for name in named]
+
+
+def test_transparent():
+    path = CASES / "transparent"  # opaque green on magenta that is transparent: nobody sees the magenta
+    images = load_images(path)
+    colours = images.images.permute(0, 2, 3, 1).reshape(-1, 3).unique(dim=0).tolist()
+    assert colours == [[0, 200, 0], [255, 255, 255]]
+    small = load_images(path, size=8).images.permute(0, 2, 3, 1).reshape(-1, 3)
+    assert (small[:, 0] == small[:, 2]).all(), "magenta is mixed into resized pixels"
+    assert (small[:, 1] >= 200 - 25).all()
+    black = load_images(path, background="black").images
+    assert black[:, :, 0, 0].tolist() == [[0, 0, 0]] * 4
