@@ -2,6 +2,6 @@
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-"""Threads of PyTorch, here and in all that is started, wait without spinning: on two cores, two programs that
-spin slow each other down a hundredfold. PyTorch reads this when it is imported."""
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+"""Threads of PyTorch, here and in all that is started, sleep soon while they wait: on two cores, two programs
+that spin slow each other down a hundredfold. PyTorch reads this when it is imported."""
