@@ -38,7 +38,9 @@ class KnownHosts:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
                 return
-            await _refuse(send, 421, "This page was not started for this host name; see --host-names.")
+            await _refuse(
+                send, 421, "This page was not started for this host name; its setting host_names can name it."
+            )
             return
         await self.app(scope, receive, send)
 

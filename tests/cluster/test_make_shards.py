@@ -229,7 +229,7 @@ def test_the_job(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(console, "LINES_S", 0)
     shards.run(Shards(source="digits", out=tmp_path / "out", size=16, rows_per_shard=1000))
     printed = capsys.readouterr()
-    assert "1797 images of 16x16, 1 channels, 10 classes: 0 (178), 1 (182), " in printed.out
+    assert "1797 images of 16x16, grey, 10 classes: 0 (178), 1 (182), " in printed.out
     assert ", 9 (180); 2 shards; fingerprint" in printed.out
     assert printed.err.splitlines()[-1] == "task 4 of 4"
     with pytest.raises(UserError, match="did you mean 'digits'"):

@@ -121,7 +121,9 @@ def test_a_website_that_points_its_name_here_gets_nothing(host, client):
         client.post("/gradio_api/upload", files={"files": ("a.png", png())}, headers={"Host": host}),
     ):
         assert answer.status_code == 421
-        assert answer.text == "This page was not started for this host name; see --host-names."
+        assert (
+            answer.text == "This page was not started for this host name; its setting host_names can name it."
+        )
 
 
 def test_what_was_uploaded_is_opened(client):

@@ -36,10 +36,11 @@ def run(args: Shards) -> None:
             progress=progress,
         )
     channels, height, width = manifest.shape
+    colours, shards = "grey" if channels == 1 else "RGB", len(manifest.shards)
     more = "".join(f"; {remark}" for remark in remarks(manifest))
     classes = classes_in_words(manifest.class_names, manifest.class_counts)
     print(
-        f"{plain(spoken(str(args.out)))}: {manifest.count} images of {width}x{height}, {channels} channels, "
-        f"{classes}; {len(manifest.shards)} shards{more}; "
+        f"{plain(spoken(str(args.out)))}: {manifest.count} images of {width}x{height}, {colours}, "
+        f"{classes}; {shards} shard{'s' if shards > 1 else ''}{more}; "
         f"fingerprint {manifest.fingerprint[:16]}"
     )
