@@ -9,6 +9,7 @@ import pytest
 import torch
 from ray.train import PreemptionInfo
 from ray.train.v2.api.exceptions import WorkerGroupError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cm_ray import recipes
 from cm_ray.cluster.runtime.nodes import live_nodes, node_resources
@@ -22,6 +23,7 @@ from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import override
 from cm_ray.training.specification import model_spec
 from tests.cluster.hosts import Host, host, occupied
+from tests.cluster.light_actors import Worker
 from tests.cluster.test_trainer import SMALL
 from tests.waiting import wait_for
 
@@ -63,11 +65,16 @@ def drain(ray, node, seconds):
 
 
 def test_plans_leave_out_a_node_that_will_be_taken_away(ray_cluster):
+    """An actor keeps it from ending at once, as an idle node does."""
+    kind = ray_cluster.remote(num_cpus=1, max_restarts=0)(Worker)
     with host(ray_cluster, CPU=1) as leaving:
+        there = NodeAffinitySchedulingStrategy(leaving.id, soft=False)
+        actor = kind.options(scheduling_strategy=there).remote()
+        assert ray_cluster.get(actor.started.remote()) == leaving.id
         assert leaving.id in live_nodes()
         drain(ray_cluster, leaving.id, seconds=600)
         wait_for(lambda: leaving.id not in live_nodes(), "the notice")
-        assert leaving.is_alive()
+        assert ray_cluster.get(actor.started.remote()) == leaving.id, "it lives"
 
 
 def test_workers_hear_which_nodes_leave(monkeypatch):
