@@ -29,7 +29,7 @@ demo: $(VENV)/installed  ## Train a model on 8x8 digits, sample, score and regis
 	$(BIN)/python jobs/ict_digits.py --run-dir $(RUN_DIR)
 	$(BIN)/python jobs/sample.py $(RUN_DIR) --samples 100 --nfe 2 --out $(RUN_DIR)/samples/demo
 
-test: lint types layers tests  ## Lint, types, layers and the test suite (about 20 minutes on two cores)
+test: lint types layers tests  ## Lint, types, layers and the test suite (about 40 minutes on two cores)
 
 test-all: lint types layers install  ## The same with all combinations and repetitions, slow tests too (an hour)
 	$(BIN)/python -m pytest --all

@@ -249,7 +249,7 @@ def _check_samplers(recipe: Recipe) -> None:
             raise SettingError("evaluation.samplers", f"{text}: {error}") from error
         least = recipe.method.lowest_time
         require(
-            sampler.times(recipe.noise)[1] >= least,
+            not least or sampler.times(recipe.noise)[1] >= least,
             "evaluation.samplers",
             f"{text}: has a time point below times.cut {least:g}, where nothing is trained; take others",
         )
