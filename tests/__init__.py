@@ -2,6 +2,7 @@
 
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-"""Threads of PyTorch, here and in all that is started, sleep soon while they wait: on two cores, two programs
-that spin slow each other down a hundredfold. PyTorch reads this when it is imported."""
+from cm_ray.spinning import SPIN_COUNT
+
+os.environ.setdefault(*SPIN_COUNT)
+"""It holds for all that is started, too; PyTorch reads it when it is imported."""

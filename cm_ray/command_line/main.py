@@ -18,11 +18,9 @@ from cm_ray.command_line.postponed import is_postponed, load, postpone
 from cm_ray.errors import UserError, closest
 from cm_ray.own_code import CodeSettings, allow, allow_given, forgotten_afterwards
 from cm_ray.phases import begin, phase
+from cm_ray.spinning import SPIN_COUNT
 from cm_ray.version import __version__
 
-SPIN = ("GOMP_SPINCOUNT", "1000")
-"""How often threads of PyTorch look for work before they sleep: those that do so for milliseconds, as by
-default, slow other programs on the same cores down a hundredfold."""
 _COMMANDS = "cm_ray.command_line.commands"
 _SETTINGS = "cm_ray.command_line.settings"
 _DRY_RUN = f"{_COMMANDS}.dry_run"
@@ -146,7 +144,7 @@ def run(arguments: Sequence[str], *, prog: str | None = None) -> int:
     `cm_ray.command_line.options.exit_code`. Exits with 0 after --help.
     """
     begin()
-    os.environ.setdefault(*SPIN)  # before torch is executed, which reads it
+    os.environ.setdefault(*SPIN_COUNT)  # before torch is executed, which reads it
     postpone()
     words = without_debug(arguments)
     with forgotten_afterwards():

@@ -1,7 +1,7 @@
 """Recipes for images of any kind and a limited time: a diffusion model, and its distillation.
 
 The settings are those of the recipes of the 8x8 digits, which were found for minutes on two cores, with
-networks of several sizes. How long each stage may take is decided in `cm_ray.budget.automatic`.
+networks of several sizes. How long each stage may take is decided in `cm_ray.budget.time_plan`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class AutoTraining:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFacts:
-    """What decides a recipe of the images that it is for."""
+    """The facts about images that decide a recipe for them."""
 
     path: str
     """The images, or the name of a data set."""

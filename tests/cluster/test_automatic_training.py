@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cm_ray.cluster.training import automatic as module
+from cm_ray.cluster.training import in_time as module
 from cm_ray.recipes.automatic import AutoTraining
 from cm_ray.recipes.sections import DataSettings
 from cm_ray.runs.directory import RunDirectory

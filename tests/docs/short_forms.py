@@ -125,7 +125,7 @@ ON_RAY = {
 _REGISTRY = "needs a registered model; tests/tracking has a registry"
 _WEIGHTS = "needs published weights; tests/networks reads files of their formats"
 _LONG = "its parts are run by the tests of tests/cluster"
-_AUTO = "is run by tests/cluster/test_automatic_training.py and tests/budget/test_automatic.py"
+_AUTO = "is run by tests/cluster/test_automatic_training.py and tests/budget/test_time_plan.py"
 
 ONLY_PARSED = {
     "cm-ray train auto --data photos/ --data.size 64 --hours 2 --dry-run": _AUTO,

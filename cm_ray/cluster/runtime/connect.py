@@ -14,12 +14,13 @@ import torch
 
 from cm_ray.errors import DEBUG_VARIABLE, UserError
 from cm_ray.phases import phase
+from cm_ray.spinning import SPIN_COUNT
 
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # with the default of 2 s, every report waits for a poll
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "GOMP_SPINCOUNT": "1000",  # threads that spin for long while they wait slow each other down a hundredfold
+    **dict([SPIN_COUNT]),
 }
 """Environment variables of the driver and its processes; variables that are already set are kept."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cm_ray.cluster.training.automatic import planned, train_automatically
+from cm_ray.cluster.training.in_time import planned, train_automatically
 from cm_ray.cluster.training.run import train
 from cm_ray.data.take_survey import take_survey
 from cm_ray.recipes.automatic import AutoTraining
@@ -20,6 +20,7 @@ def run(settings: Recipe | AutoTraining) -> None:
 def look(settings: Recipe | AutoTraining) -> None:
     """Say what is understood of the images, and what would be chosen for them on this machine."""
     data = settings.data
-    print(take_survey(data.path, data.read_options))
+    survey = take_survey(data.path, data.read_options)
+    print(survey)
     if isinstance(settings, AutoTraining):
-        print(planned(settings))
+        print(planned(settings, survey))

@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from cm_ray.budget.automatic import START_S, Plan, Speed, plan_for, reserve_s, steps_in
 from cm_ray.budget.speed import measured_speed
+from cm_ray.budget.time_plan import START_S, Plan, Speed, measured, plan_for, reserve_s, steps_in
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.runtime.nodes import node_resources
 from cm_ray.cluster.runtime.plan import WorkerPlan, plan_workers
 from cm_ray.cluster.training.run import train
 from cm_ray.data.glimpse import glimpse
+from cm_ray.data.survey import Survey
 from cm_ray.data.take_survey import take_survey
 from cm_ray.networks.model import from_uint8
 from cm_ray.phases import phase
@@ -40,12 +41,13 @@ from cm_ray.settings.tree import override
 def train_automatically(asked: AutoTraining) -> None:
     """Choose settings, say them, and train; the same call goes on with what was chosen.
 
-    Raises UserError as `cm_ray.budget.automatic.plan_for` and `cm_ray.cluster.training.run.train`.
+    Raises UserError as `cm_ray.budget.time_plan.plan_for` and `cm_ray.cluster.training.run.train`.
     """
     began = time.monotonic()
     with connected():
-        say(f"{take_survey(asked.data.path, asked.data.read_options)}")
-        data = facts_of(asked.data)
+        survey = take_survey(asked.data.path, asked.data.read_options)
+        say(str(survey))
+        data = facts_of(asked.data, survey)
         place = place_of(asked.changes.get("run_dir", ""), asked.changes.get("name") or _name(data))
         given = {"run_dir": place, **_without(asked.changes, "run_dir")}
         if recorded := _recorded(place):
@@ -62,26 +64,25 @@ def train_automatically(asked: AutoTraining) -> None:
                 return train(plan.stages[0].recipe)
             teacher = override(plan.stages[0].recipe, {"run_dir": f"{place}-teacher"})
         spent = _train_teacher(teacher, began)
-        return train(_student(teacher, data, 3600 * asked.hours - spent, speed, given))
+        return train(_student(teacher, data, 3600 * asked.hours - spent, speed, given, device))
 
 
-def planned(asked: AutoTraining) -> Plan:
-    """Return the plan of a training on this machine alone, without Ray."""
-    data = facts_of(asked.data)
+def planned(asked: AutoTraining, survey: Survey) -> Plan:
+    """Return the plan of a training on this machine alone, without Ray; survey: of its images."""
+    data = facts_of(asked.data, survey)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     speed = partial(measured_speed, device=device)
     return plan_for(data, lambda: 3600 * asked.hours, speed, asked.changes, device)
 
 
-def facts_of(settings: DataSettings) -> DataFacts:
-    """Return what decides a recipe of some images, of which about a thousand are read."""
+def facts_of(settings: DataSettings, survey: Survey) -> DataFacts:
+    """Return the facts that decide a recipe for images, of which about a thousand are read."""
     phase("looking at the images")
     seen = glimpse(settings.path, settings.read_options)
-    count = take_survey(settings.path, settings.read_options).count
     deviation = float(from_uint8(seen.block).std())
     return DataFacts(
         path=settings.path,
-        count=count,
+        count=survey.count,
         shape=seen.shape,
         classes=len(seen.class_names),
         sigma_data=deviation,
@@ -91,13 +92,22 @@ def facts_of(settings: DataSettings) -> DataFacts:
 def _train_teacher(teacher: Recipe, began: float) -> float:
     """Train the teacher to its end; return the seconds that were spent, also before a resumption."""
     train(teacher)
-    rows = open_place(teacher.run_dir).read_metrics()
-    trained = max((row["seconds"] for row in rows if "seconds" in row), default=0.0)
-    return max(time.monotonic() - began, trained + START_S)
+    return max(time.monotonic() - began, _trained_s(teacher) + START_S)
+
+
+def _trained_s(recipe: Recipe) -> float:
+    """Return the seconds that all steps of a run took, by its log."""
+    rows = open_place(recipe.run_dir).read_metrics()
+    return float(max(row["seconds"] for row in rows if "seconds" in row))
 
 
 def _student(
-    teacher: Recipe, data: DataFacts, seconds: float, speed: Speed, given: Mapping[str, Any]
+    teacher: Recipe,
+    data: DataFacts,
+    seconds: float,
+    speed: Speed,
+    given: Mapping[str, Any],
+    device: str,
 ) -> Recipe:
     """Return the recipe of the distillation, with the steps that the rest of the time is enough for.
 
@@ -105,13 +115,11 @@ def _student(
     """
     recipe = student_for(data, teacher.network, teacher.batch_size)
     recipe = with_changes(distilled_from(recipe, teacher.run_dir), given)
-    recipe = override(recipe, {"accumulate": teacher.accumulate})
-    rows = open_place(teacher.run_dir).read_metrics()
-    trained = max(row["seconds"] for row in rows if "seconds" in row) / teacher.steps
-    ratio = trained / speed(teacher, data)
-    steps = steps_in(seconds - reserve_s(seconds, 1), ratio * speed(recipe, data))
+    stage = measured(recipe, data, speed, given, device)
+    ratio = _trained_s(teacher) / teacher.steps / speed(teacher, data)
+    steps = steps_in(seconds - reserve_s(seconds, 1), ratio * stage.step_s)
     say(f"  distillation  {steps:,} steps in the {seconds / 60:.1f} min that are left")
-    return with_changes(lasting(recipe, steps), given)
+    return with_changes(lasting(stage.recipe, steps), given)
 
 
 def _recorded(place: str) -> Recipe | None:

@@ -57,7 +57,7 @@ class Stage:
 
     @property
     def name(self) -> str:
-        """What the stage does."""
+        """The name of the stage in the table."""
         method = word_of(self.recipe.method)
         return {"edm": "teacher", "cd": "distillation"}.get(method, f"training ({method})")
 
@@ -91,10 +91,7 @@ class Plan:
         data, last = self.data, self.stages[-1]
         c, h, w = data.shape
         labels = f"{data.classes} classes" if data.classes else "no labels"
-        yield (
-            "images",
-            f"{data.count:,} of {w}x{h}x{c}, {labels}, sigma_data {data.sigma_data:.3f}",
-        )
+        yield "images", f"{data.count:,} of {w}x{h}x{c}, {labels}, sigma_data {data.sigma_data:.3f}"
         yield from (("tried", line) for line in self.tried)
         yield "network", f"{_channels(last.recipe)} channels, {last.parameters / 1e6:.2f} M weights"
         for stage in self.stages:
@@ -164,13 +161,13 @@ def _two_stages(
     batch = _BATCHES[device]
     teacher = with_changes(teacher_for(data, network, batch), changes, teacher=True)
     student = with_changes(student_for(data, network, batch), changes)
-    stages = _measured(teacher, data, speed, {}, device), _measured(student, data, speed, changes, device)
+    stages = measured(teacher, data, speed, {}, device), measured(student, data, speed, changes, device)
     return _timed(stages, seconds)
 
 
 def _alone(data: DataFacts, speed: Speed, changes: Mapping[str, Any], device: str) -> Stage:
     recipe = with_changes(alone_for(data, networks_for(data)[0], _BATCHES[device]), changes)
-    return _measured(recipe, data, speed, changes, device)
+    return measured(recipe, data, speed, changes, device)
 
 
 def _timed(stages: tuple[Stage, ...], seconds: float) -> tuple[Stage, ...]:
@@ -183,10 +180,11 @@ def _timed(stages: tuple[Stage, ...], seconds: float) -> tuple[Stage, ...]:
     )
 
 
-def _measured(
-    recipe: Recipe, data: DataFacts, speed: Speed, changes: Mapping[str, Any], device: str
-) -> Stage:
-    """Return a stage with its speed, in micro-batches that fit into memory; its steps are still to be set."""
+def measured(recipe: Recipe, data: DataFacts, speed: Speed, changes: Mapping[str, Any], device: str) -> Stage:
+    """Return a stage with its speed, in micro-batches that fit into memory; its steps are still to be set.
+
+    changes: settings that are given. Raises UserError when not even one image fits.
+    """
     spec = spec_of(recipe, data)
     if "accumulate" not in changes:
         rows = most_rows(recipe, spec, _FREE * free_memory(device), device)

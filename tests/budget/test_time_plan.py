@@ -2,9 +2,9 @@
 
 import pytest
 
-from cm_ray.budget import automatic
-from cm_ray.budget.automatic import plan_for, reserve_s
+from cm_ray.budget import time_plan
 from cm_ray.budget.speed import measured_speed, spec_of
+from cm_ray.budget.time_plan import plan_for, reserve_s
 from cm_ray.errors import SettingError, UserError
 from cm_ray.networks.formats.diffusers_config import config_of
 from cm_ray.recipes.automatic import DataFacts, networks_for, student_for, with_changes
@@ -18,8 +18,8 @@ CIFAR = DataFacts(path="cifar10", count=50_000, shape=(3, 32, 32), classes=10, s
 @pytest.fixture(autouse=True)
 def memory(monkeypatch):
     """Let there be 80 GiB, and count no activations, which takes seconds for each network."""
-    monkeypatch.setattr(automatic, "free_memory", lambda device: 80 * 2**30)
-    monkeypatch.setattr(automatic, "most_rows", lambda recipe, spec, budget, device: 256)
+    monkeypatch.setattr(time_plan, "free_memory", lambda device: 80 * 2**30)
+    monkeypatch.setattr(time_plan, "most_rows", lambda recipe, spec, budget, device: 256)
 
 
 def costing(seconds):
