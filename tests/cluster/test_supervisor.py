@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError
 
 from cm_ray.cluster.pool import supervisor as module
 from cm_ray.cluster.pool.supervisor import MOST_DEATHS_IN_A_ROW, Supervisor
@@ -108,6 +108,61 @@ def test_a_dead_node_costs_neither_tasks_nor_the_work(ray_cluster, supervise, ca
         said = capsys.readouterr().err
         assert f"node {where[:12]} died: its work is repeated elsewhere" in said
         assert "an actor died" not in said, "it is not the work's fault"
+
+
+class ScriptedRay:
+    """Ray, as the supervisor sees it: answers come in the order in which a script has them."""
+
+    def __init__(self):
+        self.answers, self.order = {}, []
+
+    def answer(self, reference, value):
+        self.answers[reference] = value
+        self.order.append(reference)
+
+    def wait(self, references, num_returns, timeout):
+        return [next(each for each in self.order if each in references)], []
+
+    def get(self, reference):
+        value = self.answers[reference]
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+
+class ScriptedActor:
+    """An actor whose calls return references that have names: started, started again, task 3."""
+
+    def __init__(self, name):
+        self.name, self.calls = name, 0
+        self.started = self
+
+    def remote(self):
+        self.calls += 1
+        return f"{self.name} started {self.calls}"
+
+
+@pytest.mark.parametrize("lives", [False, True], ids=["its node died", "its node lives"])
+def test_the_answer_of_an_actor_that_was_replaced_is_nobodys(monkeypatch, capsys, lives):
+    """Ray first cannot reach an actor, which is asked again; then the actor is dead, and the answer late."""
+    ray = ScriptedRay()
+    monkeypatch.setattr(module, "ray", ray)
+    monkeypatch.setattr(
+        module, "live_nodes", lambda: {"first": {}, "second": {}} if lives else {"second": {}}
+    )
+    actors = iter([ScriptedActor("A"), ScriptedActor("B")])  # a third would be one too many
+    supervisor = Supervisor(lambda: next(actors), 1)
+    ray.answer("A started 1", "first")
+    ray.answer("A does 0", ActorUnavailableError("A cannot be reached", None))
+    ray.answer("A does 1", ActorDiedError())
+    ray.answer("A started 2", ActorDiedError())
+    ray.answer("B started 1", "second")
+    ray.answer("B does 0", "zero")
+    ray.answer("B does 1", "one")
+    done = dict(supervisor.finished(lambda actor, task: f"{actor.name} does {task}", range(2)))
+    assert done == {0: "zero", 1: "one"}
+    said = capsys.readouterr().err
+    assert ("node first died" in said, said.count("an actor died")) == (not lives, int(lives))
 
 
 def test_an_actor_that_dies_between_two_calls_is_replaced(ray_cluster, supervise):

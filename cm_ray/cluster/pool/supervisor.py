@@ -87,7 +87,7 @@ class Supervisor:
         self._start, self._count = start, count
         self._has_room, self._limit_s = has_room, limit_s
         self._places = [_Place(start()) for _ in range(count)]
-        self._starting: dict[Any, _Place] = {}
+        self._starting: dict[Any, tuple[_Place, Any]] = {}
         self._deaths = 0
         self._told: set[str] = set()
         for place in self._places:
@@ -165,14 +165,19 @@ class Supervisor:
         return list(done)
 
     def _call(self, place: _Place) -> None:
-        """Ask the actor of a place to answer as soon as it can."""
-        if place not in self._starting.values():
+        """Ask the actor of a place to answer as soon as it can, unless it has been asked."""
+        if (place, place.actor) not in self._starting.values():
             place.ready = False
-            self._starting[place.actor.started.remote()] = place
+            self._starting[place.actor.started.remote()] = place, place.actor
 
     def _greet(self, reference: Any) -> None:
-        """Take the answer of an actor: it has started, has died, or cannot be reached."""
-        place = self._starting.pop(reference)
+        """Take the answer of an actor: it has started, has died, or cannot be reached.
+
+        An actor that could not be reached may have been replaced before it answers: then nobody waits for it.
+        """
+        place, actor = self._starting.pop(reference)
+        if actor is not place.actor or place not in self._places:
+            return
         try:
             place.node = ray.get(reference)
             place.ready = True
