@@ -10,12 +10,14 @@ from typing import Literal, TypeAlias, get_args
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import turned
 from cm_ray.editing.replacement import GRID, STROKE_TIMES
-from cm_ray.errors import UserError, closest
+from cm_ray.errors import UserError, closest, setting
 
 Task: TypeAlias = Literal["inpaint", "colorize", "upscale", "stroke", "denoise"]
 """Inpainting, colorization, super-resolution, stroke-guided generation, denoising at a known level."""
 
 MOST_STEPS = 1000
+_STEPS = setting("nfe", python="steps")
+"""The number of evaluations, as its reader gives it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,17 +78,24 @@ def factors(shape: tuple[int, int, int]) -> list[int]:
 
 def _check_belonging(task: Task, steps: int, taus: tuple[float, ...], factor: int, sigma: float) -> None:
     if factor and task != "upscale":
-        raise UserError(f"A factor is for upscale, not for {task}; leave it out.")
+        raise UserError(f"{setting('factor')} is for upscale, not for {task}; leave it out.")
     if sigma and task != "denoise":
-        raise UserError(f"A noise level sigma is for denoise, not for {task}; leave it out.")
+        raise UserError(f"{setting('sigma')} is for denoise, not for {task}; leave it out.")
     if task == "denoise" and (steps or taus):
-        raise UserError("denoise is one evaluation at sigma; leave steps and taus out.")
+        raise UserError(
+            f"denoise is one evaluation at {setting('sigma')}; leave {_STEPS} and {setting('taus')} out."
+        )
+    if task == "denoise" and not sigma:
+        raise UserError(f"denoise asks for the noise of the images; give its {setting('sigma')}, as 0.5.")
     if task == "stroke" and steps:
-        raise UserError("stroke takes taus instead of steps; the first of them decides how much may change.")
+        raise UserError(
+            f"stroke takes {setting('taus')} in place of {_STEPS}; the first of them decides how much "
+            "may change."
+        )
     if steps and taus:
-        raise UserError("steps and taus exclude each other; give one of them.")
+        raise UserError(f"{_STEPS} and {setting('taus')} exclude each other; give one of them.")
     if not 0 <= steps <= MOST_STEPS or len(taus) > MOST_STEPS:
-        raise UserError(f"Give 1 to {MOST_STEPS} steps or taus, not {steps or len(taus)}.")
+        raise UserError(f"Give 1 to {MOST_STEPS} {_STEPS} or {setting('taus')}, not {steps or len(taus)}.")
 
 
 def _check_factor(factor: int, shape: tuple[int, int, int]) -> None:
@@ -99,12 +108,14 @@ def _check_factor(factor: int, shape: tuple[int, int, int]) -> None:
 
 
 def _checked(task: Task, taus: tuple[float, ...], diffusion: Diffusion) -> tuple[float, ...]:
-    name = "The noise level sigma" if task == "denoise" else "The first of taus"
+    name = setting("sigma") if task == "denoise" else f"The first of {setting('taus')}"
     if not diffusion.t_min < taus[0] <= diffusion.t_max:
         raise UserError(
             f"{name} must be above {diffusion.t_min:g} and at most {diffusion.t_max:g}, not {taus[0]:g}."
         )
     ladder = (*taus, diffusion.t_min)
     if any(not high > low for high, low in itertools.pairwise(ladder)):
-        raise UserError(f"taus must descend and stay above {diffusion.t_min:g}, not be {list(taus)}.")
+        raise UserError(
+            f"{setting('taus')} must descend and stay above {diffusion.t_min:g}, not be {list(taus)}."
+        )
     return turned(ladder)

@@ -273,7 +273,7 @@ class TestBadInput:
                 "A factor of 3 does not divide images of 8x8 pixels; give one of 2, 4, 8",
             ),
             ("colorize", {}, "this one makes grey ones"),
-            ("denoise", {}, "The noise level sigma must be above 0.002"),
+            ("denoise", {}, "give its sigma, as 0.5"),
             ("interpolate", {}, "interpolate goes from seed to seed"),
             ("interpolate", {"image": "", "frames": 1}, "--frames must be at least 2"),
             ("interpolate", {"image": "", "nfe": -1, "label": "1"}, "--nfe must be at least 1"),

@@ -5,7 +5,7 @@ import pytest
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import karras_times
 from cm_ray.editing.tasks import factors, plan_edit
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, as_options
 
 CONSISTENCY, DENOISER = Diffusion(), Diffusion(boundary="none")
 GREY, COLOUR = (1, 8, 8), (3, 32, 48)
@@ -55,8 +55,9 @@ def test_factors_divide_height_and_width():
         ("inpaint", {"taus": (1.0, 0.002)}, "taus must descend and stay above 0.002"),
         ("inpaint", {"taus": (float("nan"),)}, "must be above 0.002"),
         ("inpaint", {"taus": (1.0, float("nan"))}, "taus must descend"),
-        ("stroke", {"steps": 3}, "stroke takes taus instead of steps"),
-        ("denoise", {}, "The noise level sigma must be above 0.002 and at most 80, not 0"),
+        ("stroke", {"steps": 3}, "stroke takes taus in place of steps"),
+        ("denoise", {}, "denoise asks for the noise of the images; give its sigma, as 0.5"),
+        ("denoise", {"sigma": 0.001}, "sigma must be above 0.002 and at most 80, not 0.001"),
         ("denoise", {"sigma": 81.0}, "at most 80, not 81"),
         ("denoise", {"sigma": 1.0, "steps": 2}, "denoise is one evaluation"),
     ],
@@ -73,3 +74,14 @@ def test_models_that_cannot():
         plan_edit("inpaint", DENOISER, GREY)
     with pytest.raises(UserError, match="8x7 pixels; no factor does"):
         plan_edit("upscale", CONSISTENCY, (1, 7, 8))
+
+
+def test_a_command_names_its_options():
+    """The number of evaluations is `steps` in Python and an option of another name on the command line."""
+    with as_options(lambda: {"nfe", "taus", "sigma"}):
+        with pytest.raises(UserError) as refused:
+            plan_edit("denoise", CONSISTENCY, GREY)
+        assert str(refused.value) == "denoise asks for the noise of the images; give its --sigma, as 0.5."
+        with pytest.raises(UserError) as refused:
+            plan_edit("inpaint", CONSISTENCY, GREY, steps=2, taus=(1.0,))
+        assert str(refused.value) == "--nfe and --taus exclude each other; give one of them."

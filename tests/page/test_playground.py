@@ -171,7 +171,7 @@ def test_uploads_and_samples_become_canvases(play, tmp_path):
         (lambda play: play.edit(EditForm(task="colorize"), pixels(), NOTHING), "this one makes grey ones"),
         (
             lambda play: play.edit(EditForm(task="denoise"), pixels(), NOTHING),
-            "The noise level sigma must be",
+            "give its sigma, as 0.5",
         ),
         (lambda play: iter([play.opened(b"no image")]), "The file is not a readable image"),
     ],

@@ -157,7 +157,7 @@ IMAGE = {"image": [png(IMAGES[0])]}
         (IMAGE, {"task": "upscale", "factor": 3}, "A factor of 3 does not divide"),
         (IMAGE, {"task": "stroke", "taus": [81.0]}, "at most 80, not 81"),
         (IMAGE, {"task": "stroke", "label": "a"}, "trained without classes; leave label out"),
-        (IMAGE, {"task": "denoise"}, "The noise level sigma must be above"),
+        (IMAGE, {"task": "denoise"}, "give its sigma, as 0.5"),
         ({"index": [0]}, {"factor": 2}, "factor does not apply to sample"),
         ({"index": [0], "alpha": [0.5]}, {"task": "interpolate", "sigma": 2.0}, "sigma does not apply to"),
         ({"index": [0]}, {"resize": True}, "resize does not apply to sample"),
