@@ -44,8 +44,10 @@ _NAMES = {
         "ModelSource",
         "ProgressiveDistillation",
     ),
+    "cm_ray.core.noise_times": ("Geometric", "LogUniform", "SubVPTimes", "VPTimes"),
     "cm_ray.core.precondition": ("EDM", "VE", "VP", "TrigFlow"),
     "cm_ray.core.proposals": ("Grid", "Lognormal", "LognormalIntervals", "Tuned", "UniformIntervals"),
+    "cm_ray.core.score_columns": ("NCSN", "SubVP"),
     "cm_ray.core.truncated": ("TruncatedTimes", "TruncatedTraining"),
     "cm_ray.sampling.samplers": (
         "DPM2",
@@ -134,6 +136,10 @@ if TYPE_CHECKING:
     from cm_ray.core.methods import Denoising as Denoising
     from cm_ray.core.methods import ModelSource as ModelSource
     from cm_ray.core.methods import ProgressiveDistillation as ProgressiveDistillation
+    from cm_ray.core.noise_times import Geometric as Geometric
+    from cm_ray.core.noise_times import LogUniform as LogUniform
+    from cm_ray.core.noise_times import SubVPTimes as SubVPTimes
+    from cm_ray.core.noise_times import VPTimes as VPTimes
     from cm_ray.core.precondition import EDM as EDM
     from cm_ray.core.precondition import VE as VE
     from cm_ray.core.precondition import VP as VP
@@ -149,6 +155,8 @@ if TYPE_CHECKING:
     from cm_ray.core.schedules import ConstantDecay as ConstantDecay
     from cm_ray.core.schedules import Doubling as Doubling
     from cm_ray.core.schedules import Halving as Halving
+    from cm_ray.core.score_columns import NCSN as NCSN
+    from cm_ray.core.score_columns import SubVP as SubVP
     from cm_ray.core.times import NoiseLevels as NoiseLevels
     from cm_ray.core.truncated import TruncatedTimes as TruncatedTimes
     from cm_ray.core.truncated import TruncatedTraining as TruncatedTraining

@@ -23,7 +23,7 @@ from cm_ray.core.draw import Draw
 from cm_ray.core.loss import training_loss
 from cm_ray.core.pairs import distillation_pair, perturb
 from cm_ray.core.precondition import Column
-from cm_ray.core.proposals import Grid, Lognormal, PairTimes, TrainedTimes
+from cm_ray.core.proposals import Grid, Lognormal, NoiseTimes, PairTimes, TrainedTimes
 from cm_ray.core.schedules import AdaptiveDecay, Constant, ConstantDecay, Halving, TargetDecay
 from cm_ray.core.solvers import euler_step, heun_step
 from cm_ray.core.types import Denoise, Distance, Images, Times, check_same_shape, per_sample
@@ -188,11 +188,11 @@ class ConsistencyDistillation(ConsistencyMethod):
 @choice(Method, "edm")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denoising(Method):
-    """Training of a diffusion model, a teacher.  Karras et al. 2022, Eq. 2."""
+    """Training of a diffusion model, a teacher.  Karras et al. 2022, Eq. 2; denoising score matching."""
 
     boundary: ClassVar[BoundaryCondition] = "none"
 
-    times: Lognormal = field(default_factory=Lognormal)
+    times: NoiseTimes = field(default_factory=Lognormal)
     """The noise levels that are trained on."""
     distance: Distance = field(default_factory=L2)
     """d, the distance between D(x_t, t) and the clean image."""

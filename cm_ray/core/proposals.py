@@ -94,6 +94,10 @@ class PairTimes(TrainedTimes, Protocol):
     """Distribution of the pairs of times of consistency training, which get closer during training."""
 
 
+class NoiseTimes(TrainedTimes, Protocol):
+    """Distribution of the noise levels t of a diffusion model; s = 0, the clean image."""
+
+
 @choice(PairTimes, "grid")
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -118,6 +122,7 @@ class Grid:
         return {"num_scales": self.scales(step, total_steps)}
 
 
+@choice(NoiseTimes, "lognormal")
 @dataclass(frozen=True, slots=True)
 class Lognormal:
     """ln t ~ N(mean, std^2), truncated to (t_min, t_max), and s = 0, the clean image.

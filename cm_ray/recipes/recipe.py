@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from cm_ray.core import noise_times as noise_times  # choices of times
+from cm_ray.core import score_columns as score_columns  # choices of column
 from cm_ray.core import truncated as truncated  # a choice of method
 from cm_ray.core.averages import Averages, PowerEMA
 from cm_ray.core.continuous import SimplifiedDistillation, SimplifiedTraining

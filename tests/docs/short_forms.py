@@ -61,6 +61,10 @@ HERE = {
     "cm-ray train ict_digits": Short(f"{TINY} --run-dir runs/alone", makes="runs/alone/result.json"),
     "cm-ray train sct_digits": Short(f"{TINY} --warmup 1", makes="runs/sct_digits/result.json"),
     "cm-ray train trigflow_digits": Short(f"{TINY} --run-dir runs/t", makes="runs/t/result.json"),
+    "cm-ray train edm_digits --times vp --weight snr --column vp --noise.t-max 150 "
+    "--run-dir runs/vp_digits": Short(TINY, makes="runs/vp_digits/result.json"),
+    "cm-ray train edm_digits --times sub-vp --weight snr --column sub-vp --noise.t-max 150 "
+    "--run-dir runs/subvp_digits": Short(TINY, makes="runs/subvp_digits/result.json"),
     "cm-ray train scd_digits --teacher trigflow_digits": Short(TINY, makes="runs/scd_digits/result.json"),
     "cm-ray train tcm_digits --teacher ict_digits": Short(TINY, makes="runs/tcm_digits/result.json"),
     "cm-ray train edm_digits": Short(f"{TINY} --run-dir runs/d", makes="runs/d/result.json"),

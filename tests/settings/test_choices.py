@@ -8,7 +8,7 @@ import pytest
 from cm_ray.core.averages import Averages
 from cm_ray.core.methods import Method
 from cm_ray.core.precondition import Column
-from cm_ray.core.proposals import IntervalProposal, PairTimes
+from cm_ray.core.proposals import IntervalProposal, NoiseTimes, PairTimes
 from cm_ray.core.schedules import Scales, TargetDecay
 from cm_ray.core.types import Distance
 from cm_ray.core.weights import Weight
@@ -24,10 +24,11 @@ WORDS = {
     Scales: ["constant", "adaptive", "doubling"],
     IntervalProposal: ["uniform", "lognormal"],
     PairTimes: ["grid", "tuned"],
+    NoiseTimes: ["lognormal", "geometric", "log-uniform", "vp", "sub-vp"],
     TargetDecay: ["constant", "adaptive"],
     Weight: ["uniform", "snr", "snr+1", "truncated-snr", "karras", "inverse-gap"],
     Averages: ["constant", "warm-up", "power"],
-    Column: ["edm", "vp", "ve", "trigflow"],
+    Column: ["edm", "vp", "ve", "trigflow", "sub-vp", "ncsn"],
     Network: ["adm", "custom", "ddpm++", "ncsn++"],
     Optimizer: ["radam", "adam"],
 }

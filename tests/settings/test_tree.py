@@ -208,7 +208,7 @@ def test_values_are_of_their_type():
             "teacher.model belongs to method cd, pd, continuous-cd, scd or tcm, and method is ct.",
         ),
         ({"mu0": 0.9}, "mu0 is not a setting: did you mean 'target.mu0'?"),
-        ({"beta_d": 0.9}, "beta_d is not a setting: did you mean 'column.beta_d'?"),
+        ({"beta_d": 0.9}, "beta_d is not a setting: did you mean 'times.beta_d' or 'column.beta_d'?"),
         ({"q": 3.0, "steps": 0}, "q is not a setting: did you mean 'times.q'?"),
         ({"noise": 3}, "noise is always NoiseLevels here, and not 3."),
         ({"steps": "many"}, "steps must be int, not 'many'."),
