@@ -98,6 +98,9 @@ COMMANDS = {
         f"{_SETTINGS}.app.PageSettings",
         "cm_ray.page.server.serve",
     ),
+    "serve": Command(
+        "Serve a model over HTTP by Ray Serve.", f"{_SETTINGS}.serve.Serving", f"{_COMMANDS}.serve.run"
+    ),
     "shards": Command(
         "Turn images into shards.",
         f"{_SETTINGS}.shards.Shards",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -61,14 +62,21 @@ def _columns(count: int, columns: int) -> int:
 def save_arrays(
     images: Tensor, path: Path, labels: Tensor | None = None, class_names: tuple[str, ...] = ()
 ) -> None:
+    """Write images, and labels if any, to an .npz; see `write_arrays`."""
+    with written_aside(path) as aside, aside.open("wb") as file:
+        write_arrays(file, images, labels, class_names)
+
+
+def write_arrays(
+    file: BinaryIO, images: Tensor, labels: Tensor | None = None, class_names: tuple[str, ...] = ()
+) -> None:
     """Write uint8 images (b, c, h, w) as ``arr_0``, NHWC, and labels as ``arr_1``, as OpenAI's tools do.
 
     The names of all classes go with labels, as the array ``class_names`` of texts.
     """
     arrays = [to_nhwc(images)] + ([] if labels is None else [labels.cpu().numpy()])
     named = {} if labels is None or not class_names else {"class_names": np.array(class_names, np.str_)}
-    with written_aside(path) as aside, aside.open("wb") as file:
-        np.savez(file, *arrays, **named)  # type: ignore[arg-type]
+    np.savez(file, *arrays, **named)  # type: ignore[arg-type]
 
 
 def save_samples(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.core.types import Images, Labels, Noise
+from cm_ray.core.types import Denoise, Images, Labels, Noise
 from cm_ray.editing import replacement as editing
 from cm_ray.editing.replacement import Known
 from cm_ray.editing.tasks import Edit
@@ -40,13 +40,29 @@ def edit_steps(
     model.eval()
     if labels is None:
         labels = model.sample_labels(indices, seed)
+    yield from edit_trajectory(
+        edit,
+        lambda x_t, t: model(x_t, t, labels),
+        lambda draw: normal(seed, draw, indices, Purpose.EDIT, model.spec.shape),
+        images,
+        mask,
+    )
+
+
+def edit_trajectory(
+    edit: Edit, denoise: Denoise, noise: Noise, images: Images, mask: Tensor | None = None
+) -> Iterator[Step]:
+    """Yield the steps of editing images (b, c, h, w) by a consistency function; see `edit_steps`.
+
+    denoise: of the images in their order, not clipped yet. noise: standard normal; denoise, which is given
+    its noise with the image, adds none.
+    """
     known = _known(edit, images, mask)
-    start = images if known is None else known.alone()
     yield from editing.replacement(
-        clipped(lambda x_t, t: model(x_t, t, labels)),
-        lambda draw: normal(seed, draw, indices, Purpose.EDIT, model.spec.shape) * (edit.task != "denoise"),
+        clipped(denoise),
+        lambda draw: noise(draw) * (edit.task != "denoise"),
         edit.times,
-        start,
+        images if known is None else known.alone(),
         known,
     )
 

@@ -70,6 +70,15 @@ def plan_edit(
     return Edit(task=task, times=_checked(task, taus, diffusion), factor=factor or 1)
 
 
+def supported_tasks(diffusion: Diffusion, shape: tuple[int, int, int]) -> list[Task]:
+    """Return the tasks that a model with this diffusion and images of this shape (c, h, w) can do."""
+    if diffusion.boundary == "none":
+        return ["denoise"]
+    cannot = {"colorize"} if shape[0] != 3 else set()
+    cannot |= set() if factors(shape) else {"upscale"}
+    return [task for task in get_args(Task) if task not in cannot]
+
+
 def factors(shape: tuple[int, int, int]) -> list[int]:
     """Return the factors by which images of this shape can be upscaled."""
     common = math.gcd(*shape[1:])

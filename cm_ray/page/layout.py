@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, get_args
+from typing import Any
 
 from cm_ray.drawing.model_labels import class_menu
 from cm_ray.editing.replacement import STROKE_TIMES
-from cm_ray.editing.tasks import Task, factors
+from cm_ray.editing.tasks import Task, factors, supported_tasks
 from cm_ray.errors import UserError
 from cm_ray.extras import needs
 from cm_ray.page.playground import CanvasContent, EditForm, Frame, Playground
@@ -120,7 +120,8 @@ def _image_controls(gr: Any) -> tuple[Any, Any, Any, Any]:
 
 def _edit_controls(gr: Any, play: Playground) -> tuple[list[Any], Any]:
     """Add the settings of an edit: return their fields, in the order of `_edit_form`, and the button."""
-    tasks, known = _tasks(play), factors(play.spec.shape)
+    spec = play.spec
+    tasks, known = supported_tasks(spec.diffusion, spec.shape), factors(spec.shape)
     task = gr.Radio(tasks, value=tasks[0], label="Task", elem_id="edit-task")
     hint = gr.Markdown(HINTS[tasks[0]])
     label = _classes(gr, play)
@@ -182,16 +183,6 @@ def _label(play: Playground, name: str) -> int | None:
     if name not in menu:
         raise UserError(f"There is no class {name!r}; choose one from the menu.")
     return menu[name]
-
-
-def _tasks(play: Playground) -> list[str]:
-    """Return the tasks that the model supports."""
-    diffusion, (channels, _, _) = play.spec.diffusion, play.spec.shape
-    if diffusion.boundary == "none":
-        return ["denoise"]
-    cannot = {"colorize"} if channels != 3 else set()
-    cannot |= set() if factors(play.spec.shape) else {"upscale"}
-    return [task for task in get_args(Task) if task not in cannot]
 
 
 def _edit_form(

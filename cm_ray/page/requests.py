@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
 from cm_ray.data.pictures.uploads import MOST_BYTES
+from cm_ray.hosts import host_of, is_known, known_names
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -23,18 +23,18 @@ _POSTED = ("upload", "queue/join", "component_server", "cancel", "reset")
 class KnownHosts:
     """ASGI middleware that answers 421 to requests for a host name that the page was not started for.
 
-    A website can let its own name point to 127.0.0.1 and so have a visitor's browser ask the page (DNS
-    rebinding). Such a request names the website as its host. An address as a host cannot come about so.
+    See `cm_ray.hosts`.
     """
 
     def __init__(self, app: Application, names: Iterable[str]) -> None:
         """Answer for addresses, `localhost`, and these names in any case."""
         self.app = app
-        self.names = {"localhost", *(name.lower().rstrip(".") for name in names)}
+        self.names = known_names(names)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on if it is for a known host."""
-        if scope["type"] in ("http", "websocket") and not self._knows(host_of(scope)):
+        served = scope["type"] in ("http", "websocket")
+        if served and not is_known(host_of(scope["headers"]), self.names):
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
                 return
@@ -43,27 +43,6 @@ class KnownHosts:
             )
             return
         await self.app(scope, receive, send)
-
-    def _knows(self, host: str) -> bool:
-        if host in self.names:
-            return True
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            return False
-        return True
-
-
-def host_of(scope: Message) -> str:
-    """Return the host of a request without its port, in lower case; empty without one or with several."""
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    if len(hosts) != 1:
-        return ""
-    host = hosts[0].decode("latin-1").lower()
-    if host.startswith("["):  # an address of IPv6
-        host, _, rest = host[1:].partition("]")
-        return host if rest[:1] in ("", ":") else ""
-    return host.partition(":")[0].rstrip(".")
 
 
 class RequestLimit:

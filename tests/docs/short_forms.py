@@ -145,6 +145,8 @@ ONLY_PARSED = {
     "pip install ": "is checked by tests/packaging",
     "mlflow ": "starts a server",
     "cm-ray app ": "starts a server; tests/page has a browser",
+    "cm-ray serve ": "starts a server; tests/cluster/test_serving.py asks one",
+    "curl ": "asks a server",
     "cm-ray track ": "is run by tests/tracking",
     "cm-ray paper-table": _LONG,
     "cm-ray sweep ": _LONG,
@@ -241,6 +243,8 @@ SNIPPETS = {
 }
 """Snippets of Python by their beginnings."""
 ONLY_CHECKED = {
+    "import base64, json, urllib.request": "asks a server; tests/cluster/test_serving.py does the same",
+    "model.sample(16, seed=seed, steps=2, batch_size=16)": "is compared by tests/cluster/test_serving.py",
     "run = cm.cluster.train(": "is run by tests/cluster/test_interface.py",
     "import cm_ray as cm\n\nrun = cm.cluster.train(": "is run by tests/cluster/test_interface.py",
     'import cm_ray as cm\n\nrun = cm.load("runs/power")': "needs a run of some length; tests/api has one",

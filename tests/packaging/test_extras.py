@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from cm_ray.command_line.commands import serve
+from cm_ray.command_line.settings.serve import Serving
 from cm_ray.errors import UserError
 from cm_ray.extras import MissingPackage, needs
 from cm_ray.metrics.extractors.digits_classifier import load_digits_images
@@ -27,6 +29,7 @@ OPTIONAL = {
     "track": ("mlflow",),
     "scores": ("torchvision", "lpips", "cleanfid"),
     "app": ("gradio", "fastapi", "uvicorn", "starlette"),
+    "serve": ("watchfiles",),
     "onnx": ("onnx", "onnxscript"),
     "cloud": ("obstore",),
 }
@@ -94,6 +97,7 @@ def call_mlflow():
         ("torchvision", "scores", vision.torchvision),
         ("cleanfid", "scores", lambda: open_extractor("clean-fid", "cpu")),
         ("gradio", "app", gradio),
+        ("watchfiles", "serve", lambda: serve.run(Serving(model="any"))),
         ("onnx", "onnx", lambda: write_onnx(Path("nowhere.onnx"), None)),
         ("sklearn", "train", load_digits_images),
         ("matplotlib", "train", lambda: write_comparison([CELL], Path("table"), title="", note="")),
@@ -160,7 +164,7 @@ def test_the_extras_have_what_they_are_named_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     named = {"sklearn": "scikit-learn", "cleanfid": "clean-fid"}
-    brought = {"pandas", "fastapi", "uvicorn", "starlette"}  # by ray[data] and gradio
+    brought = {"pandas", "fastapi", "uvicorn", "starlette", "watchfiles"}  # by Ray and Gradio
     for extra, packages in OPTIONAL.items():
         there = {Requirement(text).name for text in extras[extra]}
         assert {named.get(name, name) for name in packages if name not in brought} <= there

@@ -102,14 +102,14 @@ def batch_for(given: int, precision: Precision, spec: ModelSpec, actors: Actors,
     before = Resources.load(work)
     if before and before.batch and before.device == actors.device:
         return before.batch
-    batch = fitting_batch(spec, precision, actors.device, _memory_each(actors))
+    batch = fitting_batch(spec, precision, actors.device, memory_each(actors))
     Resources(device=actors.device, batch=batch).save(work)
     if batch < MOST:
         say(f"{batch} images at a time fit into the memory of an actor ({setting('batch_size')}).")
     return batch
 
 
-def _memory_each(actors: Actors) -> float:
+def memory_each(actors: Actors) -> float:
     """Return the bytes of an actor: the smallest share of the nodes that have room for one, or of a GPU."""
     if actors.gpus:
         probe: Any = ray.remote(num_gpus=actors.gpus, num_cpus=0)(_free_on_gpu)
