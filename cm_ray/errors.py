@@ -70,15 +70,29 @@ _MOST_LISTED = 30
 
 
 def closest(name: str, known: list[str]) -> str:
-    """Return a hint for a misspelt `name`: the nearest of `known`, else the list, which may be cut."""
+    """Return a hint for a misspelt `name`: the nearest of `known`, else the list, which may be shortened."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    listed = sorted(known)[:_MOST_LISTED]
-    more = f" and {len(known) - len(listed)} more" if len(known) > len(listed) else ""
-    return f"known are {', '.join(listed)}{more}."
+    names = _outlined(name, known)
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return f"known are {', '.join(names[:_MOST_LISTED])}{more}."
+
+
+def _outlined(path: str, known: list[str]) -> list[str]:
+    """Return what to show of known names beside an unknown one: of many dotted paths the group or groups.
+
+    Those in the group of the unknown path, if there is this group, else the first parts of all: ``data.…``.
+    """
+    group = path.rpartition(".")[0] + "."
+    if siblings := [each for each in known if each.startswith(group)]:
+        return sorted(siblings)
+    if len(known) <= _MOST_LISTED:
+        return sorted(known)
+    groups = {each.partition(".")[0] for each in known if "." in each}
+    return sorted({each for each in known if "." not in each} - groups | {f"{each}.…" for each in groups})
 
 
 _BEGIN, _NEXT, _END = "\ue000", "\ue001", "\ue002"

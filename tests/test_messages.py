@@ -65,6 +65,11 @@ def test_hints_name_what_there_is():
     assert closest("x", ["b", "a"]) == "known are a, b."
     many = [f"name{number:03}" for number in range(100)]
     assert closest("zzz", many) == f"known are {', '.join(many[:30])} and 70 more."
+    settings = (
+        [f"data.{each}" for each in range(20)] + [f"net.{each}" for each in range(20)] + ["net", "steps"]
+    )
+    assert closest("zzz", settings) == "known are data.…, net.…, steps."
+    assert closest("net.zzz", settings[20:]) == f"known are {', '.join(sorted(settings[20:40]))}."
 
 
 def test_a_traceback_for_debugging_is_plain_too():

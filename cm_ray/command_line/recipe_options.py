@@ -25,6 +25,7 @@ from cm_ray.settings.choices import word_of
 from cm_ray.settings.documentation import field_documentation
 from cm_ray.settings.tree import (
     Field,
+    all_paths,
     choices_of,
     fields_of,
     flatten,
@@ -217,6 +218,16 @@ def _refuse(unknown: list[str], chosen: Recipe) -> None:
         path = _path_of(argument)
         problem = why_unknown(chosen, _without_no(path))
         raise UnknownOption(path, re.sub(r"'([\w.]+)'(?= or |\?$)", lambda near: option(near[1]), problem))
+
+
+def refuse_unheard_of(arguments: Sequence[str], default: Recipe) -> None:
+    """Raise SettingError on the first option that no choice of settings would have.
+
+    It serves before anything is read that decides which options there are.
+    """
+    heard_of = {*all_paths(Recipe), "config", "own_code"}
+    options = [each for each in arguments if re.match("--[a-z]", each)]
+    _refuse([each for each in options if _without_no(_path_of(each)) not in heard_of], default)
 
 
 def _path_of(argument: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from cm_ray.command_line.options import EPILOGUE
-from cm_ray.command_line.recipe_options import ALIASES, parse_changes, parse_recipe
+from cm_ray.command_line.recipe_options import ALIASES, parse_changes, parse_recipe, refuse_unheard_of
 from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.errors import SettingError, UserError, setting
 from cm_ray.recipes import RECIPES, named
@@ -86,6 +86,7 @@ def _recipe_for_images(method: str, arguments: Sequence[str]) -> Recipe:
     """Return the recipe of a method for the images that the arguments name."""
     if {"--help", "-h"} & set(arguments):
         return METHODS[method]()
+    refuse_unheard_of(arguments, METHODS[method]())
     options = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options.add_argument("--data", "--data.path", dest="path", default="")
     for name, value in asdict(ReadOptions()).items():

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cm_ray.core.averages import PowerEMA
 from cm_ray.core.precondition import EDM, TrigFlow
-from cm_ray.errors import UserError
+from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import Architecture
 from cm_ray.recipes import cifar10
 from cm_ray.recipes.recipe import Recipe
@@ -43,7 +43,8 @@ def recipe_for_images(
     _, height, width = shape
     if height != width or height < _LOWEST:
         raise UserError(
-            f"The images are {width}x{height}: square ones of at least {_LOWEST} are needed; set size."
+            f"The images are {width}x{height}: square ones of at least {_LOWEST} are needed; "
+            f"set {setting('data.size', 'size', python='size')}."
         )
     base = METHODS[method]()
     assert isinstance(base.network, Architecture)

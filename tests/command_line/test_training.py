@@ -56,6 +56,15 @@ def test_images_that_no_recipe_fits_and_missing_ones_are_refused(photos):
         parse_training(["ict", "--data", "nowhere"])
 
 
+def test_options_that_there_are_not_are_refused_before_images_are_read(photos):
+    """The images decide which options there are, but of some it is known that there are none."""
+    with pytest.raises(cm.UserError, match=r"--out is not a setting: known are accumulate, averages\.…, "):
+        parse_training(["ict", "--data", "nowhere", "--out", "runs/mine"])
+    with pytest.raises(cm.UserError, match=r"--data.sise is not a setting: did you mean --data.size\?"):
+        parse_training(["ict", "--data", "nowhere", "--data.sise", "16"])
+    parse_training(["ict", "--data", str(photos), "--data.size", "16", "--no-compile", "--own-code", "a.b:c"])
+
+
 def test_auto_takes_the_time_and_what_is_given_and_no_method():
     asked = parse_training(
         ["auto", "--data", "digits", "--hours", "0.5", "--batch-size=128", "--data.no-horizontal-flip"]
