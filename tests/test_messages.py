@@ -69,7 +69,7 @@ def test_hints_name_what_there_is():
         [f"data.{each}" for each in range(20)] + [f"net.{each}" for each in range(20)] + ["net", "steps"]
     )
     assert closest("zzz", settings) == "known are data.…, net.…, steps."
-    assert closest("net.zzz", settings[20:]) == f"known are {', '.join(sorted(settings[20:40]))}."
+    assert closest("net.quokkas_there", settings[20:]) == f"known are {', '.join(sorted(settings[20:40]))}."
 
 
 def test_a_traceback_for_debugging_is_plain_too():
