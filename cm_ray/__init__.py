@@ -59,6 +59,7 @@ _NAMES = {
         "Progressive",
         "sample",
     ),
+    "cm_ray.sampling.score_samplers": ("AdaptiveODE", "Langevin", "PredictorCorrector"),
     "cm_ray.core.schedules": (
         "Adaptive",
         "AdaptiveDecay",
@@ -188,6 +189,9 @@ if TYPE_CHECKING:
     from cm_ray.sampling.samplers import OneStep as OneStep
     from cm_ray.sampling.samplers import Progressive as Progressive
     from cm_ray.sampling.samplers import sample as sample
+    from cm_ray.sampling.score_samplers import AdaptiveODE as AdaptiveODE
+    from cm_ray.sampling.score_samplers import Langevin as Langevin
+    from cm_ray.sampling.score_samplers import PredictorCorrector as PredictorCorrector
     from cm_ray.settings.tree import override as override
     from cm_ray.training.trainer import TrainedStep as TrainedStep
     from cm_ray.training.trainer import Trainer as Trainer

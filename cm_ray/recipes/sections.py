@@ -119,8 +119,8 @@ class EvaluationSettings:
     """Samples per side of a grid picture."""
     samplers: tuple[str, ...] = ("one-step", "multistep@0.821")
     """The samplers to score, the first decides: one-step, multistep@2.0,0.8 (time points after t_max),
-    multistep:4 (NFE), heun:18, euler:40, dpm2:10, ancestral:100 (steps), heun:32,s_churn=40, pd:4; own: the
-    model's own."""
+    multistep:4 (NFE), heun:18, euler:40, dpm2:10, ancestral:100 (steps), heun:32,s_churn=40, pd:4,
+    langevin:232,repeats=5, pc:1000,sde=vp, ode; own: the model's own."""
     labels: str = ""
     """Classes of a conditional model's samples: data (as often as in the images), balanced (all that occur,
     equally often), or names, such as cat,dog; empty: data where samples are scored, else balanced."""

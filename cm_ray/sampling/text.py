@@ -1,4 +1,4 @@
-"""Samplers as short texts: ``one-step``, ``multistep@2.0,0.8``, ``heun:18``, ``pd:4``.
+"""Samplers as short texts: ``one-step``, ``multistep@2.0,0.8``, ``heun:18``, ``pc:1000,sde=vp``, ``ode``.
 
 The texts are used on the command line, in settings, in model.json, in the keys of scores and in names of
 files. `parse` converts a text to a `Sampler`, and `text_of` a `Sampler` to a text; no other module
@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import fields
+from dataclasses import Field, fields
+from typing import Any
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.errors import SettingError, UserError, closest
+from cm_ray.sampling import score_samplers as score_samplers  # samplers of their own words
 from cm_ray.sampling.multistep import TimePoints, multistep_for, multistep_of
-from cm_ray.sampling.samplers import Heun, Multistep, OneStep, Sampler
+from cm_ray.sampling.samplers import Multistep, OneStep, Sampler
 from cm_ray.settings.choices import classes_of, word_of
 
 ONE_STEP, OWN = "one-step", "own"
-_MULTISTEP, _HEUN = word_of(Multistep), word_of(Heun)
-_OPTIONS = tuple(item.name for item in fields(Heun) if item.name != "steps")
+_MULTISTEP = word_of(Multistep)
+_STEPS, _TAUS = "steps", "taus"
+_SWITCH = {"yes": True, "no": False}
 _LONGEST = 100
 """The longest name of a file: file systems allow 255 characters, and temporary files have longer names."""
 
@@ -34,16 +37,20 @@ def text_of(sampler: Sampler) -> str:
 
 
 def _options_of(sampler: Sampler) -> list[str]:
-    """Return the options of Heun's text that differ from the defaults."""
-    if not isinstance(sampler, Heun):
-        return []
-    default = Heun(steps=sampler.steps)
-    values = {name: getattr(sampler, name) for name in _OPTIONS}
-    return [f"{name}={_digits(value)}" for name, value in values.items() if value != getattr(default, name)]
+    """Return the options of a sampler's text that differ from the defaults."""
+    values = {item.name: (getattr(sampler, item.name), item.default) for item in _fields(type(sampler))}
+    return [f"{name}={_written(value)}" for name, (value, default) in values.items() if value != default]
 
 
-def _digits(value: float) -> str:
-    return repr(value).removesuffix(".0")
+def _fields(kind: type[Sampler]) -> tuple[Field[Any], ...]:
+    """Return the fields of a sampler that are options of its text; all of them have defaults."""
+    return tuple(item for item in fields(kind) if item.name not in (_STEPS, _TAUS))  # type: ignore[arg-type]
+
+
+def _written(value: float | bool | str) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else repr(value).removesuffix(".0")
 
 
 def file_name(sampler: Sampler) -> str:
@@ -86,9 +93,8 @@ def _parsed(text: str, diffusion: Diffusion, time_points: TimePoints) -> Sampler
             if points:
                 return multistep_of(points, diffusion)
             return multistep_for(number, diffusion, time_points)
-        if name == _HEUN:
-            return Heun(number, **_options(text, options))
-        made: Sampler = classes_of(Sampler)[name](number)
+        kind = classes_of(Sampler)[name]
+        made: Sampler = kind(*([number] if number else []), **_options(text, options, kind))
         return made
     except SettingError as error:
         raise UserError(f"The sampler {text!r} cannot be: {error}") from error
@@ -101,11 +107,14 @@ def _split(text: str) -> tuple[str, int, tuple[float, ...], str]:
     if match is None or match[1] not in known:
         raise UserError(f"There is no sampler {text!r}: {closest(text.split(':')[0], known)}")
     name, number, points, options = match.groups(default="")
-    if not number and not points:
+    steps, options_of = _takes_steps(name), _fields(classes_of(Sampler)[name])
+    if number and not steps:
+        raise UserError(f"The sampler {text!r} has no number of steps: write {name}.")
+    if steps and not number and not points:
         raise UserError(f"The sampler {text!r} lacks its steps: write {name}:4, say.")
     if number and (points or int(number) < 1):
         raise UserError(f"The sampler {text!r} must have at least one step, or time points instead.")
-    if (points and name != _MULTISTEP) or (options and name != _HEUN):
+    if (points and name != _MULTISTEP) or (options and not options_of):
         raise UserError(f"The sampler {text!r} takes a number of steps alone: write {name}:4, say.")
     try:
         return name, int(number or 0), tuple(float(t) for t in points.split(",")) if points else (), options
@@ -113,14 +122,25 @@ def _split(text: str) -> tuple[str, int, tuple[float, ...], str]:
         raise UserError(f"The time points of the sampler {text!r} are not numbers.") from error
 
 
-def _options(text: str, options: str) -> dict[str, float]:
+def _takes_steps(name: str) -> bool:
+    return any(item.name in (_STEPS, _TAUS) for item in fields(classes_of(Sampler)[name]))
+
+
+def _options(text: str, options: str, kind: type[Sampler]) -> dict[str, Any]:
+    known = {item.name: item.default for item in _fields(kind)}
     found = {}
     for option in filter(None, options.split(",")):
         key, _, value = option.partition("=")
-        if key not in _OPTIONS:
-            raise UserError(f"The sampler {text!r} has an unknown option: {closest(key, list(_OPTIONS))}")
+        if key not in known:
+            raise UserError(f"The sampler {text!r} has an unknown option: {closest(key, list(known))}")
         try:
-            found[key] = float(value)
-        except ValueError as error:
-            raise UserError(f"{key} of the sampler {text!r} must be a number.") from error
+            found[key] = _read(value, known[key])
+        except (ValueError, KeyError) as error:
+            wanted = {bool: "yes or no", int: "a whole number"}.get(type(known[key]), "a number")
+            raise UserError(f"{key} of the sampler {text!r} must be {wanted}.") from error
     return found
+
+
+def _read(value: str, default: Any) -> Any:
+    """Return a value of the default's type. Raises ValueError or KeyError on another one."""
+    return _SWITCH[value] if isinstance(default, bool) else type(default)(value)

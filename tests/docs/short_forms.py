@@ -82,6 +82,15 @@ HERE = {
     "cm-ray sample runs/demo --samples 25 --nfe 2 --label 7": Short(makes="samples.png samples.npz"),
     "cm-ray sample runs/own --own-code my_project.networks:MyNetwork": Short(makes="samples.npz"),
     "cm-ray sample runs/edm_digits --sampler dpm2:10": Short(makes="samples.npz"),
+    "cm-ray sample runs/edm_digits --sampler pc:100,sde=vp,predictor=ancestral": Short(
+        "--samples 4", instead={"pc:100": "pc:3"}, makes="samples.npz"
+    ),
+    "cm-ray sample runs/edm_digits --sampler langevin:60,repeats=3": Short(
+        "--samples 4", instead={"langevin:60": "langevin:3"}, makes="samples.npz"
+    ),
+    "cm-ray sample runs/edm_digits --sampler ode,rtol=1e-4,atol=1e-4": Short(
+        "--samples 4", instead={"1e-4": "1e-2"}, makes="samples.npz"
+    ),
     "cm-ray sample runs/cd_digits --nfe 4": Short(instead={"cd_digits": "demo"}, makes="samples.npz"),
     "cm-ray sample runs/demo --ts 0,22,39 --boundaries 40": Short(makes="samples.npz"),
     "cm-ray sample runs/demo --nfe 3": Short(makes="samples.npz"),

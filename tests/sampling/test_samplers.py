@@ -10,6 +10,7 @@ from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM
 from cm_ray.core.times import NoiseLevels, karras_times, turned
 from cm_ray.errors import SettingError, UserError
+from cm_ray.sampling import score_samplers as score_samplers  # their words
 from cm_ray.sampling.samplers import (
     DPM2,
     Ancestral,
@@ -61,6 +62,9 @@ def test_all_samplers_have_words():
         "pd": "Progressive",
         "dpm2": "DPM2",
         "heun": "Heun",
+        "langevin": "Langevin",
+        "pc": "PredictorCorrector",
+        "ode": "AdaptiveODE",
     }
 
 

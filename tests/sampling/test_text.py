@@ -10,6 +10,7 @@ from cm_ray import recipes
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.errors import UserError
 from cm_ray.sampling.samplers import DPM2, Ancestral, Euler, Heun, Multistep, OneStep, Progressive
+from cm_ray.sampling.score_samplers import AdaptiveODE, Langevin, PredictorCorrector
 from cm_ray.sampling.text import file_name, parse, text_of
 
 CONSISTENCY, DENOISER = Diffusion(), Diffusion(boundary="none")
@@ -19,6 +20,15 @@ SAMPLERS = [
     ("multistep@0.0352", Multistep((0.0352,))),
     ("heun:18", Heun()),
     ("heun:1", Heun(1)),
+    ("langevin:232", Langevin()),
+    ("langevin:10,repeats=100,step_size=0.2,denoise=no", Langevin(10, 100, 0.2, denoise=False)),
+    ("pc:1000", PredictorCorrector()),
+    (
+        "pc:500,sde=vp,predictor=ancestral,corrections=2,snr=0.01",
+        PredictorCorrector(500, "vp", "ancestral", 2, 0.01),
+    ),
+    ("ode", AdaptiveODE()),
+    ("ode,rtol=0.001,denoise=yes", AdaptiveODE(rtol=1e-3, denoise=True)),
     ("heun:32,s_churn=40", Heun(32, s_churn=40.0)),
     ("heun:9,s_churn=0.5,s_min=0.1,s_max=20,s_noise=1", Heun(9, 0.5, 0.1, 20.0, 1.0)),
     ("heun:4,s_churn=1e-07", Heun(4, s_churn=1e-7)),
@@ -119,6 +129,12 @@ def test_texts_become_parts_of_file_names():
         ("heun:4,steps=1", "unknown option"),
         ("heun:4,s_churn=-3", "'heun:4,s_churn=-3' cannot be: s_churn must be finite and not negative"),
         ("heun:4,s_churn=nan", "must be finite and not negative"),
+        ("ode:4", "The sampler 'ode:4' has no number of steps: write ode"),
+        ("ode@1.0", "takes a number of steps alone"),
+        ("ode,denoise=1", "denoise of the sampler 'ode,denoise=1' must be yes or no"),
+        ("pc:4,corrections=0.5", "corrections of the sampler 'pc:4,corrections=0.5' must be a whole number"),
+        ("pc:4,sde=edm", "cannot be: sde must be one of ve, vp, sub-vp, not edm"),
+        ("langevin", "lacks its steps: write langevin:4"),
         ("heun:4,s_churn=much", "s_churn of the sampler 'heun:4,s_churn=much' must be a number"),
     ],
 )

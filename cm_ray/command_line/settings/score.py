@@ -31,8 +31,8 @@ class Evaluation(MeasuringSettings):
     samples: int = 0
     """Number of samples of a model; 0: as many as there are images to compare with, 50,000 at most."""
     samplers: tuple[str, ...] = ()
-    """Samplers: one-step, multistep@2.0,0.8, multistep:4, heun:18 …; empty: the model's own sampler, and
-    its own time points."""
+    """Samplers: one-step, multistep@2.0,0.8, multistep:4, heun:18, pc:1000,sde=vp, ode …; empty: the
+    model's own sampler, and its own time points."""
     seed: int = 1
     """Seed of the noise and the labels. Checkpoints are chosen on a run's seed, 0 if it is not set."""
     keep: Literal["none", "npz", "shards"] = "none"
