@@ -36,7 +36,7 @@ _NAMES = {
         "SimplifiedTraining",
     ),
     "cm_ray.core.diffusion": ("Diffusion",),
-    "cm_ray.core.distance": ("L1", "L2", "Norm", "PseudoHuber"),
+    "cm_ray.core.distance": ("L1", "L2", "AdaptiveL2", "Norm", "PseudoHuber"),
     "cm_ray.core.methods": (
         "ConsistencyDistillation",
         "ConsistencyTraining",
@@ -45,15 +45,17 @@ _NAMES = {
         "ProgressiveDistillation",
     ),
     "cm_ray.core.noise_times": ("Geometric", "LogUniform", "SubVPTimes", "VPTimes"),
-    "cm_ray.core.precondition": ("EDM", "VE", "VP", "TrigFlow"),
+    "cm_ray.core.precondition": ("EDM", "VE", "VP", "Linear", "TrigFlow"),
     "cm_ray.core.proposals": ("Grid", "Lognormal", "LognormalIntervals", "Tuned", "UniformIntervals"),
     "cm_ray.core.score_columns": ("NCSN", "SubVP"),
     "cm_ray.core.truncated": ("TruncatedTimes", "TruncatedTraining"),
+    "cm_ray.core.two_times": ("MeanFlow", "SortedTimes"),
     "cm_ray.sampling.samplers": (
         "DPM2",
         "Ancestral",
         "Euler",
         "Heun",
+        "Jumps",
         "Multistep",
         "OneStep",
         "Progressive",
@@ -86,7 +88,7 @@ _NAMES = {
     "cm_ray.networks.architectures": ("ADM", "DDPMpp", "NCSNpp"),
     "cm_ray.networks.custom": ("Custom",),
     "cm_ray.networks.lpips_distance": ("LPIPS",),
-    "cm_ray.networks.preconditioned": ("Consistency", "Denoiser"),
+    "cm_ray.networks.preconditioned": ("Consistency", "Denoiser", "TwoTimes"),
     "cm_ray.recipes.recipe": ("Recipe",),
     "cm_ray.drawing.samples": ("Samples",),
     "cm_ray.settings.tree": ("override",),
@@ -130,6 +132,7 @@ if TYPE_CHECKING:
     from cm_ray.core.diffusion import Diffusion as Diffusion
     from cm_ray.core.distance import L1 as L1
     from cm_ray.core.distance import L2 as L2
+    from cm_ray.core.distance import AdaptiveL2 as AdaptiveL2
     from cm_ray.core.distance import Norm as Norm
     from cm_ray.core.distance import PseudoHuber as PseudoHuber
     from cm_ray.core.methods import ConsistencyDistillation as ConsistencyDistillation
@@ -144,6 +147,7 @@ if TYPE_CHECKING:
     from cm_ray.core.precondition import EDM as EDM
     from cm_ray.core.precondition import VE as VE
     from cm_ray.core.precondition import VP as VP
+    from cm_ray.core.precondition import Linear as Linear
     from cm_ray.core.precondition import TrigFlow as TrigFlow
     from cm_ray.core.proposals import Grid as Grid
     from cm_ray.core.proposals import Lognormal as Lognormal
@@ -161,6 +165,8 @@ if TYPE_CHECKING:
     from cm_ray.core.times import NoiseLevels as NoiseLevels
     from cm_ray.core.truncated import TruncatedTimes as TruncatedTimes
     from cm_ray.core.truncated import TruncatedTraining as TruncatedTraining
+    from cm_ray.core.two_times import MeanFlow as MeanFlow
+    from cm_ray.core.two_times import SortedTimes as SortedTimes
     from cm_ray.core.weights import SNR as SNR
     from cm_ray.core.weights import InverseGap as InverseGap
     from cm_ray.core.weights import KarrasWeight as KarrasWeight
@@ -180,11 +186,13 @@ if TYPE_CHECKING:
     from cm_ray.networks.lpips_distance import LPIPS as LPIPS
     from cm_ray.networks.preconditioned import Consistency as Consistency
     from cm_ray.networks.preconditioned import Denoiser as Denoiser
+    from cm_ray.networks.preconditioned import TwoTimes as TwoTimes
     from cm_ray.recipes.recipe import Recipe as Recipe
     from cm_ray.sampling.samplers import DPM2 as DPM2
     from cm_ray.sampling.samplers import Ancestral as Ancestral
     from cm_ray.sampling.samplers import Euler as Euler
     from cm_ray.sampling.samplers import Heun as Heun
+    from cm_ray.sampling.samplers import Jumps as Jumps
     from cm_ray.sampling.samplers import Multistep as Multistep
     from cm_ray.sampling.samplers import OneStep as OneStep
     from cm_ray.sampling.samplers import Progressive as Progressive

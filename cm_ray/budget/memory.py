@@ -14,7 +14,6 @@ from cm_ray.budget.evaluation_memory import evaluation_bytes, extractor_bytes
 from cm_ray.core.averages import PowerEMA
 from cm_ray.core.derivative import Target
 from cm_ray.core.draw import Draw
-from cm_ray.core.loss import regression_loss
 from cm_ray.core.types import Distance, Images, Times
 from cm_ray.networks.counted_memory import CountedMemory, bytes_of, without_storage
 from cm_ray.networks.lpips_distance import LPIPS
@@ -147,15 +146,16 @@ def _batch(
         labels = torch.zeros(rows, dtype=torch.int64) if spec.classes else None
         begun = counted.peak_from_now()
 
-        def network(x_t: Images, t: Times) -> Images:
-            return student(x_t, t, None if labels is None else labels.repeat(len(t) // rows))
+        def network(x_t: Images, t: Times, s: Times | None = None) -> Images:
+            times = None if s is None else s.repeat(len(t) // rows)
+            return student(x_t, t, None if labels is None else labels.repeat(len(t) // rows), times)
 
         student.precision = counted_precision(config.precision)
         with torch.no_grad():
             draw = Draw(x, x, x, times, times, config.diffusion)
             aim = config.method.aim(draw, _AsTwice(network), network)
         answer = network(x, times)
-        regression_loss(answer, aim, times, distance).mean().backward()
+        config.method.compare(answer, aim, draw, distance).mean().backward()
     return counted.most - begun
 
 

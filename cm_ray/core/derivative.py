@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
-from cm_ray.core.types import Denoise, Images, Times
+from cm_ray.core.types import Images, Times
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """The target network of a training step, which methods evaluate and differentiate without gradient."""
 
-    plain: Denoise
-    """The network in the arithmetic of the training."""
-    precise: Denoise | None = None
+    plain: Callable[..., Images]
+    """The network in the arithmetic of the training: a map (x_t, t), or (x_t, t, s) of two times."""
+    precise: Callable[..., Images] | None = None
     """The same network in float32 and not compiled; None if `plain` is that."""
 
     def __call__(self, x_t: Images, t: Times, /) -> Images:
         """Return the clean images (b, c, h, w)."""
         return self.plain(x_t, t)
+
+    def ending(self, s: Times) -> Self:
+        """Return a target of two times as one of (x_t, t) alone, with its second time at s (b,)."""
+        plain, precise = self.plain, self.precise
+
+        def fixed(function: Callable[..., Images]) -> Callable[..., Images]:
+            return lambda x_t, t: function(x_t, t, s)
+
+        return replace(self, plain=fixed(plain), precise=None if precise is None else fixed(precise))
 
     def along(self, x_t: Images, t: Times, dx: Images, dt: Times) -> tuple[Images, Images]:
         """Return the clean images and their derivative along (dx, dt), each (b, c, h, w); see `along`.

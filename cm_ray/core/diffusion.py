@@ -8,7 +8,7 @@ from typing import Literal
 from cm_ray.core.precondition import EDM, Boundary, Column, Piecewise, Scalings
 from cm_ray.core.times import NoiseLevels
 
-BoundaryCondition = Literal["skip", "piecewise", "zero", "none"]
+BoundaryCondition = Literal["skip", "piecewise", "zero", "two-times", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +19,8 @@ class Diffusion(NoiseLevels):
     """The scalings of the network's input, output and time."""
     boundary: BoundaryCondition = "skip"
     """Boundary condition f(x, t_min) = x of a consistency model, by skip connections or piecewise; "zero" for
-    f(x, 0) = x, which every column has by itself; "none" for a denoiser."""
+    f(x, 0) = x, which every column has by itself; "two-times" for a function of two times, a denoiser at s =
+    t and a consistency function, of boundary "zero", at s = 0; "none" for a denoiser."""
 
     @classmethod
     def of(cls, levels: NoiseLevels, column: Column, boundary: BoundaryCondition) -> Diffusion:
@@ -33,9 +34,14 @@ class Diffusion(NoiseLevels):
         return self.boundary == "none"
 
     @property
+    def two_times(self) -> bool:
+        """True for a function of two times; see `cm_ray.core.two_times`."""
+        return self.boundary == "two-times"
+
+    @property
     def scalings(self) -> Scalings:
         """The column, with the boundary condition of a consistency function if there is one."""
-        if self.boundary in ("none", "zero"):
+        if self.boundary in ("none", "zero", "two-times"):
             return self.column
         kind = Boundary if self.boundary == "skip" else Piecewise
         return kind(self.column, self.t_min)

@@ -48,6 +48,31 @@ class Norm:
         return torch.linalg.vector_norm((a - b).flatten(1), dim=1)
 
 
+@choice(Distance, "adaptive-l2")
+@dataclass(frozen=True, slots=True)
+class AdaptiveL2:
+    """|a - b|^2 / sg(|a - b|^2 + c)^p, the squared norm over all pixels of a sample, divided by a constant.
+
+    Geng et al. 2025 (MeanFlow), section 4.3. With p = 1/2 its gradient is that of pseudo-Huber.
+    """
+
+    p: float = 1.0
+    """The power p; 0 for the squared norm."""
+    c: float = 1e-3
+    """The constant c."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError on a negative p, or a c that is not positive."""
+        require(self.p >= 0, "p", f"must not be negative, but is {self.p}")
+        require(self.c > 0, "c", f"must be positive, not {self.c}")
+
+    def __call__(self, a: Images, b: Images, /) -> Times:
+        """Return the distances (b,). Raises ValueError on unequal shapes."""
+        check_same_shape(a, b)
+        square = (a - b).square().flatten(1).sum(1)
+        return square / (square.detach() + self.c) ** self.p
+
+
 @choice(Distance, "pseudo-huber")
 @dataclass(frozen=True, slots=True)
 class PseudoHuber:

@@ -21,3 +21,8 @@ class Draw:
     """The noise levels that t and s are drawn from, and the preconditioning of the student."""
     step: int = 0
     """k, the training step."""
+
+    @property
+    def end(self) -> Times | None:
+        """The student's second time: s for a function of two times, None for one of t alone."""
+        return self.s if self.diffusion.two_times else None

@@ -10,9 +10,8 @@ import torch
 from cm_ray.core.derivative import Target
 from cm_ray.core.draw import Draw
 from cm_ray.core.pairs import perturb
-from cm_ray.core.precondition import Column
 from cm_ray.core.proposals import TrainedTimes
-from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
+from cm_ray.core.types import Denoise, Distance, Images, Jump, Labels, Times
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -33,8 +32,12 @@ class TrainedBy(Protocol):
     def distance(self) -> Distance:
         """d, the distance to the regression target."""
 
-    def weigh(self, t: Times, s: Times, column: Column, /) -> Times:
-        """Return the weights of the pairs in the mean loss."""
+    @property
+    def numbers(self) -> int:
+        """Uniform numbers that the times of a sample are made of."""
+
+    def compare(self, prediction: Images, aim: Images, draw: Draw, distance: Distance, /) -> Times:
+        """Return the per-sample loss."""
 
     def gauges(self, step: int, total_steps: int, /) -> Mapping[str, float]:
         """Return the values of the curricula at a step."""
@@ -68,12 +71,13 @@ def training_loss(
 ) -> Times:
     """Return the per-sample loss of a training step (b,); its mean is what to minimise.
 
-    f: the student, a map (x_t, t[, labels]) to clean images with a `diffusion`, such as `Consistency`. x:
-    clean images in [-1, 1] (b, c, h, w). step, total_steps: k and K of the method's schedules; K is
-    optional when nothing depends on it. labels: int64 (b,), for f, target and teacher. target: the target
-    network; default: the student itself. teacher: the diffusion model of a distillation. generator:
-    generator of the random numbers; default: PyTorch's. Student and target have the same dropout mask.
-    Raises ValueError without a teacher or a total number of steps when the method needs them.
+    f: the student, a map (x_t, t[, labels]) to clean images with a `diffusion`, such as `Consistency`; of
+    two times (x_t, t, labels, s), such as `TwoTimes`. x: clean images in [-1, 1] (b, c, h, w). step,
+    total_steps: k and K of the method's schedules; K is optional when nothing depends on it. labels: int64
+    (b,), for f, target and teacher. target: the target network; default: the student itself. teacher: the
+    diffusion model of a distillation. generator: generator of the random numbers; default: PyTorch's.
+    Student and target have the same dropout mask. Raises ValueError without a teacher or a total number of
+    steps when the method needs them.
     """
     if method.needs_teacher and teacher is None:
         raise ValueError(f"{type(method).__name__} needs a teacher: give teacher=")
@@ -85,8 +89,8 @@ def training_loss(
             torch.manual_seed(seed)
             aim = method.aim(draw, Target(_with(target or f, labels)), _with(teacher, labels))
         torch.manual_seed(seed)
-        prediction = _with(f, labels)(draw.x_t, draw.t)
-    return regression_loss(prediction, aim, method.weigh(draw.t, draw.s, f.diffusion.column), method.distance)
+        prediction = _with(f, labels)(draw.x_t, draw.t, draw.end)
+    return method.compare(prediction, aim, draw, method.distance)
 
 
 def _total(method: TrainedBy, total_steps: int | None) -> int:
@@ -101,15 +105,21 @@ def _total(method: TrainedBy, total_steps: int | None) -> int:
 
 def _drawn(method: TrainedBy, x: Images, f: Any, step: int, total: int, generator: Generator | None) -> Draw:
     options: dict[str, Any] = {"generator": generator, "device": _device(generator)}
-    uniforms = torch.rand(len(x), **options).to(x.device)
+    size = (len(x),) if method.numbers == 1 else (len(x), method.numbers)
+    uniforms = torch.rand(size, **options).to(x.device)
     noise = torch.randn(x.shape, **options).to(x)
     t, s = method.times(uniforms, step, total, f.diffusion)
     t, s = t.to(x.dtype), s.to(x.dtype)
     return Draw(x, noise, perturb(x, noise, t), t, s, f.diffusion, step)
 
 
-def _with(function: Any, labels: Tensor | None) -> Denoise:
-    return lambda x, t: function(x, t) if labels is None else function(x, t, labels)
+def _with(function: Any, labels: Tensor | None) -> Jump:
+    def evaluate(x: Images, t: Times, s: Times | None = None, /) -> Images:
+        given = (labels, s) if s is not None else () if labels is None else (labels,)
+        images: Images = function(x, t, *given)
+        return images
+
+    return evaluate
 
 
 def _device(generator: Generator | None) -> torch.device:

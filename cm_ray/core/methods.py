@@ -7,6 +7,7 @@ denoising (training of a teacher)      the clean image
 consistency training, iCT, ECT         target(x + s · noise, s)
 consistency distillation               target(solver(teacher, x_t, t, s), s)
 truncated consistency training         the same, of a first stage where s < t' (`cm_ray.core.truncated`)
+functions of two times                 see `cm_ray.core.two_times`
 progressive distillation               the denoised image whose Euler step equals two of the teacher's
 =====================================  =======================================================
 """
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from cm_ray.core.diffusion import BoundaryCondition
 from cm_ray.core.distance import L2
 from cm_ray.core.draw import Draw
-from cm_ray.core.loss import training_loss
+from cm_ray.core.loss import regression_loss, training_loss
 from cm_ray.core.pairs import distillation_pair, perturb
 from cm_ray.core.precondition import Column
 from cm_ray.core.proposals import Grid, Lognormal, NoiseTimes, PairTimes, TrainedTimes
@@ -53,6 +54,8 @@ class Method:
     """True if the teacher is a consistency model, instead of a diffusion model."""
     differentiates: ClassVar[bool] = False
     """True if the method takes a derivative of the target, along a direction."""
+    numbers: ClassVar[int] = 1
+    """Uniform numbers that the times of a sample are made of."""
 
     if TYPE_CHECKING:
 
@@ -90,6 +93,11 @@ class Method:
     def weigh(self, t: Times, s: Times, column: Column) -> Times:
         """Return the weights of the pairs in the mean loss (b,)."""
         return self.weight(t, s, column)
+
+    def compare(self, prediction: Images, aim: Images, draw: Draw, distance: Distance) -> Times:
+        """Return the per-sample loss of a prediction (b,); distance: the method's, on the device."""
+        weight = self.weigh(draw.t, draw.s, draw.diffusion.column)
+        return regression_loss(prediction, aim, weight, distance)
 
     def target_decay(self, step: int, total_steps: int) -> float:
         """Return mu(step), the share of the old target that is kept."""

@@ -126,6 +126,39 @@ class TrigFlow(_UnitVariance):
         return self.time_scale * torch.atan2(t, torch.full_like(t, self.sigma_data))
 
 
+@choice(Column, "linear")
+@dataclass(frozen=True)
+class Linear:
+    """Linear interpolation of data and noise, with the velocity as the network's output (flow matching).
+
+    Lipman et al. 2023; Geng et al. 2025 (MeanFlow). With the time u = t/(1 + t) in [0, 1) the network sees
+    x_t/(1 + t) = (1 - u) x + u z, and D is that minus u times its output.
+    """
+
+    time_scale: float = 1.0
+    """The network's time is time_scale · u."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError on a time scale that is not positive."""
+        require(self.time_scale > 0, "time_scale", f"must be positive, not {self.time_scale}")
+
+    def c_skip(self, t: Times, /) -> Times:
+        """Return 1 / (1 + t)."""
+        return 1 / (1 + t)
+
+    def c_out(self, t: Times, /) -> Times:
+        """Return -u."""
+        return -t / (1 + t)
+
+    def c_in(self, t: Times, /) -> Times:
+        """Return 1 / (1 + t)."""
+        return 1 / (1 + t)
+
+    def network_time(self, t: Times, /) -> Times:
+        """Return time_scale · u."""
+        return self.time_scale * (t / (1 + t))
+
+
 @choice(Column, "vp")
 @dataclass(frozen=True)
 class VP:

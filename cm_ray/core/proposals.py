@@ -82,7 +82,10 @@ class TrainedTimes(Protocol):
     def __call__(
         self, uniforms: Tensor, step: int, total_steps: int, levels: NoiseLevels, /
     ) -> tuple[Times, Times]:
-        """Map uniform numbers (b,) to times t > s, float32 (b,), by inversion."""
+        """Map uniform numbers to times t > s, float32 (b,), by inversion.
+
+        uniforms: (b,), or (b, n) for a method that takes n of them; then s may be equal to t.
+        """
         ...
 
     def gauges(self, step: int, total_steps: int, /) -> Mapping[str, float]:
@@ -148,7 +151,7 @@ class Lognormal:
         self, uniforms: Tensor, step: int, total_steps: int, levels: NoiseLevels, /
     ) -> tuple[Times, Times]:
         """Return t (b,) and zeros."""
-        t = _lognormal(self.mean, self.std, uniforms, levels)
+        t = lognormal(self.mean, self.std, uniforms, levels)
         return t, torch.zeros_like(t)
 
     def gauges(self, step: int, total_steps: int, /) -> Mapping[str, float]:
@@ -198,7 +201,7 @@ class Tuned:
         self, uniforms: Tensor, step: int, total_steps: int, levels: NoiseLevels, /
     ) -> tuple[Times, Times]:
         """Return t and s (b,)."""
-        t = _lognormal(self.mean, self.std, uniforms, levels)
+        t = lognormal(self.mean, self.std, uniforms, levels)
         gap = (1 + self.k * torch.sigmoid(-self.b * t)) / self.q ** (self.stage(step, total_steps) + 1)
         return t, (t * (1 - gap).clamp(max=_LARGEST_RATIO)).clamp(min=levels.t_min)
 
@@ -207,7 +210,7 @@ class Tuned:
         return {"stage": self.stage(step, total_steps)}
 
 
-def _lognormal(mean: float, std: float, uniforms: Tensor, levels: NoiseLevels) -> Times:
+def lognormal(mean: float, std: float, uniforms: Tensor, levels: NoiseLevels) -> Times:
     """Return lognormal times, truncated to the noise levels, float32 (b,)."""
     low, high = (_normal_cdf((math.log(t) - mean) / std) for t in (levels.t_min, levels.t_max))
     normals = torch.special.ndtri(low + uniforms.double() * (high - low))

@@ -39,6 +39,17 @@ class Denoise(Protocol):
         ...
 
 
+class Jump(Protocol):
+    """A function of one or two times: with s, the mean clean image of the way from t down to s (b, c, h, w).
+
+    See `cm_ray.core.two_times`. Without s it is a `Denoise`.
+    """
+
+    def __call__(self, x_t: Images, t: Times, s: Times | None = None, /) -> Images:
+        """Return the clean images."""
+        ...
+
+
 def per_sample(values: Times, images: Images) -> Tensor:
     """Reshape (b,) to (b, 1, 1, 1), to multiply images (b, c, h, w)."""
     return values.reshape(-1, *(1,) * (images.ndim - 1))

@@ -6,7 +6,7 @@ import dataclasses
 
 from cm_ray.errors import UserError
 from cm_ray.networks.model import ModelSpec
-from cm_ray.sampling.multistep import multistep_for, multistep_of
+from cm_ray.sampling.multistep import sampler_for, sampler_with
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.sampling.text import checked_kind, parse
 
@@ -16,8 +16,8 @@ def sampler_of(
 ) -> Sampler:
     """Return the sampler that is asked of a model; by default the model's own.
 
-    sampler: an object, or its text; see `sampler_texts`. steps: of the model's own sampler; a consistency
-    model takes its own time points if it knows any for as many evaluations, else those of a Karras grid.
+    sampler: an object, or its text; see `cm_ray.sampling.text`. steps: of the model's own sampler; a
+    consistency model takes its own time points if it knows any for as many evaluations, else default ones.
     taus: time points of a consistency model below t_max, descending. Raises UserError when two of them are
     given, or when they do not fit the model.
     """
@@ -34,7 +34,7 @@ def sampler_of(
     if sampler:
         return parse(sampler, spec.diffusion, own=spec.sampler, time_points=spec.time_points)
     if taus:
-        return checked_kind(multistep_of(taus, spec.diffusion), spec.diffusion)
+        return checked_kind(sampler_with(taus, spec.diffusion), spec.diffusion)
     if steps and spec.diffusion.denoiser:
         return dataclasses.replace(spec.sampler, steps=steps)  # type: ignore[type-var]
-    return multistep_for(steps, spec.diffusion, spec.time_points) if steps else spec.sampler
+    return sampler_for(steps, spec.diffusion, spec.time_points) if steps else spec.sampler

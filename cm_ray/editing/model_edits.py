@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.core.types import Denoise, Images, Labels, Noise
+from cm_ray.core.types import Denoise, Images, Labels, Noise, Times
 from cm_ray.editing import replacement as editing
 from cm_ray.editing.replacement import Known
 from cm_ray.editing.tasks import Edit
@@ -115,7 +115,12 @@ def interpolation_steps(
         return lambda draw: normal(seed, draw, indices, Purpose.SAMPLE, model.spec.shape)
 
     noise = editing.interpolated(draw_of(seeds[0]), draw_of(seeds[1]), alpha)
-    yield from sampler.trajectory(lambda x_t, t: model(x_t, t, labels), noise, model.spec.diffusion)
+
+    def denoise(x_t: Images, t: Times, s: Times | None = None) -> Images:
+        images: Images = model(x_t, t, labels, s)
+        return images
+
+    yield from sampler.trajectory(denoise, noise, model.spec.diffusion)
 
 
 def _known(edit: Edit, images: Images, mask: Tensor | None) -> Known | None:

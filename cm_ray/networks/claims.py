@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture
-from cm_ray.networks.model import ModelSpec, spec_from_dict
+from cm_ray.networks.model import ModelSpec, spec_from_dict, unet_of
 from cm_ray.networks.unet import UNet
 from cm_ray.networks.weight_names import differences
 from cm_ray.settings.tree import flatten
@@ -82,7 +82,7 @@ def meta_network(spec: ModelSpec, tensors: int, source: Path | str) -> UNet:
         )
     try:
         with torch.device("meta"):
-            return UNet(spec.unet, spec.shape, spec.classes)
+            return unet_of(spec)
     except (RuntimeError, OverflowError, MemoryError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise

@@ -94,11 +94,16 @@ def build_network(spec: ModelSpec) -> nn.Module:
     """
     if isinstance(spec.network, Custom):
         return spec.network.build(spec.shape, spec.classes)
-    return UNet(spec.unet, spec.shape, spec.classes)
+    return unet_of(spec)
+
+
+def unet_of(spec: ModelSpec) -> UNet:
+    """Return the U-Net of a specification, with new weights. Raises UserError as `build_network` does."""
+    return UNet(spec.unet, spec.shape, spec.classes, two_times=spec.diffusion.two_times)
 
 
 class Model(Preconditioned):
-    """Noisy images and their times to clean images: a consistency function f_theta, or a denoiser D."""
+    """Noisy images and their times to clean images: a consistency function, a denoiser, or of two times."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(build_network(spec), spec.diffusion)
@@ -106,10 +111,10 @@ class Model(Preconditioned):
         self.precision: Precision = "float32"
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x_t: Images, t: Times, labels: Labels | None = None) -> Images:
-        """Return the clean images (b, c, h, w), not clipped; float32 for any precision of the network."""
+    def forward(self, x_t: Images, t: Times, labels: Labels | None = None, s: Times | None = None) -> Images:
+        """Return the clean images (b, c, h, w), not clipped; see `Preconditioned.forward`."""
         with arithmetic(self.precision, x_t.device):
-            return super().forward(x_t, t, labels)
+            return super().forward(x_t, t, labels, s)
 
     @contextlib.contextmanager
     def computing_in(self, precision: Precision) -> Iterator[None]:
@@ -129,7 +134,7 @@ class Model(Preconditioned):
         if labels is None:
             labels = self.sample_labels(indices, seed)
         yield from sampler.trajectory(
-            lambda x_t, t: self(x_t, t, labels),
+            lambda x_t, t, s=None: self(x_t, t, labels, s),
             lambda draw: normal(seed, draw, indices, Purpose.SAMPLE, self.spec.shape),
             self.spec.diffusion,
         )

@@ -1,11 +1,12 @@
-"""Any network with a preconditioning: a consistency function f, or a denoiser D."""
+"""Any network with a preconditioning: a consistency function f, a denoiser D, or a function of two times."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from cm_ray.core.diffusion import BoundaryCondition, Diffusion
-from cm_ray.core.precondition import EDM, Column, precondition
+from cm_ray.core.precondition import EDM, Column, Linear, precondition
 from cm_ray.core.times import NoiseLevels
 from cm_ray.core.types import Images, Labels, Times
 
@@ -14,7 +15,8 @@ class Preconditioned(nn.Module):
     """Maps noisy images and times to clean images, by a network F(x, time[, labels]) and its scalings.
 
     network: maps scaled images (b, c, h, w), network times (b,) and, for a conditional network, labels
-    (b,) to images of the same shape.
+    (b,) to images of the same shape; one of two times takes the difference of the network times of t and s
+    (b,) as the keyword `second`, too.
     """
 
     def __init__(self, network: nn.Module, diffusion: Diffusion) -> None:
@@ -22,11 +24,22 @@ class Preconditioned(nn.Module):
         self.network, self.diffusion = network, diffusion
         self.scalings = diffusion.scalings
 
-    def forward(self, x_t: Images, t: Times, labels: Labels | None = None) -> Images:
-        """Return the clean images (b, c, h, w), not clipped; float32 for any precision of the network."""
+    def forward(self, x_t: Images, t: Times, labels: Labels | None = None, s: Times | None = None) -> Images:
+        """Return the clean images (b, c, h, w), not clipped; float32 for any precision of the network.
+
+        s: the second time of a function of two times (b,); 0 if it is not given. Raises ValueError when a
+        function of one time gets it.
+        """
+        given: tuple[Tensor, ...] = () if labels is None else (labels,)
+        second: dict[str, Tensor] = {}
+        if self.diffusion.two_times:
+            end = torch.zeros_like(t) if s is None else s
+            second["second"] = self.scalings.network_time(t) - self.scalings.network_time(end)
+        elif s is not None:
+            raise ValueError("this is a function of one time, and takes no second one")
 
         def raw(x: Images, time: Tensor) -> Images:
-            residual: Images = self.network(x, time) if labels is None else self.network(x, time, labels)
+            residual: Images = self.network(x, time, *given, **second)
             return residual
 
         return precondition(self.scalings, raw, x_t, t)
@@ -49,6 +62,19 @@ class Consistency(Preconditioned):
     ) -> None:
         boundary: BoundaryCondition = "piecewise" if piecewise else "skip"
         super().__init__(network, Diffusion.of(levels or NoiseLevels(), column or EDM(), boundary))
+
+
+class TwoTimes(Preconditioned):
+    """A network as a function D(x, t, s) of two times; see `cm_ray.core.two_times`.
+
+    network: see `Preconditioned`. column: its scalings, whose network time must be finite at 0. levels: the
+    noise levels.
+    """
+
+    def __init__(
+        self, network: nn.Module, column: Column | None = None, levels: NoiseLevels | None = None
+    ) -> None:
+        super().__init__(network, Diffusion.of(levels or NoiseLevels(), column or Linear(), "two-times"))
 
 
 class Denoiser(Preconditioned):

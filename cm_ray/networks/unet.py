@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,6 +26,9 @@ from cm_ray.networks.blocks import (
 from cm_ray.networks.families import family_of
 from cm_ray.networks.normalisation import GroupNorm
 
+_SECOND = "second_embed."
+"""Prefix of the names of the weights that a network of one time does not have."""
+
 
 class Stage(nn.Sequential):
     """A sequence of layers, some of which take the time embedding."""
@@ -41,12 +45,15 @@ class UNet(nn.Module):
     """F_theta(x, time, labels): a U-Net with residual blocks and self-attention, of the settings' family.
 
     shape: (c, h, w) of the images; h = w, divisible by 2 once for each level below the first.
-    classes: number of classes, 0 for an unconditional network.
+    classes: number of classes, 0 for an unconditional network. two_times: the network takes a second time,
+    the effect of which is zero at first, so that the weights of a network of one time are a start.
     Raises UserError, with the name of the setting, when the settings do not fit the images.
     Dhariwal & Nichol 2021; Song et al. 2021, appendix H; Karras et al. 2022, appendix F.4.
     """
 
-    def __init__(self, config: Architecture, shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(
+        self, config: Architecture, shape: tuple[int, int, int], classes: int, *, two_times: bool = False
+    ) -> None:
         super().__init__()
         check_fits(config, shape)
         self.classes = classes
@@ -73,15 +80,23 @@ class UNet(nn.Module):
         )
         if self.family.xavier:
             _initialise_as_song(self)
+        self.second_embed = _second_embedding(features, embedding) if two_times else None  # drawn last
 
-    def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map images (b, c, h, w), network times (b,) and labels (b,) to (b, c, h, w).
+    def forward(
+        self, x: Tensor, time: Tensor, labels: Tensor | None = None, second: Tensor | None = None
+    ) -> Tensor:
+        """Map images (b, c, h, w), network times (b,), labels (b,) and second times (b,) to (b, c, h, w).
 
-        Raises ValueError when a conditional network gets no labels, or an unconditional one gets some.
+        Raises ValueError when a conditional network gets no labels, or an unconditional one gets some; so of
+        second times.
         """
+        if (second is None) != (self.second_embed is None):
+            raise ValueError("a network of two times needs the second one, and another takes none")
         if (labels is None) != (self.classes == 0):
             raise ValueError("a conditional network needs labels, and an unconditional one takes none")
         embedding = self._embedding(time, labels)
+        if self.second_embed is not None:
+            embedding = embedding + self.second_embed(self.time_features(second))
         h, skips = x.contiguous(memory_format=torch.channels_last), []
         coarse = h
         for index, stage in enumerate(self.input_blocks):
@@ -158,6 +173,23 @@ class UNet(nn.Module):
         if self.config.resample_blocks:
             return self._residual(channels, channels, direction)
         return Downsample(channels) if direction == "down" else Upsample(channels)
+
+
+def _second_embedding(features: int, embedding: int) -> nn.Sequential:
+    """Return the embedding of the second time, whose last layer is zero."""
+    return nn.Sequential(nn.Linear(features, embedding), nn.SiLU(), zeroed(nn.Linear(embedding, embedding)))
+
+
+def with_second_time(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a network of one time as those of the new network of two times, to start from.
+
+    The embedding of the second time is the new network's, which has no effect at first. Other weights are
+    returned as they are.
+    """
+    if any(name.startswith(_SECOND) for name in weights):
+        return dict(weights)
+    new = {name: value for name, value in network.state_dict().items() if name.startswith(_SECOND)}
+    return {**weights, **new}
 
 
 def _initialise_as_song(network: UNet) -> None:

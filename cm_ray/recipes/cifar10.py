@@ -13,12 +13,12 @@ from cm_ray.core.methods import (
     ModelSource,
     ProgressiveDistillation,
 )
-from cm_ray.core.precondition import EDM, TrigFlow
+from cm_ray.core.precondition import EDM, Linear, TrigFlow
 from cm_ray.core.proposals import Grid
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, Constant, Halving
 from cm_ray.networks.architectures import DDPMpp, NCSNpp
 from cm_ray.networks.lpips_distance import LPIPS
-from cm_ray.recipes.methods import ECT, ICT, TCM
+from cm_ray.recipes.methods import ECT, ICT, MEANFLOW, TCM
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.recipes.sections import (
     Adam,
@@ -190,4 +190,24 @@ def scd_cifar10() -> Recipe:
         init_from=ModelSource(model=TEACHER),
         network=DDPMpp(),
         tracking=TrackingSettings(model_name="cm_ray-cifar10-scd"),
+    )
+
+
+def meanflow_cifar10() -> Recipe:
+    """MeanFlow on CIFAR-10: a function of two times, without a teacher.  Geng et al. 2025, appendix A.
+
+    Without their augmentation.
+    """
+    base = ct_cifar10()
+    return replace(
+        base,
+        name="meanflow_cifar10",
+        method=MEANFLOW,
+        batch_size=1024,
+        averages=ConstantEMA(decays=(0.99995, 0.9999, 0.9996)),
+        network=DDPMpp(dropout=0.2),
+        column=Linear(),
+        optimizer=Adam(learning_rate=6e-4, warmup_steps=9766),  # 200 epochs
+        evaluation=replace(base.evaluation, samplers=("one-step", "jumps:2")),
+        tracking=TrackingSettings(model_name="cm_ray-cifar10-meanflow"),
     )

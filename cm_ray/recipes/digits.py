@@ -14,13 +14,13 @@ from cm_ray.core.methods import (
     ModelSource,
     ProgressiveDistillation,
 )
-from cm_ray.core.precondition import EDM, TrigFlow
+from cm_ray.core.precondition import EDM, Linear, TrigFlow
 from cm_ray.core.proposals import Grid, LognormalIntervals
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, Constant, Doubling, Halving
 from cm_ray.core.truncated import TruncatedTimes
 from cm_ray.core.weights import InverseGap
 from cm_ray.networks.architectures import ADM
-from cm_ray.recipes.methods import ECT, ICT, TCM
+from cm_ray.recipes.methods import ECT, ICT, MEANFLOW, TCM
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.recipes.sections import (
     CheckpointSettings,
@@ -178,4 +178,17 @@ def scd_digits() -> Recipe:
         method=SimplifiedDistillation(warmup=300),
         column=TrigFlow(sigma_data=0.75),
         tracking=TrackingSettings(model_name="cm_ray-digits-scd"),
+    )
+
+
+def meanflow_digits() -> Recipe:
+    """MeanFlow on the 8x8 digits: a function of two times, without a teacher.  Geng et al. 2025."""
+    base = ict_digits()
+    return replace(
+        base,
+        name="meanflow_digits",
+        method=MEANFLOW,
+        column=Linear(),
+        evaluation=replace(base.evaluation, samplers=("one-step", "jumps:2", "jumps:4", "jumps:8")),
+        tracking=TrackingSettings(model_name="cm_ray-digits-meanflow"),
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from cm_ray.core.distance import Norm, PseudoHuber
+from cm_ray.core.distance import AdaptiveL2, Norm, PseudoHuber
 from cm_ray.core.methods import ConsistencyTraining
 from cm_ray.core.proposals import Grid, LognormalIntervals, Tuned
 from cm_ray.core.schedules import ConstantDecay, Doubling
 from cm_ray.core.truncated import TruncatedTraining
+from cm_ray.core.two_times import MeanFlow, SortedTimes
 from cm_ray.core.weights import InverseGap
 
 ICT = ConsistencyTraining(
@@ -24,6 +25,9 @@ ECT = ConsistencyTraining(
     target=ConstantDecay(mu=0.0),
 )
 """Easy consistency tuning.  Geng et al. 2024."""
+
+MEANFLOW = MeanFlow(times=SortedTimes(mean=-2.0, std=2.0, apart=0.75), distance=AdaptiveL2(p=0.75, c=1e-3))
+"""MeanFlow for CIFAR-10.  Geng et al. 2025, appendix A."""
 
 TCM = TruncatedTraining()
 """Truncated consistency models, the second stage for CIFAR-10.  Lee et al. 2024."""

@@ -20,6 +20,7 @@ METHODS = {
     "ict": cifar10.ict_cifar10,
     "ect": cifar10.ect_cifar10,
     "tcm": cifar10.tcm_cifar10,
+    "meanflow": cifar10.meanflow_cifar10,
     "trigflow": cifar10.trigflow_cifar10,
     "scd": cifar10.scd_cifar10,
     "sct": cifar10.sct_cifar10,
@@ -48,7 +49,9 @@ def recipe_for_images(
         )
     base = METHODS[method]()
     assert isinstance(base.network, Architecture)
-    assert isinstance(base.column, EDM | TrigFlow)
+    column = base.column
+    if isinstance(column, EDM | TrigFlow):
+        column = replace(column, sigma_data=round(sigma_data, 4))
     network = replace(
         base.network,
         channel_mult=_channel_mult(height),
@@ -60,7 +63,7 @@ def recipe_for_images(
         name=f"{method}_{height}",
         averages=PowerEMA(),
         network=network,
-        column=replace(base.column, sigma_data=round(sigma_data, 4)),
+        column=column,
         data=replace(base.data, path=""),
         evaluation=replace(base.evaluation, extractor="none"),
         tracking=TrackingSettings(),

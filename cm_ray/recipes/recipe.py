@@ -15,11 +15,12 @@ from typing import Any
 from cm_ray.core import noise_times as noise_times  # choices of times
 from cm_ray.core import score_columns as score_columns  # choices of column
 from cm_ray.core import truncated as truncated  # a choice of method
+from cm_ray.core import two_times as two_times  # choices of method
 from cm_ray.core.averages import Averages, PowerEMA
 from cm_ray.core.continuous import SimplifiedDistillation, SimplifiedTraining
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Method, ModelSource
-from cm_ray.core.precondition import EDM, Column, TrigFlow
+from cm_ray.core.precondition import EDM, Column, Linear, TrigFlow
 from cm_ray.core.times import NoiseLevels
 from cm_ray.core.weights import KarrasWeight
 from cm_ray.errors import SettingError, UserError, require
@@ -57,7 +58,7 @@ class Recipe:
     method: Method = field(default_factory=ConsistencyTraining, metadata=INLINE)
     """ct: consistency training, also with the settings of iCT and ECT; cd: consistency distillation; edm: a
     diffusion model, such as a teacher; pd: progressive distillation; tcm: a second
-    stage of consistency training, for large t."""
+    stage of consistency training, for large t; meanflow: functions of two times."""
     init_from: ModelSource = field(default_factory=ModelSource)
     """The model whose weights training starts from; teacher: the method's; empty: random weights."""
     steps: int = 800_000
@@ -232,6 +233,8 @@ def _check_method(recipe: Recipe) -> None:
     simplified = isinstance(recipe.method, SimplifiedTraining | SimplifiedDistillation)
     known = not simplified or isinstance(recipe.column, EDM | TrigFlow)
     require(known, "column", "of sct and scd must be trigflow or edm, which have a sigma_data")
+    finite = not recipe.diffusion.two_times or isinstance(recipe.column, Linear | TrigFlow)
+    require(finite, "column", "of two times must be linear or trigflow, whose time is finite at 0")
     if (halving := recipe.method.halving) is not None:
         starts = halving.starts(recipe.steps)
         require(

@@ -92,14 +92,14 @@ class ChosenPoints:
     """The points as OpenAI's --ts."""
     score: dict[str, Any]
     """A row of a `Score`."""
-    karras_taus: tuple[float, ...]
-    """The inner points of a Karras grid, which are used without a search."""
-    karras_value: float
+    default_taus: tuple[float, ...]
+    """The points that are used without a search: those of a Karras grid, or the equal steps of jumps."""
+    default_value: float
     """Their score on the same noise."""
     kept: tuple[float, ...]
     """The points that the model gets: those with the better score, the found ones in a tie."""
-    over_karras: ScoreDifference
-    """Score of the found points minus that of the Karras grid."""
+    over_default: ScoreDifference
+    """Score of the found points minus that of the default ones."""
     over_fewer: ScoreDifference | None
     """Score of the kept points minus the best score with a lower NFE; None for the lowest NFE."""
 
@@ -108,9 +108,9 @@ class ChosenPoints:
         """A sentence for each way in which the found points do not help."""
         sentences, name = [], f"NFE {self.nfe}"
         if self.kept != self.taus:
-            how = "clearly worse" if self.over_karras.clear else "no better"
+            how = "clearly worse" if self.over_default.clear else "no better"
             sentences.append(
-                f"{name}: the points found score {how} than those of a Karras grid (by {self.over_karras}), "
+                f"{name}: the points found score {how} than the default ones (by {self.over_default}), "
                 "which the model gets instead."
             )
         if self.over_fewer and self.over_fewer.clear:
@@ -168,14 +168,14 @@ class TimePointsReport:
         lines = [
             f"# Time points of {self.model}",
             "",
-            f"| NFE | time points | `--ts`, `--boundaries {self.grid}` | {name} | ± | of a Karras grid |",
+            f"| NFE | time points | `--ts`, `--boundaries {self.grid}` | {name} | ± | of default points |",
             "|---:|---|---|---:|---:|---:|",
         ]
         for chosen in self.chosen:
             points = ", ".join(f"{tau:.4g}" for tau in chosen.taus) or "-"
             lines.append(
                 f"| {chosen.nfe} | {points} | `{chosen.ts}` | {chosen.score['value']:.4g} "
-                f"| {chosen.score['error']:.2g} | {chosen.karras_value:.4g} |"
+                f"| {chosen.score['error']:.2g} | {chosen.default_value:.4g} |"
             )
         cost = (
             f"{self.spent:,} samples in {sum(placed.rounds for placed in self.placed)} rounds, "

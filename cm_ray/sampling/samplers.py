@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from cm_ray.core.times import NoiseLevels, turned
-from cm_ray.core.types import Denoise, Images, Labels, Noise
+from cm_ray.core.types import Denoise, Images, Jump, Labels, Noise, Times
 from cm_ray.errors import SettingError, UserError, require
 from cm_ray.sampling.finite import finite
 from cm_ray.sampling.sampling_steps import (
@@ -27,6 +27,7 @@ from cm_ray.sampling.sampling_steps import (
     euler,
     euler_ancestral,
     heun,
+    jumps,
     multistep,
 )
 from cm_ray.settings.choices import choice
@@ -50,15 +51,16 @@ class Sampler:
         """Return the times between its steps, ascending to t_max. Raises SettingError if they do not fit."""
         raise NotImplementedError
 
-    def trajectory(self, denoise: Denoise, noise: Noise, levels: NoiseLevels) -> Iterator[Step]:
+    def trajectory(self, denoise: Denoise | Jump, noise: Noise, levels: NoiseLevels) -> Iterator[Step]:
         """Return the steps from noise to a sample, with estimates clipped to [-1, 1].
 
-        denoise: a consistency function, or the denoiser of a diffusion model. noise: standard normal images
+        denoise: a consistency function, the denoiser of a diffusion model, or a function of two times. noise:
+        standard normal images
         by the index of the draw; 0 is the start. Raises SettingError as `times` does.
         """
         return self._loop(clipped(denoise), noise, self.times(levels))
 
-    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+    def _loop(self, denoise: Jump, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
         raise NotImplementedError
 
 
@@ -79,14 +81,13 @@ class OneStep(Sampler):
         """Return t_min and t_max."""
         return levels.t_min, levels.t_max
 
-    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+    def _loop(self, denoise: Jump, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
         return multistep(denoise, noise, times)
 
 
-@choice(Sampler, "multistep")
 @dataclass(frozen=True, slots=True)
-class Multistep(Sampler):
-    """Multistep consistency sampling.  Song et al. 2023, Algorithm 1."""
+class PointSampler(Sampler):
+    """A sampler that evaluates at t_max and at time points of its own below it."""
 
     for_denoisers: ClassVar[bool] = False
 
@@ -113,8 +114,27 @@ class Multistep(Sampler):
             raise SettingError("taus", f"must descend {between}, not be {list(self.taus)}")
         return turned((levels.t_max, *self.taus, levels.t_min))
 
-    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+
+@choice(Sampler, "multistep")
+@dataclass(frozen=True, slots=True)
+class Multistep(PointSampler):
+    """Multistep consistency sampling.  Song et al. 2023, Algorithm 1."""
+
+    def _loop(self, denoise: Jump, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
         return multistep(denoise, noise, times)
+
+
+@choice(Sampler, "jumps")
+@dataclass(frozen=True, slots=True)
+class Jumps(PointSampler):
+    """Jumps of a function of two times from t_max over the time points to 0.  Geng et al. 2025 (MeanFlow)."""
+
+    def times(self, levels: NoiseLevels) -> tuple[float, ...]:
+        """Return 0, the time points and t_max, ascending."""
+        return (0.0, *PointSampler.times(self, levels)[1:])
+
+    def _loop(self, denoise: Jump, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+        return jumps(denoise, noise, times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +163,7 @@ class _Solver(Sampler):
 class Euler(_Solver):
     """Euler's steps of the probability flow ODE: DDIM.  Song et al. 2021."""
 
-    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+    def _loop(self, denoise: Jump, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
         return euler(denoise, noise, times)
 
 
@@ -152,7 +172,7 @@ class Euler(_Solver):
 class Ancestral(_Solver):
     """Ancestral sampling, with new noise in every step.  Ho et al. 2020; Song et al. 2021, appendix F."""
 
-    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+    def _loop(self, denoise: Jump, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
         return euler_ancestral(denoise, noise, times)
 
 
@@ -165,7 +185,7 @@ class Progressive(_Solver):
         """Return the grid of as many intervals as steps."""
         return tuple(levels.grid(self.steps + 1).tolist())
 
-    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+    def _loop(self, denoise: Jump, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
         return euler(denoise, noise, times)
 
 
@@ -182,7 +202,7 @@ class _SecondOrder(_Solver):
 class DPM2(_SecondOrder):
     """DPM-Solver-2.  Lu et al. 2022, Algorithm 1."""
 
-    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+    def _loop(self, denoise: Jump, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
         return dpm_solver_2(denoise, noise, times)
 
 
@@ -210,7 +230,7 @@ class Heun(_SecondOrder):
             sound = math.isfinite(value) and value >= 0
             require(sound, name, f"must be finite and not negative, not {value}")
 
-    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+    def _loop(self, denoise: Jump, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
         churn = Churn(self.s_churn, self.s_min, self.s_max, self.s_noise)
         return heun(denoise, noise, times, churn=churn)
 
@@ -225,15 +245,17 @@ def sample(
 ) -> Images:
     """Return samples in [-1, 1], up to the noise of t_min (b, c, h, w).
 
-    f: a map (x_t, t[, labels]) to clean images with a `diffusion`, such as `Consistency` or `Denoiser`; a
-    module is in eval mode meanwhile. noise: standard normal (b, c, h, w), the start. sampler: by default
-    `OneStep`, or `Heun` for a denoiser. labels: int64 (b,), for f. generator: of the noise of later steps, by
-    default PyTorch's. Raises UserError when the sampler is for another kind of model, or when a pixel is not
-    finite.
+    f: a map (x_t, t[, labels]) to clean images with a `diffusion`, such as `Consistency` or `Denoiser`, or of
+    two times, such as `TwoTimes`; a module is in eval mode meanwhile. noise: standard normal (b, c, h, w),
+    the start. sampler: by default `OneStep`, or `Heun` for a denoiser. labels: int64 (b,), for f. generator:
+    of the noise of later steps, by default PyTorch's. Raises UserError when the sampler is for another kind
+    of model, or when a pixel is not finite.
     """
     chosen = sampler or (Heun() if f.diffusion.denoiser else OneStep())
     if not isinstance(chosen, Sampler):
         raise UserError(f"sampler must be an object such as Multistep(taus=(0.8,)), not {chosen!r}.")
+    if isinstance(chosen, Jumps) and not f.diffusion.two_times:
+        raise UserError("Jumps is for functions of two times, and f is none: take Multistep or Heun.")
     if chosen.for_denoisers != f.diffusion.denoiser:
         kinds = ("consistency models", "diffusion models")
         theirs, wanted = kinds[chosen.for_denoisers], "Heun" if f.diffusion.denoiser else "Multistep"
@@ -245,8 +267,9 @@ def sample(
             return noise
         return torch.randn(noise.shape, generator=generator, device=device).to(noise)
 
-    def denoise(x_t: Images, t: Images) -> Images:
-        estimate: Images = f(x_t, t) if labels is None else f(x_t, t, labels)
+    def denoise(x_t: Images, t: Times, s: Times | None = None) -> Images:
+        given = (labels, s) if s is not None else () if labels is None else (labels,)
+        estimate: Images = f(x_t, t, *given)
         return estimate
 
     with torch.no_grad(), _in_eval_mode(f):

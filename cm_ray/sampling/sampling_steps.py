@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ import torch
 
 from cm_ray.core.solvers import euler_step, heun_step, slope
 from cm_ray.core.times import turned
-from cm_ray.core.types import Denoise, Images, Noise, Times
+from cm_ray.core.types import Denoise, Images, Jump, Noise, Times
 
 
 class Step(NamedTuple):
@@ -29,14 +29,15 @@ class Step(NamedTuple):
     """Time at the end of the step."""
 
 
-def clipped(denoise: Denoise) -> Denoise:
-    """Return `denoise` with its estimates clamped to [-1, 1]; used for sampling, not for training.
+def clipped(denoise: Callable[..., Images]) -> Jump:
+    """Return a function of one or two times with its estimates clamped to [-1, 1].
 
-    Infinite values become NaN, since clamped they would pass for black and white.
+    It is used for sampling, not for training. Infinite values become NaN, since clamped they would pass for
+    black and white.
     """
 
-    def estimate(x_t: Images, t: Times) -> Images:
-        clean = denoise(x_t, t)
+    def estimate(x_t: Images, t: Times, s: Times | None = None, /) -> Images:
+        clean = denoise(x_t, t) if s is None else denoise(x_t, t, s)
         return torch.where(clean.isfinite(), clean.clamp(-1.0, 1.0), math.nan)
 
     return estimate
@@ -64,6 +65,20 @@ def euler(denoise: Denoise, noise: Noise, times: Sequence[float]) -> Iterator[St
     x = pairs[0][0] * noise(0)
     for t, s in pairs:
         x = euler_step(denoise, x, full(x, t), full(x, s))
+        yield Step(x, s)
+
+
+def jumps(mean: Jump, noise: Noise, times: Sequence[float]) -> Iterator[Step]:
+    """Jumps along the trajectory, one evaluation each, without further noise.  Geng et al. 2025, Eq. 12.
+
+    mean: a function of two times. A jump is Euler's step with the mean of the clean images on its way, which
+    is exact for the exact function: a sample does not depend on where the jumps end.
+    """
+    pairs = _descending_pairs(times)
+    x = pairs[0][0] * noise(0)
+    for t, s in pairs:
+        end = full(x, s)
+        x = euler_step(lambda x_t, t, end=end: mean(x_t, t, end), x, full(x, t), end)
         yield Step(x, s)
 
 

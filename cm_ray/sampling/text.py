@@ -1,4 +1,4 @@
-"""Samplers as short texts: ``one-step``, ``multistep@2.0,0.8``, ``heun:18``, ``pc:1000,sde=vp``, ``ode``.
+"""Samplers as short texts: ``one-step``, ``multistep@2.0,0.8``, ``jumps:4``, ``heun:18``, ``pc:1000,sde=vp``.
 
 The texts are used on the command line, in settings, in model.json, in the keys of scores and in names of
 files. `parse` converts a text to a `Sampler`, and `text_of` a `Sampler` to a text; no other module
@@ -15,12 +15,12 @@ from typing import Any
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.errors import SettingError, UserError, closest
 from cm_ray.sampling import score_samplers as score_samplers  # samplers of their own words
-from cm_ray.sampling.multistep import TimePoints, multistep_for, multistep_of
-from cm_ray.sampling.samplers import Multistep, OneStep, Sampler
+from cm_ray.sampling.multistep import TimePoints, jumps_for, jumps_of, multistep_for, multistep_of
+from cm_ray.sampling.samplers import Jumps, Multistep, OneStep, PointSampler, Sampler
 from cm_ray.settings.choices import classes_of, word_of
 
 ONE_STEP, OWN = "one-step", "own"
-_MULTISTEP = word_of(Multistep)
+_MULTISTEP, _JUMPS = word_of(Multistep), word_of(Jumps)
 _STEPS, _TAUS = "steps", "taus"
 _SWITCH = {"yes": True, "no": False}
 _LONGEST = 100
@@ -29,8 +29,8 @@ _LONGEST = 100
 
 def text_of(sampler: Sampler) -> str:
     """Return the text of a sampler; `parse` converts it to an equal sampler."""
-    if isinstance(sampler, Multistep):
-        return f"{_MULTISTEP}@" + ",".join(map(repr, sampler.taus))
+    if isinstance(sampler, PointSampler):
+        return f"{word_of(sampler)}@" + ",".join(map(repr, sampler.taus))
     word = word_of(sampler)
     steps = getattr(sampler, "steps", None)
     return ",".join([word if steps is None else f"{word}:{steps}", *_options_of(sampler)])
@@ -66,9 +66,9 @@ def parse(
 ) -> Sampler:
     """Return the sampler that a text means for models with these times.
 
-    own: the sampler of the text ``own``. time_points: the model's, from which ``multistep:k`` takes those
-    for k evaluations; if there are none, it takes those of a Karras grid. Raises UserError on an invalid
-    text, and on a sampler for another kind of model.
+    own: the sampler of the text ``own``. time_points: the model's, from which ``multistep:k``, or ``jumps:k``
+    of a model of two times, takes those for k evaluations; if there are none, default ones. Raises UserError
+    on an invalid text, and on a sampler for another kind of model.
     """
     sampler = own if text == OWN and own is not None else _parsed(text, diffusion, time_points)
     return checked_kind(sampler, diffusion, text)
@@ -79,6 +79,8 @@ def checked_kind(sampler: Sampler, diffusion: Diffusion, text: str = "") -> Samp
     text = text or text_of(sampler)
     if diffusion.denoiser and not sampler.for_denoisers:
         raise UserError(f"{text} is for consistency models, and this is a diffusion model: try heun:18.")
+    if isinstance(sampler, Jumps) and not diffusion.two_times:
+        raise UserError(f"{text} is for models of two times, and this one has one time: try multistep:2.")
     if sampler.for_denoisers and not diffusion.denoiser:
         raise UserError(f"{text} is for diffusion models, and this is a consistency model: try multistep:2.")
     return sampler
@@ -90,9 +92,10 @@ def _parsed(text: str, diffusion: Diffusion, time_points: TimePoints) -> Sampler
     name, number, points, options = _split(text)
     try:
         if name == _MULTISTEP:
-            if points:
-                return multistep_of(points, diffusion)
-            return multistep_for(number, diffusion, time_points)
+            own = () if diffusion.two_times else time_points  # those of a model of two times are for jumps
+            return multistep_of(points, diffusion) if points else multistep_for(number, diffusion, own)
+        if name == _JUMPS:
+            return jumps_of(points, diffusion) if points else jumps_for(number, diffusion, time_points)
         kind = classes_of(Sampler)[name]
         made: Sampler = kind(*([number] if number else []), **_options(text, options, kind))
         return made
@@ -114,7 +117,7 @@ def _split(text: str) -> tuple[str, int, tuple[float, ...], str]:
         raise UserError(f"The sampler {text!r} lacks its steps: write {name}:4, say.")
     if number and (points or int(number) < 1):
         raise UserError(f"The sampler {text!r} must have at least one step, or time points instead.")
-    if (points and name != _MULTISTEP) or (options and not options_of):
+    if (points and name not in (_MULTISTEP, _JUMPS)) or (options and not options_of):
         raise UserError(f"The sampler {text!r} takes a number of steps alone: write {name}:4, say.")
     try:
         return name, int(number or 0), tuple(float(t) for t in points.split(",")) if points else (), options

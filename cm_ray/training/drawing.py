@@ -16,7 +16,8 @@ from cm_ray.recipes.recipe import Recipe
 def draw_step(recipe: Recipe, step: int, images: Tensor, positions: Tensor) -> Draw:
     """Return times and noise for uint8 images (b, c, h, w) at positions (b,) of the global batch."""
     x = _mirrored(recipe, step, from_uint8(images), positions)
-    uniforms = uniform(recipe.seed, step, positions, Purpose.TIMES, (1,))[:, 0]
+    numbers = recipe.method.numbers
+    uniforms = uniform(recipe.seed, step, positions, Purpose.TIMES, () if numbers == 1 else (numbers,))
     t, s = recipe.method.times(uniforms, step, recipe.steps, recipe.noise)
     noise = normal(recipe.seed, step, positions, Purpose.NOISE, tuple(x.shape[1:]))
     return Draw(x, noise, perturb(x, noise, t), t, s, recipe.diffusion, step)

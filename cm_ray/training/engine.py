@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from cm_ray.core.draw import Draw
 from cm_ray.core.ema import update_average
-from cm_ray.core.loss import regression_loss
 from cm_ray.core.noise import derived_seed
 from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
 from cm_ray.errors import UserError
@@ -214,9 +213,8 @@ class Engine:
         draw = draw_step(config, self.step, to_device(batch.images, self.device), positions)
         aim = self._aim(draw, labels, first)
         self._seed_dropout(first)
-        prediction = self.replica(draw.x_t, draw.t, labels)
-        weight = self.method.weigh(draw.t, draw.s, config.column)
-        return regression_loss(prediction, aim, weight, self.distance).mean()
+        prediction = self.replica(draw.x_t, draw.t, labels, draw.end)
+        return self.method.compare(prediction, aim, draw, self.distance).mean()
 
     @torch.no_grad()
     def _aim(self, draw: Draw, labels: Labels | None, first: int) -> Images:

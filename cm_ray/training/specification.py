@@ -11,7 +11,7 @@ from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import check_fits
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.sampling.multistep import TimePoints
-from cm_ray.sampling.samplers import Multistep
+from cm_ray.sampling.samplers import Jumps, Multistep, PointSampler
 from cm_ray.sampling.text import parse
 
 
@@ -60,10 +60,11 @@ def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
 
 
 def _time_points(config: Recipe) -> TimePoints:
-    """Return the time points of the multistep samplers that are scored; a search replaces them later."""
+    """Return the time points of the samplers in a few steps that are scored; a search replaces them later."""
     if config.diffusion.boundary == "none":
         return ()
     own = config.own_sampler()
     samplers = [parse(text, config.diffusion, own=own) for text in config.evaluation.samplers]
-    first = {each.nfe: each.taus for each in reversed(samplers) if isinstance(each, Multistep)}
+    kind: type[PointSampler] = Jumps if config.diffusion.two_times else Multistep
+    first = {each.nfe: each.taus for each in reversed(samplers) if isinstance(each, kind)}
     return tuple(first[count] for count in sorted(first))

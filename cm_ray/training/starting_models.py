@@ -19,6 +19,7 @@ from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights, save_model
 from cm_ray.networks.renumbering import renumbered
+from cm_ray.networks.unet import with_second_time
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
 from cm_ray.sampling.samplers import Heun, OneStep
@@ -190,7 +191,8 @@ def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> str:
             "the model's, because a piecewise network returns something else."
         )
     _check_same_network(model.spec, spec, name)
-    load_weights(Model(spec).network, model.network.state_dict(), name)
+    network = Model(spec).network
+    load_weights(network, with_second_time(model.network.state_dict(), network), name)
     return name
 
 

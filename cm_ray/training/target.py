@@ -18,12 +18,12 @@ def target_of(model: Model, labels: Labels | None, seed: Callable[[], None], *, 
     not compile, so that the derivative needs no other network than the values.
     """
 
-    def evaluate(x: Images, t: Times) -> Images:
+    def evaluate(x: Images, t: Times, s: Times | None = None) -> Images:
         seed()
-        return model(x, t, labels)
+        return model(x, t, labels, s)
 
-    def precise(x: Images, t: Times) -> Images:
+    def precise(x: Images, t: Times, s: Times | None = None) -> Images:
         with model.computing_in("float32"), torch.compiler.set_stance("force_eager"):
-            return evaluate(x, t)
+            return evaluate(x, t, s)
 
     return Target(evaluate, None if plain else precise)

@@ -11,10 +11,11 @@ from cm_ray.cluster.serving.pieces import Piece, filled_up, images_of, made_toge
 from cm_ray.cluster.serving.row_counts import equal_counts
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.noise import Purpose, normal
+from cm_ray.core.precondition import Linear
 from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
-from cm_ray.sampling.samplers import Heun, Multistep, OneStep
+from cm_ray.sampling.samplers import Heun, Jumps, Multistep, OneStep
 from tests.cluster.tiny import NETWORK, save_tiny
 
 MOST = 16
@@ -117,6 +118,19 @@ def test_more_images_than_a_call_takes_are_cut(model, counts):
     (made,) = made_together(model, [piece], counts)
     expected = TrainedModel(model).sample(3 * MOST, seed=1, label="0", batch_size=MOST).tensor()
     assert torch.equal(made, expected[: len(indices)])
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_jumps_of_two_times_are_those_of_the_model(conditional, tmp_path):
+    two = Diffusion(column=Linear(), boundary="two-times")
+    network = replace(NETWORK, conditional=conditional)
+    model = load_model(save_tiny(tmp_path / "m", network=network, diffusion=two))
+    labels = torch.ones(5, dtype=torch.int64) if conditional else None
+    piece = Piece(plan=Jumps((2.0,)), seed=1, indices=torch.arange(5), labels=labels)
+    (made,) = made_together(model, [piece], [MOST])
+    label = "1" if conditional else None
+    expected = TrainedModel(model).sample(MOST, sampler=piece.plan, seed=1, label=label, batch_size=MOST)
+    assert torch.equal(made, expected.tensor()[:5])
 
 
 class SizeDependent(torch.nn.Module):

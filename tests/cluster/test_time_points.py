@@ -27,7 +27,9 @@ from cm_ray.cluster.time_points.point_scores import OUTPUTS, PointSamples, resam
 from cm_ray.command_line.settings.time_points import TimePointSearch
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Denoising
+from cm_ray.core.precondition import Linear
 from cm_ray.core.times import karras_times
+from cm_ray.core.two_times import MeanFlow
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_units
 from cm_ray.errors import UserError
@@ -44,6 +46,7 @@ from cm_ray.recipes.measuring import ActorSettings
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import DataSettings, EvaluationSettings
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.sampling.samplers import Jumps
 from cm_ray.sampling.text import text_of
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.time_points.openai_indices import read_ts
@@ -67,7 +70,8 @@ def make_run(folder, diffusion=None):
     run.claim(
         Recipe(
             network=network,
-            method=Denoising() if diffusion.denoiser else ConsistencyTraining(),
+            method=_method_of(diffusion),
+            column=diffusion.column,
             data=DataSettings(path="digits"),
             evaluation=EvaluationSettings(extractor="digits", samplers=("own",)),
         )
@@ -80,6 +84,12 @@ def make_run(folder, diffusion=None):
             torch.nn.init.normal_(parameter, std=0.3)
     save_model(run.model, spec, model.network.state_dict())
     return run
+
+
+def _method_of(diffusion):
+    if diffusion.two_times:
+        return MeanFlow()
+    return Denoising() if diffusion.denoiser else ConsistencyTraining()
 
 
 def search(run, name="search", **changes):
@@ -147,13 +157,13 @@ def test_the_points_are_the_best_of_all_that_was_evaluated(warm, run, requests_m
     assert Score.from_row(two["score"]).name == "FD-digits-320"
     assert two["score"]["key"]["seed"] == 3  # not the noise that it was chosen on
     assert two["score"]["error"] > 0
-    assert two["karras_taus"] == list(sampler_of(load_model(run.model).spec, "multistep@2.52").taus)
-    gap = two["over_karras"]
-    assert gap["mean"] == pytest.approx(two["score"]["value"] - two["karras_value"])
+    assert two["default_taus"] == list(sampler_of(load_model(run.model).spec, "multistep@2.52").taus)
+    gap = two["over_default"]
+    assert gap["mean"] == pytest.approx(two["score"]["value"] - two["default_value"])
     assert 0 < gap["error"] < 2 * two["score"]["error"]
-    assert two["kept"] == (two["karras_taus"] if gap["mean"] > 0 else two["taus"])
-    assert (one["over_karras"]["mean"], one["over_fewer"], one["kept"]) == (0, None, [])
-    lowest = min(two["karras_value"], two["score"]["value"])
+    assert two["kept"] == (two["default_taus"] if gap["mean"] > 0 else two["taus"])
+    assert (one["over_default"]["mean"], one["over_fewer"], one["kept"]) == (0, None, [])
+    lowest = min(two["default_value"], two["score"]["value"])
     assert two["over_fewer"]["mean"] == pytest.approx(lowest - one["score"]["value"])
     assert len(requests_made) == len(set(requests_made))
 
@@ -164,6 +174,17 @@ def test_the_points_are_the_best_of_all_that_was_evaluated(warm, run, requests_m
     assert (found.root / "time_points.png").stat().st_size > 10_000
     assert {path.name for path in found.samples.iterdir()} == {"1-evaluations.png", "2-evaluations.png"}
     assert not (found.root / "search-work").exists()
+
+
+@pytest.mark.ray
+def test_points_of_two_times_are_where_jumps_end(warm, tmp_path, requests_made):
+    run = make_run(tmp_path / "jumping", Diffusion(column=Linear(), boundary="two-times"))
+    found = find_time_points(search(run, spend="fixed", method="exhaustive", nfe=2, passes=0, budget=80))
+    two = result(found)["chosen"][1]
+    assert {text.split("@")[0] for text, _, _ in requests_made} == {"one-step", "jumps"}
+    assert two["default_taus"] == [0.976]
+    assert two["score"]["key"]["sampler"] == f"jumps@{two['taus'][0]!r}"
+    assert sampler_of(load_model(run.model).spec, steps=2) == Jumps(taus=tuple(two["kept"]))
 
 
 def exhaustive_curve(run, samples):

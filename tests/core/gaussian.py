@@ -47,6 +47,12 @@ class Gaussian:
         ratio = (self.sigma**2 + s**2) / (self.sigma**2 + t**2)
         return self.mean + (x_t - self.mean) * per_sample(ratio.sqrt(), x_t)
 
+    def mean_denoised(self, x_t: Images, t: Times, s: Times) -> Images:
+        """Return the mean clean image of the way from t to s: Euler's step to s with it is the flow."""
+        ratio = ((self.sigma**2 + s**2) / (self.sigma**2 + t**2)).sqrt()
+        factor = self.sigma**2 * (t + s) / ((self.sigma**2 + t**2) * (t * ratio + s))
+        return self.mean + (x_t - self.mean) * per_sample(factor, x_t)
+
     def consistency(self, t_min: float = 0.002) -> Denoise:
         """Return f: the flow to t_min."""
         return lambda x_t, t: self.flow(x_t, t, torch.full_like(t, t_min))

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from cm_ray.core.distance import L1, L2, Norm, PseudoHuber
+from cm_ray.core.distance import L1, L2, AdaptiveL2, Norm, PseudoHuber
+from cm_ray.errors import SettingError
 from tests.core.gaussian import normals
 
 
@@ -38,6 +39,32 @@ class DistanceContract:
         a = pair(2, 1, 4, 4)[0].requires_grad_()
         self.distance(a, a.detach()).sum().backward()
         assert torch.isfinite(a.grad).all()
+
+
+class TestAdaptiveL2(DistanceContract):
+    distance = AdaptiveL2(p=0.75, c=0.5)
+
+    def test_is_the_squared_norm_over_a_constant(self):
+        a = torch.zeros(2, 1, 1, 2)
+        b = torch.tensor([[[[3.0, -4.0]]], [[[0.0, 1.0]]]], requires_grad=True)
+        found = self.distance(a, b)
+        torch.testing.assert_close(found, torch.tensor([25 / 25.5**0.75, 1 / 1.5**0.75]))
+        found.sum().backward()
+        torch.testing.assert_close(b.grad[0].flatten(), torch.tensor([6.0, -8.0]) / 25.5**0.75)
+
+    def test_half_a_power_has_the_gradient_of_pseudo_huber(self):
+        a, b = pair(3, 1, 4, 4)
+        grads = []
+        for distance in (AdaptiveL2(p=0.5, c=0.09), PseudoHuber(c=0.3)):
+            moved = b.clone().requires_grad_()
+            distance(a, moved).sum().backward()
+            grads.append(moved.grad)
+        torch.testing.assert_close(grads[0], 2 * grads[1])
+
+    @pytest.mark.parametrize("wrong", [{"p": -0.1}, {"c": 0.0}])
+    def test_refuses_values_out_of_range(self, wrong):
+        with pytest.raises(SettingError):
+            AdaptiveL2(**wrong)
 
 
 class TestL1(DistanceContract):

@@ -108,7 +108,7 @@ ECT = Tuned(q=2.0, k=8.0, b=1.0, stages=8)
 @pytest.fixture
 def times_are_given(monkeypatch):
     """The uniform numbers stand for the times themselves, so that s can be computed by hand."""
-    monkeypatch.setattr(proposals, "_lognormal", lambda mean, std, uniforms, levels: uniforms)
+    monkeypatch.setattr(proposals, "lognormal", lambda mean, std, uniforms, levels: uniforms)
 
 
 @pytest.mark.usefixtures("times_are_given")

@@ -126,9 +126,9 @@ def check_settings(name, settings):
 
 
 def check_sampler(text):
-    """Check that a text names a sampler, of consistency models or of diffusion models."""
+    """Check that a text names a sampler, of consistency models, also of two times, or of diffusion models."""
     try:
-        parse_sampler(text, Diffusion())
+        parse_sampler(text, Diffusion(boundary="two-times"))
     except SettingError:
         raise
     except UserError:

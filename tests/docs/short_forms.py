@@ -67,6 +67,11 @@ HERE = {
     "--run-dir runs/subvp_digits": Short(TINY, makes="runs/subvp_digits/result.json"),
     "cm-ray train scd_digits --teacher trigflow_digits": Short(TINY, makes="runs/scd_digits/result.json"),
     "cm-ray train tcm_digits --teacher ict_digits": Short(TINY, makes="runs/tcm_digits/result.json"),
+    "cm-ray train meanflow_digits": Short(f"{TINY} --run-dir runs/m", makes="runs/m/result.json"),
+    "cm-ray train meanflow_digits --column trigflow --column.sigma-data 0.75 --init-from "
+    "trigflow_digits": Short(f"{TINY} --run-dir runs/n", makes="runs/n/result.json"),
+    "cm-ray sample runs/meanflow_digits --nfe 4": Short(makes="samples.npz"),
+    "cm-ray sample runs/meanflow_digits --sampler jumps@2.0,0.5": Short(makes="samples.npz"),
     "cm-ray train edm_digits": Short(f"{TINY} --run-dir runs/d", makes="runs/d/result.json"),
     "cm-ray train cd_digits --teacher edm_digits": Short(TINY, makes="runs/cd_digits/result.json"),
     "cm-ray train pd_digits --teacher edm_digits": Short(
@@ -180,6 +185,8 @@ ONLY_PARSED = {
     "cm-ray train tcm_cifar10 ": "is like tcm_digits; CIFAR-10 would be downloaded",
     "cm-ray train tcm --data photos/ ": "is like ict, which is run, with a teacher as in tcm_digits",
     "cm-ray train sct --data photos/ ": "is like ict, which is run",
+    "cm-ray train meanflow_cifar10": "is like meanflow_digits; CIFAR-10 would be downloaded",
+    "cm-ray train meanflow --data photos/ ": "is like ict, which is run",
     "cm-ray averages ": "is run by tests/cluster/test_scored_lengths.py",
     "cm-ray likelihood ": "is run by tests/cluster/test_likelihood_of_data.py",
     "cm-ray sample runs/photos": "is like that of runs/demo; tests/drawing has classes by their names",

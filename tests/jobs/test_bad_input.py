@@ -63,7 +63,7 @@ def job(monkeypatch, capsys):
             ["--network.chanels", "8"],
             "--network.chanels is not a setting: did you mean --network.channels?",
         ),
-        ("ct_cifar.py", ["--distance", "l3"], "--distance cannot be 'l3': known are l1, l2, lpips, norm"),
+        ("ct_cifar.py", ["--distance", "l3"], "--distance cannot be 'l3': known are adaptive-l2, l1, l2"),
         ("ct_cifar.py", ["--batch-size", "7", "--num-workers", "2"], "--batch-size 7 does not split into 2"),
         ("ct_cifar.py", ["--config", "nowhere.json"], "--config nowhere.json does not exist"),
         ("ct_cifar.py", ["--times.scales.s0", "200"], "--times.scales.s0 200 must be in [2, s1 = 150]"),
@@ -85,7 +85,7 @@ def job(monkeypatch, capsys):
         (
             "ct_digits.py",
             ["--distance.c", "1"],
-            "--distance.c belongs to distance pseudo-huber, and distance is l2",
+            "--distance.c belongs to distance adaptive-l2 or pseudo-huber, and distance is l2",
         ),
         ("edm_cifar.py", ["--boundary", "skip"], "--boundary belongs to method ct, cd"),
         ("cd_cifar.py", [], "--teacher.model is missing: it takes a run directory"),

@@ -101,9 +101,13 @@ def test_a_word_keeps_the_fields_that_the_new_class_has():
         (
             ("--distance", "l2", "--distance.c", 1),
             "distance.c",
-            "belongs to distance pseudo-huber, and distance is l2",
+            "belongs to distance adaptive-l2 or pseudo-huber, and distance is l2",
         ),
-        (("--distance", "l3"), "distance", "cannot be 'l3': known are l1, l2, lpips, norm, pseudo-huber"),
+        (
+            ("--distance", "l3"),
+            "distance",
+            "cannot be 'l3': known are adaptive-l2, l1, l2, lpips, norm, pseudo-huber",
+        ),
         (("--distence", "l2"), "distence", "is not a setting: did you mean --distance?"),
         (
             ("--teacher", "x"),

@@ -11,17 +11,17 @@ from cm_ray.reports.time_points_report import (
 )
 
 
-def chosen(nfe=2, kept=(2.0,), karras=(-1.0, 0.1), fewer=(-1.0, 0.1)):
-    gap, less = (ScoreDifference(mean=mean, error=error) for mean, error in (karras, fewer))
+def chosen(nfe=2, kept=(2.0,), default=(-1.0, 0.1), fewer=(-1.0, 0.1)):
+    gap, less = (ScoreDifference(mean=mean, error=error) for mean, error in (default, fewer))
     return ChosenPoints(
         nfe=nfe,
         taus=(2.0,),
         ts="0,3,9",
         score={"name": "FD-digits-320", "value": 5.0, "error": 0.3},
-        karras_taus=(2.5,),
-        karras_value=5.0 - gap.mean,
+        default_taus=(2.5,),
+        default_value=5.0 - gap.mean,
         kept=kept,
-        over_karras=gap,
+        over_default=gap,
         over_fewer=less,
     )
 
@@ -30,18 +30,18 @@ def chosen(nfe=2, kept=(2.0,), karras=(-1.0, 0.1), fewer=(-1.0, 0.1)):
     ("what", "sentences"),
     [
         ({}, []),
-        ({"karras": (0.0, 0.0), "fewer": (0.1, 0.1)}, []),
+        ({"default": (0.0, 0.0), "fewer": (0.1, 0.1)}, []),
         (
-            {"kept": (2.5,), "karras": (0.1, 0.1)},
+            {"kept": (2.5,), "default": (0.1, 0.1)},
             [
-                "NFE 2: the points found score no better than those of a Karras grid (by 0.1 ± 0.1), "
+                "NFE 2: the points found score no better than the default ones (by 0.1 ± 0.1), "
                 "which the model gets instead."
             ],
         ),
         (
-            {"kept": (2.5,), "karras": (0.3, 0.1), "fewer": (0.5, 0.2)},
+            {"kept": (2.5,), "default": (0.3, 0.1), "fewer": (0.5, 0.2)},
             [
-                "NFE 2: the points found score clearly worse than those of a Karras grid (by 0.3 ± 0.1), "
+                "NFE 2: the points found score clearly worse than the default ones (by 0.3 ± 0.1), "
                 "which the model gets instead.",
                 "NFE 2: the score is clearly worse than with fewer (by 0.5 ± 0.2); more steps do not help.",
             ],
@@ -60,4 +60,4 @@ def test_points_that_do_not_help_are_told(what, sentences):
         model="tiny", grid=10, placed=(placed,), evaluated=(row,), chosen=(one,), note="Searched smooth."
     )
     assert report.markdown().splitlines()[-1] == " ".join(["Searched smooth.", *sentences])
-    assert report.to_dict()["chosen"][0]["over_karras"]["mean"] == one.over_karras.mean
+    assert report.to_dict()["chosen"][0]["over_default"]["mean"] == one.over_default.mean

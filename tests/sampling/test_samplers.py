@@ -16,6 +16,7 @@ from cm_ray.sampling.samplers import (
     Ancestral,
     Euler,
     Heun,
+    Jumps,
     Multistep,
     OneStep,
     Progressive,
@@ -57,6 +58,7 @@ def test_all_samplers_have_words():
     assert {word: kind.__name__ for word, kind in classes_of(Sampler).items()} == {
         "one-step": "OneStep",
         "multistep": "Multistep",
+        "jumps": "Jumps",
         "euler": "Euler",
         "ancestral": "Ancestral",
         "pd": "Progressive",
@@ -82,6 +84,7 @@ def test_the_nfe_are_the_evaluations_that_happen(sampler):
     [
         (OneStep(), 1),
         (Multistep((2.0, 0.8)), 3),
+        (Jumps((2.0, 0.8)), 3),
         (Heun(18), 35),
         (Heun(1), 1),
         (DPM2(10), 19),
@@ -97,6 +100,7 @@ def test_published_numbers_of_evaluations(sampler, nfe):
 def test_times_ascend_from_the_end_to_t_max():
     assert OneStep().times(LEVELS) == (0.002, 80.0)
     assert Multistep((2.0, 0.8)).times(LEVELS) == (0.002, 0.8, 2.0, 80.0)
+    assert Jumps((2.0, 0.8)).times(LEVELS) == (0.0, 0.8, 2.0, 80.0)
     for sampler in (Heun(18), Euler(18), DPM2(18), Ancestral(18)):
         assert sampler.times(LEVELS) == (0.0, *karras_times(18).tolist())
     assert Euler(1).times(LEVELS) == (0.0, 80.0)
@@ -262,3 +266,18 @@ def test_samples_keep_the_precision_of_the_noise():
     z = normals(0, 2, 1, 2, 2)
     assert sample(of_kind(OneStep()), z.float(), Multistep()).dtype == torch.float32
     assert sample(of_kind(OneStep()), z, Multistep()).dtype == torch.float64
+
+
+def test_jumps_are_for_functions_of_two_times():
+    noise = normals(0, 4, 1, 3, 3)
+
+    def mean(x_t, t, labels=None, s=None):
+        return DATA.mean_denoised(x_t, t, torch.zeros_like(t) if s is None else s)
+
+    mean.diffusion = Diffusion(column=EDM(), boundary="two-times")
+    one, many = (sample(mean, noise, each) for each in (OneStep(), Jumps((2.0, 0.8))))
+    exact = DATA.flow(80 * noise, full(noise, 80.0), full(noise, 0.0))
+    torch.testing.assert_close(many, exact.clamp(-1, 1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(one, exact.clamp(-1, 1), rtol=1e-6, atol=1e-6)
+    with pytest.raises(UserError, match="functions of two times, and f is none"):
+        sample(of_kind(OneStep()), noise, Jumps((2.0,)))

@@ -19,6 +19,7 @@ from cm_ray.sampling.sampling_steps import (
     euler,
     euler_ancestral,
     heun,
+    jumps,
     multistep,
 )
 from tests.core.gaussian import Gaussian, Mixture, full, normals, order
@@ -329,3 +330,27 @@ def test_samplers_keep_the_precision_of_the_noise(sampler):
 def test_a_denoiser_that_changes_the_shape_is_refused(sampler):
     with pytest.raises(ValueError, match="shapes differ"):
         final(sampler(lambda x_t, t: x_t[:1], Noise(2, 1, 2, 2), grid(4)))
+
+
+@pytest.mark.parametrize("times", [(0.0, 80.0), (0.0, 0.1, 2.0, 80.0), (0.0, 1e-3, 0.5, 0.6, 30.0, 80.0)])
+def test_jumps_of_the_exact_function_end_at_the_same_samples(times):
+    """They are those of the ODE, for any number of jumps, of one evaluation each, without further noise."""
+    noise, evaluated = Noise(5, 1, 2, 2), []
+
+    def mean(x_t, t, s):
+        evaluated.append((float(t[0]), float(s[0])))
+        return DATA.mean_denoised(x_t, t, s)
+
+    steps = list(jumps(mean, noise, times))
+    x_t = 80 * normals(0, 5, 1, 2, 2)
+    exact = DATA.flow(x_t, full(x_t, 80.0), full(x_t, 0.0))
+    torch.testing.assert_close(steps[-1].x, exact, rtol=1e-9, atol=1e-9)
+    assert noise.asked == [0]
+    assert evaluated == list(itertools.pairwise(times[::-1]))
+    assert [step.t for step in steps] == list(times[-2::-1])
+
+
+def test_the_clipped_function_of_two_times_sees_both():
+    x, t, s = torch.zeros(1, 1, 1, 1), torch.ones(1), torch.zeros(1)
+    assert float(clipped(lambda x, t, s: x + 7 + s)(x, t, s)) == 1.0
+    assert float(clipped(lambda x, t: x + 0.5)(x, t)) == 0.5

@@ -9,15 +9,17 @@ from hypothesis import strategies as st
 from cm_ray import recipes
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.errors import UserError
-from cm_ray.sampling.samplers import DPM2, Ancestral, Euler, Heun, Multistep, OneStep, Progressive
+from cm_ray.sampling.samplers import DPM2, Ancestral, Euler, Heun, Jumps, Multistep, OneStep, Progressive
 from cm_ray.sampling.score_samplers import AdaptiveODE, Langevin, PredictorCorrector
 from cm_ray.sampling.text import file_name, parse, text_of
 
 CONSISTENCY, DENOISER = Diffusion(), Diffusion(boundary="none")
+TWO = Diffusion(boundary="two-times")
 SAMPLERS = [
     ("one-step", OneStep()),
     ("multistep@2.0,0.8", Multistep((2.0, 0.8))),
     ("multistep@0.0352", Multistep((0.0352,))),
+    ("jumps@2.0,0.8", Jumps((2.0, 0.8))),
     ("heun:18", Heun()),
     ("heun:1", Heun(1)),
     ("langevin:232", Langevin()),
@@ -41,7 +43,7 @@ SAMPLERS = [
 
 @pytest.mark.parametrize(("text", "sampler"), SAMPLERS)
 def test_a_text_and_its_sampler_are_one(text, sampler):
-    assert parse(text, DENOISER if sampler.for_denoisers else CONSISTENCY) == sampler
+    assert parse(text, DENOISER if sampler.for_denoisers else TWO) == sampler
     assert text_of(sampler) == text
 
 
@@ -51,13 +53,16 @@ def test_a_text_and_its_sampler_are_one(text, sampler):
         ("multistep:1", OneStep()),
         ("multistep:2", Multistep((2.52,))),
         ("multistep:7", Multistep((35.0, 13.7, 4.64, 1.29, 0.267, 0.0352))),
+        ("jumps:1", OneStep()),
+        ("jumps:2", Jumps((0.976,))),  # half of 80/81, where t/(1 + t) is 40/81
+        ("jumps:4", Jumps((2.86, 0.976, 0.328))),
         ("multistep@1e1", Multistep((10.0,))),
         ("heun:018,s_noise=1.0,s_churn=40.00", Heun(18, s_churn=40.0, s_noise=1.0)),
         ("heun:18,s_churn=0", Heun()),
     ],
 )
 def test_other_ways_to_write_a_sampler(text, sampler):
-    assert parse(text, DENOISER if sampler.for_denoisers else CONSISTENCY) == sampler
+    assert parse(text, DENOISER if sampler.for_denoisers else TWO) == sampler
 
 
 @given(st.lists(st.floats(0.0021, 79.9), min_size=1, max_size=5, unique=True))
@@ -85,6 +90,8 @@ def test_many_points_of_a_grid_stay_apart():
 def test_the_models_own():
     assert parse("own", DENOISER, own=Progressive(4)) == Progressive(4)
     assert parse("multistep:3", CONSISTENCY, time_points=((2.0,), (9.0, 1.0))) == Multistep((9.0, 1.0))
+    assert parse("jumps:3", TWO, time_points=((2.0,), (9.0, 1.0))) == Jumps((9.0, 1.0))
+    assert parse("multistep:2", TWO, time_points=((2.0,),)) == Multistep((2.52,)), "they are for jumps"
     with pytest.raises(UserError, match="own is for consistency models, and this is a diffusion model"):
         parse("own", DENOISER, own=OneStep())
     own = {
@@ -98,6 +105,7 @@ def test_the_models_own():
         "ict_digits": "one-step",
         "ect_digits": "one-step",
         "tcm_digits": "one-step",
+        "meanflow_digits": "one-step",
         "trigflow_digits": "heun:18",
         "sct_digits": "one-step",
         "scd_digits": "one-step",

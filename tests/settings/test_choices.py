@@ -19,8 +19,8 @@ from cm_ray.settings.choices import choice, classes_of, word_of
 from cm_ray.settings.tree import fields_of
 
 WORDS = {
-    Method: ["ct", "cd", "edm", "pd", "sct", "scd", "tcm", "continuous-ct", "continuous-cd"],
-    Distance: ["l1", "l2", "norm", "pseudo-huber", "lpips"],
+    Method: ["ct", "cd", "edm", "pd", "sct", "scd", "tcm", "meanflow", "continuous-ct", "continuous-cd"],
+    Distance: ["l1", "l2", "norm", "adaptive-l2", "pseudo-huber", "lpips"],
     Scales: ["constant", "adaptive", "doubling"],
     IntervalProposal: ["uniform", "lognormal"],
     PairTimes: ["grid", "tuned"],
@@ -28,7 +28,7 @@ WORDS = {
     TargetDecay: ["constant", "adaptive"],
     Weight: ["uniform", "snr", "snr+1", "truncated-snr", "karras", "inverse-gap"],
     Averages: ["constant", "warm-up", "power"],
-    Column: ["edm", "vp", "ve", "trigflow", "sub-vp", "ncsn"],
+    Column: ["edm", "vp", "ve", "linear", "trigflow", "sub-vp", "ncsn"],
     Network: ["adm", "custom", "ddpm++", "ncsn++"],
     Optimizer: ["radam", "adam"],
 }

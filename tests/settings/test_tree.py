@@ -31,6 +31,7 @@ from cm_ray.settings.tree import (
 )
 
 ICT = recipes.ict_digits()
+DISTANCES = "known are adaptive-l2, l1, l2, lpips, norm, pseudo-huber."
 
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES)
@@ -102,7 +103,7 @@ def test_missing_fields_take_their_defaults():
         ),
         (
             {"method": {"kind": "ct", "distance": {"kind": "l3"}}},
-            "distance cannot be 'l3': known are l1, l2, lp",
+            "distance cannot be 'l3': known are adaptive-l2, l1, l2, lp",
         ),
         ({"method": {"kind": "ct", "distance": "l2"}}, "distance must be a group of settings, not 'l2'."),
         ({"method": {"kind": "ct", "distance": {"kind": "l2", "c": 1}}}, "distance.c is not a setting"),
@@ -189,8 +190,8 @@ def test_values_are_of_their_type():
     ("changes", "message"),
     [
         ({"times.scales.s": 1}, "times.scales.s is not a setting: did you mean 'times.scales.s1'?"),
-        ({"distance": "l3"}, "distance cannot be 'l3': known are l1, l2, lpips, norm, pseudo-huber."),
-        ({"distance": ["l2"]}, "distance cannot be ['l2']: known are l1, l2, lpips, norm, pseudo-huber."),
+        ({"distance": "l3"}, f"distance cannot be 'l3': {DISTANCES}"),
+        ({"distance": ["l2"]}, f"distance cannot be ['l2']: {DISTANCES}"),
         ({"times.proposal.mean": math.nan}, "times.proposal.mean must be a finite number, not nan."),
         ({"distance.size": 3}, "distance.size belongs to distance lpips, and distance is pseudo-huber."),
         ({"times.q": 3.0}, "times.q belongs to times tuned, and times is grid."),

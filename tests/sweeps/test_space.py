@@ -58,11 +58,11 @@ class TestRefused:
             ({"rounds__s1": Int(8, 16)}, r"rounds.s1 belongs to method pd, and method is ct\.$"),
             (
                 {"distance": Categorical(["l1", "l2"]), "distance__c": Float(0.1, 1)},
-                r"^distance.c belongs to distance pseudo-huber, and distance is l1\.$",
+                r"^distance.c belongs to distance adaptive-l2 or pseudo-huber, and distance is l1\.$",
             ),
             (
                 {"distance": Named({"squared": L2()}), "distance__c": Float(0.1, 1)},
-                r"^distance.c belongs to distance pseudo-huber, and distance is l2\.$",
+                r"^distance.c belongs to distance adaptive-l2 or pseudo-huber, and distance is l2\.$",
             ),
             ({"times__scales__s0": Float(2.0, 3.0)}, r"s0 can never be 2.0: times.scales.s0 must be int"),
             ({"times__scales__s0": Int(0, 2)}, r"s0 can never be 0: times.scales.s0 0 must be in \[2"),
@@ -85,7 +85,10 @@ class TestRefused:
                 "what has no value 'aa': did you mean 'a'",
             ),
             ({"what": Named({"a": L2()})}, "what is not a setting"),
-            ({"distance": Named({"a": L2(), "b": Adam()})}, r"'b': distance cannot be Adam\(.*known are l1"),
+            (
+                {"distance": Named({"a": L2(), "b": Adam()})},
+                r"'b': distance cannot be Adam\(.*known are adaptive-l2",
+            ),
             ({"distance": Named({"Huber": PseudoHuber(c=0.03)})}, "Trial 0 has no 'distance'"),
             ({"steps": Named({"a": {"steps": 9}})}, "bundles of settings need a name of their own"),
             ({"distance__c": Named({"a": {"steps": 9}})}, "bundles of settings need a name of their own"),

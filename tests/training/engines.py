@@ -70,6 +70,15 @@ CHANGES = {
         "column.sigma_data": 0.75,
     },
     "tcm": {"method": "tcm", "teacher.model": "given", "distance": "pseudo-huber", "times.ratio": 0.9},
+    "meanflow": {
+        "method": "meanflow",
+        "times.apart": 0.5,
+        "distance": "adaptive-l2",
+        "distance.c": 1e-3,
+        "weight": "uniform",
+        "column": "linear",
+        "evaluation.samplers": ("one-step", "jumps:2"),
+    },
     "continuous": {
         "method": "continuous-ct",
         "target": "constant",
@@ -99,8 +108,21 @@ CHANGES = {
 }
 """Settings by name: methods, and what each may be combined with. Later ones win."""
 
-VARIANTS = ("ict", "paper", "dropout", "edm", "cd", "pd", "ect", "scd", "tcm", "conditional", "accumulated")
-METHODS = ("ict", "paper", "edm", "cd", "pd", "ect", "scd", "tcm")
+VARIANTS = (
+    "ict",
+    "paper",
+    "dropout",
+    "edm",
+    "cd",
+    "pd",
+    "ect",
+    "scd",
+    "tcm",
+    "meanflow",
+    "conditional",
+    "accumulated",
+)
+METHODS = ("ict", "paper", "edm", "cd", "pd", "ect", "scd", "tcm", "meanflow")
 """Without dropout, whose mask depends on how a batch is split."""
 
 IMAGES = torch.randint(0, 256, (32, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cm_ray.core.derivative import along
+from cm_ray.core.derivative import Target, along
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.precondition import TrigFlow
+from cm_ray.core.precondition import Linear, TrigFlow
 from cm_ray.networks.architectures import ADM, DDPMpp, NCSNpp
 from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.training import arithmetic
@@ -23,9 +23,9 @@ NETWORKS = {
 TRIG = Diffusion(column=TrigFlow(), boundary="zero")
 
 
-def model_of(network):
+def model_of(network, diffusion=TRIG):
     """Return a model in float64, no weight of which is zero."""
-    spec = ModelSpec(network=network, diffusion=TRIG, shape=(1, 8, 8), class_names=("a", "b"))
+    spec = ModelSpec(network=network, diffusion=diffusion, shape=(1, 8, 8), class_names=("a", "b"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = Model(spec)
@@ -56,6 +56,26 @@ def test_every_family_has_the_derivative_of_small_steps(name, conditional):
     with torch.no_grad():
         ahead, behind = (f(x + e * dx, t + e * dt) for e in (eps, -eps))
         torch.testing.assert_close(value, f(x, t))
+    torch.testing.assert_close(slope, (ahead - behind) / (2 * eps), rtol=1e-4, atol=1e-5)
+    assert slope.abs().mean() > 0.01
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_family_of_two_times_has_the_derivative_of_small_steps_along_the_velocity(name, conditional):
+    """The direction (v, 1, 0) of MeanFlow: the second time is fixed, and may be 0 or the first one."""
+    two = Diffusion(column=Linear(), boundary="two-times")
+    model = model_of(replace(NETWORKS[name], conditional=conditional), two).eval()
+    labels = torch.tensor([0, 1, 1]) if conditional else None
+    x, t, noise, _ = point()
+    s = torch.tensor([0.05, 0.3, 0.0], dtype=torch.float64)
+    target = Target(lambda x_t, t, s: model(x_t, t, labels, s))
+    value, slope = target.ending(s).along(x, t, noise, torch.ones_like(t))
+    eps = 1e-5
+    with torch.no_grad():
+        torch.testing.assert_close(value, model(x, t, labels, s))
+        ahead, behind = (model(x + e * noise, t + e, labels, s) for e in (eps, -eps))
+        assert (model(x, t, labels, t) - value)[1:].abs().mean() > 1e-3, "the second time matters"
     torch.testing.assert_close(slope, (ahead - behind) / (2 * eps), rtol=1e-4, atol=1e-5)
     assert slope.abs().mean() > 0.01
 

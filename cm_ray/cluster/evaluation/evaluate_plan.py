@@ -42,8 +42,8 @@ def evaluated_model(settings: Evaluation, tracking_uri: str) -> EvaluatedModel |
     if folder is None:
         return None
     spec = load_model(folder).spec
-    own = ("own", *(f"multistep:{len(taus) + 1}" for taus in spec.time_points))
-    samplers = dict.fromkeys(sampler_of(spec, text) for text in settings.samplers or own)
+    own = [spec.sampler, *(sampler_of(spec, steps=len(taus) + 1) for taus in spec.time_points)]
+    samplers = dict.fromkeys([sampler_of(spec, text) for text in settings.samplers] or own)
     return EvaluatedModel(folder, spec, list(samplers))
 
 

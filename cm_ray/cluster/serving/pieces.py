@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
-from cm_ray.core.types import Denoise, Images, Noise, Times
+from cm_ray.core.types import Images, Jump, Noise, Times
 from cm_ray.drawing.requests import batch_in_memory
 from cm_ray.editing.model_edits import edit_trajectory
 from cm_ray.editing.tasks import Edit
@@ -98,19 +98,20 @@ def _trajectory_end(model: Model, pieces: Sequence[Piece], counts: Sequence[int]
     return last.x
 
 
-def filled_up(model: Callable[..., Images], labels: Tensor | None, counts: Sequence[int]) -> Denoise:
+def filled_up(model: Callable[..., Images], labels: Tensor | None, counts: Sequence[int]) -> Jump:
     """Return the model as a function of noisy images and times that calls it with `counts` images alone.
 
     labels: the classes of all images. Larger batches are cut; copies of the last image fill up smaller ones.
     """
 
-    def denoise(x_t: Images, t: Times) -> Images:
+    def denoise(x_t: Images, t: Times, s: Times | None = None) -> Images:
         parts = []
         for rows in torch.arange(len(x_t), device=x_t.device).split(counts[-1]):
             size = next(count for count in counts if count >= len(rows))
             filled = torch.cat([rows, rows[-1:].expand(size - len(rows))])
-            own = () if labels is None else (labels[filled],)
-            parts.append(model(x_t[filled], t[filled], *own)[: len(rows)])
+            own = None if labels is None else labels[filled]
+            given = (own, s[filled]) if s is not None else () if own is None else (own,)
+            parts.append(model(x_t[filled], t[filled], *given)[: len(rows)])
         return torch.cat(parts)
 
     return denoise

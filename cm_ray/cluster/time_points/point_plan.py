@@ -17,8 +17,8 @@ from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.console import say
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.multistep import multistep_of
-from cm_ray.sampling.samplers import Multistep, OneStep
+from cm_ray.sampling.multistep import sampler_with
+from cm_ray.sampling.samplers import OneStep, PointSampler
 from cm_ray.storage.files import read_json
 from cm_ray.storage.shapes import Shape
 from cm_ray.time_points.greedy import Points
@@ -70,9 +70,9 @@ class SearchPlan:
             )
         return cls(settings, spec, grid, budget)
 
-    def sampler(self, points: Points) -> OneStep | Multistep:
+    def sampler(self, points: Points) -> OneStep | PointSampler:
         """Return the sampler with these points of the grid; without points, the sampler of one step."""
-        return multistep_of(self.taus(points), self.spec.diffusion)
+        return sampler_with(self.taus(points), self.spec.diffusion)
 
     def taus(self, points: Points) -> tuple[float, ...]:
         """Return the times of points of the grid, descending."""

@@ -32,8 +32,8 @@ from cm_ray.reports.time_points_report import (
 )
 from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.sampling.multistep import multistep_for, multistep_of
-from cm_ray.sampling.samplers import Multistep, OneStep, Sampler
+from cm_ray.sampling.multistep import sampler_for, sampler_with
+from cm_ray.sampling.samplers import OneStep, PointSampler, Sampler
 from cm_ray.sampling.text import text_of
 from cm_ray.storage.files import remove, write_json
 from cm_ray.time_points.greedy import Points, Stage, points_by_count
@@ -194,14 +194,14 @@ class Search:
     def _chosen(
         self, cache: ResultCache, reference: FrechetReference, found: Iterable[Points]
     ) -> Iterator[ChosenPoints]:
-        """Yield the points for 1, 2, … evaluations with final scores, and those of a Karras grid.
+        """Yield the points for 1, 2, … evaluations with final scores, and the default ones.
 
         The final scores use the noise of the next seed.
         """
         best: _FinalScore | None = None
         for points in ((), *found):
-            karras = multistep_for(len(points) + 1, self.plan.spec.diffusion)
-            own, rival = self._final_scores(cache, reference, [self.plan.sampler(points), karras])
+            default = sampler_for(len(points) + 1, self.plan.spec.diffusion)
+            own, rival = self._final_scores(cache, reference, [self.plan.sampler(points), default])
             kept = rival if rival.score.value < own.score.value else own
             say(f"{own.score.metric}: {own.score.value:.4g} ± {own.score.error:.2g}")
             chosen = ChosenPoints(
@@ -209,10 +209,10 @@ class Search:
                 taus=own.taus,
                 ts=write_ts(points, self.plan.grid),
                 score=own.score.to_row(),
-                karras_taus=rival.taus,
-                karras_value=rival.score.value,
+                default_taus=rival.taus,
+                default_value=rival.score.value,
                 kept=kept.taus,
-                over_karras=own.over(rival),
+                over_default=own.over(rival),
                 over_fewer=kept.over(best) if best else None,
             )
             best = kept if best is None or kept.score.value < best.score.value else best
@@ -221,7 +221,7 @@ class Search:
             yield chosen
 
     def _final_scores(
-        self, cache: ResultCache, reference: FrechetReference, samplers: Sequence[OneStep | Multistep]
+        self, cache: ResultCache, reference: FrechetReference, samplers: Sequence[OneStep | PointSampler]
     ) -> list[_FinalScore]:
         """Return the scores of samplers on the noise of the next seed; all are sampled together."""
         requests = [self._samples(one, 0, self.plan.budget.full, seeds=1) for one in samplers]
@@ -254,7 +254,7 @@ class Search:
     def _grids(self, pool: SamplerPool, chosen: Sequence[ChosenPoints]) -> None:
         model = pool.put(self.folder)
         for one in chosen:
-            sampler = multistep_of(one.taus, self.plan.spec.diffusion)
+            sampler = sampler_with(one.taus, self.plan.spec.diffusion)
             request = self._samples(sampler, 0, 100, 1)
             images = pool.generate(model, request, frozenset(["images"])).images
             assert images is not None

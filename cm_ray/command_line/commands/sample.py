@@ -14,7 +14,7 @@ from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.remote.copies import delivered
 from cm_ray.runs.console import say
-from cm_ray.sampling.multistep import multistep_of
+from cm_ray.sampling.multistep import sampler_with
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.time_points.openai_indices import read_ts, taus
 from cm_ray.tracking.locate import locate_model
@@ -55,4 +55,4 @@ def _sampler(args: Sample, spec: ModelSpec) -> Sampler:
         return sampler_of(spec, args.sampler, args.nfe, args.taus)
     ends = {"t_min": spec.diffusion.t_min, "t_max": spec.diffusion.t_max, "rho": spec.diffusion.rho}
     points = taus(read_ts(args.ts, args.boundaries), args.boundaries, **ends)
-    return multistep_of(points, spec.diffusion)
+    return sampler_with(points, spec.diffusion)

@@ -29,8 +29,8 @@ class Sample(CodeSettings):
     samples: int = 100
     """Number of images."""
     sampler: str = ""
-    """one-step, multistep@2.0,0.8, multistep:4, heun:18, euler:40, dpm2:10, ancestral:100, pd:4,
-    langevin:232,repeats=5, pc:1000,sde=vp, ode; empty: the model's own."""
+    """one-step, multistep@2.0,0.8, multistep:4, jumps:4, heun:18, euler:40, dpm2:10, ancestral:100,
+    pd:4, langevin:232,repeats=5, pc:1000,sde=vp, ode; empty: the model's own."""
     nfe: int = 0
     """Number of steps of the model's own sampler: the network evaluations of a consistency model; instead of
     --sampler."""

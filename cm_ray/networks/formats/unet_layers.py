@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from cm_ray.networks.blocks import AttentionBlock, Downsample, ResidualBlock, Upsample
-from cm_ray.networks.model import ModelSpec
+from cm_ray.networks.model import ModelSpec, unet_of
 from cm_ray.networks.unet import UNet
 
 Kind = Literal["residual", "attention", "resampling", "pyramid"]
@@ -38,7 +38,7 @@ class Layer:
 def network_of(spec: ModelSpec) -> UNet:
     """Return the network of a specification on the meta device. Raises UserError as `UNet` does."""
     with torch.device("meta"):
-        return UNet(spec.unet, spec.shape, spec.classes)
+        return unet_of(spec)
 
 
 def layers(network: UNet) -> Iterator[Layer]:
