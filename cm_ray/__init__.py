@@ -48,6 +48,7 @@ _NAMES = {
     "cm_ray.core.precondition": ("EDM", "VE", "VP", "Linear", "TrigFlow"),
     "cm_ray.core.proposals": ("Grid", "Lognormal", "LognormalIntervals", "Tuned", "UniformIntervals"),
     "cm_ray.core.score_columns": ("NCSN", "SubVP"),
+    "cm_ray.core.shortcut": ("DyadicTimes", "ShortcutTraining"),
     "cm_ray.core.truncated": ("TruncatedTimes", "TruncatedTraining"),
     "cm_ray.core.two_times": ("MeanFlow", "SortedTimes"),
     "cm_ray.sampling.samplers": (
@@ -162,6 +163,8 @@ if TYPE_CHECKING:
     from cm_ray.core.schedules import Halving as Halving
     from cm_ray.core.score_columns import NCSN as NCSN
     from cm_ray.core.score_columns import SubVP as SubVP
+    from cm_ray.core.shortcut import DyadicTimes as DyadicTimes
+    from cm_ray.core.shortcut import ShortcutTraining as ShortcutTraining
     from cm_ray.core.times import NoiseLevels as NoiseLevels
     from cm_ray.core.truncated import TruncatedTimes as TruncatedTimes
     from cm_ray.core.truncated import TruncatedTraining as TruncatedTraining

@@ -32,6 +32,7 @@ from cm_ray.recipes.digits import (
     pd_digits,
     scd_digits,
     sct_digits,
+    shortcut_digits,
     tcm_digits,
     trigflow_digits,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "scd_digits",
     "sct_cifar10",
     "sct_digits",
+    "shortcut_digits",
     "tcm_cifar10",
     "tcm_digits",
     "trigflow_cifar10",
@@ -100,6 +102,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         ect_digits,
         tcm_digits,
         meanflow_digits,
+        shortcut_digits,
         trigflow_digits,
         scd_digits,
         sct_digits,

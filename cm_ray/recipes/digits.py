@@ -16,7 +16,8 @@ from cm_ray.core.methods import (
 )
 from cm_ray.core.precondition import EDM, Linear, TrigFlow
 from cm_ray.core.proposals import Grid, LognormalIntervals
-from cm_ray.core.schedules import Adaptive, AdaptiveDecay, Constant, Doubling, Halving
+from cm_ray.core.schedules import Adaptive, AdaptiveDecay, Constant, ConstantDecay, Doubling, Halving
+from cm_ray.core.shortcut import ShortcutTraining
 from cm_ray.core.truncated import TruncatedTimes
 from cm_ray.core.weights import InverseGap
 from cm_ray.networks.architectures import ADM
@@ -191,4 +192,17 @@ def meanflow_digits() -> Recipe:
         column=Linear(),
         evaluation=replace(base.evaluation, samplers=("one-step", "jumps:2", "jumps:4", "jumps:8")),
         tracking=TrackingSettings(model_name="cm_ray-digits-meanflow"),
+    )
+
+
+def shortcut_digits() -> Recipe:
+    """Shortcut model of the 8x8 digits: jumps that agree with their halves.  Frans et al. 2024.
+
+    So short a training wants a target that is not far behind.
+    """
+    return replace(
+        meanflow_digits(),
+        name="shortcut_digits",
+        method=ShortcutTraining(target=ConstantDecay(mu=0.95)),
+        tracking=TrackingSettings(model_name="cm_ray-digits-shortcut"),
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 from cm_ray.core import noise_times as noise_times  # choices of times
 from cm_ray.core import score_columns as score_columns  # choices of column
+from cm_ray.core import shortcut as shortcut  # a choice of method
 from cm_ray.core import truncated as truncated  # a choice of method
 from cm_ray.core import two_times as two_times  # choices of method
 from cm_ray.core.averages import Averages, PowerEMA
@@ -58,7 +59,8 @@ class Recipe:
     method: Method = field(default_factory=ConsistencyTraining, metadata=INLINE)
     """ct: consistency training, also with the settings of iCT and ECT; cd: consistency distillation; edm: a
     diffusion model, such as a teacher; pd: progressive distillation; tcm: a second
-    stage of consistency training, for large t; meanflow: functions of two times."""
+    stage of consistency training, for large t; meanflow,
+    shortcut: functions of two times."""
     init_from: ModelSource = field(default_factory=ModelSource)
     """The model whose weights training starts from; teacher: the method's; empty: random weights."""
     steps: int = 800_000

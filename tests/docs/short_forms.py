@@ -70,6 +70,7 @@ HERE = {
     "cm-ray train meanflow_digits": Short(f"{TINY} --run-dir runs/m", makes="runs/m/result.json"),
     "cm-ray train meanflow_digits --column trigflow --column.sigma-data 0.75 --init-from "
     "trigflow_digits": Short(f"{TINY} --run-dir runs/n", makes="runs/n/result.json"),
+    "cm-ray train shortcut_digits": Short(TINY, makes="runs/shortcut_digits/result.json"),
     "cm-ray sample runs/meanflow_digits --nfe 4": Short(makes="samples.npz"),
     "cm-ray sample runs/meanflow_digits --sampler jumps@2.0,0.5": Short(makes="samples.npz"),
     "cm-ray train edm_digits": Short(f"{TINY} --run-dir runs/d", makes="runs/d/result.json"),

@@ -106,6 +106,7 @@ def test_the_models_own():
         "ect_digits": "one-step",
         "tcm_digits": "one-step",
         "meanflow_digits": "one-step",
+        "shortcut_digits": "one-step",
         "trigflow_digits": "heun:18",
         "sct_digits": "one-step",
         "scd_digits": "one-step",

@@ -19,7 +19,19 @@ from cm_ray.settings.choices import choice, classes_of, word_of
 from cm_ray.settings.tree import fields_of
 
 WORDS = {
-    Method: ["ct", "cd", "edm", "pd", "sct", "scd", "tcm", "meanflow", "continuous-ct", "continuous-cd"],
+    Method: [
+        "ct",
+        "cd",
+        "edm",
+        "pd",
+        "sct",
+        "scd",
+        "tcm",
+        "meanflow",
+        "shortcut",
+        "continuous-ct",
+        "continuous-cd",
+    ],
     Distance: ["l1", "l2", "norm", "adaptive-l2", "pseudo-huber", "lpips"],
     Scales: ["constant", "adaptive", "doubling"],
     IntervalProposal: ["uniform", "lognormal"],

@@ -79,6 +79,16 @@ CHANGES = {
         "column": "linear",
         "evaluation.samplers": ("one-step", "jumps:2"),
     },
+    "shortcut": {
+        "method": "shortcut",
+        "times.share": 0.5,
+        "distance": "l2",
+        "weight": "uniform",
+        "target": "constant",
+        "target.mu": 0.9,
+        "column": "linear",
+        "evaluation.samplers": ("one-step", "jumps:2"),
+    },
     "continuous": {
         "method": "continuous-ct",
         "target": "constant",
@@ -122,7 +132,7 @@ VARIANTS = (
     "conditional",
     "accumulated",
 )
-METHODS = ("ict", "paper", "edm", "cd", "pd", "ect", "scd", "tcm", "meanflow")
+METHODS = ("ict", "paper", "edm", "cd", "pd", "ect", "scd", "tcm", "meanflow", "shortcut")
 """Without dropout, whose mask depends on how a batch is split."""
 
 IMAGES = torch.randint(0, 256, (32, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
