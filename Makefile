@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: help install demo test test-all lint types layers tests tests-without-ray tests-with-ray chaos kills fuzz benchmarks clean
+.PHONY: help install demo test test-all lint types layers tests tests-without-ray tests-with-ray chaos kills fuzz benchmarks docs clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,10 @@ kills: install  ## Ten random kills of workers and drivers, each to end bit-equa
 
 fuzz: install  ## Ten minutes of damaged and hostile files; the test suite has a short form
 	CM_RAY_FUZZ_SECONDS=600 $(BIN)/python -m pytest tests/fuzz
+
+docs: install  ## The site, in build/site; a warning, a dead link or a missing anchor ends it
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env docs build/site
+	$(BIN)/python docs/_ext/links.py build/site
 
 benchmarks: install  ## Speed and memory of a step, overhead of Ray, speed of the stream
 	$(BIN)/python benchmarks/train_step.py

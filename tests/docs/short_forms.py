@@ -6,10 +6,11 @@ there, so that whatever the command says is really done.
 
 from dataclasses import dataclass, field
 
-_SMALL = (
+_UNTRACKED = (
     "--steps 2 --batch-size 4 --log-every 1 --checkpoint.every 2 --evaluation.every 0 --evaluation.grid 2 "
-    "--evaluation.extractor none --network.blocks 1 --network.norm-groups 4 --tracking-uri none"
+    "--evaluation.extractor none --network.blocks 1 --network.norm-groups 4"
 )
+_SMALL = f"{_UNTRACKED} --tracking-uri none"
 TINY = f"{_SMALL} --network.channels 8 --network.head-channels 8"
 """Options that make the training of an ADM of digits a matter of a second."""
 TINY_CIFAR = f"{_SMALL} --network.channels 8 --network.channel-mult 1 --distance l2 --data pictures"
@@ -59,6 +60,10 @@ HERE = {
         TINY, makes="runs/power/result.json"
     ),
     "cm-ray train ict_digits": Short(f"{TINY} --run-dir runs/alone", makes="runs/alone/result.json"),
+    "cm-ray train ict_digits --tracking-uri none": Short(
+        f"{_UNTRACKED} --network.channels 8 --network.head-channels 8 --run-dir runs/started",
+        makes="runs/started/result.json",
+    ),
     "cm-ray train sct_digits": Short(f"{TINY} --warmup 1", makes="runs/sct_digits/result.json"),
     "cm-ray train trigflow_digits": Short(f"{TINY} --run-dir runs/t", makes="runs/t/result.json"),
     "cm-ray train edm_digits --times vp --weight snr --column vp --noise.t-max 150 "
@@ -254,6 +259,7 @@ SNIPPETS = {
     ),
     'import cm_ray as cm\n\nrecipe = cm.override(\n    cm.recipes.ct_digits(), {"distance"': Short(),
     "from cm_ray import recipes\n": Short(),
+    "method = cm.": Short(),
     'print(cm.survey("photos/"))\nimages = cm.load_images("photos/", size=64, split="test")': Short(
         instead={'"photos/"': '"split/"'}
     ),
