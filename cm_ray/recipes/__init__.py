@@ -9,6 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cm_ray.errors import UserError, closest
+from cm_ray.recipes.ancestors import (
+    ncsnv2_cifar10,
+    ncsnv2_digits,
+    subvp_cifar10,
+    subvp_digits,
+    ve_cifar10,
+    ve_digits,
+    vp_cifar10,
+    vp_digits,
+)
 from cm_ray.recipes.cifar10 import (
     cd_cifar10,
     ct_cifar10,
@@ -61,6 +71,8 @@ __all__ = [
     "meanflow_cifar10",
     "meanflow_digits",
     "named",
+    "ncsnv2_cifar10",
+    "ncsnv2_digits",
     "pd_cifar10",
     "pd_digits",
     "scd_cifar10",
@@ -68,10 +80,16 @@ __all__ = [
     "sct_cifar10",
     "sct_digits",
     "shortcut_digits",
+    "subvp_cifar10",
+    "subvp_digits",
     "tcm_cifar10",
     "tcm_digits",
     "trigflow_cifar10",
     "trigflow_digits",
+    "ve_cifar10",
+    "ve_digits",
+    "vp_cifar10",
+    "vp_digits",
 ]
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -88,6 +106,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         trigflow_cifar10,
         scd_cifar10,
         sct_cifar10,
+        ncsnv2_cifar10,
+        ve_cifar10,
+        vp_cifar10,
+        subvp_cifar10,
         edm_imagenet64,
         cd_imagenet64,
         ct_imagenet64,
@@ -106,6 +128,10 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         trigflow_digits,
         scd_digits,
         sct_digits,
+        ncsnv2_digits,
+        ve_digits,
+        vp_digits,
+        subvp_digits,
     )
 }
 """Every recipe by name."""

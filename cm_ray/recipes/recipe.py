@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from cm_ray.core import noise_times as noise_times  # choices of times
 from cm_ray.core import score_columns as score_columns  # choices of column
 from cm_ray.core import shortcut as shortcut  # a choice of method
 from cm_ray.core import truncated as truncated  # a choice of method
@@ -21,6 +20,7 @@ from cm_ray.core.averages import Averages, PowerEMA
 from cm_ray.core.continuous import SimplifiedDistillation, SimplifiedTraining
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Method, ModelSource
+from cm_ray.core.noise_times import Geometric  # and the other choices of times there
 from cm_ray.core.precondition import EDM, Column, Linear, TrigFlow
 from cm_ray.core.times import NoiseLevels
 from cm_ray.core.weights import KarrasWeight
@@ -39,6 +39,7 @@ from cm_ray.recipes.sections import (
     TrackingSettings,
 )
 from cm_ray.sampling.samplers import Heun, OneStep, Progressive, Sampler
+from cm_ray.sampling.score_samplers import Langevin
 from cm_ray.sampling.text import parse
 from cm_ray.settings import tree
 from cm_ray.settings.tree import INLINE, flatten
@@ -127,10 +128,13 @@ class Recipe:
     def own_sampler(self, steps: int = 0) -> Sampler:
         """Return the sampler that the trained model is made for.
 
-        steps: of method pd, the sampling steps of a round; 0: of the last.
+        steps: of method pd, the sampling steps of a round; 0: of the last. Models of geometric noise levels
+        are known at these alone, as those of NCSNv2, which takes 5 Langevin steps at each.
         """
         if self.method.halving is not None:
             return Progressive(steps or self.method.halving.s0)
+        if isinstance(self.method.times, Geometric):
+            return Langevin(steps=self.method.times.count, repeats=5)
         return Heun(steps=18) if self.diffusion.denoiser else OneStep()
 
     def averaged_steps(self, step: int) -> int:

@@ -61,7 +61,7 @@ class MyNetwork(nn.Module):
 def prepared(tmp_path_factory):
     """A folder with the runs and images that documents speak of."""
     folder = tmp_path_factory.mktemp("prepared")
-    for recipe in ("ict_digits", "edm_digits", "trigflow_digits", "meanflow_digits"):
+    for recipe in ("ict_digits", "edm_digits", "trigflow_digits", "meanflow_digits", "vp_digits"):
         changes = {**SMALL, "evaluation.samplers": ("own",)}
         cm.train(recipe, out=folder / "runs" / recipe, changes=changes, quiet=True)
     for name in ("demo", "digits"):

@@ -1,10 +1,13 @@
 """NCSNv2's techniques against brute force, and against the published settings on the real CIFAR-10."""
 
+import io
 import math
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 
 from cm_ray.core.techniques import (
@@ -110,3 +113,30 @@ def test_published_numbers_of_levels_have_a_larger_overlap_than_a_half():
     assert number_of_levels(50.0, 0.01, level_ratio(D)) == 220
     for largest, dimensions, count in ((50, D, 232), (90, 12288, 500), (140, 27648, 788)):
         assert overlap((largest / 0.01) ** (1 / (count - 1)), dimensions) == pytest.approx(0.567, abs=1e-3)
+
+
+def cifar10_images(folder, files, count):
+    """The first images of CIFAR-10, uint8 (n, 32, 32, 3)."""
+    rows = [
+        row
+        for file in sorted(folder.glob("*.parquet"))[:files]
+        for row in pq.read_table(file)["img"].to_pylist()
+    ]
+    pixels = [np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in rows[:count]]
+    return torch.from_numpy(np.stack(pixels))
+
+
+def test_the_largest_distance_of_a_thousand_images_of_cifar10(cifar10):
+    images = cifar10_images(cifar10 / "train", 1, 1000)
+    flat = images.flatten(1).double() / 255
+    assert largest_distance(images, 100) / 255 == pytest.approx(
+        float(torch.cdist(flat, flat).max()), rel=1e-6
+    )
+    assert largest_distance(images) / 255 == pytest.approx(45.63, abs=0.01)
+
+
+@pytest.mark.slow
+def test_the_largest_distance_of_cifar10_is_about_the_published_50(cifar10):
+    images = cifar10_images(cifar10 / "train", None, 50_000)
+    assert len(images) == 50_000
+    assert largest_distance(images) / 255 == pytest.approx(53.41, abs=0.01)

@@ -66,10 +66,16 @@ HERE = {
     ),
     "cm-ray train sct_digits": Short(f"{TINY} --warmup 1", makes="runs/sct_digits/result.json"),
     "cm-ray train trigflow_digits": Short(f"{TINY} --run-dir runs/t", makes="runs/t/result.json"),
-    "cm-ray train edm_digits --times vp --weight snr --column vp --noise.t-max 150 "
-    "--run-dir runs/vp_digits": Short(TINY, makes="runs/vp_digits/result.json"),
-    "cm-ray train edm_digits --times sub-vp --weight snr --column sub-vp --noise.t-max 150 "
-    "--run-dir runs/subvp_digits": Short(TINY, makes="runs/subvp_digits/result.json"),
+    "cm-ray train ncsnv2_digits": Short(TINY, makes="runs/ncsnv2_digits/result.json"),
+    "cm-ray train vp_digits": Short(
+        f"{TINY} --evaluation.samplers ode,rtol=0.1,atol=0.1 --run-dir runs/v", makes="runs/v/result.json"
+    ),
+    "cm-ray train vp_digits --times log-uniform --run-dir runs/vp_likelihood": Short(
+        f"{TINY} --evaluation.samplers heun:2", makes="runs/vp_likelihood/result.json"
+    ),
+    "cm-ray train cd_digits --teacher vp_digits --column vp --noise.t-max 152 --run-dir runs/cd_of_vp": Short(
+        TINY, makes="runs/cd_of_vp/result.json"
+    ),
     "cm-ray train scd_digits --teacher trigflow_digits": Short(TINY, makes="runs/scd_digits/result.json"),
     "cm-ray train tcm_digits --teacher ict_digits": Short(TINY, makes="runs/tcm_digits/result.json"),
     "cm-ray train meanflow_digits": Short(f"{TINY} --run-dir runs/m", makes="runs/m/result.json"),
@@ -191,6 +197,7 @@ ONLY_PARSED = {
     "cm-ray train tcm_cifar10 ": "is like tcm_digits; CIFAR-10 would be downloaded",
     "cm-ray train tcm --data photos/ ": "is like ict, which is run, with a teacher as in tcm_digits",
     "cm-ray train sct --data photos/ ": "is like ict, which is run",
+    "cm-ray train ve_cifar10": "is like vp_digits; CIFAR-10 would be downloaded",
     "cm-ray train meanflow_cifar10": "is like meanflow_digits; CIFAR-10 would be downloaded",
     "cm-ray train meanflow --data photos/ ": "is like ict, which is run",
     "cm-ray averages ": "is run by tests/cluster/test_scored_lengths.py",

@@ -1,0 +1,76 @@
+"""Recipes of score-based models have the published settings, and those that NCSNv2's techniques give."""
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from cm_ray import recipes
+from cm_ray.core.noise_times import Geometric, LogUniform, SubVPTimes, VPTimes
+from cm_ray.core.precondition import VE, VP
+from cm_ray.core.score_columns import SubVP
+from cm_ray.core.sde import SDES
+from cm_ray.core.techniques import largest_distance, level_ratio, number_of_levels
+from cm_ray.core.weights import SNR
+from cm_ray.sampling.score_samplers import Langevin, PredictorCorrector
+from cm_ray.sampling.text import parse
+
+NAMES = ("ncsnv2", "ve", "vp", "subvp")
+KINDS = {
+    "ncsnv2": (Geometric, VE()),
+    "ve": (LogUniform, VE()),
+    "vp": (VPTimes, VP()),
+    "subvp": (SubVPTimes, SubVP()),
+}
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar10"])
+@pytest.mark.parametrize("name", NAMES)
+def test_each_recipe_has_the_times_the_column_and_the_weight_of_its_model(name, data):
+    recipe = recipes.named(f"{name}_{data}")
+    times, column = KINDS[name]
+    assert type(recipe.method.times) is times
+    assert recipe.column == column
+    assert recipe.method.weight == SNR()
+    assert recipe.diffusion.denoiser
+    for text in recipe.evaluation.samplers:
+        parse(text, recipe.diffusion, own=recipe.own_sampler())
+
+
+def test_the_sdes_of_cifar10_have_the_settings_of_appendix_h():
+    for name, decay in (("ve", 0.999), ("vp", 0.9999), ("subvp", 0.9999)):
+        recipe = recipes.named(f"{name}_cifar10")
+        assert (recipe.steps, recipe.batch_size) == (1_300_000, 128)
+        assert recipe.averages.decays == (decay,)
+        assert recipe.optimizer.learning_rate == 2e-4
+        assert (recipe.optimizer.warmup_steps, recipe.optimizer.gradient_clip) == (5000, 1.0)
+        assert (recipe.network.channels, recipe.network.channel_mult, recipe.network.blocks) == (
+            128,
+            (1, 2, 2, 2),
+            4,
+        )
+        assert recipe.network.dropout == 0.1
+    assert (recipes.ve_cifar10().noise.t_max / 2, recipes.ve_cifar10().noise.t_min / 2) == (50, 0.01)
+    ends = torch.tensor([1e-5, 1.0], dtype=torch.float64)
+    noise = recipes.vp_cifar10().noise
+    assert [noise.t_min, noise.t_max] == pytest.approx(SDES["vp"].level(ends).tolist(), rel=2e-3)
+    corrected = parse(recipes.ve_cifar10().evaluation.samplers[0], recipes.ve_cifar10().diffusion)
+    assert corrected == PredictorCorrector(1000, "ve", "reverse-diffusion", 1, 0.16)
+
+
+def test_ncsnv2_of_cifar10_has_its_settings():
+    recipe = recipes.ncsnv2_cifar10()
+    assert (recipe.steps, recipe.batch_size, recipe.averages.decays) == (300_000, 128, (0.999,))
+    levels = recipe.method.times.levels(recipe.noise) / 2
+    assert (len(levels), float(levels[0]), float(levels[-1])) == (232, 0.01, 50)
+    sampler = parse(recipe.evaluation.samplers[0], recipe.diffusion)
+    assert sampler == Langevin(232, 5, 0.062)
+    assert sampler.step_size * 0.01**2 == pytest.approx(6.2e-6)
+
+
+def test_the_levels_of_digits_follow_from_the_techniques():
+    images = torch.from_numpy(load_digits().images) / 8 - 1
+    recipe = recipes.ncsnv2_digits()
+    assert recipe.noise.t_max == pytest.approx(largest_distance(images), abs=0.005)
+    count = number_of_levels(recipe.noise.t_max, recipe.noise.t_min, level_ratio(64))
+    assert recipe.method.times.count == count == 22
+    assert recipe.own_sampler() == Langevin(22, 5)
