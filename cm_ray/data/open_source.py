@@ -1,16 +1,18 @@
-"""Sources by name or path: a named data set, a folder or a zip archive of image files, tables of images."""
+"""Sources by name or path: a named data set, a folder or an archive of image files, tables of images."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cm_ray.data.interface.names import printable
 from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.interface.source import Progress, Source
 from cm_ray.data.interface.splits import chosen_split, same_split, split_word
+from cm_ray.data.layouts.archive_source import ArchiveSource
+from cm_ray.data.layouts.archive_tree import ArchiveTree
 from cm_ray.data.layouts.disk import Disk, reading
 from cm_ray.data.layouts.file_kinds import Kind, kind_of
 from cm_ray.data.layouts.file_tree import Folder
@@ -18,21 +20,24 @@ from cm_ray.data.layouts.folder import FolderSource
 from cm_ray.data.layouts.image_files import find_image_files
 from cm_ray.data.layouts.locate import locate
 from cm_ray.data.layouts.split_folders import folder_word
+from cm_ray.data.layouts.tar_archive import TarArchive
 from cm_ray.data.layouts.zip_archive import ZipArchive
-from cm_ray.data.layouts.zip_source import ZipSource
 from cm_ray.data.named.cifar10 import SPLITS, Cifar10Source
 from cm_ray.data.named.digits import DigitsSource
 from cm_ray.data.pictures.image_formats import SIGNATURE_BYTES
 from cm_ray.data.shards.manifest import is_shard_folder
-from cm_ray.data.tables.open_tables import Table, open_table, open_tables
+from cm_ray.data.tables.open_tables import Table, open_samples, open_table, open_tables
+from cm_ray.data.tables.webdataset_samples import is_webdataset
 from cm_ray.errors import UserError, closest
 from cm_ray.storage.files import is_address
 
 DEFAULT = ReadOptions()
 NAMED = ("cifar10", "digits")
 _MAGIC = {b"PAR1": Kind.PARQUET, b"PK\x03\x04": Kind.ARCHIVE}
-_Found = TypeVar("_Found", FolderSource, ZipSource, Table)
-_WANTED = "a folder or a zip archive of images, a Parquet file or a folder of them, or an .npz file"
+_Found = TypeVar("_Found", FolderSource, ArchiveSource, Table)
+_WANTED = "a folder, a zip or a tar archive of images, a Parquet file or a folder of them, or an .npz file"
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+"""First bytes of files that are compressed whole."""
 
 
 def open_source(
@@ -45,10 +50,11 @@ def open_source(
     """Open a data set by its name (digits, cifar10), or images at a path.
 
     A path is a Parquet file, an .npz file, a folder of Parquet files, a folder of image files, a folder of
-    one sub-folder of image files per class, a folder that holds one of these for each split, or a zip archive
-    of image files in these layouts; docs/own_images.md describes all of them. A name comes before a folder of
-    the same name: write ./digits for the folder. split: a word such as train, val or test; "" takes that of
-    the options, else the split for training where there are splits, or the only one. `progress` is called
+    one sub-folder of image files per class, a folder that holds one of these for each split, a zip or tar
+    archive of image files in these layouts, or tar archives of samples (WebDataset); docs/own_images.md
+    describes all of them. A name comes before a folder of the same name: write ./digits for the folder.
+    split: a word such as train, val or test; "" takes that of the options, else the split for training where
+    there are splits, or the only one. `progress` is called
     with bytes done and bytes in all if `parts` has to download something. options: the columns of tables;
     where bad images are skipped, class folders in which no image can be read are left out. Raises UserError
     when there are no such images, no such split or no such columns.
@@ -100,16 +106,25 @@ def _missing(path_or_name: str) -> UserError:
 def _open_file(path: Path, split: str, options: ReadOptions) -> Source:
     kind = _kind(path)
     if kind is Kind.ARCHIVE:
-        archive = ZipArchive(path)
-        place = locate(Folder(archive), split)
-        if place.folder.first_data and not place.folder.first_data.images:
-            raise UserError(f"{place.folder} holds tables; unpack the archive and give the folder.")
-        found = find_image_files(place, split, (), skip_empty=options.on_bad_image == "skip")
-        name = printable(_name(archive.name, found.split))
-        return _with_split(ZipSource.of(archive, name, found), split, path)
+        return _open_archive(ZipArchive(path), path, split, options)
+    if kind is Kind.TAR:
+        archive = TarArchive(path)
+        if is_webdataset(archive):
+            return _with_split(open_samples(archive, options.columns), split, path)
+        return _open_archive(archive, path, split, options)
     if kind in (Kind.PARQUET, Kind.NPZ):
         return _with_split(open_table(path, split, options.columns), split, path)
     raise UserError(f"{printable(str(path))} is a file; give {_WANTED}.")
+
+
+def _open_archive(archive: ArchiveTree[Any], path: Path, split: str, options: ReadOptions) -> ArchiveSource:
+    """Open the image files in an archive, which lie in it as in a folder."""
+    place = locate(Folder(archive), split)
+    if place.folder.first_data and not place.folder.first_data.images:
+        raise UserError(f"{place.folder} holds tables; unpack the archive and give the folder.")
+    found = find_image_files(place, split, (), skip_empty=options.on_bad_image == "skip")
+    name = printable(_name(archive.name, found.split))
+    return _with_split(ArchiveSource.of(archive, name, found), split, path)
 
 
 def _kind(path: Path) -> Kind:
@@ -119,6 +134,11 @@ def _kind(path: Path) -> Kind:
     if path.suffix.lower() == ".parquet":  # also metadata.parquet, which is no table beside images
         return Kind.PARQUET
     kind = kind_of(path.name, lambda: head)
+    if packed := next((word for magic, word in _COMPRESSED.items() if head.startswith(magic)), ""):
+        raise UserError(
+            f"{printable(str(path))} is compressed by {packed}; decompress it, or unpack it and give the "
+            "folder."
+        )
     if kind is Kind.ARCHIVE:
         return kind if path.suffix.lower() == ".zip" else Kind.OTHER
     if kind is Kind.UNKNOWN:

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 from PIL import Image
 
-from cm_ray.data.layouts import zip_archive
+from cm_ray.data.layouts import archive_tree
 from cm_ray.data.layouts.zip_archive import ZipArchive
 from cm_ray.data.load_images import load_images
 from cm_ray.data.open_source import open_source
@@ -150,7 +150,7 @@ def test_members_that_share_bytes(tmp_path):
 def test_a_member_that_would_fill_the_memory(tmp_path, monkeypatch):
     path = zipped(tmp_path / "set.zip", {"a.png": 1, "bomb.png": bytes(5 << 20)})
     assert path.stat().st_size < 1 << 14
-    monkeypatch.setattr(zip_archive, "MOST_MEMBER_BYTES", 4 << 20)
+    monkeypatch.setattr(archive_tree, "MOST_MEMBER_BYTES", 4 << 20)
     with pytest.raises(UserError, match=r"bomb.png in .*set.zip has more than 4 MiB; leave it out"):
         seen(open_source(str(path)), on_bad_image="skip")
 

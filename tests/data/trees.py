@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import tarfile
 import zipfile
 
 import numpy as np
@@ -47,9 +48,22 @@ def zipped(path, files, compression=zipfile.ZIP_DEFLATED):
     return path
 
 
+def tarred(path, files, format=tarfile.PAX_FORMAT):
+    """Write the same files into a tar archive; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=format) as archive:
+        for name, value in files.items():
+            info = tarfile.TarInfo(name)
+            data = b"" if name.endswith("/") else content(value)
+            info.type, info.size = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE, len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
 def opened(form, place, files, split="", **options):
     """Open a data set of files in a folder or in an archive."""
-    path = zipped(place / "set.zip", files) if form == "zip" else plant(place / "set", files)
+    archives = {"zip": zipped, "tar": tarred}
+    path = archives[form](place / f"set.{form}", files) if form in archives else plant(place / "set", files)
     return open_source(str(path), split, options=ReadOptions(**options))
 
 

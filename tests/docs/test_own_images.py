@@ -7,7 +7,7 @@ import pytest
 
 from cm_ray.command_line import main
 from cm_ray.data.open_source import open_source
-from tests.data.trees import image_bytes, left, plant, seen, zipped
+from tests.data.trees import image_bytes, left, plant, seen, tarred, zipped
 from tests.docs.documents import ROOT, blocks
 
 FORMATS = {"jpg": "jpeg", "jpeg": "jpeg", "ppm": "ppm", "webp": "webp"}
@@ -72,11 +72,21 @@ def test_all_examples_are_found():
     assert {"cifar100", "tiny-imagenet-200", "imagenet", "edm"} < {example.name for example in examples()}
 
 
-@pytest.mark.parametrize("form", ["folder", "zip"])
-@pytest.mark.parametrize("example", examples(), ids=str)
+def forms():
+    """Every example in every form; samples lie in tar archives alone."""
+    return [
+        pytest.param(each, form, id=f"{each}-{form}")
+        for each in examples()
+        for form in ("folder", "zip", "tar")
+        if form == "tar" or not each.name.endswith(".tar")
+    ]
+
+
+@pytest.mark.parametrize(("example", "form"), forms())
 def test_example(example, form, tmp_path):
-    if form == "zip":
-        path = zipped(tmp_path / f"{example.name}.zip", example.contents())
+    if form != "folder":
+        write = zipped if form == "zip" else tarred
+        path = write(tmp_path / f"{example.name}.{form}", example.contents())
     else:
         path = plant(tmp_path / example.name, example.contents())
     source = open_source(str(path), example.split)

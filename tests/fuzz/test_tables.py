@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import tarfile
 import zipfile
 
 import numpy as np
@@ -73,6 +74,32 @@ TABLES = [
 ARCHIVES = [
     zip_bytes({f"{'abc'[label]}/{index}.png": FILES[index] for index, label in enumerate(LABELS)}),
     zip_bytes(edm(), zipfile.ZIP_DEFLATED),
+]
+
+
+def tar_bytes(files):
+    """A tar archive of files, whose headers have names of several kinds."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def samples(said):
+    """A WebDataset archive: labels in cls, or values in json."""
+    ending = "cls" if isinstance(said[0], bytes) else "json"
+    texts = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in said]
+    images = {f"{index}.png": data for index, data in enumerate(FILES)}
+    return tar_bytes(images | {f"{index}.{ending}": text for index, text in enumerate(texts)})
+
+
+TARS = [
+    samples([b"%d" % label for label in LABELS]),
+    samples([{"label": int(label)} for label in LABELS]),
+    tar_bytes({f"{'abc'[label]}/{index}{'x' * 120}.png": FILES[index] for index, label in enumerate(LABELS)}),
 ]
 
 
@@ -157,6 +184,14 @@ def test_archives(reading):
     jsonl = st.sampled_from(lines).flatmap(mutated_json).map(lambda line: metadata("jsonl", [*lines, line]))
     csv = mutated(CSV).map(lambda text: metadata("csv", text))
     fuzz(damaged | listed | jsonl | csv, lambda data: reading(data, ".zip"), few=120)
+
+
+def test_tar_archives(reading):
+    damaged = st.sampled_from(TARS).flatmap(mutated)
+    value = {"label": 1, "caption": "x"}
+    said = mutated_json(value).map(lambda other: samples([value] * 5 + [other]))
+    texts = st.lists(st.binary(max_size=4), min_size=6, max_size=6).map(samples)
+    fuzz(damaged | said | texts, lambda data: reading(data, ".tar"), few=120)
 
 
 @pytest.fixture

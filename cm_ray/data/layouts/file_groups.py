@@ -79,6 +79,7 @@ def list_files(folder: Folder, split: str = "") -> Listing:
         group.others.update(each.files.others)
         group.others.update((ending(name), Kind.PARQUET) for name in each.files.parquet)
         group.others.update((ending(name), Kind.NPZ) for name in each.files.npz)
+        group.others.update((ending(name), Kind.ARCHIVE) for name in each.files.tars)
         if each.files.images and parts[1 + bool(split) :]:
             group.nested |= parts[1 + bool(split)].lower() not in PLAIN_NAMES
     for group in groups.values():

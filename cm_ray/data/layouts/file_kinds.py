@@ -16,6 +16,7 @@ class Kind(Enum):
     PARQUET = "a Parquet file"
     NPZ = "an .npz file"
     ARCHIVE = "an archive"
+    TAR = "a tar archive"
     UNREADABLE = "an image of a format that is not read"
     UNKNOWN = "a file of unknown ending and content"
     OTHER = "a file that is known to be no image"
@@ -39,7 +40,8 @@ _KINDS = {
     **dict.fromkeys(READABLE_ENDINGS, Kind.IMAGE),
     ".parquet": Kind.PARQUET,
     ".npz": Kind.NPZ,
-    **dict.fromkeys(_endings("zip tar tgz gz bz2 xz zst 7z rar lz4"), Kind.ARCHIVE),
+    ".tar": Kind.TAR,
+    **dict.fromkeys(_endings("zip tgz gz bz2 xz zst 7z rar lz4"), Kind.ARCHIVE),
     **dict.fromkeys(_endings(_UNREADABLE), Kind.UNREADABLE),
     **dict.fromkeys(_endings(_OTHER), Kind.OTHER),
 }

@@ -84,13 +84,15 @@ class Files:
     images: list[str]
     parquet: list[str]
     npz: list[str]
+    tars: list[str]
+    """Tar archives, where they lie beside none of the others."""
     others: Counter[tuple[str, Kind]]
     """Number of files of each (ending, kind) that is neither an image nor a table."""
 
     @property
     def holds_data(self) -> bool:
         """True if there is an image or a table."""
-        return bool(self.images or self.parquet or self.npz)
+        return bool(self.images or self.parquet or self.npz or self.tars)
 
 
 class Folder:
@@ -122,7 +124,7 @@ class Folder:
     @cached_property
     def files(self) -> Files:
         """The files in the folder, by kind."""
-        found: dict[Kind, list[str]] = {Kind.IMAGE: [], Kind.PARQUET: [], Kind.NPZ: []}
+        found: dict[Kind, list[str]] = {Kind.IMAGE: [], Kind.PARQUET: [], Kind.NPZ: [], Kind.TAR: []}
         others: Counter[tuple[str, Kind]] = Counter()
         for name in self.entries.files:
             kind = kind_of(name, partial(self.store.read, self.inside(name), SIGNATURE_BYTES))
@@ -130,8 +132,11 @@ class Folder:
                 found[kind].append(name)
             else:
                 others[ending(name), kind] += 1
-        images, parquet, npz = (sorted(names) for names in found.values())
-        return Files(images, parquet, npz, others)
+        images, parquet, npz, tars = (sorted(names) for names in found.values())
+        if tars and (images or parquet or npz):  # such as an archive of the images that lie there
+            others[".tar", Kind.ARCHIVE] = len(tars)
+            tars = []
+        return Files(images, parquet, npz, tars, others)
 
     def folder(self, name: str) -> Folder:
         """Return a sub-folder, the same object every time."""

@@ -1,4 +1,4 @@
-"""Parquet and .npz files of a data set: those of a split, and those in folders of classes."""
+"""Parquet, .npz and tar files of a data set: those of a split, and those in folders of classes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,29 @@ from cm_ray.data.layouts.file_tree import Folder
 from cm_ray.data.layouts.folder_classes import hive_values
 from cm_ray.data.layouts.locate import Place, other_splits
 from cm_ray.data.layouts.split_folders import folder_word
+from cm_ray.data.layouts.tar_archive import TarArchive
 from cm_ray.data.shards.manifest import MANIFEST
 from cm_ray.data.tables.hive_source import HiveSource
 from cm_ray.data.tables.npz import NpzSource
 from cm_ray.data.tables.parquet import ParquetSource
+from cm_ray.data.tables.webdataset import WebDatasetSource
 from cm_ray.errors import UserError
 
 _NUMBER = re.compile(r"[0-9]+")
-Table = ParquetSource | NpzSource | HiveSource
+Table = ParquetSource | NpzSource | HiveSource | WebDatasetSource
 
 
 def open_table(path: Path, asked: str, columns: Columns) -> Table:
     """Open one file; its split is told by the names of its arrays, or by a word in its own name."""
     found = _opened([path], printable(path.stem), columns, asked)
     return replace(found, split=found.split or split_word(path.stem))
+
+
+def open_samples(archive: TarArchive, columns: Columns) -> WebDatasetSource:
+    """Open the samples of one archive; its split is told by a word in its name."""
+    path = Path(archive.archive)
+    found = WebDatasetSource.open([path], printable(path.stem), columns, archive)
+    return replace(found, split=split_word(path.stem))
 
 
 def open_tables(place: Place, root: Path, asked: str, columns: Columns) -> Table | None:
@@ -38,7 +47,7 @@ def open_tables(place: Place, root: Path, asked: str, columns: Columns) -> Table
     """
     folder = place.folder
     images = folder.files.images or any(sub.first_data.images for sub in folder.folders if sub.first_data)
-    files = folder.files.parquet or ([] if images else folder.files.npz)
+    files = folder.files.parquet or ([] if images else folder.files.npz or folder.files.tars)
     if files and MANIFEST in folder.entries.files:
         raise UserError(f"{folder} holds shards; give its own path, as shards are used as they are.")
     if files:
@@ -60,7 +69,11 @@ def _of_split(paths: list[Path], place: Place, root: Path, asked: str, columns: 
     return replace(found, split=split or found.split, left_out=left + found.left_out)
 
 
-def _opened(paths: list[Path], name: str, columns: Columns, asked: str) -> ParquetSource | NpzSource:
+def _opened(
+    paths: list[Path], name: str, columns: Columns, asked: str
+) -> ParquetSource | NpzSource | WebDatasetSource:
+    if paths[0].suffix.lower() == ".tar":
+        return WebDatasetSource.open(paths, name, columns)
     if paths[0].suffix.lower() != ".npz":
         return ParquetSource.open(paths, name, columns)
     if len({_NUMBER.sub("", path.stem) for path in paths}) > 1:

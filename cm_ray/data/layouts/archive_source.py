@@ -1,4 +1,4 @@
-"""Image files of a zip archive as a source."""
+"""Image files of a zip or tar archive as a source."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from cm_ray.data.interface.names import printable
 from cm_ray.data.interface.outline import Outline, spread_runs
 from cm_ray.data.interface.source import Batch, LeftOut, Progress, ReadOptions
+from cm_ray.data.layouts.archive_tree import ArchiveTree, Member, opened
+from cm_ray.data.layouts.identity import digest_of_files
 from cm_ray.data.layouts.image_files import ImageFiles
-from cm_ray.data.layouts.zip_archive import Member, ZipArchive, opened, read_member
 from cm_ray.data.pictures.heads import outline_of_files
 from cm_ray.data.pictures.images import batches, decode
 
 
 @dataclass(frozen=True, slots=True)
-class ZipPart:
+class ArchivePart:
     """Some files of an archive with their labels; they are read without the archive's directory."""
 
     archive: str
@@ -33,14 +36,14 @@ class ZipPart:
             for member, label in zip(self.members, self.labels, strict=True):
                 yield (
                     printable(f"{self.archive}: {member.name}"),
-                    read_member(file, self.archive, member),
+                    member.read(file, self.archive),
                     label,
                 )
 
 
 @dataclass(frozen=True, slots=True)
-class ZipSource:
-    """Image files of a zip archive, in a fixed random order."""
+class ArchiveSource:
+    """Image files of an archive, in a fixed random order."""
 
     archive: str
     name: str
@@ -52,7 +55,7 @@ class ZipSource:
     left_out: tuple[LeftOut, ...]
 
     @classmethod
-    def of(cls, archive: ZipArchive, name: str, found: ImageFiles) -> ZipSource:
+    def of(cls, archive: ArchiveTree[Any], name: str, found: ImageFiles) -> ArchiveSource:
         """Return the source of files that were found in an archive."""
         return cls(
             archive.archive,
@@ -60,7 +63,7 @@ class ZipSource:
             found.class_names,
             tuple(archive.members[path] for path in found.paths),
             found.labels,
-            f"{found.layout}, in a zip archive",
+            f"{found.layout}, in a {archive.kind} archive",
             found.split,
             found.left_out,
         )
@@ -68,23 +71,29 @@ class ZipSource:
     def outline(self, options: ReadOptions) -> Outline:
         """Return the labels of all files and the headers of some."""
         parts = [
-            ZipPart(self.archive, self.members[start:stop], self.labels[start:stop])
+            ArchivePart(self.archive, self.members[start:stop], self.labels[start:stop])
             for start, stop in spread_runs(len(self.members))
         ]
         items = (item for part in parts for item in part._items())
         return outline_of_files(Counter(self.labels), items, options)
 
     def identity(self, progress: Progress | None = None) -> str:
-        """Return the SHA-256 of names, labels, sizes and checksums, from the archive's directory."""
+        """Return the SHA-256 of names, labels, sizes and checksums, from the archive's directory.
+
+        An archive without checksums is read whole, once.
+        """
         digest = hashlib.sha256()
         for member, label in zip(self.members, self.labels, strict=True):
-            digest.update(f"{member.name!r}\0{label}\0{member.size}\0{member.crc}\n".encode())
+            digest.update(f"{member.name!r}\0{label}\0{member.size}\0{member.checksum}\n".encode())
+        if any(member.checksum is None for member in self.members):
+            path = Path(self.archive)
+            digest.update(digest_of_files(path.parent, [path.name], progress).encode())
         return digest.hexdigest()
 
-    def parts(self, rows_per_part: int) -> Sequence[ZipPart]:
+    def parts(self, rows_per_part: int) -> Sequence[ArchivePart]:
         """Split into runs of files."""
         return [
-            ZipPart(
+            ArchivePart(
                 self.archive,
                 self.members[start : start + rows_per_part],
                 self.labels[start : start + rows_per_part],
