@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import importlib
 import io
 import json
 import re
@@ -15,20 +16,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from ray import serve
 
 from cm_ray.api.trained_model import TrainedModel
 from cm_ray.cluster.pool.sizing import Actors
-from cm_ray.cluster.serving import serve_model
-from cm_ray.cluster.serving.serve_model import check_free, served
 from cm_ray.command_line.main import run as run_command
 from cm_ray.command_line.settings.serve import Serving
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes.measuring import ActorSettings
+from tests.absent import installed
 from tests.cluster.tiny import NETWORK, make_tiny_run
 from tests.waiting import LIMIT_S, answers, wait_for
 
+serve = installed("ray.serve", reason="Ray Serve is an extra: pip install 'cm_ray[serve]'")
+serve_model = importlib.import_module("cm_ray.cluster.serving.serve_model")  # which needs Ray Serve
 MOST = 16
 
 
@@ -51,10 +52,13 @@ def address(ray_cluster, run):
     settings = Serving(
         model=str(run.root), port=free_port(), actors=actors, most_samples=20, most_mib=1, batch_wait_ms=20
     )
-    with served(settings) as (at, replicas):
+    with serve_model.served(settings) as (at, replicas):
         assert str(replicas) == "1 actor on a CPU core"
         assert at == f"http://127.0.0.1:{settings.port}"
-        with pytest.raises(UserError, match="Ray Serve already runs in this cluster"), served(settings):
+        with (
+            pytest.raises(UserError, match="Ray Serve already runs in this cluster"),
+            serve_model.served(settings),
+        ):
             pass
         yield at
     assert not serve.status().proxies
@@ -170,4 +174,4 @@ def test_an_address_that_is_taken_is_refused(monkeypatch):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(UserError, match=r"Could not listen at 127\.0\.0\.1"):
-            check_free(Serving(model="any", port=taken.getsockname()[1]))
+            serve_model.check_free(Serving(model="any", port=taken.getsockname()[1]))
