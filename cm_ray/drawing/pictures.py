@@ -34,24 +34,28 @@ def save_grid(
         aside.write_text("".join(f"row {number}: {row}\n" for number, row in enumerate(rows, 1)))
 
 
-def grid_picture(images: Tensor, *, columns: int = 0, least_pixels: int = 480) -> Image.Image:
+def grid_picture(
+    images: Tensor, *, columns: int = 0, least_pixels: int = 480, smooth: bool = False
+) -> Image.Image:
     """Return uint8 images (b, c, h, w) as a grid with thin gaps, small images magnified.
 
-    columns: 0 makes the grid square. least_pixels: images are magnified, by a whole factor and without
-    smoothing, until the grid is about this wide.
+    columns: 0 makes the grid square. least_pixels: images are magnified, by a whole factor, until the grid is
+    about this wide. smooth: each by itself with Lanczos' filter, instead of each pixel to a square.
     """
     count, channels, height, width = images.shape
     columns = _columns(count, columns)
     rows = math.ceil(count / columns)
     gap = 1
-    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, np.uint8)
+    size = columns * (width + gap) - gap, rows * (height + gap) - gap
+    factor = max(1, round(least_pixels / size[0]))
+    grid = Image.new("L" if channels == 1 else "RGB", (size[0] * factor, size[1] * factor), "white")
+    method = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
     for index, image in enumerate(to_nhwc(images)):
         y, x = divmod(index, columns)
-        top, left = y * (height + gap), x * (width + gap)
-        canvas[top : top + height, left : left + width] = image
-    factor = max(1, round(least_pixels / canvas.shape[1]))
-    picture = Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+        picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+        large = picture.resize((width * factor, height * factor), method)
+        grid.paste(large, (x * (width + gap) * factor, y * (height + gap) * factor))
+    return grid
 
 
 def _columns(count: int, columns: int) -> int:

@@ -32,8 +32,20 @@ MOST_SAMPLES = 64
 """Maximal number of images in a picture; they are one batch."""
 CANVAS = 384
 """Approximate size, in pixels, to which a picture is enlarged for painting."""
+_ALONE = 192
+"""Approximate size, in pixels, to which an image of the gallery is enlarged."""
 _PAINTED = 0.25
 """Share of a model's pixel that must be painted over for it to be generated."""
+
+
+class SeedSample(NamedTuple):
+    """Sample 0 of a seed."""
+
+    pixels: Pixels
+    """uint8 (h, w, c)."""
+    seed: int
+    label: int | None
+    """Its class; None for a model without."""
 
 
 class Frame(NamedTuple):
@@ -76,8 +88,13 @@ class Playground:
         self.device = next(model.parameters()).device
         self._turn = threading.Lock()
 
-    def sample(self, count: int, steps: int, seed: int, label: int | None) -> Iterator[Frame]:
-        """Yield a grid of `count` samples after every step. steps: 0 stands for the model's own sampler."""
+    def sample(
+        self, count: int, steps: int, seed: int, label: int | None, *, smooth: bool = False
+    ) -> Iterator[Frame]:
+        """Yield a grid of `count` samples after every step.
+
+        steps: 0 stands for the model's own sampler. smooth: how small images are enlarged.
+        """
         _check_numbers(count, steps, seed)
         self._check_class(label)
         sampler, indices = sampler_of(self.spec, steps=steps), self._range(count)
@@ -85,10 +102,39 @@ class Playground:
         made = self.model.sampling_steps(indices, seed=seed, sampler=sampler, labels=labels)
         count_of_steps = len(sampler.times(self.spec.diffusion)) - 1
         for number, step in enumerate(self._one_at_a_time(made), 1):
-            picture = grid_picture(to_uint8(step.x).cpu())
-            yield Frame(picture, f"{text_of(sampler)}: step {number} of {count_of_steps}")
+            picture = grid_picture(to_uint8(step.x).cpu(), smooth=smooth)
+            yield Frame(picture, f"`{text_of(sampler)}`: step {number} of {count_of_steps}")
 
-    def between(self, seed: int, other: int, frames: int, ways: int, label: int | None) -> Iterator[Frame]:
+    @torch.no_grad()
+    def seeds(self, first: int, count: int, steps: int, label: int | None) -> list[SeedSample]:
+        """Return sample 0 of `count` seeds from `first` on, each as the model makes it of its seed alone."""
+        _check_numbers(count, steps, first)
+        self._check_class(label)
+        sampler, zero, seeds = sampler_of(self.spec, steps=steps), self._range(1), range(first, first + count)
+        draw, labels = self.spec.label_draw, self._labels(zero.repeat(count), label)
+        if labels is None and draw is not None:
+            labels = torch.cat([draw.labels(zero, seed) for seed in seeds])
+        *_, last = self._one_at_a_time(
+            sampler.trajectory(
+                lambda x_t, t: self.model(x_t, t, labels),
+                lambda draw: torch.cat(
+                    [normal(seed, draw, zero, Purpose.SAMPLE, self.spec.shape) for seed in seeds]
+                ),
+                self.spec.diffusion,
+            )
+        )
+        numbers = [None] * count if labels is None else labels.tolist()
+        return [*map(SeedSample, to_nhwc(to_uint8(last.x)), seeds, numbers)]
+
+    def shown_alone(self, sample: SeedSample, *, smooth: bool = False) -> tuple[Image.Image, str]:
+        """Return a sample of a seed, enlarged, and its caption."""
+        pixels = torch.from_numpy(sample.pixels.copy()).permute(2, 0, 1)[None]
+        name = "" if sample.label is None else f" · {self.spec.class_names[sample.label]}"
+        return grid_picture(pixels, least_pixels=_ALONE, smooth=smooth), f"{sample.seed}{name}"
+
+    def between(
+        self, seed: int, other: int, frames: int, ways: int, label: int | None, *, smooth: bool = False
+    ) -> Iterator[Frame]:
         """Yield a grid whose rows interpolate between the samples of two seeds."""
         _check_numbers(ways, 0, seed)
         _check_numbers(frames, 0, other)
@@ -102,7 +148,8 @@ class Playground:
             self.model, sampler, alpha, indices=indices, seeds=(seed, other), labels=labels
         )
         for step in self._one_at_a_time(made):
-            yield Frame(grid_picture(to_uint8(step.x).cpu(), columns=frames), f"seed {seed} to seed {other}")
+            picture = grid_picture(to_uint8(step.x).cpu(), columns=frames, least_pixels=900, smooth=smooth)
+            yield Frame(picture, f"seed {seed} to seed {other}")
 
     def one_sample(self, seed: int, label: int | None) -> tuple[Pixels, int | None]:
         """Return a sample to edit, uint8 (h, w, c), and its class if the model has classes."""
@@ -128,7 +175,9 @@ class Playground:
         large = pixels.repeat(factor, 0).repeat(factor, 1)
         return np.repeat(large, 3, 2) if pixels.shape[2] == 1 else large
 
-    def edit(self, form: EditForm, given: Pixels | None, painted: CanvasContent) -> Iterator[Frame]:
+    def edit(
+        self, form: EditForm, given: Pixels | None, painted: CanvasContent, *, smooth: bool = False
+    ) -> Iterator[Frame]:
         """Yield, after every step, a row of pictures: the input, the results and the given image.
 
         inpaint generates the painted pixels; stroke takes the picture together with the strokes; denoise adds
@@ -160,7 +209,9 @@ class Playground:
         ]
         for number, steps in enumerate(self._all_at_a_time(made), 1):
             row[1:-1] = [step.x for step in steps]
-            picture = grid_picture(to_uint8(torch.cat(row)).cpu(), columns=len(row), least_pixels=900)
+            picture = grid_picture(
+                to_uint8(torch.cat(row)).cpu(), columns=len(row), least_pixels=900, smooth=smooth
+            )
             yield Frame(picture, f"{form.task}: step {number} of {len(edit.times) - 1}")
 
     def _one_at_a_time(self, steps: Iterator[Step]) -> Iterator[Step]:

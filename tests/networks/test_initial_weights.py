@@ -60,7 +60,7 @@ def test_commands_say_so(folder, tmp_path, capsys):
 
 
 def test_the_page_says_so(folder):
-    card = model_card(load_model(folder), "demo", folder, "")
+    card = model_card(load_model(folder), "demo", folder, "").text
     assert f"**Warning**: {SAID.format('demo')}" in card
 
 

@@ -94,7 +94,9 @@ def fill(page, name, value):
 def test_sample_paint_and_edit(page, run):
     model = load_model(run.model)
     fill(page, "sample-count", 4)
-    fill(page, "sample-steps", 2)
+    sync_api.expect(page.locator("#name")).to_contain_text(f"{run.root}")
+    sync_api.expect(page.locator("#name")).to_contain_text("consistency model; 8x8, grey; 10 classes")
+    page.locator("#sample-steps").get_by_label("2 steps").check()
     page.click("#sample-button")
     shown = picture(page, "sample", "multistep@2.0: step 2 of 2")
     samples = model.sample(torch.arange(4), seed=0, sampler=sampler_of(model.spec, steps=2))
@@ -130,6 +132,25 @@ def test_sample_paint_and_edit(page, run):
     for result in results:
         np.testing.assert_array_equal(result[~anew & (before != 128)], given[~anew & (before != 128)])
         assert (result[anew] != given[anew]).any()
+
+
+def test_a_seed_of_the_gallery_is_edited(page, run):
+    page.get_by_role("tab", name="Seeds").click()
+    fill(page, "seeds-count", 3)
+    page.click("#seeds-next")
+    page.locator("#seeds-gallery").get_by_text("5 · ").first.wait_for()
+    if folder := os.environ.get("CM_RAY_SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/seeds.png")
+    page.locator("#seeds-gallery img").nth(1).click()
+    page.wait_for_selector("#edit-canvas canvas")
+    page.get_by_role("radio", name="denoise").check()
+    page.click("#edit-button")
+    shown = picture(page, "edit", "denoise: step 1 of 1").convert("L")
+    factor = round(shown.height / 8)
+    given = np.asarray(shown)[factor // 2 :: factor, factor // 2 :: factor][:, -8:]
+    model = load_model(run.model)
+    sample = to_uint8(model.sample(torch.arange(1), seed=4, sampler=sampler_of(model.spec)))[0, 0]
+    assert np.abs(given.astype(int) - sample.numpy()).max() <= 1
 
 
 def test_an_uploaded_image_can_be_denoised(page, tmp_path):

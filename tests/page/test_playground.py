@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from cm_ray.command_line.settings.app import PageSettings
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import grid_picture
 from cm_ray.editing.model_edits import edited
@@ -19,10 +20,12 @@ from cm_ray.editing.tasks import plan_edit
 from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import from_uint8, to_uint8
+from cm_ray.page.menus import OTHER, steps_menu, steps_of
 from cm_ray.page.model_card import model_card
 from cm_ray.page.playground import CanvasContent, EditForm, Playground
 from cm_ray.page.requests import RequestLimit
 from cm_ray.page.server import serve
+from cm_ray.sampling.samplers import Heun
 from tests import results
 from tests.cluster.tiny import NETWORK, make_tiny_run
 from tests.tracking.tracked_runs import score
@@ -67,7 +70,7 @@ def images_of(picture, count):
 
 def test_every_step_of_sampling_is_shown(play):
     shown = list(play.sample(4, 3, 7, 2))
-    assert [one.text for one in shown] == [f"multistep@5.0,0.5: step {i} of 3" for i in (1, 2, 3)]
+    assert [one.text for one in shown] == [f"`multistep@5.0,0.5`: step {i} of 3" for i in (1, 2, 3)]
     model = play.model
     samples = model.sample(
         torch.arange(4),
@@ -181,8 +184,49 @@ def test_what_is_refused(ask, sentence, play):
         list(ask(play))
 
 
+def test_seeds_are_samples_of_their_own(play):
+    found = play.seeds(5, 3, 2, None)
+    model = play.model
+    for seed, each in zip((5, 6, 7), found, strict=True):
+        sample = model.sample(torch.arange(1), seed=seed, sampler=sampler_of(model.spec, steps=2))
+        assert np.abs(each.pixels.astype(int) - to_uint8(sample)[0].permute(1, 2, 0).numpy()).max() <= 1
+        label = int(model.sample_labels(torch.arange(1), seed))
+        assert (each.seed, each.label) == (seed, label)
+        picture, caption = play.shown_alone(each)
+        assert caption == f"{seed} · {label}"
+        assert picture.size == (192, 192)
+        np.testing.assert_array_equal(np.asarray(picture)[12::24, 12::24], each.pixels[..., 0])
+    assert {each.label for each in play.seeds(0, 4, 1, 3)} == {3}
+    with pytest.raises(UserError, match="Take 1 to 64 images, not 0"):
+        play.seeds(0, 0, 1, None)
+
+
+def test_the_menu_of_steps_has_their_scores(run):
+    model = load_model(run.model)
+    card = model_card(model, str(run.root), run.model, "")
+    menu = steps_menu(model.spec, card.scores)
+    assert menu == {"1 step: FD-digits-1797 0.865": 0, "2 steps": 2, "4 steps": 4}
+    assert steps_of(menu, "4 steps", 3) == 4
+    assert steps_of(menu, OTHER, 7) == 7
+    with pytest.raises(UserError, match="Write a number of steps"):
+        steps_of(menu, OTHER, None)
+    own = dataclasses.replace(model.spec, sampler=sampler_of(model.spec, steps=3))
+    assert steps_menu(own) == {"3 steps": 0, "1 step": 1, "2 steps": 2, "4 steps": 4}
+    teacher = dataclasses.replace(model.spec, sampler=Heun(18), diffusion=Diffusion(boundary="none"))
+    assert steps_menu(teacher) == {"heun:18": 0}
+
+
+def test_smooth_pictures_have_the_same_size_and_no_edges(play):
+    (square,), (smooth,) = (
+        [frame.picture for frame in play.sample(4, 1, 0, 3, smooth=smooth)] for smooth in (False, True)
+    )
+    assert square.size == smooth.size
+    steps = [np.abs(np.diff(np.asarray(each)[:200, :200].astype(int))).max() for each in (square, smooth)]
+    assert steps[1] < steps[0] / 3
+
+
 def test_facts_tell_scores_and_time_points(run):
-    told = model_card(load_model(run.model), str(run.root), run.model, "")
+    told = model_card(load_model(run.model), str(run.root), run.model, "").text
     assert "| FD-digits-1797 | `one-step` | 0.8649 |" in told
     assert "| 2 | 2 |" in told
     assert "| 3 | 5, 0.5 |" in told

@@ -86,15 +86,35 @@ def uploaded(client, data, name="a.png"):
 
 def test_the_page_and_a_sample_of_it(client, run):
     assert "<html" in client.get("/").text
-    success, output = ask(client, "sample", 4, 2, 0, "3")
+    success, output = ask(client, "sample", 4, "2 steps", 3, 0, "3", "as pixels")
     assert success, output
     picture, text = output["data"]
-    assert text == "multistep@2.0: step 2 of 2"
+    assert text == "`multistep@2.0`: step 2 of 2"
     shown = Image.open(io.BytesIO(client.get(f"/gradio_api/file={picture['path']}").content))
     model = load_model(run.model)
     sampler, labels = sampler_of(model.spec, steps=2), torch.full((4,), 3)
     samples = model.sample(torch.arange(4), seed=0, sampler=sampler, labels=labels)
     np.testing.assert_array_equal(np.asarray(shown), np.asarray(grid_picture(to_uint8(samples))))
+
+
+def test_seeds_are_a_gallery_and_colour_images_fit(tmp_path):
+    """Of 64x64 images in colour, as of digits."""
+    run = make_tiny_run(tmp_path / "colours", shape=(3, 64, 64), class_names=())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GRADIO_TEMP_DIR", "set by the page")
+        with testclient.TestClient(page_of(run), base_url="http://localhost:7860") as client:
+            success, output = ask(client, "seeds", 3, 2, "2 steps", 3, "drawn at random", "as pixels")
+            assert success, output
+            shown = output["data"][0]
+            assert [each["caption"] for each in shown] == ["3", "4"]
+            files = [client.get(f"/gradio_api/file={each['image']['path']}") for each in shown]
+            found = [np.asarray(Image.open(io.BytesIO(file.content))) for file in files]
+    model = load_model(run.model)
+    for seed, picture in zip((3, 4), found, strict=True):
+        sample = model.sample(torch.arange(1), seed=seed, sampler=sampler_of(model.spec, steps=2))
+        expected = to_uint8(sample)[0].permute(1, 2, 0).numpy()
+        assert picture.shape == (192, 192, 3)
+        assert np.abs(picture[1::3, 1::3].astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -144,7 +164,7 @@ def test_no_file_of_the_servers_is_opened(stream, client, private):
         assert not success
         assert "private" not in str(output["error"]).replace(str(path), "")
         painted = {"background": file(path) | {"is_stream": stream}, "layers": [], "composite": None}
-        wanted = [None, painted, "denoise", "3", 0, 1, 0, "", 2, 0.5]
+        wanted = [None, painted, "as pixels", "denoise", "3", 0, 1, 0, "", 2, 0.5]
         assert not ask(client, "edit", *wanted)[0]
     assert client.get(f"/gradio_api/file={private}").status_code == 403
     folder = Path(os.environ["GRADIO_TEMP_DIR"])
@@ -207,10 +227,12 @@ def test_no_runs_are_kept(client):
 @pytest.mark.parametrize(
     ("name", "data", "sentence"),
     [
-        ("sample", (65, 1, 0, "3"), "Take 1 to 64 images, not 65."),
-        ("sample", (1, 1, 0, "nine"), "nine is not in the list of choices"),
-        ("between", (0, 1, 9, 8, "3"), "Take 1 to 64 images in total, not 9 times 8."),
-        ("edit", (None, None, "denoise", "3", 0, 1, 0, "", 2, 0.5), "There is no image yet"),
+        ("sample", (65, "1 step", 3, 0, "3", "smooth"), "Take 1 to 64 images, not 65."),
+        ("sample", (1, "other", None, 0, "3", "smooth"), "Write a number of steps, or choose one."),
+        ("seeds", (0, 65, "1 step", 3, "3", "smooth"), "Take 1 to 64 images, not 65."),
+        ("sample", (1, "1 step", 3, 0, "nine", "smooth"), "nine is not in the list of choices"),
+        ("between", (0, 1, 9, 8, "3", "smooth"), "Take 1 to 64 images in total, not 9 times 8."),
+        ("edit", (None, None, "smooth", "denoise", "3", 0, 1, 0, "", 2, 0.5), "There is no image yet"),
     ],
 )
 def test_what_is_refused_is_a_sentence(name, data, sentence, client):

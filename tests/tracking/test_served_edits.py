@@ -207,12 +207,12 @@ def test_an_edit_over_http(served_champion):
 def test_the_page_tells_the_score_of_a_registered_version(make_run, tmp_path):
     run, uri = make_run(rows=1), f"sqlite:///{tmp_path}/runs/mlflow.db"
     open_tracker(run.config(), run, strict=True).register(score(5.0, sampler="multistep@0.8", nfe=2))
-    told = model_card(tiny_model(), "models:/tiny@champion", run.model, uri)
+    told = model_card(tiny_model(), "models:/tiny@champion", run.model, uri).text
     assert "| FD-digits-1797 | `multistep@0.8` | 5 |" in told
     assert "no classes" in told
     other = make_run("other", rows=1, model_name="unscored")
     open_tracker(other.config(), other, strict=True).register(None)
-    assert "FD-" not in model_card(tiny_model(), "models:/unscored/1", other.model, uri)
+    assert "FD-" not in model_card(tiny_model(), "models:/unscored/1", other.model, uri).text
 
 
 def test_a_served_network_of_ones_own_is_named_by_who_serves_it(tmp_path, monkeypatch):
