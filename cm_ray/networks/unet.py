@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -215,26 +214,25 @@ def check_fits(config: Architecture, shape: tuple[int, int, int]) -> None:
     _, height, width = shape
     size = setting("data.size", "size")
     halvings = 2 ** (len(config.channel_mult) - 1)
+    _check(height == width, f"the images are {height}x{width} and must be square; set {size}")
+    _check(
+        height % halvings == 0,
+        f"images of {height} pixels cannot be halved {len(config.channel_mult) - 1} times; "
+        f"set {setting('network.channel_mult')} to fewer levels, or set another {size}",
+    )
+    check_widths(config)
+
+
+def check_widths(config: Architecture) -> None:
+    """Raise UserError, with the name of the setting, when groups or heads do not divide the channels."""
     widths = [config.channels * mult for mult in config.channel_mult]
     if not family_of(config).first_mult:
         widths.insert(0, config.channels)
-    rules: list[tuple[Any, str]] = [
-        (height == width, f"the images are {height}x{width} and must be square; set {size}"),
-        (
-            height % halvings == 0,
-            f"images of {height} pixels cannot be halved {len(config.channel_mult) - 1} times; "
-            f"set {setting('network.channel_mult')} to fewer levels, or set another {size}",
-        ),
-        (
-            all(width % config.norm_groups == 0 for width in widths),
-            f"{setting('network.norm_groups')} {config.norm_groups} does not divide the channels {widths}",
-        ),
-        (
-            config.head_channels == 0 or all(width % config.head_channels == 0 for width in widths),
-            f"{setting('network.head_channels')} {config.head_channels} does not divide the channels "
-            f"{widths}",
-        ),
-    ]
-    for holds, sentence in rules:
-        if not holds:
-            raise UserError(f"The network does not fit: {sentence}.")
+    for name, size in (("norm_groups", config.norm_groups), ("head_channels", config.head_channels)):
+        divides = size == 0 or all(width % size == 0 for width in widths)
+        _check(divides, f"{setting(f'network.{name}')} {size} does not divide the channels {widths}")
+
+
+def _check(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise UserError(f"The network does not fit: {sentence}.")

@@ -8,7 +8,7 @@ from cm_ray.data.interface.reading import Reading
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import Architecture
 from cm_ray.networks.model import ModelSpec
-from cm_ray.networks.unet import check_fits
+from cm_ray.networks.unet import check_fits, check_widths
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.sampling.multistep import TimePoints
 from cm_ray.sampling.samplers import Jumps, Multistep, PointSampler
@@ -33,6 +33,13 @@ class ShapedImages(Protocol):
     @property
     def class_counts(self) -> tuple[int, ...]:
         """Number of images of each class; empty without labels."""
+
+
+def check_before_images(config: Recipe) -> None:
+    """Raise UserError when the network cannot be built, as far as can be told before the images are known."""
+    if isinstance(config.network, Architecture):
+        size = config.data.size
+        check_fits(config.network, (3, size, size)) if size else check_widths(config.network)
 
 
 def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:

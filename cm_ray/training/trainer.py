@@ -37,7 +37,7 @@ from cm_ray.training.engine import Engine
 from cm_ray.training.loop import TrainingLoop
 from cm_ray.training.memory import state_in_memory
 from cm_ray.training.snapshots import disk_use
-from cm_ray.training.specification import model_spec
+from cm_ray.training.specification import check_before_images, model_spec
 from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
 
 
@@ -107,6 +107,7 @@ class Trainer:
             recipe = replace(recipe, data=replace(recipe.data, path=path))
         allow_given(recipe)
         check_models_named(recipe)
+        check_before_images(recipe)
         self.run = open_run(out or recipe.run_dir, recipe.name)
         self.recipe = replace(recipe, run_dir=self.run.place)
         self.callbacks, self.quiet = callbacks, quiet

@@ -65,6 +65,16 @@ def job(monkeypatch, capsys):
         ),
         ("ct_cifar.py", ["--distance", "l3"], "--distance cannot be 'l3': known are adaptive-l2, l1, l2"),
         ("ct_cifar.py", ["--batch-size", "7", "--num-workers", "2"], "--batch-size 7 does not split into 2"),
+        (
+            "ct_cifar.py",
+            ["--network.channels", "48"],
+            "The network does not fit: --network.norm-groups 32 does not divide the channels [48, 96,",
+        ),
+        (
+            "ict_cifar.py",
+            ["--data.size", "30"],
+            "images of 30 pixels cannot be halved 2 times; set --network.channel-mult to fewer levels",
+        ),
         ("ct_cifar.py", ["--config", "nowhere.json"], "--config nowhere.json does not exist"),
         ("ct_cifar.py", ["--times.scales.s0", "200"], "--times.scales.s0 200 must be in [2, s1 = 150]"),
         ("ct_cifar.py", ["--times.q", "3"], "--times.q belongs to times tuned, and times is grid."),

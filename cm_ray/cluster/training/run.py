@@ -34,7 +34,7 @@ from cm_ray.tracking import Tracker, open_tracker
 from cm_ray.training.arithmetic import slow_arithmetic
 from cm_ray.training.conclude import conclude
 from cm_ray.training.snapshots import disk_use
-from cm_ray.training.specification import model_spec
+from cm_ray.training.specification import check_before_images, model_spec
 from cm_ray.training.starting_models import prepare_teachers
 
 Watch = Callable[[dict[str, Any]], bool]
@@ -51,6 +51,7 @@ def train(config: Recipe, watch: Watch | None = None, prepared: PreparedData | N
     """
     allow_given(config)
     check_models_named(config)
+    check_before_images(config)
     run = open_run(config.run_dir, config.name)
     with run.locked():
         run.check_same(config)
