@@ -89,6 +89,7 @@ _NAMES = {
     "cm_ray.networks.architectures": ("ADM", "DDPMpp", "NCSNpp"),
     "cm_ray.networks.custom": ("Custom",),
     "cm_ray.networks.lpips_distance": ("LPIPS",),
+    "cm_ray.networks.score_networks": ("RefineNet",),
     "cm_ray.networks.preconditioned": ("Consistency", "Denoiser", "TwoTimes"),
     "cm_ray.recipes.recipe": ("Recipe",),
     "cm_ray.drawing.samples": ("Samples",),
@@ -190,6 +191,7 @@ if TYPE_CHECKING:
     from cm_ray.networks.preconditioned import Consistency as Consistency
     from cm_ray.networks.preconditioned import Denoiser as Denoiser
     from cm_ray.networks.preconditioned import TwoTimes as TwoTimes
+    from cm_ray.networks.score_networks import RefineNet as RefineNet
     from cm_ray.recipes.recipe import Recipe as Recipe
     from cm_ray.sampling.samplers import DPM2 as DPM2
     from cm_ray.sampling.samplers import Ancestral as Ancestral

@@ -22,6 +22,7 @@ from cm_ray.networks.architectures import Architecture, Network
 from cm_ray.networks.arithmetic import Precision, arithmetic
 from cm_ray.networks.custom import Custom
 from cm_ray.networks.preconditioned import Preconditioned
+from cm_ray.networks.score_networks import RefineNet
 from cm_ray.networks.unet import UNet
 from cm_ray.networks.weight_names import differences
 from cm_ray.sampling.finite import finite
@@ -92,7 +93,7 @@ def build_network(spec: ModelSpec) -> nn.Module:
     Raises UserError when its settings do not fit the images, or a network of one's own cannot be imported, or
     was not named.
     """
-    if isinstance(spec.network, Custom):
+    if isinstance(spec.network, Custom | RefineNet):
         return spec.network.build(spec.shape, spec.classes)
     return unet_of(spec)
 

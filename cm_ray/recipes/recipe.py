@@ -27,6 +27,7 @@ from cm_ray.core.weights import KarrasWeight
 from cm_ray.errors import SettingError, UserError, require
 from cm_ray.networks import custom as custom  # a choice of network
 from cm_ray.networks import lpips_distance as lpips_distance  # a choice of distance
+from cm_ray.networks import score_networks as score_networks  # a choice of network
 from cm_ray.networks.architectures import ADM, Network
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.recipes.sections import (

@@ -67,6 +67,12 @@ HERE = {
     "cm-ray train sct_digits": Short(f"{TINY} --warmup 1", makes="runs/sct_digits/result.json"),
     "cm-ray train trigflow_digits": Short(f"{TINY} --run-dir runs/t", makes="runs/t/result.json"),
     "cm-ray train ncsnv2_digits": Short(TINY, makes="runs/ncsnv2_digits/result.json"),
+    "cm-ray train ve_digits --network refinenet --network.channels 32 --run-dir runs/refinenet": Short(
+        "--steps 2 --batch-size 4 --checkpoint.every 2 --evaluation.every 0 --evaluation.grid 2 "
+        "--evaluation.extractor none --evaluation.samplers heun:2 --tracking-uri none",
+        instead={"channels 32": "channels 4"},
+        makes="runs/refinenet/result.json",
+    ),
     "cm-ray train vp_digits": Short(
         f"{TINY} --evaluation.samplers ode,rtol=0.1,atol=0.1 --run-dir runs/v", makes="runs/v/result.json"
     ),

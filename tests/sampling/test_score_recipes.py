@@ -11,6 +11,7 @@ from cm_ray.core.score_columns import SubVP
 from cm_ray.core.sde import SDES
 from cm_ray.core.techniques import largest_distance, level_ratio, number_of_levels
 from cm_ray.core.weights import SNR
+from cm_ray.networks.score_networks import RefineNet
 from cm_ray.sampling.score_samplers import Langevin, PredictorCorrector
 from cm_ray.sampling.text import parse
 
@@ -60,6 +61,7 @@ def test_the_sdes_of_cifar10_have_the_settings_of_appendix_h():
 def test_ncsnv2_of_cifar10_has_its_settings():
     recipe = recipes.ncsnv2_cifar10()
     assert (recipe.steps, recipe.batch_size, recipe.averages.decays) == (300_000, 128, (0.999,))
+    assert recipe.network == RefineNet(channels=128)
     levels = recipe.method.times.levels(recipe.noise) / 2
     assert (len(levels), float(levels[0]), float(levels[-1])) == (232, 0.01, 50)
     sampler = parse(recipe.evaluation.samplers[0], recipe.diffusion)

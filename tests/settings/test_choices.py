@@ -41,7 +41,7 @@ WORDS = {
     Weight: ["uniform", "snr", "snr+1", "truncated-snr", "karras", "inverse-gap"],
     Averages: ["constant", "warm-up", "power"],
     Column: ["edm", "vp", "ve", "linear", "trigflow", "sub-vp", "ncsn"],
-    Network: ["adm", "custom", "ddpm++", "ncsn++"],
+    Network: ["adm", "custom", "ddpm++", "ncsn++", "refinenet"],
     Optimizer: ["radam", "adam"],
 }
 

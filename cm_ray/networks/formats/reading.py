@@ -20,6 +20,7 @@ from cm_ray.networks.formats.openai import NAMES, as_images, is_openais, publish
 from cm_ray.networks.formats.state_dicts import LANDMARKS, Landmark, state_dict
 from cm_ray.networks.formats.weight_files import SUFFIXES, Weights, as_float32, split_part
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, build_model, build_network
+from cm_ray.networks.score_networks import RefineNet
 from cm_ray.storage.files import parse_json, read_json, sha256_of
 from cm_ray.storage.tensor_files import check_finite, read_safetensors, read_tensor_file
 
@@ -125,7 +126,10 @@ def _read_file(file: Path, part: str, assumed: ModelSpec | None) -> tuple[ModelS
             f"it as {setting('teacher.model')} or {setting('init_from.model')} of a run, whose settings "
             "are then assumed."
         )
-    return spec, as_images(spec.unet, weights, file) if isinstance(spec.network, Architecture) else weights
+    if isinstance(spec.network, Architecture):
+        return spec, as_images(spec.unet, weights, file)
+    theirs = RefineNet.unused if isinstance(spec.network, RefineNet) else ()
+    return spec, {name: tensor for name, tensor in weights.items() if name not in theirs}
 
 
 def _landmarks(assumed: ModelSpec | None) -> tuple[Landmark, ...]:
