@@ -69,7 +69,7 @@ def _mistyped(option: str, missing: Sequence[str]) -> str:
     """Return the sentence about an unknown option beside missing arguments, one of which may be meant."""
     names = [line.split()[0] for line in missing if line.strip().startswith("--")]
     hint = closest(option, names) if names else ""
-    return f"{option} is not an option here: {hint if hint.startswith('did') else 'leave it out.'}"
+    return _unknown(option, hint if hint.startswith("did") else "")
 
 
 def _missing(lines: Sequence[str]) -> str:
@@ -84,8 +84,14 @@ def _missing(lines: Sequence[str]) -> str:
 def _unrecognized(options: str, sections: Sequence[Sequence[str]]) -> str:
     meant = [lines[1].split()[0] for lines in sections if lines[0].startswith("Perhaps") and len(lines) > 1]
     first = options.partition(",")[0]
-    advice = f"did you mean {meant[0]}?" if meant else "leave it out."
-    return f"{first} is not an option here: {advice}"
+    return _unknown(first, f"did you mean {meant[0]}?" if meant else "")
+
+
+def _unknown(word: str, hint: str) -> str:
+    """Return the sentence about an option that there is not, or about a word that stands where none does."""
+    if hint or word.startswith("-"):
+        return f"{word} is not an option here: {hint or '--help shows those that are.'}"
+    return f"{word} is a word too many: leave it out, or write its option before it (see --help)."
 
 
 def _bad_value(name: str, problem: str, sections: Sequence[Sequence[str]]) -> str:

@@ -16,8 +16,8 @@ CASES = [
     ("memory --gib lots", "--gib must be a number, not lots."),
     ("sample x --nfee 3", "--nfee is not an option here: did you mean --nfe?"),
     ("shards /data --outt x", "--outt is not an option here: did you mean '--out'?"),
-    ("export x --nonsense", "--nonsense is not an option here: leave it out."),
-    ("sample x y", "y is not an option here: leave it out."),
+    ("export x --nonsense", "--nonsense is not an option here: --help shows those that are."),
+    ("sample x y", "y is a word too many: leave it out, or write its option before it"),
     (
         "score x --scores FID",
         "--scores cannot be 'FID': give one of FD, FDinf, KID, IS, precision, recall, SWD.",
