@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 
-.PHONY: help install demo test test-all lint types layers tests tests-without-ray tests-with-ray chaos kills fuzz benchmarks docs clean
+.PHONY: help install demo test test-all lint types layers tests tests-without-ray tests-with-ray chaos kills fuzz benchmarks docs address clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,10 @@ fuzz: install  ## Ten minutes of damaged and hostile files; the test suite has a
 docs: install  ## The site, in build/site; a warning, a dead link or a missing anchor ends it
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env docs build/site
 	$(BIN)/python docs/_ext/links.py build/site
+
+address:  ## Put the repository's public address into pyproject.toml and the README: make address ADDRESS=https://...
+	test -n "$(ADDRESS)"
+	sed -i "s|$$(sed -n 's/^Repository = "\([^"]*\)".*/\1/p' pyproject.toml)|$(ADDRESS)|g" pyproject.toml README.md
 
 benchmarks: install  ## Speed and memory of a step, overhead of Ray, speed of the stream
 	$(BIN)/python benchmarks/train_step.py

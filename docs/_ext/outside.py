@@ -7,6 +7,7 @@ PAGES = {
     "../ARCHITECTURE.md": "architecture.md",
     "../CHANGELOG.md": "changelog.md",
     "../CONTRIBUTING.md": "contributing.md",
+    "../SECURITY.md": "security.md",
 }
 """Documents outside of docs/, and the pages that include them."""
 _INCLUDED = {page: document for document, page in PAGES.items()}
