@@ -66,9 +66,10 @@ docs: install  ## The site, in build/site; a warning, a dead link or a missing a
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env docs build/site
 	$(BIN)/python docs/_ext/links.py build/site
 
-address:  ## Put the repository's public address into pyproject.toml and the README: make address ADDRESS=https://...
+address:  ## Make the links of the README absolute, once the repository is public: make address ADDRESS=https://...
 	test -n "$(ADDRESS)"
-	sed -i "s|$$(sed -n 's/^Repository = "\([^"]*\)".*/\1/p' pyproject.toml)|$(ADDRESS)|g" pyproject.toml README.md
+	sed -i -E 's|\]\(([^):]+)\)|]($(ADDRESS)/blob/main/\1)|g; s|\.png\)|.png?raw=true)|g' README.md
+	sed -i 's|^\[project.urls\]|&\nRepository = "$(ADDRESS)"|' pyproject.toml
 
 benchmarks: install  ## Speed and memory of a step, overhead of Ray, speed of the stream
 	$(BIN)/python benchmarks/train_step.py
