@@ -22,6 +22,7 @@ from cm_ray.cluster.serving.answering import Service
 from cm_ray.cluster.serving.asked import Limits
 from cm_ray.cluster.serving.pieces import Made, Piece, images_of, made_together
 from cm_ray.cluster.serving.row_counts import equal_counts
+from cm_ray.cluster.serving.turns import Turns
 from cm_ray.errors import UserError
 from cm_ray.hosts import known_names
 from cm_ray.networks.arithmetic import Precision
@@ -67,13 +68,14 @@ class Replica:
         counter = Counter(
             "cm_ray_images", description="Images that were made, by what for.", tag_keys=("task",)
         )
+        self._turns = Turns()
         self._service = Service(
             name=order.model,
             spec=self._model.spec,
             limits=order.limits,
             most=order.batch_size,
             hosts=known_names(order.host_names),
-            make=self.together,
+            make=self.make,
             metrics=metrics_of_node,
             count=lambda task, images: counter.inc(images, tags={"task": task}),
         )
@@ -82,11 +84,18 @@ class Replica:
         """Answer a request."""
         return await self._service.answer(request)
 
+    async def make(self, piece: Piece) -> Made:
+        """Return what a piece asks for, made with others that have come until the network is free."""
+        await self._turns.wait()
+        made: Made = await self.together(piece)
+        return made
+
     @serve.batch(batch_size_fn=images_of)  # type: ignore[untyped-decorator]
     async def together(self, pieces: list[Piece]) -> Sequence[Made]:
         """Return what each piece asks for; Ray Serve calls it with pieces of many requests."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._worker, made_together, self._model, pieces, self._counts)
+        with self._turns.working():
+            return await loop.run_in_executor(self._worker, made_together, self._model, pieces, self._counts)
 
     def _load(self, order: Order) -> None:
         """Read the model, and find out in which batches its bits are equal. Raises UserError."""
