@@ -21,8 +21,8 @@ from cm_ray.storage.files import absolute
 
 _ROWS_PER_PART = 8192
 _KINDS = (
-    "a folder or a zip archive of images, a folder of shards, Parquet, an .npz, the name of a data set, a "
-    "tensor or array of images, a tuple (images, labels), a torch Dataset or a ray.data.Dataset"
+    "a folder, a zip or a tar archive of images, a folder of shards, Parquet, an .npz, the name of a data "
+    "set, a tensor or array of images, a tuple (images, labels), a torch Dataset or a ray.data.Dataset"
 )
 
 

@@ -563,7 +563,9 @@ class TestBadSettings:
         refused("empty holds no images", tmp_path / "empty", tmp_path)
         (tmp_path / "notes.txt").write_text("no images")
         refused(
-            "notes.txt is a file; give a folder or a zip archive of images", tmp_path / "notes.txt", tmp_path
+            "notes.txt is a file; give a folder, a zip or a tar archive of images",
+            tmp_path / "notes.txt",
+            tmp_path,
         )
         (tmp_path / "cut.npz").write_bytes(b"PK\3\4")
         refused("is not a whole .npz file", tmp_path / "cut.npz", tmp_path)

@@ -110,7 +110,7 @@ REFUSED = {
     "item's vector": ([(IMAGES[0], np.arange(2))], "label of item 0 of list is of type ndarray"),
     "one item without": ([(IMAGES[0], 1), IMAGES[1]], "list has images without a label"),
     # things of other types
-    "dict": ({"image": IMAGES}, "The data is of type dict; give a folder or a zip archive of images"),
+    "dict": ({"image": IMAGES}, "The data is of type dict; give a folder, a zip or a tar archive of images"),
     "number of images": (7, "The data is of type int; give"),
     "None": (None, "The data is of type NoneType; give"),
     "triple": (

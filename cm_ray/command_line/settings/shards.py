@@ -16,9 +16,9 @@ from cm_ray.errors import require
 class Shards(ReadOptions):
     """Turn images into shards: cm-ray shards /data/photos --out /data/photos-64 --size 64
 
-    SOURCE is the name of a data set (digits, cifar10), a folder or a zip archive of image files (sub-folders
-    are classes or splits), or Parquet files as on the Hugging Face hub. The same command goes on after an
-    interruption.
+    SOURCE is the name of a data set (digits, cifar10), a folder, a zip or a tar archive of image files
+    (sub-folders are classes or splits), Parquet files as on the Hugging Face hub, or archives of WebDataset.
+    The same command goes on after an interruption.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
