@@ -1,7 +1,6 @@
 """Settings of Sphinx for the site of cm_ray.   make docs
 
-The pages are Markdown, which GitHub shows, too (MyST), the reference is made of docstrings (autodoc), and the
-notebooks are shown as they were executed by docs/_ext/notebooks.py (MyST-NB).
+The pages are Markdown, which GitHub shows, too (MyST), and the reference is made of docstrings (autodoc).
 """
 
 import sys
@@ -36,8 +35,6 @@ suppress_warnings = ["myst.iref_ambiguous"]
 myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 myst_links_external_new_tab = True
-nb_execution_mode = "off"  # the executed notebooks are kept, and a test executes them
-nb_merge_streams = True
 copybutton_prompt_text = "$ "
 smartquotes = False  # dashes of options
 toc_object_entries_show_parents = "hide"
