@@ -45,8 +45,7 @@ def load_images(
     a tensor or array, uint8 or floating-point in [-1, 1] or [0, 1], (n, c, h, w), (n, h, w, c) or (n, h, w);
     a tuple (images, labels); a map-style torch `Dataset` of images or (image, label), whose attribute
     `classes` names the classes; a `ray.data.Dataset` with the columns image and label; or an `ImageSet`.
-    size: crop the centre to a square and resize it to this many pixels. split: of data that has several (see
-    `open_source`).
+    size: crop the centre to a square and resize it to this many pixels. split: see `open_source`.
     channels: 1 for grey, 3 for RGB. background: the colour behind transparent pixels, white if empty. bits:
     what samples of more than 8 bits use at least. on_bad_image: "skip" leaves out files that cannot be
     decoded, and class folders of nothing else. most_pixels: the limit of an image. image_column,
