@@ -1,4 +1,4 @@
-"""The host names that a server answers for: not those that a website could let point to this machine.
+"""Addresses of servers: the one to listen at, and the host names that are answered for.
 
 A website can let its own name point to 127.0.0.1 and so have a visitor's browser ask a server of this machine
 (DNS rebinding). Such a request names the website as its host. An address as a host cannot come about so.
@@ -6,8 +6,28 @@ A website can let its own name point to 127.0.0.1 and so have a visitor's browse
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
-from collections.abc import Collection, Iterable
+import socket
+from collections.abc import Collection, Iterable, Iterator
+
+from cm_ray.errors import UserError, setting
+
+
+@contextlib.contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
+    """Bind an address until the block ends. Raises UserError when another program listens there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"Could not listen at {host}:{port} ({error.strerror}); "
+                f"give another {setting('port')} or {setting('host')}."
+            ) from error
+        yield listening
 
 
 def known_names(names: Iterable[str]) -> frozenset[str]:

@@ -34,7 +34,7 @@ class ModelCard:
     """A description of a model."""
 
     name: str
-    """As given by the user."""
+    """The model, as the user named it."""
     facts: str
     """A line about its images, classes and sampler."""
     scores: tuple[ScoreLine, ...]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from PIL import Image
 
 from cm_ray.command_line.settings.app import PageSettings
 from cm_ray.data.pictures.uploads import MOST_BYTES, MOST_PIXELS
-from cm_ray.errors import UserError, setting
+from cm_ray.hosts import bound
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.page.model_card import model_card
@@ -25,7 +24,7 @@ from cm_ray.tracking.locate import locate_model
 
 def serve(settings: PageSettings) -> None:
     """Serve the page until interrupted. Raises UserError when Gradio, model or port is not available."""
-    with _bound(settings) as listening:
+    with bound(settings.host, settings.port) as listening:  # before the model is read
         app = application(settings)
         import uvicorn
 
@@ -67,22 +66,6 @@ def application(settings: PageSettings) -> Any:
     app.add_middleware(RequestLimit, most=MOST_BYTES + ENVELOPE_BYTES)
     app.add_middleware(KnownHosts, names=(settings.host, *settings.host_names))
     return app
-
-
-@contextlib.contextmanager
-def _bound(settings: PageSettings) -> Iterator[socket.socket]:
-    """Bind the address before the model is read, as another program may use it."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((settings.host, settings.port))
-        except OSError as error:
-            raise UserError(
-                f"Could not listen at {settings.host}:{settings.port} ({error.strerror}); "
-                f"give another {setting('port')} or {setting('host')}."
-            ) from error
-        yield listening
 
 
 def _removing(

@@ -55,8 +55,7 @@ class Sampler:
         """Return the steps from noise to a sample, with estimates clipped to [-1, 1].
 
         denoise: a consistency function, the denoiser of a diffusion model, or a function of two times. noise:
-        standard normal images
-        by the index of the draw; 0 is the start. Raises SettingError as `times` does.
+        standard normal images by the index of the draw; 0 is the start. Raises SettingError as `times` does.
         """
         return self._loop(clipped(denoise), noise, self.times(levels))
 

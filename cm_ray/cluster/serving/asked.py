@@ -1,4 +1,4 @@
-"""What requests ask for: JSON to checked settings, and these to pieces that replicas make."""
+"""Requests as settings: JSON is checked, and becomes pieces that replicas make."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class EditAsked:
     images: tuple[str, ...] = ()
     """Image files in base64; image i has noise i."""
     masks: tuple[str, ...] = ()
-    """Of inpaint: files in base64, one for all images or one for each, white where the image is kept."""
+    """Files in base64 for inpaint, one for all images or one for each, white where the image is kept."""
     seed: int = 0
     label: str = ""
     """Name of the class of all images; empty: drawn with the seed."""

@@ -31,7 +31,7 @@ class Piece:
     """Images that a request asks for, at most as many as a network call has. All tensors are on the CPU."""
 
     plan: Sampler | Edit
-    """How they are made; pieces of equal plans are made together."""
+    """The sampler or the edit that makes them; pieces of equal plans are made together."""
     seed: int
     indices: Tensor
     """Indices of their noise, int64 (n,)."""
@@ -40,7 +40,7 @@ class Piece:
     images: Tensor | None = None
     """The images that are edited, uint8 (n, c, h, w)."""
     masks: Tensor | None = None
-    """Of inpaint: where the images are kept, (n, 1, h, w)."""
+    """Places where images are kept, (n, 1, h, w), for inpaint."""
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -36,12 +36,12 @@ _METRICS_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What a replica serves, and how; the same for all."""
+    """Settings of the replicas, the same for all."""
 
     model: str
     """The model, as the user named it."""
     place: Path
-    """Where the command has found it."""
+    """Folder or file in which the command has found it."""
     digest: str
     """SHA-256 of the network and its weights; see `network_digest`."""
     tracking_uri: str
@@ -53,7 +53,7 @@ class Order:
     limits: Limits
     host_names: tuple[str, ...]
     own_code: Mapping[str, Any]
-    """What the command has named; see `cm_ray.own_code.carried`."""
+    """Own code that the command has named; see `cm_ray.own_code.carried`."""
 
 
 class Replica:

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,8 @@ from cm_ray.cluster.serving.asked import Limits
 from cm_ray.cluster.serving.replica import Order, Replica
 from cm_ray.command_line.settings.serve import Serving
 from cm_ray.drawing.batches import fitting_batch
-from cm_ray.errors import DEBUG_VARIABLE, UserError, setting
+from cm_ray.errors import DEBUG_VARIABLE, UserError
+from cm_ray.hosts import bound
 from cm_ray.networks.formats.reading import network_digest, read_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import ModelSpec
@@ -109,16 +109,8 @@ def check_free(settings: Serving) -> None:
     """Raise UserError when another program listens at the address here; a cluster's may be elsewhere."""
     if os.environ.get("RAY_ADDRESS"):
         return
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((settings.host, settings.port))
-        except OSError as error:
-            raise UserError(
-                f"Could not listen at {settings.host}:{settings.port} ({error.strerror}); "
-                f"give another {setting('port')} or {setting('host')}."
-            ) from error
+    with bound(settings.host, settings.port):
+        pass
 
 
 def _start(settings: Serving, order: Order, replicas: Actors) -> None:
