@@ -24,6 +24,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
 
+@enum.unique
 class Purpose(enum.IntEnum):
     """The purpose of random numbers; each purpose is an independent stream."""
 
@@ -38,6 +39,10 @@ class Purpose(enum.IntEnum):
     """Uniform noise that makes 8-bit pixels continuous."""
     PROBES = 7
     """Signs of the vectors that estimate a trace."""
+    LABEL_DROPOUT = 8
+    """Which labels of a training step are replaced by the null class."""
+    GUIDANCE = 9
+    """Guidance scales of a training step."""
 
 
 def uniform(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Sequence[int] = ()) -> Tensor:

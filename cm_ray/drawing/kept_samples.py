@@ -26,7 +26,7 @@ def keep_samples(
         return
     names = () if labels is None else spec.class_names
     numbers = torch.full((len(images),), -1) if labels is None else labels
-    counts = torch.bincount(numbers, minlength=len(names)).tolist() if names else ()
+    counts = torch.bincount(numbers[numbers >= 0], minlength=len(names)).tolist() if names else ()
     channels, height, width = images.shape[1:]
     with folder_written_aside(stem) as aside:
         shard = write_shard(aside / shard_name(0), images.numpy(), numbers.numpy())

@@ -12,7 +12,7 @@ from cm_ray.data.interface.described import DescribedImages
 from cm_ray.data.interface.names import class_name
 from cm_ray.errors import UserError, setting, whole
 from cm_ray.networks.model import ModelSpec
-from cm_ray.sampling.labels import BALANCED, DATA, LabelDraw
+from cm_ray.sampling.labels import BALANCED, DATA, NULL, NULL_LABEL, LabelDraw
 
 _LABELS = setting("labels", "evaluation.labels")
 Label = str | int
@@ -118,10 +118,11 @@ def label_draw(
 ) -> LabelDraw | None:
     """Return the draw of labels that is asked of a model; None for an unconditional one.
 
-    asked: nothing (None or ""), `BALANCED` or `DATA`, the name of a class, several in a list or with commas
-    between them, which are drawn equally often. Nothing and `BALANCED` are `ModelSpec.label_draw`; `DATA`
-    draws the classes as often as they are in the training data. ``data,`` is a class called data. Raises
-    UserError when the model has no such class; untrained: as of `class_number`.
+    asked: nothing (None or ""), `BALANCED`, `DATA` or `NULL`, the name of a class, several in a list or with
+    commas between them, which are drawn equally often. Nothing and `BALANCED` are `ModelSpec.label_draw`;
+    `DATA` draws the classes as often as they are in the training data, and `NULL`, or the label -1, the null
+    class. ``data,`` is a class called data. Raises UserError when the model has no such class; untrained: as
+    of `class_number`.
     """
     if asked is None or (isinstance(asked, str | list | tuple) and not asked):
         return spec.label_draw
@@ -135,9 +136,21 @@ def label_draw(
                 "the names of classes."
             )
         return LabelDraw(spec.class_counts, DATA)
+    if asked in (NULL, NULL_LABEL):
+        check_null_class(spec)
+        return LabelDraw.null(spec.classes)
     numbers = {class_number(spec, label, untrained=untrained) for label in _listed(spec, asked)}
     chosen = tuple(int(number in numbers) for number in range(spec.classes))
     return LabelDraw(chosen, ",".join(spec.class_names[number] for number in sorted(numbers)))
+
+
+def check_null_class(spec: ModelSpec) -> None:
+    """Raise UserError when a model has not learned to do without a class."""
+    if not spec.null_class:
+        raise UserError(
+            "The model has no null class, which is trained by a share of the labels that are left out: train "
+            f"one with {setting('network.label_dropout')} 0.1, or give a class."
+        )
 
 
 def _listed(spec: ModelSpec, asked: Label | Sequence[Label]) -> Sequence[Label]:
@@ -198,6 +211,8 @@ def _like(spec: ModelSpec, data: LabelledImages, say: Callable[[str], object] | 
 def draw_in_words(spec: ModelSpec, draw: LabelDraw) -> str:
     """Return a sentence that says which classes are drawn, and how often."""
     names, drawn = spec.class_names, draw.drawn
+    if draw.is_null:
+        return "All samples are of the null class."
     if len(drawn) == 1:
         return f"All samples are of the class {class_text(names, drawn[0])}."
     if draw.text == DATA:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from cm_ray.errors import UserError
+from cm_ray.sampling.labels import label_name
 from cm_ray.storage.files import remove, written_aside
 
 
@@ -97,7 +98,7 @@ def save_samples(
     labels, class_names: of all images, for the legend of the grid and for the arrays.
     """
     grid, arrays = (stem.with_name(stem.name + ending) for ending in (".png", ".npz"))
-    classes = [] if labels is None else [class_names[number] for number in labels[:most].tolist()]
+    classes = [] if labels is None else [label_name(class_names, each) for each in labels[:most].tolist()]
     save_grid(images[:most], grid, columns=columns, classes=classes)
     save_arrays(images, arrays, labels, class_names)
     return [grid, arrays]

@@ -15,7 +15,7 @@ from cm_ray.core.out_of_memory import in_memory
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.model import Model, ModelSpec, to_uint8
-from cm_ray.sampling.labels import LabelDraw
+from cm_ray.sampling.labels import LabelDraw, label_name
 from cm_ray.sampling.samplers import Sampler
 
 
@@ -58,7 +58,7 @@ class Request:
     def drawn_classes(self, spec: ModelSpec) -> list[str]:
         """Return the name of the class of every sample (n,); empty where no draw is given."""
         labels = self.drawn_labels()
-        return [] if labels is None else [spec.class_names[number] for number in labels.tolist()]
+        return [] if labels is None else [label_name(spec.class_names, each) for each in labels.tolist()]
 
     def drawn_labels(self) -> Tensor | None:
         """Return the classes of all samples (n,); None where no draw is given."""

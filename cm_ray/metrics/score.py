@@ -48,9 +48,10 @@ COMPARED = (
 
 `nfe`, the number of network evaluations per sample, is among them because models compare at equal cost only;
 `seed`, because it decides the noise of the samples and so pairs the scores. `labels` says how often a class
-is drawn: data (as often as in the reference), balanced (equally often), names of classes, or none for models
-without classes and for images; none compares with data, since nobody chose the classes. `precision` is the
-arithmetic in which the samples were drawn, "" for given images; features are always extracted in float32.
+is drawn: data (as often as in the reference), balanced (equally often), names of classes, null for samples of
+the null class, or none for models without classes and for images; none compares with data, since nobody chose
+the classes. `precision` is the arithmetic in which the samples were drawn, "" for given images; features are
+always extracted in float32.
 """
 
 _NUMBERS = ("n", "seed", "nfe")

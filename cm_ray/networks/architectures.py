@@ -22,10 +22,22 @@ class Network:
         def dropout(self) -> float:
             """Probability of dropout; 0 for a network without dropout."""
 
+        @property
+        def label_dropout(self) -> float:
+            """Share of the labels that are replaced by the null class in training; 0 without a null class."""
+
     @property
     def family(self) -> str:
         """Name of the network on the command line."""
         return word_of(self)
+
+
+def check_label_dropout(network: Network) -> None:
+    """Raise SettingError unless the share of dropped labels is in [0, 1), and 0 without labels."""
+    share = network.label_dropout
+    require(0 <= share < 1, "label_dropout", f"must be in [0, 1), not {share}")
+    labelled = not share or network.conditional
+    require(labelled, "label_dropout", "is of networks with labels: set conditional, or set it to 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +58,9 @@ class Architecture(Network):
     """Probability of dropout in residual blocks."""
     conditional: bool = False
     """Condition on the class labels of the data."""
+    label_dropout: float = 0.0
+    """Share of the labels that are replaced by the null class in training; 0: the network has none. Guidance
+    needs it, as does sampling without a class."""
     gradient_checkpointing: bool = False
     """Recompute residual blocks in the backward pass: less memory, about a third more time."""
 
@@ -55,6 +70,7 @@ class Architecture(Network):
             require(getattr(self, name) >= 1, name, f"must be at least 1, not {getattr(self, name)}")
         require(bool(self.channel_mult), "channel_mult", "needs at least one level")
         require(0 <= self.dropout < 1, "dropout", f"must be in [0, 1), not {self.dropout}")
+        check_label_dropout(self)
 
     if TYPE_CHECKING:
 

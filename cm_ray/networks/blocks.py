@@ -69,11 +69,43 @@ class FourierFeatures(nn.Module):
 
 
 class LabelFeatures(nn.Linear):
-    """Linear layer of labels as one-hot vectors, scaled by sqrt(classes) to unit variance."""
+    """Linear layer of labels as one-hot vectors, scaled by sqrt(classes) to unit variance.
+
+    null: the network has a null class, -1, whose one-hot vector is zero.
+    """
+
+    def __init__(self, classes: int, channels: int, *, null: bool) -> None:
+        super().__init__(classes, channels)
+        self.null = null
 
     def forward(self, labels: Tensor) -> Tensor:
         """Map labels (b,) to (b, out_features)."""
-        return functional.embedding(labels, self.weight.t()) * math.sqrt(self.in_features) + self.bias
+        rows = label_rows(self.weight.t(), labels, null=self.null)
+        return rows * math.sqrt(self.in_features) + self.bias
+
+
+class LabelEmbedding(nn.Embedding):
+    """Embedding of labels; null: the network has a null class, -1, whose embedding is zero."""
+
+    def __init__(self, classes: int, channels: int, *, null: bool) -> None:
+        super().__init__(classes, channels)
+        self.null = null
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Map labels (b,) to (b, channels)."""
+        return label_rows(self.weight, labels, null=self.null)
+
+
+def label_rows(table: Tensor, labels: Tensor, *, null: bool) -> Tensor:
+    """Return the rows of a table (classes, channels) of labels (b,); zeros of the label -1, if null is set.
+
+    So the null class is the zero vector in place of a one-hot vector, as in the code of Karras et al. 2022.
+    It has no weights of its own: networks with and without it have the same.
+    """
+    if not null:
+        return functional.embedding(labels, table)
+    rows = functional.embedding(labels.clamp(min=0), table)
+    return torch.where(labels[:, None] >= 0, rows, torch.zeros_like(rows))
 
 
 _Layer = TypeVar("_Layer", bound=nn.Module)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cm_ray.errors import SettingError, UserError, require
-from cm_ray.networks.architectures import Network
+from cm_ray.networks.architectures import Network, check_label_dropout
 from cm_ray.own_code import CODE, allow, found, name_of
 from cm_ray.settings.choices import choice
 
@@ -29,12 +29,15 @@ class Custom(Network):
     """Condition on the class labels of the data."""
     dropout: float = 0.0
     """Probability of dropout in the network. If it is positive, student and target get the same mask."""
+    label_dropout: float = 0.0
+    """Share of the labels that are replaced by -1, the null class, in training; 0: the network has none."""
 
     def __post_init__(self) -> None:
-        """Raise SettingError on a path of another form than package.module:Class."""
+        """Raise SettingError on a path of another form than package.module:Class, or a share out of range."""
         module, _, name = self.path.partition(":")
         problem = f"must be package.module:Class, not {self.path!r}"
         require(bool(module) and bool(name), "path", problem)
+        check_label_dropout(self)
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Return the network.

@@ -79,6 +79,11 @@ class ModelSpec:
         return len(self.class_names) if self.network.conditional else 0
 
     @property
+    def null_class(self) -> bool:
+        """True if the network has learned to do without a class: the label -1."""
+        return self.classes > 0 and self.network.label_dropout > 0
+
+    @property
     def label_draw(self) -> LabelDraw | None:
         """The draw of labels where none are asked for: every class that occurs equally often.
 

@@ -23,6 +23,7 @@ class RefineNet(Network):
 
     conditional: ClassVar[bool] = False
     dropout: ClassVar[float] = 0.0
+    label_dropout: ClassVar[float] = 0.0
     unused: ClassVar[tuple[str, ...]] = ("sigmas",)
     """Tensors in state dicts of the public code that the network does not have: its noise levels."""
 

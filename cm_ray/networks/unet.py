@@ -14,6 +14,7 @@ from cm_ray.networks.blocks import (
     AttentionBlock,
     Downsample,
     FourierFeatures,
+    LabelEmbedding,
     LabelFeatures,
     PyramidConvolution,
     ResidualBlock,
@@ -64,8 +65,10 @@ class UNet(nn.Module):
             nn.Linear(features, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
         if classes:
-            first = self.family.labels_first
-            self.label_emb = LabelFeatures(classes, features) if first else nn.Embedding(classes, embedding)
+            kind, width = (
+                (LabelFeatures, features) if self.family.labels_first else (LabelEmbedding, embedding)
+            )
+            self.label_emb = kind(classes, width, null=config.label_dropout > 0)
         self.pyramid = nn.ModuleDict()
         self.input_blocks, skips, channels, size = self._contracting(shape)
         self.middle_block = Stage(
@@ -86,8 +89,8 @@ class UNet(nn.Module):
     ) -> Tensor:
         """Map images (b, c, h, w), network times (b,), labels (b,) and second times (b,) to (b, c, h, w).
 
-        Raises ValueError when a conditional network gets no labels, or an unconditional one gets some; so of
-        second times.
+        The label -1 is the null class, if the settings have a label dropout. Raises ValueError when a
+        conditional network gets no labels, or an unconditional one gets some; so of second times.
         """
         if (second is None) != (self.second_embed is None):
             raise ValueError("a network of two times needs the second one, and another takes none")

@@ -73,7 +73,7 @@ class MeasuringSettings(JobOnData):
     """The resizing of images to Inception's 299 x 299: as CIFAR-10's FIDs were published, or clean."""
     labels: str = ""
     """Classes of a conditional model's samples: data (as often as in the images to compare with), balanced
-    (all that MODEL was trained on, equally often, as FIDs are published), or names, such as cat,dog; empty:
-    as in MODEL's run, else data."""
+    (all that MODEL was trained on, equally often, as FIDs are published), null (no class), or names, such as
+    cat,dog; empty: as in MODEL's run, else data."""
     precision: Precision = "float32"
     """Arithmetic of the network, a part of a score's key; all but float32 are faster on GPUs."""

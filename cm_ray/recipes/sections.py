@@ -123,7 +123,7 @@ class EvaluationSettings:
     langevin:232,repeats=5, pc:1000,sde=vp, ode; own: the model's own."""
     labels: str = ""
     """Classes of a conditional model's samples: data (as often as in the images), balanced (all that occur,
-    equally often), or names, such as cat,dog; empty: data where samples are scored, else balanced."""
+    equally often), null, or names, such as cat,dog; empty: data where samples are scored, else balanced."""
     batch_size: int = 256
     """Images per network evaluation when sampling; a training takes no more than those of a micro-batch."""
 

@@ -13,8 +13,10 @@ from torch import Tensor
 from cm_ray.core.noise import Purpose, uniform
 from cm_ray.core.types import Labels
 
-BALANCED, DATA = "balanced", "data"
-"""Words for draws: every class that occurs equally often, or every class as often as in the data."""
+BALANCED, DATA, NULL = "balanced", "data", "null"
+"""Words for draws: every class that occurs equally often, as often as in the data, or the null class."""
+NULL_LABEL = -1
+"""The label of the null class, of networks that have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,13 @@ class LabelDraw:
     """
 
     weights: tuple[int, ...]
-    """Weight of each class, by its number; a class of weight 0 is never drawn."""
+    """Weight of each class, by its number; a class of weight 0 is never drawn. All are 0 for `NULL`."""
     text: str
-    """Name of the draw in the keys of scores: `BALANCED`, `DATA`, or the names of the classes."""
+    """Name of the draw in the keys of scores: `BALANCED`, `DATA`, `NULL`, or the names of the classes."""
 
     def __post_init__(self) -> None:
         """Raise ValueError on negative weights, or when there is no class to draw."""
-        if min(self.weights, default=-1) < 0 or not any(self.weights):
+        if min(self.weights, default=-1) < 0 or (not any(self.weights) and self.text != NULL):
             raise ValueError(f"there is no class to draw by the weights {self.weights}")
 
     @classmethod
@@ -44,8 +46,20 @@ class LabelDraw:
         """
         return cls(tuple(int(count > 0) for count in counts) or (1,) * classes, BALANCED)
 
+    @classmethod
+    def null(cls, classes: int) -> LabelDraw:
+        """Return the draw of the null class alone, of a network of so many other classes."""
+        return cls((0,) * classes, NULL)
+
+    @property
+    def is_null(self) -> bool:
+        """True if every sample is of the null class."""
+        return not any(self.weights)
+
     def labels(self, indices: Tensor, seed: int) -> Labels:
         """Return the classes of the samples with these indices, int64 (b,), on the device of the indices."""
+        if self.is_null:
+            return torch.full_like(indices, NULL_LABEL)
         common = math.gcd(*self.weights)  # equal weights draw as weights of 1 do, to the bit
         edges = torch.tensor([*itertools.accumulate(weight // common for weight in self.weights)])
         draws = uniform(seed, 0, indices, Purpose.LABELS, (1,))[:, 0].double()
@@ -55,3 +69,8 @@ class LabelDraw:
     def drawn(self) -> tuple[int, ...]:
         """The numbers of the classes that can be drawn."""
         return tuple(number for number, weight in enumerate(self.weights) if weight)
+
+
+def label_name(names: Sequence[str], label: int) -> str:
+    """Return the name of a class, or "null" of the null class."""
+    return NULL if label == NULL_LABEL else names[label]

@@ -8,7 +8,7 @@ from torch import Tensor
 from cm_ray.core.draw import Draw
 from cm_ray.core.noise import Purpose, normal, uniform
 from cm_ray.core.pairs import perturb
-from cm_ray.core.types import Images
+from cm_ray.core.types import Images, Labels
 from cm_ray.networks.model import from_uint8
 from cm_ray.recipes.recipe import Recipe
 
@@ -21,6 +21,17 @@ def draw_step(recipe: Recipe, step: int, images: Tensor, positions: Tensor) -> D
     t, s = recipe.method.times(uniforms, step, recipe.steps, recipe.noise)
     noise = normal(recipe.seed, step, positions, Purpose.NOISE, tuple(x.shape[1:]))
     return Draw(x, noise, perturb(x, noise, t), t, s, recipe.diffusion, step)
+
+
+def dropped_labels(recipe: Recipe, step: int, labels: Labels, positions: Tensor) -> Labels:
+    """Return the labels (b,) at positions (b,) of the global batch, a share of them replaced by -1.
+
+    The share is the network's label dropout; -1 is the null class. Ho & Salimans 2022, Algorithm 1.
+    """
+    if not (share := recipe.network.label_dropout):
+        return labels
+    dropped = uniform(recipe.seed, step, positions, Purpose.LABEL_DROPOUT, (1,))[:, 0] < share
+    return torch.where(dropped, -1, labels)
 
 
 def _mirrored(recipe: Recipe, step: int, x: Images, positions: Tensor) -> Images:

@@ -25,7 +25,7 @@ from cm_ray.settings.choices import word_of
 from cm_ray.training.arithmetic import compile_networks, to_device
 from cm_ray.training.batch import Batch, Share, StepStats
 from cm_ray.training.data_parallel import settle_buckets, without_sync
-from cm_ray.training.drawing import draw_step
+from cm_ray.training.drawing import draw_step, dropped_labels
 from cm_ray.training.loss_watch import REMEDY, LossWatch
 from cm_ray.training.memory import step_in_memory
 from cm_ray.training.optimizer import (
@@ -209,7 +209,9 @@ class Engine:
         config = self.config
         first = self.share.rank * rows * config.accumulate + index * rows
         positions = torch.arange(first, first + rows, device=self.device)
-        labels = to_device(batch.labels, self.device) if self.spec.classes else None
+        labels = None
+        if self.spec.classes:
+            labels = dropped_labels(config, self.step, to_device(batch.labels, self.device), positions)
         draw = draw_step(config, self.step, to_device(batch.images, self.device), positions)
         aim = self._aim(draw, labels, first)
         self._seed_dropout(first)

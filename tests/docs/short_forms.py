@@ -104,6 +104,10 @@ HERE = {
     "cm-ray sample runs/ict_digits --samples 25 --nfe 2 --label 7": Short(makes="samples.png samples.npz"),
     "cm-ray sample runs/demo --samples 25 --nfe 2 --label 7": Short(makes="samples.png samples.npz"),
     "cm-ray sample runs/own --own-code my_project.networks:MyNetwork": Short(makes="samples.npz"),
+    "cm-ray train edm_digits --network.label-dropout 0.1 --run-dir runs/dropped": Short(
+        TINY, makes="runs/dropped/result.json"
+    ),
+    "cm-ray sample runs/dropped --label null": Short(makes="samples.npz"),
     "cm-ray sample runs/edm_digits --sampler dpm2:10": Short(makes="samples.npz"),
     "cm-ray sample runs/edm_digits --sampler pc:100,sde=vp,predictor=ancestral": Short(
         "--samples 4", instead={"pc:100": "pc:3"}, makes="samples.npz"

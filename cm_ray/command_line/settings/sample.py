@@ -46,7 +46,7 @@ class Sample(CodeSettings):
     label: str = ""
     """Class of a conditional model's images by its name, or several, cat,dog, drawn equally often; a number
     where classes have no names. balanced, the default: all classes that the model was trained on, equally
-    often; data: as often as in its training data."""
+    often; data: as often as in its training data; null: no class, of a model with label dropout."""
     untrained: bool = False
     """Allow a --label of which the model has seen no image."""
     batch_size: int = 0
