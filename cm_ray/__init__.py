@@ -49,6 +49,7 @@ _NAMES = {
     "cm_ray.core.proposals": ("Grid", "Lognormal", "LognormalIntervals", "Tuned", "UniformIntervals"),
     "cm_ray.core.score_columns": ("NCSN", "SubVP"),
     "cm_ray.core.shortcut": ("DyadicTimes", "ShortcutTraining"),
+    "cm_ray.core.sliced": ("SlicedScoreMatching",),
     "cm_ray.core.truncated": ("TruncatedTimes", "TruncatedTraining"),
     "cm_ray.core.two_times": ("MeanFlow", "SortedTimes"),
     "cm_ray.sampling.samplers": (
@@ -166,6 +167,7 @@ if TYPE_CHECKING:
     from cm_ray.core.score_columns import SubVP as SubVP
     from cm_ray.core.shortcut import DyadicTimes as DyadicTimes
     from cm_ray.core.shortcut import ShortcutTraining as ShortcutTraining
+    from cm_ray.core.sliced import SlicedScoreMatching as SlicedScoreMatching
     from cm_ray.core.times import NoiseLevels as NoiseLevels
     from cm_ray.core.truncated import TruncatedTimes as TruncatedTimes
     from cm_ray.core.truncated import TruncatedTraining as TruncatedTraining

@@ -152,10 +152,9 @@ def _batch(
 
         student.precision = counted_precision(config.precision)
         with torch.no_grad():
-            draw = Draw(x, x, x, times, times, config.diffusion)
+            draw = Draw(x, x, x, times, times, config.diffusion, direction=x)
             aim = config.method.aim(draw, _AsTwice(network), network)
-        answer = network(x, times)
-        config.method.compare(answer, aim, draw, distance).mean().backward()
+        config.method.loss(network, aim, draw, distance).mean().backward()
     return counted.most - begun
 
 

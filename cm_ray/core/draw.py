@@ -21,6 +21,8 @@ class Draw:
     """The noise levels that t and s are drawn from, and the preconditioning of the student."""
     step: int = 0
     """k, the training step."""
+    direction: Images | None = None
+    """Random signs along which a method takes a derivative of the student; None for other methods."""
 
     @property
     def end(self) -> Times | None:

@@ -36,7 +36,11 @@ class TrainedBy(Protocol):
     def numbers(self) -> int:
         """Uniform numbers that the times of a sample are made of."""
 
-    def compare(self, prediction: Images, aim: Images, draw: Draw, distance: Distance, /) -> Times:
+    @property
+    def projects(self) -> bool:
+        """True if the loss has a derivative along a random direction."""
+
+    def loss(self, student: Denoise, aim: Images, draw: Draw, distance: Distance, /) -> Times:
         """Return the per-sample loss."""
 
     def gauges(self, step: int, total_steps: int, /) -> Mapping[str, float]:
@@ -89,8 +93,8 @@ def training_loss(
             torch.manual_seed(seed)
             aim = method.aim(draw, Target(_with(target or f, labels)), _with(teacher, labels))
         torch.manual_seed(seed)
-        prediction = _with(f, labels)(draw.x_t, draw.t, draw.end)
-    return method.compare(prediction, aim, draw, method.distance)
+        student = _with(f, labels)
+        return method.loss(lambda x_t, t: student(x_t, t, draw.end), aim, draw, method.distance)
 
 
 def _total(method: TrainedBy, total_steps: int | None) -> int:
@@ -110,7 +114,8 @@ def _drawn(method: TrainedBy, x: Images, f: Any, step: int, total: int, generato
     noise = torch.randn(x.shape, **options).to(x)
     t, s = method.times(uniforms, step, total, f.diffusion)
     t, s = t.to(x.dtype), s.to(x.dtype)
-    return Draw(x, noise, perturb(x, noise, t), t, s, f.diffusion, step)
+    signs = 2 * torch.randint(2, x.shape, **options).to(x) - 1 if method.projects else None
+    return Draw(x, noise, perturb(x, noise, t), t, s, f.diffusion, step, signs)
 
 
 def _with(function: Any, labels: Tensor | None) -> Jump:

@@ -1,6 +1,7 @@
 """Methods of training: the regression target of the student, and the settings that each method reads.
 
-Every method minimises weight · d(student(x_t, t), aim) over its own aim, which carries no gradient:
+Every method minimises weight · d(student(x_t, t), aim) over its own aim, which carries no gradient; sliced
+score matching adds a derivative of the student to it (`cm_ray.core.sliced`):
 
 =====================================  =======================================================
 denoising (training of a teacher)      the clean image
@@ -54,6 +55,8 @@ class Method:
     """True if the teacher is a consistency model, instead of a diffusion model."""
     differentiates: ClassVar[bool] = False
     """True if the method takes a derivative of the target, along a direction."""
+    projects: ClassVar[bool] = False
+    """True if the loss has a derivative of the student along a random direction, with its gradient."""
     numbers: ClassVar[int] = 1
     """Uniform numbers that the times of a sample are made of."""
 
@@ -98,6 +101,14 @@ class Method:
         """Return the per-sample loss of a prediction (b,); distance: the method's, on the device."""
         weight = self.weigh(draw.t, draw.s, draw.diffusion.column)
         return regression_loss(prediction, aim, weight, distance)
+
+    def loss(self, student: Denoise, aim: Images, draw: Draw, distance: Distance) -> Times:
+        """Return the per-sample loss of a training step (b,), which carries the gradient.
+
+        student: the trained network with the labels and the second time of the step. aim: what the method's
+        `aim` returned. distance: the method's, on the device.
+        """
+        return self.compare(student(draw.x_t, draw.t), aim, draw, distance)
 
     def target_decay(self, step: int, total_steps: int) -> float:
         """Return mu(step), the share of the old target that is kept."""

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from cm_ray.errors import UserError, closest
 from cm_ray.recipes.ancestors import (
+    ncsn_cifar10,
+    ncsn_digits,
     ncsnv2_cifar10,
     ncsnv2_digits,
     subvp_cifar10,
@@ -71,6 +73,8 @@ __all__ = [
     "meanflow_cifar10",
     "meanflow_digits",
     "named",
+    "ncsn_cifar10",
+    "ncsn_digits",
     "ncsnv2_cifar10",
     "ncsnv2_digits",
     "pd_cifar10",
@@ -106,6 +110,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         trigflow_cifar10,
         scd_cifar10,
         sct_cifar10,
+        ncsn_cifar10,
         ncsnv2_cifar10,
         ve_cifar10,
         vp_cifar10,
@@ -128,6 +133,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         trigflow_digits,
         scd_digits,
         sct_digits,
+        ncsn_digits,
         ncsnv2_digits,
         ve_digits,
         vp_digits,

@@ -1,4 +1,4 @@
-"""Score-based models: NCSNv2 and the VE, VP and sub-VP SDEs, of CIFAR-10 and of 8x8 digits.
+"""Score-based models: NCSN, NCSNv2 and the VE, VP and sub-VP SDEs, of CIFAR-10 and of 8x8 digits.
 
 Noise levels are those of images in [-1, 1]: twice those of papers whose pixels are in [0, 1].
 """
@@ -11,7 +11,7 @@ from cm_ray.core.averages import ConstantEMA
 from cm_ray.core.methods import Denoising
 from cm_ray.core.noise_times import Geometric, LogUniform, SubVPTimes, VPTimes
 from cm_ray.core.precondition import VE, VP
-from cm_ray.core.score_columns import SubVP
+from cm_ray.core.score_columns import NCSN, SubVP
 from cm_ray.core.times import NoiseLevels
 from cm_ray.core.weights import SNR
 from cm_ray.networks.architectures import DDPMpp, NCSNpp
@@ -98,6 +98,28 @@ def ncsnv2_cifar10() -> Recipe:
     )
 
 
+def ncsn_cifar10() -> Recipe:
+    """NCSN on CIFAR-10, with its conditional RefineNet.  Song & Ermon 2019, section 5 and appendix B.
+
+    10 levels from sigma 1 to 0.01, of pixels in [0, 1], and 100 Langevin steps of epsilon 2e-5 at each; no
+    average of the weights.
+    """
+    base = ncsnv2_cifar10()
+    return replace(
+        base,
+        name="ncsn_cifar10",
+        method=Denoising(times=Geometric(count=10), weight=SNR()),
+        steps=200_000,
+        averages=ConstantEMA(decays=(0.0,)),
+        noise=NoiseLevels(t_min=0.02, t_max=2.0),
+        column=NCSN(),
+        network=RefineNet(levels=10),
+        optimizer=Adam(learning_rate=1e-3),
+        evaluation=replace(base.evaluation, samplers=("own",)),
+        tracking=TrackingSettings(model_name="cm_ray-cifar10-ncsn"),
+    )
+
+
 def ve_digits() -> Recipe:
     """The VE SDE on the 8x8 digits, in continuous time: two minutes on two CPU cores.
 
@@ -154,4 +176,22 @@ def ncsnv2_digits() -> Recipe:
         method=Denoising(times=Geometric(count=22), weight=SNR()),
         evaluation=replace(base.evaluation, samplers=("own",)),
         tracking=TrackingSettings(model_name="cm_ray-digits-ncsnv2"),
+    )
+
+
+def ncsn_digits() -> Recipe:
+    """NCSN's training and sampling on the 8x8 digits: six minutes on two CPU cores, most of them for samples.
+
+    The levels are those of CIFAR-10, and there is no average; `ncsnv2_digits` has NCSNv2's techniques.
+    """
+    base = ve_digits()
+    return replace(
+        base,
+        name="ncsn_digits",
+        method=Denoising(times=Geometric(count=10), weight=SNR()),
+        averages=ConstantEMA(decays=(0.0,)),
+        noise=NoiseLevels(t_min=0.02, t_max=2.0),
+        column=NCSN(),
+        evaluation=replace(base.evaluation, samplers=("own",)),
+        tracking=TrackingSettings(model_name="cm_ray-digits-ncsn"),
     )

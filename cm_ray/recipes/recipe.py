@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from cm_ray.core import score_columns as score_columns  # choices of column
 from cm_ray.core import shortcut as shortcut  # a choice of method
+from cm_ray.core import sliced as sliced  # a choice of method
 from cm_ray.core import truncated as truncated  # a choice of method
 from cm_ray.core import two_times as two_times  # choices of method
 from cm_ray.core.averages import Averages, PowerEMA
@@ -22,14 +22,15 @@ from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.methods import ConsistencyTraining, Method, ModelSource
 from cm_ray.core.noise_times import Geometric  # and the other choices of times there
 from cm_ray.core.precondition import EDM, Column, Linear, TrigFlow
+from cm_ray.core.score_columns import NCSN
 from cm_ray.core.times import NoiseLevels
 from cm_ray.core.weights import KarrasWeight
 from cm_ray.errors import SettingError, UserError, require
 from cm_ray.networks import custom as custom  # a choice of network
 from cm_ray.networks import lpips_distance as lpips_distance  # a choice of distance
-from cm_ray.networks import score_networks as score_networks  # a choice of network
 from cm_ray.networks.architectures import ADM, Network
 from cm_ray.networks.arithmetic import Precision
+from cm_ray.networks.score_networks import RefineNet
 from cm_ray.recipes.sections import (
     CheckpointSettings,
     ClusterSettings,
@@ -62,7 +63,7 @@ class Recipe:
     """ct: consistency training, also with the settings of iCT and ECT; cd: consistency distillation; edm: a
     diffusion model, such as a teacher; pd: progressive distillation; tcm: a second
     stage of consistency training, for large t; meanflow,
-    shortcut: functions of two times."""
+    shortcut: functions of two times; ssm: a diffusion model by sliced score matching."""
     init_from: ModelSource = field(default_factory=ModelSource)
     """The model whose weights training starts from; teacher: the method's; empty: random weights."""
     steps: int = 800_000
@@ -130,12 +131,16 @@ class Recipe:
         """Return the sampler that the trained model is made for.
 
         steps: of method pd, the sampling steps of a round; 0: of the last. Models of geometric noise levels
-        are known at these alone, as those of NCSNv2, which takes 5 Langevin steps at each.
+        are known at these alone, as those of NCSNv2, which takes 5 Langevin steps at each; NCSN takes 100
+        of epsilon 2e-5 at a last level of 0.01, a step size of 0.2.
         """
         if self.method.halving is not None:
             return Progressive(steps or self.method.halving.s0)
         if isinstance(self.method.times, Geometric):
-            return Langevin(steps=self.method.times.count, repeats=5)
+            count = self.method.times.count
+            if isinstance(self.column, NCSN):
+                return Langevin(steps=count, repeats=100, step_size=0.2, denoise=False)
+            return Langevin(steps=count, repeats=5)
         return Heun(steps=18) if self.diffusion.denoiser else OneStep()
 
     def averaged_steps(self, step: int) -> int:
@@ -242,6 +247,7 @@ def _check_method(recipe: Recipe) -> None:
     require(known, "column", "of sct and scd must be trigflow or edm, which have a sigma_data")
     finite = not recipe.diffusion.two_times or isinstance(recipe.column, Linear | TrigFlow)
     require(finite, "column", "of two times must be linear or trigflow, whose time is finite at 0")
+    _check_score_network(recipe)
     if (halving := recipe.method.halving) is not None:
         starts = halving.starts(recipe.steps)
         require(
@@ -250,6 +256,16 @@ def _check_method(recipe: Recipe) -> None:
             f"{recipe.steps} are too few for the rounds from {halving.s1} sampling steps to {halving.s0}: "
             "every round needs one",
         )
+
+
+def _check_score_network(recipe: Recipe) -> None:
+    levels = recipe.network.levels if isinstance(recipe.network, RefineNet) else 0
+    if levels:
+        known = recipe.column.count if isinstance(recipe.column, NCSN) else 0
+        problem = f"{levels} of network refinenet needs column ncsn with the same count"
+        require(levels == known, "network.levels", problem)
+    twice = recipe.method.projects and recipe.compile
+    require(not twice, "compile", "does not go with method ssm, which takes a second backward pass")
 
 
 def _check_samplers(recipe: Recipe) -> None:

@@ -20,7 +20,13 @@ def draw_step(recipe: Recipe, step: int, images: Tensor, positions: Tensor) -> D
     uniforms = uniform(recipe.seed, step, positions, Purpose.TIMES, () if numbers == 1 else (numbers,))
     t, s = recipe.method.times(uniforms, step, recipe.steps, recipe.noise)
     noise = normal(recipe.seed, step, positions, Purpose.NOISE, tuple(x.shape[1:]))
-    return Draw(x, noise, perturb(x, noise, t), t, s, recipe.diffusion, step)
+    signs = _signs(recipe, step, positions, tuple(x.shape[1:])) if recipe.method.projects else None
+    return Draw(x, noise, perturb(x, noise, t), t, s, recipe.diffusion, step, signs)
+
+
+def _signs(recipe: Recipe, step: int, positions: Tensor, shape: tuple[int, ...]) -> Images:
+    """Return 1 or -1 for each pixel (b, c, h, w)."""
+    return 1 - 2 * (uniform(recipe.seed, step, positions, Purpose.PROBES, shape) < 0.5).float()
 
 
 def dropped_labels(recipe: Recipe, step: int, labels: Labels, positions: Tensor) -> Labels:

@@ -36,7 +36,7 @@ from cm_ray.training.optimizer import (
     restore_scaler,
 )
 from cm_ray.training.students import build_student, contiguous_copy, frozen_copy
-from cm_ray.training.target import target_of
+from cm_ray.training.target import student_of, target_of
 
 
 class Engine:
@@ -206,25 +206,22 @@ class Engine:
 
     def _loss(self, batch: Batch, index: int, rows: int) -> Tensor:
         """Return the mean loss of the micro-batch `index` of this worker's share."""
-        config = self.config
-        first = self.share.rank * rows * config.accumulate + index * rows
+        first = self.share.rank * rows * self.config.accumulate + index * rows
         positions = torch.arange(first, first + rows, device=self.device)
         labels = None
         if self.spec.classes:
-            labels = dropped_labels(config, self.step, to_device(batch.labels, self.device), positions)
-        draw = draw_step(config, self.step, to_device(batch.images, self.device), positions)
+            labels = dropped_labels(self.config, self.step, to_device(batch.labels, self.device), positions)
+        draw = draw_step(self.config, self.step, to_device(batch.images, self.device), positions)
         aim = self._aim(draw, labels, first)
-        self._seed_dropout(first)
-        prediction = self.replica(draw.x_t, draw.t, labels, draw.end)
-        return self.method.compare(prediction, aim, draw, self.distance).mean()
+        student = student_of(self.replica, labels, draw.end, partial(self._seed_dropout, first))
+        return self.method.loss(student, aim, draw, self.distance).mean()
 
     @torch.no_grad()
     def _aim(self, draw: Draw, labels: Labels | None, first: int) -> Images:
         """Return the aim of the method; the target has the student's dropout mask, the teacher no dropout."""
         plain = self.config.precision == "float32" and not self.config.compile
         seed, model = partial(self._seed_dropout, first), self.target or self.student
-        target = target_of(model, labels, seed, plain=plain)
-        return self.method.aim(draw, target, self._teaching(labels))
+        return self.method.aim(draw, target_of(model, labels, seed, plain=plain), self._teaching(labels))
 
     def _teaching(self, labels: Labels | None) -> Denoise:
         def teach(x_t: Images, t: Times) -> Images:

@@ -1,13 +1,14 @@
-"""The target network of a step, as methods evaluate and differentiate it."""
+"""The networks of a step, as methods evaluate and differentiate them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from cm_ray.core.derivative import Target
-from cm_ray.core.types import Images, Labels, Times
+from cm_ray.core.types import Denoise, Images, Labels, Times
 from cm_ray.networks.model import Model
 
 
@@ -27,3 +28,20 @@ def target_of(model: Model, labels: Labels | None, seed: Callable[[], None], *, 
             return evaluate(x, t, s)
 
     return Target(evaluate, None if plain else precise)
+
+
+def student_of(
+    replica: nn.Module, labels: Labels | None, end: Times | None, seed: Callable[[], None]
+) -> Denoise:
+    """Return the student of a step as a function of noisy images and times, which carries the gradient.
+
+    replica: the student, or its data-parallel module. end: the second time of a function of two. seed: seeds
+    the masks before every pass.
+    """
+
+    def evaluate(x: Images, t: Times) -> Images:
+        seed()
+        images: Images = replica(x, t, labels, end)
+        return images
+
+    return evaluate

@@ -66,6 +66,23 @@ HERE = {
     ),
     "cm-ray train sct_digits": Short(f"{TINY} --warmup 1", makes="runs/sct_digits/result.json"),
     "cm-ray train trigflow_digits": Short(f"{TINY} --run-dir runs/t", makes="runs/t/result.json"),
+    "cm-ray train ncsn_digits --method ssm --run-dir runs/ssm": Short(
+        f"{TINY} --evaluation.samplers heun:2", makes="runs/ssm/result.json"
+    ),
+    "cm-ray train ncsn_digits --network refinenet --network.channels 16 --network.levels 10 "
+    "--run-dir runs/ncsn_refinenet": Short(
+        "--steps 2 --batch-size 4 --checkpoint.every 2 --evaluation.every 0 --evaluation.grid 2 "
+        "--evaluation.extractor none --evaluation.samplers heun:2 --tracking-uri none",
+        instead={"channels 16": "channels 4"},
+        makes="runs/ncsn_refinenet/result.json",
+    ),
+    "cm-ray train ve_cifar10 --network.blocks 8 --steps 950000 --run-dir runs/ve_deep": Short(
+        "--batch-size 2 --network.channels 8 --network.norm-groups 4 --data pictures --data.size 32 "
+        "--optimizer.warmup-steps 0 --evaluation.grid 2 --evaluation.extractor none "
+        "--evaluation.samplers heun:2 --tracking-uri none",
+        instead={"--network.blocks 8 --steps 950000": "--network.blocks 1 --steps 2"},
+        makes="runs/ve_deep/result.json",
+    ),
     "cm-ray train ncsnv2_digits": Short(TINY, makes="runs/ncsnv2_digits/result.json"),
     "cm-ray train ve_digits --network refinenet --network.channels 32 --run-dir runs/refinenet": Short(
         "--steps 2 --batch-size 4 --checkpoint.every 2 --evaluation.every 0 --evaluation.grid 2 "

@@ -1,5 +1,8 @@
 """Recipes of score-based models have the published settings, and those that NCSNv2's techniques give."""
 
+import contextlib
+from dataclasses import replace
+
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -7,16 +10,21 @@ from sklearn.datasets import load_digits
 from cm_ray import recipes
 from cm_ray.core.noise_times import Geometric, LogUniform, SubVPTimes, VPTimes
 from cm_ray.core.precondition import VE, VP
-from cm_ray.core.score_columns import SubVP
+from cm_ray.core.score_columns import NCSN, SubVP
 from cm_ray.core.sde import SDES
+from cm_ray.core.sliced import SlicedScoreMatching
 from cm_ray.core.techniques import largest_distance, level_ratio, number_of_levels
 from cm_ray.core.weights import SNR
+from cm_ray.errors import SettingError
 from cm_ray.networks.score_networks import RefineNet
+from cm_ray.networks.unet import UNet
+from cm_ray.recipes.sections import Adam
 from cm_ray.sampling.score_samplers import Langevin, PredictorCorrector
 from cm_ray.sampling.text import parse
 
-NAMES = ("ncsnv2", "ve", "vp", "subvp")
+NAMES = ("ncsn", "ncsnv2", "ve", "vp", "subvp")
 KINDS = {
+    "ncsn": (Geometric, NCSN()),
     "ncsnv2": (Geometric, VE()),
     "ve": (LogUniform, VE()),
     "vp": (VPTimes, VP()),
@@ -67,6 +75,63 @@ def test_ncsnv2_of_cifar10_has_its_settings():
     sampler = parse(recipe.evaluation.samplers[0], recipe.diffusion)
     assert sampler == Langevin(232, 5, 0.062)
     assert sampler.step_size * 0.01**2 == pytest.approx(6.2e-6)
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar10"])
+def test_ncsn_has_its_settings(data):
+    recipe = recipes.named(f"ncsn_{data}")
+    assert (recipe.batch_size, recipe.averages.decays) == (128, (0.0,))
+    levels = recipe.method.times.levels(recipe.noise) / 2
+    assert (len(levels), float(levels[0]), float(levels[-1])) == (10, 0.01, 1)
+    indices = recipe.column.network_time(recipe.method.times.levels(recipe.noise))
+    torch.testing.assert_close(indices, torch.arange(9, -1, -1, dtype=torch.float64))
+    assert recipe.evaluation.samplers == ("own",)
+    sampler = recipe.own_sampler()
+    assert sampler == Langevin(10, 100, 0.2, denoise=False)
+    assert sampler.step_size * 0.01**2 == pytest.approx(2e-5)
+
+
+def test_ncsn_of_cifar10_is_as_large_as_published():
+    recipe = recipes.ncsn_cifar10()
+    assert (recipe.steps, recipe.network) == (200_000, RefineNet(channels=128, levels=10))
+    assert recipe.optimizer == Adam(learning_rate=1e-3)
+
+
+def test_levels_of_the_network_are_those_of_its_column():
+    recipe = replace(recipes.ncsn_digits(), network=RefineNet(levels=10))
+    for column, known in ((VE(), False), (NCSN(count=11), False), (NCSN(last=0.01), True)):
+        with (
+            contextlib.nullcontext()
+            if known
+            else pytest.raises(
+                SettingError,
+                match=r"network\.levels 10 of network refinenet needs column ncsn with",
+            )
+        ):
+            replace(recipe, column=column)
+
+
+def test_sliced_score_matching_is_not_compiled():
+    recipe = replace(recipes.ncsn_digits(), method=SlicedScoreMatching())
+    assert recipe.own_sampler().repeats == 100
+    with pytest.raises(SettingError, match="compile does not go with method ssm"):
+        replace(recipe, compile=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "count"),
+    [
+        ("ve_cifar10", 4, 62_758_915),
+        ("ve_cifar10", 8, 107_587_075),
+        ("vp_cifar10", 4, 61_804_419),
+        ("vp_cifar10", 8, 106_632_579),
+        ("subvp_cifar10", 8, 106_632_579),
+    ],
+)
+def test_networks_and_deep_ones_of_the_sdes_have_so_many_parameters(name, blocks, count):
+    with torch.device("meta"):
+        network = UNet(replace(recipes.named(name).network, blocks=blocks), (3, 32, 32), 0)
+    assert sum(each.numel() for each in network.parameters()) == count
 
 
 def test_the_levels_of_digits_follow_from_the_techniques():

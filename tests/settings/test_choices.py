@@ -31,6 +31,7 @@ WORDS = {
         "shortcut",
         "continuous-ct",
         "continuous-cd",
+        "ssm",
     ],
     Distance: ["l1", "l2", "norm", "adaptive-l2", "pseudo-huber", "lpips"],
     Scales: ["constant", "adaptive", "doubling"],

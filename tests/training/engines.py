@@ -69,6 +69,7 @@ CHANGES = {
         "column": "trigflow",
         "column.sigma_data": 0.75,
     },
+    "ssm": {"method": "ssm", "weight": "snr", "column": "ve", "evaluation.samplers": ("own",)},
     "tcm": {"method": "tcm", "teacher.model": "given", "distance": "pseudo-huber", "times.ratio": 0.9},
     "meanflow": {
         "method": "meanflow",
@@ -132,7 +133,7 @@ VARIANTS = (
     "conditional",
     "accumulated",
 )
-METHODS = ("ict", "paper", "edm", "cd", "pd", "ect", "scd", "tcm", "meanflow", "shortcut")
+METHODS = ("ict", "paper", "edm", "cd", "pd", "ect", "scd", "tcm", "meanflow", "shortcut", "ssm")
 """Without dropout, whose mask depends on how a batch is split."""
 
 IMAGES = torch.randint(0, 256, (32, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

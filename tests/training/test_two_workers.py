@@ -33,7 +33,8 @@ def work(rank, folder):
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD
     )
     results = {str(overflows): overflowing(rank, overflows) for overflows in (True, False)}
-    torch.save(results | {"compiled": compiled(rank)}, f"{folder}/result-{rank}.pt")
+    results |= {"compiled": compiled(rank), "sliced": sliced(rank)}
+    torch.save(results, f"{folder}/result-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -91,14 +92,33 @@ def compiled(rank):
     return weights(made)
 
 
+def trained_alone(method):
+    """Return the weights after two steps of one worker, and how far they have moved."""
+    alone = shaken(engine(small(method, steps=2)))
+    start = weights(alone)
+    run(alone)
+    return weights(alone), (weights(alone) - start).norm()
+
+
 def test_compiled_workers_that_accumulate_train_as_one_worker_does(workers):
     one, two = (results["compiled"] for results in workers)
     assert torch.equal(one, two)
-    alone = shaken(engine(small("paper", steps=2)))
-    start = weights(alone)
-    run(alone)
-    moved = (weights(alone) - start).norm()
-    assert (one - weights(alone)).norm() < 1e-3 * moved
+    alone, moved = trained_alone("paper")
+    assert (one - alone).norm() < 1e-3 * moved
     half = shaken(engine(dataclasses.replace(small("paper", steps=2), batch_size=4)))
     run(half)
     assert (one - weights(half)).norm() > 1e-2 * moved, "half of the images is not enough"
+
+
+def sliced(rank):
+    """Train two steps whose loss has a second backward pass, and return the weights."""
+    made = parallel(rank, small("ssm", steps=2))
+    run(made)
+    return weights(made)
+
+
+def test_workers_take_a_second_backward_pass_as_one_worker_does(workers):
+    one, two = (results["sliced"] for results in workers)
+    assert torch.equal(one, two)
+    alone, moved = trained_alone("ssm")
+    assert (one - alone).norm() < 1e-3 * moved
