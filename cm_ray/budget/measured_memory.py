@@ -27,7 +27,7 @@ from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.own_code import carried, take
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import Checkpoint, CheckpointStore
-from cm_ray.settings.tree import override
+from cm_ray.settings.tree import flatten, override
 from cm_ray.training.batch import Batch, Share
 from cm_ray.training.communication import SingleWorker
 from cm_ray.training.engine import Engine
@@ -53,8 +53,7 @@ def measured_memory(
     of the libraries themselves is not included. On CPUs, the peak of resident memory is measured, which needs
     Linux. Weights are random. Raises UserError when the memory is too small or cannot be measured.
     """
-    if device == "cpu" and not _MARK.exists():
-        raise UserError(f"Memory can be measured on Linux only; leave {setting('measure')} out.")
+    check_measurable(device)
     micro_batches = 2 if config.accumulate > 1 else 1
     alone = dataclasses.replace(config.cluster, num_workers=1)
     size = micro_batches * rows
@@ -71,17 +70,34 @@ def measured_memory(
             ) from error
 
 
+def check_measurable(device: str) -> None:
+    """Raise UserError if the memory of a training on the device cannot be measured here."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"There is no GPU here whose memory could be measured; set {setting('device')} to cpu, or leave "
+            f"{setting('measure')} out."
+        )
+    if device == "cpu" and not _MARK.exists():
+        raise UserError(f"Memory can be measured on Linux only; leave {setting('measure')} out.")
+
+
 def _peak(
     config: Recipe, spec: ModelSpec, device: str, whole: bool, threads: int, own_code: dict[str, Any]
 ) -> int:
     take(own_code)
     torch.set_num_threads(threads)
-    one_head = {"network.head_channels": 0} if isinstance(config.network, ADM) else {}
-    tiny = override(config, _TINY | one_head)
-    _take_steps(tiny, dataclasses.replace(spec, network=tiny.network), whole=whole)  # loads the libraries
+    small = tiny(config)
+    _take_steps(small, dataclasses.replace(spec, network=small.network), whole=whole)  # loads the libraries
     before = _begin(device)
     _take_steps(config, spec, device, whole=whole)
     return (torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM")) - before
+
+
+def tiny(config: Recipe) -> Recipe:
+    """Return the recipe with a network of next to no memory, which needs the same libraries."""
+    one_head = {"network.head_channels": 0} if isinstance(config.network, ADM) else {}
+    known = flatten(config)  # not every network has levels, and not every method a distance
+    return override(config, {path: value for path, value in (_TINY | one_head).items() if path in known})
 
 
 def _begin(device: str) -> int:
@@ -111,17 +127,19 @@ def _take_steps(config: Recipe, spec: ModelSpec, device: str = "cpu", *, whole: 
     images = torch.zeros(config.batch_size, *spec.shape, dtype=torch.uint8)
     batch = Batch(images, torch.zeros(config.batch_size, dtype=torch.int64))
     with tempfile.TemporaryDirectory() as folder:
-        finish = _scored_steps(engine, batch, Path(folder)) if whole else None
+        store = CheckpointStore(Path(folder), keep=1)
+        finish = _scored_steps(engine, batch, store, Path(folder)) if whole else None
         for _ in range(2):
             engine.one_step(batch)
             if finish:
                 finish()
+        store.wait()  # else the folder is removed while a checkpoint is written to it
 
 
-def _scored_steps(engine: Engine, batch: Batch, folder: Path) -> Callable[[], None]:
+def _scored_steps(engine: Engine, batch: Batch, store: CheckpointStore, folder: Path) -> Callable[[], None]:
     """Return what a training does after a step: write a checkpoint, and score as many samples as fit at once.
 
-    The extractor has random weights.
+    The extractor has random weights. folder: of the scores.
     """
     recipe, rows = engine.config, engine.config.sampled_at_once
     extractor = untrained_extractor(recipe.evaluation.extractor)
@@ -140,7 +158,6 @@ def _scored_steps(engine: Engine, batch: Batch, folder: Path) -> Callable[[], No
     if extractor is not None:
         extractor.network.to(engine.device)
         evaluator.extractor = extractor
-    store = CheckpointStore(folder, keep=1)
     written: list[Checkpoint] = []
 
     def finish() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cm_ray.budget.measured_memory import measured_memory
+from cm_ray.budget.measured_memory import check_measurable, measured_memory
 from cm_ray.budget.memory import accumulate_for, most_rows, of_one_image, training_memory
 from cm_ray.command_line.settings.memory import MemoryQuestion
 from cm_ray.errors import UserError, setting
@@ -27,8 +27,11 @@ MARGIN = 0.2
 def memory_table(asked: MemoryQuestion) -> Iterator[str]:
     """Yield the lines of a table with two rows for each recipe: without and with recomputed activations.
 
-    Raises UserError on an unknown recipe, and when the workers do not divide its batch size.
+    Raises UserError on an unknown recipe, when the workers do not divide its batch size, and before the
+    first line when nothing can be measured here.
     """
+    if asked.measure:
+        check_measurable(asked.device)
     counted = ["held", "of one image", "images at a time", "--accumulate", "scores", "copies on the host"]
     if asked.measure:
         counted = [f"{asked.measure} at a time: counted", "measured", "measured / counted"]

@@ -58,7 +58,9 @@ def along(
     from torch.autograd import forward_ad
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+    from cm_ray.core.convolution_rule import TwoConvolutions
+
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level(), TwoConvolutions():
         moving = forward_ad.make_dual(x, dx), forward_ad.make_dual(t, dt)  # type: ignore[no-untyped-call]
         result = function(*moving)
         value, tangent = forward_ad.unpack_dual(result)  # type: ignore[no-untyped-call]

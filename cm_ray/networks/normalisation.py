@@ -43,13 +43,21 @@ class GroupNorm(nn.GroupNorm):
         return functional.silu(y) if silu else y
 
     def _moving(self, x: Tensor) -> Tensor:
-        """Return norm(x) with its derivative in forward mode, which PyTorch has for one layout alone.
+        """Return norm(x) with its derivative in forward mode, by a kernel of PyTorch's in place of twenty.
 
+        The Jacobian of a normalisation is symmetric, so that the backward kernel without weights applies it.
         The result has the layout of x, on which the order of a dropout mask depends.
         """
-        y = super().forward(x.contiguous())
+        pixels, whole = x[0, 0].numel(), x.contiguous()
+        value, tangent = forward_ad.unpack_dual(whole)
+        sizes = len(x), x.shape[1], pixels, self.num_groups
+        y, mean, inverse = torch.native_group_norm(value, self.weight, self.bias, *sizes, self.eps)
+        backward = torch.ops.aten.native_group_norm_backward
+        moved, _, _ = backward(tangent.contiguous(), value, mean, inverse, None, *sizes, [True, False, False])
+        moved = moved * self.weight[:, None, None]
         last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        return y.contiguous(memory_format=torch.channels_last) if last else y
+        layout = torch.channels_last if last else torch.contiguous_format
+        return forward_ad.make_dual(*(each.contiguous(memory_format=layout) for each in (y, moved)))
 
     def _fused(self, x: Tensor, modulation: tuple[Tensor, Tensor] | None, silu: bool) -> Tensor:
         factor, offset = self.weight.expand(len(x), -1), self.bias.expand(len(x), -1)

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from cm_ray import recipes
-from cm_ray.budget.measured_memory import measured_memory
+from cm_ray.budget.measured_memory import measured_memory, tiny
 from cm_ray.budget.memory import accumulate_for, most_rows, training_memory
 from cm_ray.budget.memory_table import MARGIN, memory_table
 from cm_ray.command_line.settings.memory import MemoryQuestion
 from cm_ray.core.averages import PowerEMA
+from cm_ray.errors import UserError
 from cm_ray.networks.model import ModelSpec
 from cm_ray.settings.tree import override
 from cm_ray.training.batch import Batch
@@ -78,6 +79,21 @@ def test_scores_and_checkpoints_are_in_the_estimate(extractor, rows):
     if extractor == "inception-2015":
         assert expected.evaluating > max(expected.batch, expected.optimizing)
         assert found > (expected.step + BUFFERS) / (1 - MARGIN), "the step alone is not enough"
+
+
+@pytest.mark.parametrize("name", ["sct_digits", "ncsnv2_digits", "ict_cifar10"])
+def test_every_recipe_has_a_tiny_form_that_loads_the_libraries(name):
+    """A method may have no distance, and a network no levels."""
+    recipe = recipes.named(name)
+    made = tiny(recipe)
+    assert (type(made.method), type(made.network)) == (type(recipe.method), type(recipe.network))
+    assert made.network.channels == 32
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_measured_where_there_is_none():
+    with pytest.raises(UserError, match="There is no GPU here"):
+        next(memory_table(MemoryQuestion(recipes=("ict_digits",), device="cuda", measure=2)))
 
 
 def test_copies_are_a_checkpoint_and_a_snapshot():

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cm_ray.core.derivative import Target, along
 from cm_ray.core.diffusion import Diffusion
@@ -149,3 +150,26 @@ def test_a_training_that_starts_at_the_exact_tangent_goes_on(method):
     stats = run(made)
     assert [round(one.gauges["tangent_share"], 2) for one in stats] == [0.0, 0.5, 1.0, 1.0]
     assert all(0 < float(one.loss) < 1 for one in stats)
+
+
+def test_moving_images_are_convolved_twice():
+    """PyTorch convolves a third time, by a tangent of the weights that is zero."""
+    model = model_of(NETWORKS["adm"]).float().eval()
+    x, t, dx, dt = point(torch.float32)
+    with Counted() as plain, torch.no_grad():
+        expected = model(x, t)
+    with Counted() as moving:
+        value, _ = along(lambda x_t, t: model(x_t, t), x, t, dx, dt)
+    torch.testing.assert_close(value, expected)
+    assert plain.convolutions > 20
+    assert moving.convolutions == 2 * plain.convolutions
+
+
+class Counted(TorchDispatchMode):
+    """Counts the convolutions that PyTorch is asked for."""
+
+    convolutions = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.convolutions += "convolution" in str(func)
+        return func(*args, **(kwargs or {}))
