@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cm_ray.metrics.extractors.inference import check_images, plain_float32
+from cm_ray.metrics.extractors.inference import IMAGENET_MEAN, IMAGENET_STD, check_images, plain_float32
 from cm_ray.metrics.extractors.published_weights import CIFAR_RESNETS
 
 _CHANNELS, _DIM, _CLASSES, _BATCH = (16, 32, 64), 64, 10, 512
@@ -22,7 +22,6 @@ CLASS_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 """Names of the predicted classes, in the numbering of CIFAR-10."""
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as in the training of these weights
 
 
 class ResidualBlock(nn.Module):
@@ -116,6 +115,8 @@ class CifarResNetExtractor:
 
     def _features_of(self, images: Tensor) -> Tensor:
         weight = self.network.linear.weight
-        mean, std = (torch.tensor(each, device=weight.device).view(3, 1, 1) for each in (_MEAN, _STD))
+        mean, std = (
+            torch.tensor(each, device=weight.device).view(3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD)
+        )
         with plain_float32(weight):
             return self.network((images.to(weight.device).float() / 255 - mean) / std)

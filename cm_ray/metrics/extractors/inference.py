@@ -10,6 +10,9 @@ from torch import Tensor
 
 from cm_ray.errors import UserError
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's colours in [0, 1], by which networks' inputs are normalised."""
+
 
 def check_images(
     images: Tensor, extractor: str, channels: Sequence[int], size: tuple[int, int] | None = None

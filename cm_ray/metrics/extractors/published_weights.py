@@ -102,3 +102,20 @@ CIFAR_RESNETS = {
     ),
 }
 """CIFAR-10 classifiers of pytorch_resnet_cifar10 (Y. Idelbayev), by depth."""
+
+DINOV2 = {
+    shape: PublishedWeights(
+        url=f"https://dl.fbaipublicfiles.com/dinov2/dinov2_{shape}/dinov2_{shape}_pretrain.pth",
+        sha256=sha256,
+        variable="CM_RAY_DINOV2_WEIGHTS",
+    )
+    for shape, sha256 in {
+        "vits14": "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+        "vitb14": "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+        "vitl14": "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    }.items()
+}
+"""DINOv2 without registers (Oquab et al. 2023), by its shape.
+
+The publisher states no SHA-256. These are the ones that programs of others state which pin the files.
+"""

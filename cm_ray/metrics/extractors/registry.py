@@ -22,11 +22,11 @@ def open_extractor(
 ) -> Extractor:
     """Return the extractor called `name`, one of `EXTRACTORS` or ``package.module:factory``, on `device`.
 
-    weights: the file of published weights, or the folder that holds it, for `inception-2015`, `clean-fid`
-    and the CIFAR networks; empty searches the places that `PublishedWeights.find` lists.  resizing: a name
-    in `RESIZINGS`, for the Inception networks. The `digits` extractor is trained on first use, which takes
-    seconds. Raises UserError when the name is unknown or "none", and when the weights are missing or have
-    another SHA-256.
+    weights: the file of published weights, or the folder that holds it, for `inception-2015`, `clean-fid`,
+    DINOv2 and the CIFAR networks; empty searches the places that `PublishedWeights.find` lists.  resizing: a
+    name in `RESIZINGS`, for the Inception networks. The `digits` extractor is trained on first use, which
+    takes seconds. Raises UserError when the name is unknown or "none", and when the weights are missing or
+    have another SHA-256.
     """
     if ":" in name:
         return open_custom(name, device, reserved=EXTRACTORS)
@@ -74,6 +74,15 @@ def _open_cifar_resnet(depth: int) -> _Opener:
     return opener
 
 
+def _open_dinov2(shape: str) -> _Opener:
+    def opener(device: torch.device | str, weights: Path | str, resizing: str) -> Extractor:
+        from cm_ray.metrics.extractors.dinov2 import DINOv2Extractor
+
+        return DINOv2Extractor.open(shape, device, weights=weights)
+
+    return opener
+
+
 _Opener = Callable[[torch.device | str, Path | str, str], Extractor]
 _OPENERS: dict[str, _Opener] = {
     "digits": _open_digits,
@@ -81,6 +90,9 @@ _OPENERS: dict[str, _Opener] = {
     "clean-fid": _open_clean_fid,
     "cifar-resnet20": _open_cifar_resnet(20),
     "cifar-resnet56": _open_cifar_resnet(56),
+    "dinov2-vitl14": _open_dinov2("vitl14"),
+    "dinov2-vitb14": _open_dinov2("vitb14"),
+    "dinov2-vits14": _open_dinov2("vits14"),
     "random-inception": _open_random_inception,
 }
 
