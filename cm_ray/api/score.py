@@ -60,10 +60,9 @@ def score(
     of a run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall. n:
     number of samples; 0: that of the images, 50,000 at most. steps, sampler, precision, batch_size: as in
     `sample`. labels: classes of samples: data (as often as there), balanced, or names, as cat,dog. extractor:
-    inception-2015 (FID's), clean-fid, dinov2-vitl14 (FD-DINOv2), dinov2-vitb14, dinov2-vits14,
-    cifar-resnet56, cifar-resnet20, digits, package.module:factory, or an object. weights, resizing: its own.
-    size, channels, background: of reading the images. These three, labels and extractor are by default the
-    run's. own_code: see `load`. Raises UserError where they do not fit.
+    see docs/scores.md; package.module:factory, or an object. weights, resizing: its own. size, channels,
+    background: of reading the images. These three, labels and extractor are by default the run's. own_code:
+    see `load`. Raises UserError where they do not fit.
     """
     run = _run_of(scored, n, steps, sampler, labels, precision)
     wanted = ReadOptions(size=size, channels=channels, background=background)
