@@ -39,9 +39,11 @@ class Benchmark:
     """Settings of the benchmark."""
 
     model: str
-    """A consistency model of digits: its run directory."""
+    """A model of digits: its run directory."""
     nfe: int = 0
-    """Evaluations of inpainting and super-resolution; 0: 39."""
+    """Evaluations of inpainting and super-resolution; 0: 39, of a diffusion model 200."""
+    sampler: str = ""
+    """Of a diffusion model, the sampler of inpainting and super-resolution, instead of --nfe."""
     batch_size: int = 599
     """Images per network evaluation."""
 
@@ -82,8 +84,9 @@ class Digits:
         return (images - self.true).flatten(1).norm(dim=1).mean().item()
 
 
-def measured(digits: Digits, steps: int) -> dict[str, dict[str, float]]:
+def measured(digits: Digits, settings: Benchmark) -> dict[str, dict[str, float]]:
     """Return the scores of edits and of doing without."""
+    asked = {"steps": settings.nfe, "sampler": settings.sampler}
     y, labels, mask = digits.true, digits.labels, digits.mask
     free = digits.model.sample(torch.arange(len(y)), seed=0, sampler=digits.model.spec.sampler, labels=labels)
     found = {
@@ -96,9 +99,9 @@ def measured(digits: Digits, steps: int) -> dict[str, dict[str, float]]:
     }
     for name, task in (("right half", "inpaint"), ("x2", "upscale")):
         started = time.perf_counter()
-        found[f"{name}: {task}"] = digits.scores(digits.edited(digits.plan(task, steps=steps), y, labels))
+        found[f"{name}: {task}"] = digits.scores(digits.edited(digits.plan(task, **asked), y, labels))
         found[f"{name}: {task}"]["seconds"] = time.perf_counter() - started
-        drawn = digits.edited(digits.plan(task, steps=steps), y, None)
+        drawn = digits.edited(digits.plan(task, **asked), y, None)
         found[f"{name}: {task}, classes drawn"] = digits.scores(drawn)
     return found
 
@@ -114,7 +117,10 @@ def denoised(digits: Digits) -> dict[float, tuple[float, float]]:
 
 
 def draw(digits: Digits) -> None:
-    """Write a picture per task: what it is told, one or two results, the true digits."""
+    """Write a picture per task: what it is told, one or two results, the true digits.
+
+    Those of the documents are of a consistency model, which does all tasks.
+    """
     first = [int((digits.labels == label).nonzero()[3]) for label in range(COLUMNS)]
     y, labels, indices = digits.true[first], digits.labels[first], torch.arange(COLUMNS)
     noisy = y + 0.5 * normal(0, 0, indices, Purpose.NOISE, (1, 8, 8))
@@ -144,15 +150,17 @@ def draw(digits: Digits) -> None:
 def run(settings: Benchmark) -> None:
     """Measure, print and keep."""
     digits = Digits(settings)
-    scores = measured(digits, settings.nfe)
+    scores = measured(digits, settings)
     for name, row in scores.items():
         print(f"{name:36} FD {row['FD']:7.3f}   l2 {row['l2']:.3f}", flush=True)
     levels = denoised(digits)
     for sigma, (before, after) in levels.items():
         print(f"denoise at {sigma:<5g} l2 {before:8.3f} to {after:.3f}")
-    draw(digits)
+    if not digits.model.spec.diffusion.denoiser:
+        draw(digits)
     row = {"scores": scores, "denoise": {f"{sigma:g}": pair for sigma, pair in levels.items()}}
-    print(write_row("editing", {"steps": settings.nfe or 39, **row}))
+    nfe = digits.plan("inpaint", steps=settings.nfe, sampler=settings.sampler).nfe
+    print(write_row("editing", {"steps": nfe, "sampler": settings.sampler, **row}))
 
 
 if __name__ == "__main__":

@@ -141,18 +141,20 @@ class TrainedModel:
         taus: Sequence[float] = (),
         factor: int = 0,
         sigma: float = 0.0,
+        sampler: str | Sampler = "",
         label: Label | None = None,
         seed: int = 0,
     ) -> Samples:
-        """Edit images zero-shot.  Song et al. 2023, Algorithm 4.
+        """Edit images zero-shot.  Song et al. 2023, Algorithm 4; by diffusion models, Song et al. 2021, I.2.
 
         images: cropped and resized to the model's shape; those of upscale may be smaller by the factor. mask:
         of inpaint. steps, taus: network evaluations, or the times of each. factor: of upscale. sigma: of
-        denoise. label: a class by its name or number, else drawn. Returns uint8 (n, h, w, c). Raises
-        UserError when these do not fit the task or the model.
+        denoise. sampler: of a diffusion model, pc:100 or langevin:60, say. label: a class by its name or
+        number, else drawn. Returns uint8 (n, h, w, c). Raises UserError when these do not fit the task or the
+        model.
         """
         settings: dict[str, Any] = {"steps": whole("steps", steps), "factor": whole("factor", factor)}
-        settings |= {"taus": _numbers(taus), "sigma": sigma}
+        settings |= {"taus": _numbers(taus), "sigma": sigma, "sampler": sampler}
         edit = plan_edit(task, self.spec.diffusion, self.spec.shape, **settings)
         warn_of_average(self)
         pictures, pixels = pixels_of(images, self.spec, factor=edit.factor)

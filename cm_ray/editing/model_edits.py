@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cm_ray.core.noise import Purpose, normal
+from cm_ray.core.times import NoiseLevels
 from cm_ray.core.types import Denoise, Images, Labels, Noise, Times
 from cm_ray.editing import replacement as editing
 from cm_ray.editing.replacement import Known
@@ -45,19 +46,30 @@ def edit_steps(
         lambda x_t, t: model(x_t, t, labels),
         lambda draw: normal(seed, draw, indices, Purpose.EDIT, model.spec.shape),
         images,
+        model.spec.diffusion,
         mask,
     )
 
 
 def edit_trajectory(
-    edit: Edit, denoise: Denoise, noise: Noise, images: Images, mask: Tensor | None = None
+    edit: Edit,
+    denoise: Denoise,
+    noise: Noise,
+    images: Images,
+    levels: NoiseLevels,
+    mask: Tensor | None = None,
 ) -> Iterator[Step]:
-    """Yield the steps of editing images (b, c, h, w) by a consistency function; see `edit_steps`.
+    """Yield the steps of editing images (b, c, h, w) by a model; see `edit_steps`.
 
-    denoise: of the images in their order, not clipped yet. noise: standard normal; denoise, which is given
-    its noise with the image, adds none.
+    denoise: a consistency function or a denoiser of the images in their order, not clipped yet. noise:
+    standard normal; denoise, which is given its noise with the image, adds none. levels: noise levels of the
+    model.
     """
     known = _known(edit, images, mask)
+    if edit.sampler is not None:
+        assert known is not None, "an edit by a sampler knows a part"
+        yield from editing.conditional(edit.sampler, denoise, noise, levels, known)
+        return
     yield from editing.replacement(
         clipped(denoise),
         lambda draw: noise(draw) * (edit.task != "denoise"),

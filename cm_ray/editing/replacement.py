@@ -22,9 +22,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cm_ray.core.times import turned
+from cm_ray.core.times import NoiseLevels, turned
 from cm_ray.core.types import Denoise, Images, Noise, Times, check_same_shape
 from cm_ray.sampling.sampling_steps import Step, ascending, full
+from cm_ray.sampling.score_samplers import ConditionalSampler
 
 LUMINANCE = (0.2989, 0.5870, 0.1140)
 """Weights of red, green and blue in the grey of the paper, up to their sum."""
@@ -103,9 +104,17 @@ class Known:
 
     def put_into(self, x: Images) -> Images:
         """Return A^-1 of A y where it is known and A x elsewhere."""
+        return self.put_noisy(x, 0.0, torch.zeros_like(x))
+
+    def put_noisy(self, x: Images, t: float, noise: Images) -> Images:
+        """Return A^-1 of A (y + t noise) where y is known, and A x elsewhere: x_t of the known part.
+
+        A is orthogonal, so that this has the law of the noisy images of which the known part is of y.
+        """
         check_same_shape(x, self.reference)
         forward = self.transform.forward
-        return self.transform.inverse(torch.where(self.mask, forward(self.reference), forward(x)))
+        reference = self.reference + t * noise if t else self.reference
+        return self.transform.inverse(torch.where(self.mask, forward(reference), forward(x)))
 
     def alone(self) -> Images:
         """Return the images with 0 for all that is not known: the first line of Algorithm 4."""
@@ -155,6 +164,18 @@ def replacement(
         x = denoise(x, full(x, tau))
         x = known.put_into(x) if known else x
         yield Step(x, t_min)
+
+
+def conditional(
+    sampler: ConditionalSampler, denoise: Denoise, noise: Noise, levels: NoiseLevels, known: Known
+) -> Iterator[Step]:
+    """Sample a diffusion model with a known part, which is noisy while the images are, and exact at the end.
+
+    Song et al. 2021, appendix I.2: the score of the whole image is taken for that of the unknown part, of
+    which the known one is drawn anew at every noise level. denoise: the denoiser, not clipped.
+    """
+    for step in sampler.conditional_trajectory(denoise, noise, levels, known.put_noisy):
+        yield Step(known.put_into(step.x), step.t)
 
 
 def interpolated(a: Noise, b: Noise, alpha: Times) -> Noise:

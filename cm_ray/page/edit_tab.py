@@ -92,7 +92,8 @@ def _edit_controls(gr: Any, play: Playground) -> tuple[list[Any], Any]:
     with gr.Row():
         seed = gr.Number(0, label="Seed", precision=0)
         samples = gr.Number(4, label="Results", precision=0)
-        steps = gr.Number(0, label="Steps (0: 39)", precision=0, elem_id="edit-steps")
+        default = 200 if spec.diffusion.denoiser else 39
+        steps = gr.Number(0, label=f"Steps (0: {default})", precision=0, elem_id="edit-steps")
     with gr.Row():
         strokes = ", ".join(map(str, STROKE_TIMES))
         taus = gr.Textbox(strokes, label="Times of stroke")

@@ -21,14 +21,38 @@ from cm_ray.core.times import NoiseLevels
 from cm_ray.core.types import Denoise, Noise
 from cm_ray.errors import SettingError, require
 from cm_ray.sampling.samplers import Sampler
-from cm_ray.sampling.sampling_steps import Step
-from cm_ray.sampling.score_steps import Predictor, adaptive_ode, annealed_langevin, predictor_corrector
+from cm_ray.sampling.sampling_steps import Step, clipped
+from cm_ray.sampling.score_steps import (
+    Predictor,
+    PutBack,
+    adaptive_ode,
+    annealed_langevin,
+    predictor_corrector,
+)
 from cm_ray.settings.choices import choice
+
+
+class ConditionalSampler(Sampler):
+    """A sampler that can put a known part of the images back after each of its updates.
+
+    Song & Ermon 2019, Algorithm 2; Song et al. 2021, appendix I.2.
+    """
+
+    def conditional_trajectory(
+        self, denoise: Denoise, noise: Noise, levels: NoiseLevels, put_back: PutBack
+    ) -> Iterator[Step]:
+        """Return the steps from noise to images with the known part; see `trajectory`."""
+        return self._loop(clipped(denoise), noise, self.times(levels), put_back)
+
+    def _loop(
+        self, denoise: Denoise, noise: Noise, times: tuple[float, ...], put_back: PutBack | None = None
+    ) -> Iterator[Step]:
+        raise NotImplementedError
 
 
 @choice(Sampler, "langevin")
 @dataclass(frozen=True, slots=True)
-class Langevin(Sampler):
+class Langevin(ConditionalSampler):
     """Annealed Langevin dynamics.  Song & Ermon 2019 (NCSN) and 2020 (NCSNv2), Algorithm 1."""
 
     steps: int = 232
@@ -56,15 +80,19 @@ class Langevin(Sampler):
         """Return the noise levels, and 0 before them for the denoising step."""
         return (*([0.0] if self.denoise else []), *geometric(self.steps, levels).tolist())
 
-    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+    def _loop(
+        self, denoise: Denoise, noise: Noise, times: tuple[float, ...], put_back: PutBack | None = None
+    ) -> Iterator[Step]:
         ratio = times[-1] / times[-2]
         size = self.step_size or langevin_step_size(ratio, self.repeats)
-        return annealed_langevin(denoise, noise, times, repeats=self.repeats, step_size=size)
+        return annealed_langevin(
+            denoise, noise, times, repeats=self.repeats, step_size=size, put_back=put_back
+        )
 
 
 @choice(Sampler, "pc")
 @dataclass(frozen=True, slots=True)
-class PredictorCorrector(Sampler):
+class PredictorCorrector(ConditionalSampler):
     """Predictor-corrector sampling of an SDE.  Song et al. 2021, Algorithms 1 to 5.
 
     The times are those of the SDE, geometric for VE and uniform for VP and sub-VP, from t_max to t_min and to
@@ -108,7 +136,9 @@ class PredictorCorrector(Sampler):
         grid = sde.level(torch.linspace(low, high, self.steps, dtype=torch.float64)).tolist()
         return (0.0, levels.t_min, *grid[1:-1], levels.t_max)
 
-    def _loop(self, denoise: Denoise, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
+    def _loop(
+        self, denoise: Denoise, noise: Noise, times: tuple[float, ...], put_back: PutBack | None = None
+    ) -> Iterator[Step]:
         return predictor_corrector(
             denoise,
             noise,
@@ -117,6 +147,7 @@ class PredictorCorrector(Sampler):
             predictor=self.predictor,
             corrections=self.corrections,
             snr=self.snr,
+            put_back=put_back,
         )
 
 

@@ -26,26 +26,37 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Predictor = Literal["reverse-diffusion", "euler-maruyama", "ancestral"]
+PutBack = Callable[[Images, float, Images], Images]
+"""A function (x, t, noise) that returns x with its known part put back, as it is at t with this noise."""
 
 
 def annealed_langevin(
-    denoise: Denoise, noise: Noise, times: Sequence[float], *, repeats: int, step_size: float
+    denoise: Denoise,
+    noise: Noise,
+    times: Sequence[float],
+    *,
+    repeats: int,
+    step_size: float,
+    put_back: PutBack | None = None,
 ) -> Iterator[Step]:
     """Annealed Langevin dynamics.  Song & Ermon 2019, Algorithm 1; Song & Ermon 2020, Algorithm 1.
 
     times: the levels, two or more, and 0 before them for the final denoising step. At each level t `repeats`
-    steps x + a s(x, t) + sqrt(2 a) z with a = step_size t^2, as in the codes of both papers.
+    steps x + a s(x, t) + sqrt(2 a) z with a = step_size t^2, as in the codes of both papers. put_back: called
+    after each of them, as in Algorithm 2 of NCSN.
     """
     levels = turned(ascending(times))
     draws = itertools.count(1)
-    x = levels[0] * noise(0)
+    known = _knowing(put_back, lambda: noise(next(draws)))
+    x = known(levels[0] * noise(0), levels[0])
     for index, t in enumerate(levels):
         if t == 0:
-            x = denoise(x, full(x, levels[index - 1]))
+            x = known(denoise(x, full(x, levels[index - 1])), t)
         else:
             for _ in range(repeats):
                 towards = denoise(x, full(x, t)) - x
                 x = x + step_size * towards + math.sqrt(2 * step_size) * t * noise(next(draws))
+                x = known(x, t)
         if index:
             yield Step(x, t)
 
@@ -93,20 +104,24 @@ def predictor_corrector(
     predictor: Predictor = "reverse-diffusion",
     corrections: int = 1,
     snr: float = 0.16,
+    put_back: PutBack | None = None,
 ) -> Iterator[Step]:
     """Predictor-corrector sampling.  Song et al. 2021, Algorithms 1 to 5 and appendix G.
 
     Each step corrects the images at t by `corrections` steps of Langevin dynamics, and predicts those at s.
     The last prediction has no noise. space: of the SDE that is discretised; images are x_t outside of it.
+    put_back: called after every correction and prediction, as in appendix I.2 (inpainting, colorization).
     """
     draws, plan = itertools.count(1), stages(times, space)
-    x = plan[0].t * noise(0)
+    known = _knowing(put_back, lambda: noise(next(draws)))
+    x = known(plan[0].t * noise(0), plan[0].t)
     for index, stage in enumerate(plan):
         last = index == len(plan) - 1
         for _ in range(corrections):
-            x = _corrected(denoise, x, stage, noise(next(draws)), snr, space)
+            x = known(_corrected(denoise, x, stage, noise(next(draws)), snr, space), stage.t)
         mean, std = _PREDICTORS[predictor](stage, stage.alpha * x, denoise(x, full(x, stage.t)), space)
         x = (mean if last or not std else mean + std * noise(next(draws))) / stage.alpha_s
+        x = known(x, stage.s)
         yield Step(x, stage.s)
 
 
@@ -133,6 +148,13 @@ def adaptive_ode(
     yield Step(x, low)
     if zero:
         yield Step(denoise(x, full(x, low)), 0.0)
+
+
+def _knowing(put_back: PutBack | None, fresh: Callable[[], Images]) -> Callable[[Images, float], Images]:
+    """Return a function (x, t) that puts back what is known, with new noise; without any, it draws none."""
+    if put_back is None:
+        return lambda x, t: x
+    return lambda x, t: put_back(x, t, fresh())
 
 
 def _corrected(denoise: Denoise, x: Images, stage: Stage, noise: Images, snr: float, space: Space) -> Images:

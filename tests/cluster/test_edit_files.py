@@ -353,8 +353,10 @@ class TestBadInput:
 
     def test_models(self, tmp_path, image, mask):
         denoiser = save_tiny(tmp_path / "d", diffusion=Diffusion(boundary="none"), sampler=Heun(steps=2))
-        with pytest.raises(UserError, match="this is a diffusion model; it can denoise"):
-            run(denoiser, "inpaint", tmp_path, image=image, mask=mask)
+        with pytest.raises(UserError, match="stroke is for consistency models, and this is a diffusion"):
+            run(denoiser, "stroke", tmp_path, image=image)
+        with pytest.raises(UserError, match="heun:2 cannot put back what is known; give pc:100"):
+            run(denoiser, "inpaint", tmp_path, image=image, mask=mask, sampler="heun:2")
         plain = save_tiny(tmp_path / "u")
         with pytest.raises(UserError, match="trained without classes; leave label out"):
             run(plain, "stroke", tmp_path, image=image, label="1")

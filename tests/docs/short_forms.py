@@ -144,6 +144,13 @@ HERE = {
     "cm-ray edit inpaint --model runs/demo --image 3.png --mask mask.png --label 3": Short(
         "--nfe 4", makes="edits/3-0.png"
     ),
+    "cm-ray edit inpaint --model runs/edm_digits --image 3.png --mask mask.png --label 3": Short(
+        "--nfe 4 --samples 1 --out edits-d", makes="edits-d/grid.png"
+    ),
+    "cm-ray edit upscale --model runs/edm_digits --image 3.png --label 3 "
+    "--sampler pc:100,sde=vp,corrections=4": Short(
+        "--samples 1 --out edits-e", instead={"pc:100": "pc:2"}, makes="edits-e/grid.png"
+    ),
     "cm-ray edit upscale --model runs/demo --image 3.png --label 3 --factor 4": Short(
         "--nfe 4", makes="edits/3-0.png"
     ),

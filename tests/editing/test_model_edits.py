@@ -89,6 +89,22 @@ def test_image_i_of_a_seed_is_edited_the_same_in_whatever_batch(task, settings):
     assert torch.allclose(other, again) == (task == "denoise"), "denoising draws nothing"
 
 
+@pytest.mark.parametrize("task", ["inpaint", "colorize", "upscale"])
+def test_a_diffusion_model_keeps_what_is_known_and_image_i_is_the_same_in_whatever_batch(task):
+    made, y, mask = model(DENOISER), images(DENOISER), half(DENOISER)
+    edit, few = plan(task, DENOISER, sampler="pc:3"), torch.tensor([4, 1])
+    masks = {"mask": mask} if task == "inpaint" else {}
+    whole = edited(made, edit, y, indices=INDICES, seed=3, **masks)
+    parts = {"inpaint": lambda x: x * mask, "colorize": luminance, "upscale": lambda x: patch_means(x, 2)}
+    kept = parts[task]
+    torch.testing.assert_close(kept(whole), kept(y), rtol=0, atol=1e-5)
+    assert not torch.allclose(whole, y, atol=0.1)
+    masks = {"mask": mask[few]} if masks else {}
+    steps = list(edit_steps(made, edit, y[few], indices=few, seed=3, **masks))
+    assert len(steps) == len(edit.times) - 1 == 3
+    torch.testing.assert_close(whole[few], steps[-1].x, rtol=1e-3, atol=1e-4)
+
+
 def test_nothing_kept_is_a_sample():
     made = model(GREY)
     nothing = torch.zeros(6, 1, 8, 8, dtype=torch.bool)

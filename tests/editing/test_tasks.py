@@ -4,8 +4,9 @@ import pytest
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import karras_times
-from cm_ray.editing.tasks import factors, plan_edit
+from cm_ray.editing.tasks import factors, plan_edit, supported_tasks
 from cm_ray.errors import UserError, as_options
+from cm_ray.sampling.score_samplers import Langevin, PredictorCorrector
 
 CONSISTENCY, DENOISER = Diffusion(), Diffusion(boundary="none")
 GREY, COLOUR = (1, 8, 8), (3, 32, 48)
@@ -70,10 +71,44 @@ def test_settings_that_mean_nothing(task, settings, sentence):
 def test_models_that_cannot():
     with pytest.raises(UserError, match="colorize is for models of colour images"):
         plan_edit("colorize", CONSISTENCY, GREY)
-    with pytest.raises(UserError, match="this is a diffusion model"):
-        plan_edit("inpaint", DENOISER, GREY)
+    with pytest.raises(UserError, match="stroke is for consistency models, and this is a diffusion model"):
+        plan_edit("stroke", DENOISER, GREY)
+    with pytest.raises(UserError, match="taus are for consistency models"):
+        plan_edit("inpaint", DENOISER, GREY, taus=(1.0,))
     with pytest.raises(UserError, match="8x7 pixels; no factor does"):
         plan_edit("upscale", CONSISTENCY, (1, 7, 8))
+
+
+def test_diffusion_models_edit_by_samplers_of_scores():
+    for settings, sampler in (
+        ({}, PredictorCorrector(100)),
+        ({"steps": 40}, PredictorCorrector(20)),
+        ({"steps": 2}, PredictorCorrector(2)),
+        ({"sampler": "pc:5,sde=vp,snr=0.1"}, PredictorCorrector(5, sde="vp", snr=0.1)),
+        ({"sampler": Langevin(6, repeats=2)}, Langevin(6, repeats=2)),
+    ):
+        edit = plan_edit("upscale", DENOISER, COLOUR, factor=4, **settings)
+        assert (edit.sampler, edit.times, edit.factor) == (sampler, sampler.times(DENOISER), 4)
+        assert edit.nfe == sampler.nfe
+    assert plan_edit("inpaint", CONSISTENCY, COLOUR, steps=5).nfe == 5
+    assert supported_tasks(DENOISER, COLOUR) == ["inpaint", "colorize", "upscale", "denoise"]
+    assert supported_tasks(DENOISER, (1, 7, 8)) == ["inpaint", "denoise"]
+
+
+@pytest.mark.parametrize(
+    ("task", "diffusion", "settings", "sentence"),
+    [
+        ("inpaint", CONSISTENCY, {"sampler": "pc:5"}, "sampler edits by diffusion models, and not denoise"),
+        ("denoise", DENOISER, {"sampler": "pc:5", "sigma": 1.0}, "sampler edits by diffusion models"),
+        ("inpaint", DENOISER, {"sampler": "heun:5"}, "heun:5 cannot put back what is known; give pc:100"),
+        ("inpaint", DENOISER, {"sampler": "ode"}, "ode cannot put back what is known"),
+        ("inpaint", DENOISER, {"sampler": "pc:5", "steps": 5}, "sampler and steps exclude each other"),
+        ("inpaint", DENOISER, {"steps": 1}, "Each step of a diffusion model is two evaluations"),
+    ],
+)
+def test_samplers_that_cannot_edit(task, diffusion, settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        plan_edit(task, diffusion, COLOUR, **settings)
 
 
 def test_a_command_names_its_options():

@@ -162,11 +162,12 @@ def _origins(
 ) -> dict[str, Origin]:
     """Return the origin of every result, by name: its input, and a digest of all that decides its pixels."""
     edit, origins = request.edit, {}
+    asked = (edit.task, edit.times, edit.factor, *([text_of(edit.sampler)] if edit.sampler else []))
     for index, (file_names, content) in enumerate(zip(names, contents, strict=True)):
         label = request.labels[index] if request.labels else None
         for k, name in enumerate(file_names):
             seed = request.seed + k
-            made_by = _digest(model, edit.task, edit.times, edit.factor, index, seed, label, content)
+            made_by = _digest(model, *asked, index, seed, label, content)
             origins[name] = Origin(str(request.files[index]), made_by)
     return origins
 

@@ -39,6 +39,7 @@ def plan_request(settings: Editing, spec: ModelSpec) -> EditRequest:
         taus=settings.taus,
         factor=settings.factor,
         sigma=settings.sigma,
+        sampler=settings.sampler,
     )
     files = find_images(settings.image)
     if Path(settings.image).expanduser().is_dir():

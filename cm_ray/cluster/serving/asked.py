@@ -124,7 +124,7 @@ def edit_pieces(asked: EditAsked, spec: ModelSpec, limits: Limits, most: int) ->
         factor=asked.factor,
         sigma=asked.sigma,
     )
-    _check_steps(len(edit.times) - 1, limits)
+    _check_steps(edit.nfe, limits)
     indices = torch.arange(len(asked.images))
     labels = _labels(asked, spec, indices)
     images, masks = _pictures(asked, spec, edit)

@@ -94,7 +94,7 @@ def _trajectory_end(model: Model, pieces: Sequence[Piece], counts: Sequence[int]
     assert images is not None, "a piece of an edit has images"
     masks = _joined([piece.masks for piece in pieces], device)
     noise = _noise(pieces, Purpose.EDIT, model, device)
-    *_, last = edit_trajectory(plan, denoise, noise, from_uint8(images), masks)
+    *_, last = edit_trajectory(plan, denoise, noise, from_uint8(images), model.spec.diffusion, masks)
     return last.x
 
 

@@ -53,11 +53,14 @@ class Editing(CodeSettings):
     sub-folder's, where they are called as the model's classes; else drawn at random, which spoils an image of
     another class. interpolate asks for it."""
     nfe: int = 0
-    """Number of network evaluations, on a Karras grid; 0: 39, and of interpolate those of the model's own
-    sampler."""
+    """Number of network evaluations, on a Karras grid; 0: 39, of a diffusion model 200, and of interpolate
+    those of the model's own sampler."""
     taus: tuple[float, ...] = ()
     """Times of the evaluations, descending, instead of --nfe; of stroke the paper's by default: 5.38 2.24.
     The greater the first, the freer of the strokes. Of interpolate: beyond t_max."""
+    sampler: str = ""
+    """Of a diffusion model, instead of --nfe: pc:100,sde=vp or langevin:60, say, which put what is known back
+    after each update; pc:100 by default."""
     factor: int = 0
     """Factor of upscale, of width and height; 0: 2."""
     sigma: float = 0.0
@@ -101,7 +104,7 @@ class Editing(CodeSettings):
         return bool(getattr(self, name) == default)
 
     def _check_interpolation(self) -> None:
-        for name in ("image", "factor", "sigma", "resize", "actors"):
+        for name in ("image", "factor", "sigma", "sampler", "resize", "actors"):
             if not self.is_default(name):
                 raise UserError(f"interpolate goes from seed to seed: leave --{name} out.")
         if self.frames < 2:
