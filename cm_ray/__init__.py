@@ -87,7 +87,7 @@ _NAMES = {
     "cm_ray.data.take_survey": ("survey",),
     "cm_ray.errors": ("SettingError", "UserError"),
     "cm_ray.metrics.score": ("Score",),
-    "cm_ray.networks.architectures": ("ADM", "DDPMpp", "NCSNpp"),
+    "cm_ray.networks.architectures": ("ADM", "EDM2", "DDPMpp", "NCSNpp"),
     "cm_ray.networks.custom": ("Custom",),
     "cm_ray.networks.lpips_distance": ("LPIPS",),
     "cm_ray.networks.score_networks": ("RefineNet",),
@@ -186,6 +186,7 @@ if TYPE_CHECKING:
     from cm_ray.errors import UserError as UserError
     from cm_ray.metrics.score import Score as Score
     from cm_ray.networks.architectures import ADM as ADM
+    from cm_ray.networks.architectures import EDM2 as EDM2
     from cm_ray.networks.architectures import DDPMpp as DDPMpp
     from cm_ray.networks.architectures import NCSNpp as NCSNpp
     from cm_ray.networks.custom import Custom as Custom

@@ -22,7 +22,6 @@ from cm_ray.budget.memory import untrained_distance
 from cm_ray.core.out_of_memory import is_out_of_memory
 from cm_ray.data.image_set import ImageSet
 from cm_ray.errors import UserError, setting
-from cm_ray.networks.architectures import ADM
 from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.own_code import carried, take
 from cm_ray.recipes.recipe import Recipe
@@ -39,6 +38,7 @@ _TINY = {
     "network.channel_mult": (1,),
     "network.blocks": 1,
     "network.norm_groups": 32,
+    "network.head_channels": 0,
     "network.attention_resolutions": (),
     "distance": "l2",
 }
@@ -95,9 +95,8 @@ def _peak(
 
 def tiny(config: Recipe) -> Recipe:
     """Return the recipe with a network of next to no memory, which needs the same libraries."""
-    one_head = {"network.head_channels": 0} if isinstance(config.network, ADM) else {}
     known = flatten(config)  # not every network has levels, and not every method a distance
-    return override(config, {path: value for path, value in (_TINY | one_head).items() if path in known})
+    return override(config, {path: value for path, value in _TINY.items() if path in known})
 
 
 def _begin(device: str) -> int:

@@ -45,15 +45,13 @@ class Architecture(Network):
     """Settings that all U-Nets have."""
 
     channels: int = 128
-    """Channels of the first level; a multiple of `norm_groups`."""
+    """Channels that the levels' are multiples of."""
     channel_mult: tuple[int, ...] = (2, 2, 2)
     """Factor of `channels` for each level; each further level halves the resolution."""
     blocks: int = 4
     """Residual blocks per level."""
     attention_resolutions: tuple[int, ...] = (16,)
-    """Resolutions, in pixels per side, at which attention is used."""
-    norm_groups: int = 32
-    """Groups of every group normalisation."""
+    """Resolutions at which attention is used: pixels of the shorter side."""
     dropout: float = 0.0
     """Probability of dropout in residual blocks."""
     conditional: bool = False
@@ -66,7 +64,7 @@ class Architecture(Network):
 
     def __post_init__(self) -> None:
         """Raise SettingError on values that are out of range."""
-        for name in ("channels", "blocks", "norm_groups"):
+        for name in ("channels", "blocks"):
             require(getattr(self, name) >= 1, name, f"must be at least 1, not {getattr(self, name)}")
         require(bool(self.channel_mult), "channel_mult", "needs at least one level")
         require(0 <= self.dropout < 1, "dropout", f"must be in [0, 1), not {self.dropout}")
@@ -77,6 +75,21 @@ class Architecture(Network):
         @property
         def head_channels(self) -> int:
             """Channels per attention head; 0 for one head."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupNormUNet(Architecture):
+    """Settings of the U-Nets with group normalisation; `channels` is a multiple of `norm_groups`."""
+
+    norm_groups: int = 32
+    """Groups of every group normalisation."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError on values that are out of range."""
+        Architecture.__post_init__(self)
+        require(self.norm_groups >= 1, "norm_groups", f"must be at least 1, not {self.norm_groups}")
+
+    if TYPE_CHECKING:
 
         @property
         def scale_shift(self) -> bool:
@@ -93,7 +106,7 @@ class Architecture(Network):
 
 @choice(Network, "adm")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ADM(Architecture):
+class ADM(GroupNormUNet):
     """OpenAI's U-Net.  Dhariwal & Nichol 2021."""
 
     fourier_scale: ClassVar[float] = 1.0
@@ -107,14 +120,13 @@ class ADM(Architecture):
 
     def __post_init__(self) -> None:
         """Raise SettingError on values that are out of range."""
-        Architecture.__post_init__(self)
-        problem = f"must be at least 1, or 0 for one head, not {self.head_channels}"
-        require(self.head_channels >= 0, "head_channels", problem)
+        GroupNormUNet.__post_init__(self)
+        _check_heads(self.head_channels)
 
 
 @choice(Network, "ddpm++")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DDPMpp(Architecture):
+class DDPMpp(GroupNormUNet):
     """DDPM++ of Song et al. 2021, as in EDM: one attention head, and the time is added to the features."""
 
     head_channels: ClassVar[int] = 0
@@ -125,7 +137,7 @@ class DDPMpp(Architecture):
 
 @choice(Network, "ncsn++")
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NCSNpp(Architecture):
+class NCSNpp(GroupNormUNet):
     """NCSN++ of Song et al. 2021, as in EDM: one attention head, and the time is added to the features."""
 
     head_channels: ClassVar[int] = 0
@@ -137,5 +149,34 @@ class NCSNpp(Architecture):
 
     def __post_init__(self) -> None:
         """Raise SettingError on values that are out of range."""
-        Architecture.__post_init__(self)
+        GroupNormUNet.__post_init__(self)
         require(self.fourier_scale > 0, "fourier_scale", f"must be positive, not {self.fourier_scale}")
+
+
+@choice(Network, "edm2")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EDM2(Architecture):
+    """EDM2's magnitude-preserving U-Net, config G.  Karras et al. 2024; `channels` 192 is its size S."""
+
+    channels: int = 192
+    """Channels that the levels' are multiples of."""
+    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    """Factor of `channels` for each level; each further level halves the resolution."""
+    blocks: int = 3
+    """Residual blocks per level."""
+    attention_resolutions: tuple[int, ...] = (16, 8)
+    """Resolutions at which attention is used: pixels of the shorter side. The middle has it in any case."""
+    head_channels: int = 64
+    """Channels per attention head; 0 for one head."""
+    fourier_scale: float = 1.0
+    """Standard deviation of the frequencies of the time embedding; the paper's bandwidth."""
+
+    def __post_init__(self) -> None:
+        """Raise SettingError on values that are out of range."""
+        Architecture.__post_init__(self)
+        _check_heads(self.head_channels)
+        require(self.fourier_scale > 0, "fourier_scale", f"must be positive, not {self.fourier_scale}")
+
+
+def _check_heads(channels: int) -> None:
+    require(channels >= 0, "head_channels", f"must be at least 1, or 0 for one head, not {channels}")

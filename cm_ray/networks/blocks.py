@@ -7,6 +7,7 @@ Modules have the names of OpenAI's state dicts (``in_layers``, ``emb_layers``, `
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from cm_ray.networks.architectures import Architecture
+from cm_ray.networks.architectures import GroupNormUNet
 from cm_ray.networks.families import Family
 from cm_ray.networks.normalisation import GroupNorm
 
@@ -106,6 +107,22 @@ def label_rows(table: Tensor, labels: Tensor, *, null: bool) -> Tensor:
         return functional.embedding(labels, table)
     rows = functional.embedding(labels.clamp(min=0), table)
     return torch.where(labels[:, None] >= 0, rows, torch.zeros_like(rows))
+
+
+def check_inputs(labels: Tensor | None, second: Tensor | None, *, classes: int, two_times: bool) -> None:
+    """Raise ValueError when a conditional network gets no labels, or another gets some; so of times."""
+    if (second is None) == two_times:
+        raise ValueError("a network of two times needs the second one, and another takes none")
+    if (labels is None) != (classes == 0):
+        raise ValueError("a conditional network needs labels, and an unconditional one takes none")
+
+
+def recomputed(block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Return a block's output; where gradients are computed, its activations are not kept but made again."""
+    if not torch.is_grad_enabled():
+        return block(*inputs)
+    result: Tensor = checkpoint(block, *inputs, use_reentrant=False)
+    return result
 
 
 _Layer = TypeVar("_Layer", bound=nn.Module)
@@ -200,7 +217,7 @@ class ResidualBlock(nn.Module):
         self,
         channels: int,
         out_channels: int,
-        config: Architecture,
+        config: GroupNormUNet,
         family: Family,
         direction: str = "keep",
     ) -> None:
@@ -226,10 +243,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map (b, c, h, w) and the embedding (b, e) to (b, out_channels, h', w')."""
-        if self.recompute and torch.is_grad_enabled():
-            result: Tensor = checkpoint(self._forward, x, embedding, use_reentrant=False)
-            return result
-        return self._forward(x, embedding)
+        return recomputed(self._forward, x, embedding) if self.recompute else self._forward(x, embedding)
 
     def _forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         norm, _, convolution = self.in_layers  # the norm applies SiLU
@@ -253,7 +267,7 @@ class AttentionBlock(nn.Module):
     for consistency models.
     """
 
-    def __init__(self, channels: int, config: Architecture, family: Family) -> None:
+    def __init__(self, channels: int, config: GroupNormUNet, family: Family) -> None:
         super().__init__()
         self.heads = channels // (config.head_channels or channels)
         self.skip_scale = family.skip_scale

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cm_ray.errors import UserError
 from cm_ray.networks.architectures import Architecture
-from cm_ray.networks.model import ModelSpec, spec_from_dict, unet_of
+from cm_ray.networks.model import ModelSpec, build_network, spec_from_dict
 from cm_ray.networks.unet import UNet
 from cm_ray.networks.weight_names import differences
 from cm_ray.settings.tree import flatten
@@ -36,7 +36,7 @@ _SPEC = {
 }
 """The shape of model.json; network, diffusion and reading are checked as settings."""
 _LEAST_TENSORS = 8
-"""Every block of every level has at least this many tensors in the encoder alone."""
+"""Every block of every level has at least this many tensors, with its twin in the decoder."""
 
 
 def parse_spec(place: str, values: Any) -> ModelSpec:
@@ -68,13 +68,14 @@ def check_claims(spec: ModelSpec, weights: Mapping[str, Tensor], source: Path | 
         )
 
 
-def meta_network(spec: ModelSpec, tensors: int, source: Path | str) -> UNet:
+def meta_network(spec: ModelSpec, tensors: int, source: Path | str) -> nn.Module:
     """Return the U-Net of a specification without memory for its weights.
 
     tensors: the number of tensors in the file of its weights, which bounds the number of its layers. Raises
     UserError, naming the source, when it has too many or too large layers, and as `UNet` does.
     """
-    blocks, levels = spec.unet.blocks, len(spec.unet.channel_mult)
+    assert isinstance(spec.network, Architecture)
+    blocks, levels = spec.network.blocks, len(spec.network.channel_mult)
     if blocks * levels * _LEAST_TENSORS > tensors:
         raise UserError(
             f"{source} claims a network of {levels} levels with {blocks} blocks each, and has {tensors} "
@@ -82,11 +83,18 @@ def meta_network(spec: ModelSpec, tensors: int, source: Path | str) -> UNet:
         )
     try:
         with torch.device("meta"):
-            return unet_of(spec)
+            return build_network(spec)
     except (RuntimeError, OverflowError, MemoryError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{source} claims a network that is too large to exist: restore the file.") from error
+
+
+def meta_unet(spec: ModelSpec, tensors: int, source: Path | str) -> UNet:
+    """Return `meta_network` of adm, ddpm++ or ncsn++, whose layers formats of others rename."""
+    network = meta_network(spec, tensors, source)
+    assert isinstance(network, UNet)
+    return network
 
 
 def _check_text(sampler: Any) -> None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from cm_ray.networks.architectures import Architecture
+from cm_ray.networks.architectures import GroupNormUNet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,6 @@ NCSNPP = Family(
 FAMILIES = {"adm": ADM, "ddpm++": DDPMPP, "ncsn++": NCSNPP}
 
 
-def family_of(config: Architecture) -> Family:
+def family_of(config: GroupNormUNet) -> Family:
     """Return the fixed properties of the architecture of these settings."""
     return FAMILIES[config.family]

@@ -18,9 +18,10 @@ from cm_ray.core.noise import Purpose, normal
 from cm_ray.core.types import Images, Labels, Times
 from cm_ray.data.interface.reading import Reading
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import Architecture, Network
+from cm_ray.networks.architectures import EDM2, GroupNormUNet, Network
 from cm_ray.networks.arithmetic import Precision, arithmetic
 from cm_ray.networks.custom import Custom
+from cm_ray.networks.edm2 import EDM2UNet
 from cm_ray.networks.preconditioned import Preconditioned
 from cm_ray.networks.score_networks import RefineNet
 from cm_ray.networks.unet import UNet
@@ -67,10 +68,12 @@ class ModelSpec:
             raise ValueError(f"counts {counts} of the classes {self.class_names}")
 
     @property
-    def unet(self) -> Architecture:
-        """The settings of the U-Net. Raises UserError when the network is another one."""
-        if not isinstance(self.network, Architecture):
-            raise UserError("The model's network is one of your own; this format is for U-Nets.")
+    def unet(self) -> GroupNormUNet:
+        """The settings of adm, ddpm++ or ncsn++. Raises UserError when the network is another one."""
+        if not isinstance(self.network, GroupNormUNet):
+            raise UserError(
+                f"The model's network is {self.network.family}; this format is for adm, ddpm++ and ncsn++."
+            )
         return self.network
 
     @property
@@ -100,6 +103,8 @@ def build_network(spec: ModelSpec) -> nn.Module:
     """
     if isinstance(spec.network, Custom | RefineNet):
         return spec.network.build(spec.shape, spec.classes)
+    if isinstance(spec.network, EDM2):
+        return EDM2UNet(spec.network, spec.shape, spec.classes, two_times=spec.diffusion.two_times)
     return unet_of(spec)
 
 

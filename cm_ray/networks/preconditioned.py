@@ -44,6 +44,15 @@ class Preconditioned(nn.Module):
 
         return precondition(self.scalings, raw, x_t, t)
 
+    def before_step(self) -> None:
+        """Let the network change its weights before a step of training, if it has a method `before_step`.
+
+        Such a change follows from the weights alone, and does not change what the network computes: averages
+        do not see it, and a training that was interrupted goes on with the same bits.
+        """
+        if (change := getattr(self.network, "before_step", None)) is not None:
+            change()
+
 
 class Consistency(Preconditioned):
     """A network as a consistency function: f(x, t_min) = x.  Song et al. 2023, Eq. 4 and Eq. 5.

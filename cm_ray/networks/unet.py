@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from cm_ray.errors import UserError, setting
-from cm_ray.networks.architectures import Architecture
+from cm_ray.errors import setting
+from cm_ray.networks.architectures import GroupNormUNet
 from cm_ray.networks.blocks import (
     AttentionBlock,
     Downsample,
@@ -20,10 +20,12 @@ from cm_ray.networks.blocks import (
     ResidualBlock,
     SinusoidalFeatures,
     Upsample,
+    check_inputs,
     scaled,
     zeroed,
 )
 from cm_ray.networks.families import family_of
+from cm_ray.networks.levels import check_levels, refuse_unless
 from cm_ray.networks.normalisation import GroupNorm
 
 _SECOND = "second_embed."
@@ -44,7 +46,7 @@ class Stage(nn.Sequential):
 class UNet(nn.Module):
     """F_theta(x, time, labels): a U-Net with residual blocks and self-attention, of the settings' family.
 
-    shape: (c, h, w) of the images; h = w, divisible by 2 once for each level below the first.
+    shape: (c, h, w) of the images; h and w are divisible by 2 once for each level below the first.
     classes: number of classes, 0 for an unconditional network. two_times: the network takes a second time,
     the effect of which is zero at first, so that the weights of a network of one time are a start.
     Raises UserError, with the name of the setting, when the settings do not fit the images.
@@ -52,7 +54,7 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, config: Architecture, shape: tuple[int, int, int], classes: int, *, two_times: bool = False
+        self, config: GroupNormUNet, shape: tuple[int, int, int], classes: int, *, two_times: bool = False
     ) -> None:
         super().__init__()
         check_fits(config, shape)
@@ -89,13 +91,10 @@ class UNet(nn.Module):
     ) -> Tensor:
         """Map images (b, c, h, w), network times (b,), labels (b,) and second times (b,) to (b, c, h, w).
 
-        The label -1 is the null class, if the settings have a label dropout. Raises ValueError when a
-        conditional network gets no labels, or an unconditional one gets some; so of second times.
+        The label -1 is the null class, if the settings have a label dropout. Raises ValueError as
+        `check_inputs` does.
         """
-        if (second is None) != (self.second_embed is None):
-            raise ValueError("a network of two times needs the second one, and another takes none")
-        if (labels is None) != (self.classes == 0):
-            raise ValueError("a conditional network needs labels, and an unconditional one takes none")
+        check_inputs(labels, second, classes=self.classes, two_times=self.second_embed is not None)
         embedding = self._embedding(time, labels)
         if self.second_embed is not None:
             embedding = embedding + self.second_embed(self.time_features(second))
@@ -134,7 +133,7 @@ class UNet(nn.Module):
 
     def _contracting(self, shape: tuple[int, int, int]) -> tuple[nn.ModuleList, list[int], int, int]:
         """Return the stages of the encoder, their widths, and the width and size of the last one."""
-        config, size, coarse = self.config, shape[1], shape[0]
+        config, size, coarse = self.config, min(shape[1:]), shape[0]
         channels = config.channels * (config.channel_mult[0] if self.family.first_mult else 1)
         stages = [Stage(nn.Conv2d(shape[0], channels, 3, padding=1))]
         widths = [channels]
@@ -212,30 +211,17 @@ def _initialise_as_song(network: UNet) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def check_fits(config: Architecture, shape: tuple[int, int, int]) -> None:
+def check_fits(config: GroupNormUNet, shape: tuple[int, int, int]) -> None:
     """Raise UserError, with the name of the setting, when the settings do not fit the images."""
-    _, height, width = shape
-    size = setting("data.size", "size")
-    halvings = 2 ** (len(config.channel_mult) - 1)
-    _check(height == width, f"the images are {height}x{width} and must be square; set {size}")
-    _check(
-        height % halvings == 0,
-        f"images of {height} pixels cannot be halved {len(config.channel_mult) - 1} times; "
-        f"set {setting('network.channel_mult')} to fewer levels, or set another {size}",
-    )
+    check_levels(config, shape)
     check_widths(config)
 
 
-def check_widths(config: Architecture) -> None:
+def check_widths(config: GroupNormUNet) -> None:
     """Raise UserError, with the name of the setting, when groups or heads do not divide the channels."""
     widths = [config.channels * mult for mult in config.channel_mult]
     if not family_of(config).first_mult:
         widths.insert(0, config.channels)
     for name, size in (("norm_groups", config.norm_groups), ("head_channels", config.head_channels)):
         divides = size == 0 or all(width % size == 0 for width in widths)
-        _check(divides, f"{setting(f'network.{name}')} {size} does not divide the channels {widths}")
-
-
-def _check(holds: bool, sentence: str) -> None:
-    if not holds:
-        raise UserError(f"The network does not fit: {sentence}.")
+        refuse_unless(divides, f"{setting(f'network.{name}')} {size} does not divide the channels {widths}")

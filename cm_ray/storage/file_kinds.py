@@ -155,10 +155,12 @@ def _other_kind(head: bytes, size: int) -> str:
 
 
 def _pickle(head: bytes) -> str:
-    if b"torch_utils" in head and b"persistence" in head:
+    if (b"torch_utils" in head and b"persistence" in head) or b"dnnlib" in head:
         return (
-            "a pickle of EDM's code, which could run any code when it is opened and is not opened here: "
-            "save its state dict in EDM's checkout, as docs/models.md says"
+            "a pickle of NVIDIA's code (EDM, EDM2), which could run any code when it is opened and is not "
+            "opened here: convert it in a checkout of that code, by safetensors.torch.save_file(pickle.load("
+            "open(FILE, 'rb'))['ema'].state_dict(), 'NAME.safetensors') with the name of FILE, as "
+            "docs/models.md says"
         )
     return (
         "a Python pickle, which could run any code when it is opened and is not opened here: save the "

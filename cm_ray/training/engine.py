@@ -98,6 +98,7 @@ class Engine:
         """Take one optimizer step on this worker's share of the global batch."""
         step = self.step
         self._begin_round()
+        self.student.before_step()
         with step_in_memory(self._rows()):
             loss = self.add_gradients(batch)
             self._optimize()

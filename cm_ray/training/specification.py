@@ -6,9 +6,11 @@ from typing import Protocol
 
 from cm_ray.data.interface.reading import Reading
 from cm_ray.errors import UserError, setting
-from cm_ray.networks.architectures import Architecture
+from cm_ray.networks.architectures import EDM2, Architecture, GroupNormUNet, Network
+from cm_ray.networks.edm2 import check_heads
+from cm_ray.networks.levels import check_levels
 from cm_ray.networks.model import ModelSpec
-from cm_ray.networks.unet import check_fits, check_widths
+from cm_ray.networks.unet import check_widths
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.sampling.multistep import TimePoints
 from cm_ray.sampling.samplers import Jumps, Multistep, PointSampler
@@ -37,9 +39,18 @@ class ShapedImages(Protocol):
 
 def check_before_images(config: Recipe) -> None:
     """Raise UserError when the network cannot be built, as far as can be told before the images are known."""
-    if isinstance(config.network, Architecture):
-        size = config.data.size
-        check_fits(config.network, (3, size, size)) if size else check_widths(config.network)
+    size = config.data.size
+    _check_network(config.network, (3, size, size) if size else None)
+
+
+def _check_network(network: Network, shape: tuple[int, int, int] | None) -> None:
+    """Raise UserError when the settings of a U-Net do not fit each other, or images of a known shape."""
+    if isinstance(network, Architecture) and shape is not None:
+        check_levels(network, shape)
+    if isinstance(network, EDM2):
+        check_heads(network)
+    elif isinstance(network, GroupNormUNet):
+        check_widths(network)
 
 
 def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
@@ -47,8 +58,7 @@ def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
 
     Raises UserError when the network does not fit the images, or when it needs labels and there are none.
     """
-    if isinstance(config.network, Architecture):
-        check_fits(config.network, data.shape)
+    _check_network(config.network, data.shape)
     if config.network.conditional and not data.class_names:
         raise UserError(
             f"The images have no labels, but {setting('network.conditional')} needs them; give labels, or "

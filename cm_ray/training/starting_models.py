@@ -199,7 +199,7 @@ def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> str:
 def _check_same_network(before: ModelSpec, now: ModelSpec, name: str) -> None:
     """Raise UserError when settings differ that change what weights compute, but not their shapes."""
     for field in ("family", "head_channels", "norm_groups"):
-        there, here = getattr(before.network, field), getattr(now.network, field)
+        there, here = (getattr(each.network, field, None) for each in (before, now))
         if there != here:
             path = "network" if field == "family" else f"network.{field}"
             raise UserError(

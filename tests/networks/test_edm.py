@@ -16,7 +16,7 @@ from cm_ray import recipes
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM, VE, VP
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import ADM, Architecture, DDPMpp, NCSNpp
+from cm_ray.networks.architectures import ADM, DDPMpp, GroupNormUNet, NCSNpp
 from cm_ray.networks.formats.edm import read_edm
 from cm_ray.networks.formats.reading import load_model, read_model
 from cm_ray.networks.formats.unet_layers import network_of
@@ -237,7 +237,7 @@ THEIRS = EDM(sigma_data=0.5, time_scale=1.0)
 
 def like(network, kind, **more):
     """Return the network of another kind with the same settings, as far as both have them."""
-    shared = {field.name for field in dataclasses.fields(Architecture)}
+    shared = {field.name for field in dataclasses.fields(GroupNormUNet)}
     values = {name: value for name, value in dataclasses.asdict(network).items() if name in shared}
     return {"ddpm++": DDPMpp, "ncsn++": NCSNpp}[kind](**values | more)
 

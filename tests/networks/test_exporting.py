@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import Architecture, NCSNpp
+from cm_ray.networks.architectures import GroupNormUNet, NCSNpp
 from cm_ray.networks.formats import exporting
 from cm_ray.networks.formats.exporting import OneStep, write_onnx, write_program, write_safetensors
 from cm_ray.networks.formats.reading import SPEC_KEY, load_model, network_digest
@@ -15,7 +15,7 @@ from cm_ray.networks.model import SPEC, WEIGHTS, save_model
 from tests.networks.test_model import DENOISER, LABELLED, model
 from tests.networks.test_model import SPEC as PLAIN
 
-SHARED = [field.name for field in dataclasses.fields(Architecture)]
+SHARED = [field.name for field in dataclasses.fields(GroupNormUNet)]
 NCSNPP = dataclasses.replace(
     PLAIN, network=NCSNpp(**{field: getattr(PLAIN.network, field) for field in SHARED})
 )

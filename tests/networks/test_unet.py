@@ -134,7 +134,7 @@ def test_embedding_is_cosine_then_sine():
     ("changes", "shape", "message"),
     [
         ({}, (1, 7, 7), "cannot be halved 1 times"),
-        ({}, (1, 8, 6), "8x6 and must be square"),
+        ({}, (1, 8, 7), "images of 8x7 pixels cannot be halved 1 times"),
         ({"norm_groups": 5}, (1, 8, 8), "network.norm_groups 5 does not divide"),
         ({"head_channels": 12}, (1, 8, 8), "network.head_channels 12 does not divide"),
         ({"channel_mult": ()}, (1, 8, 8), "at least one level"),

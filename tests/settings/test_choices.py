@@ -42,7 +42,7 @@ WORDS = {
     Weight: ["uniform", "snr", "snr+1", "truncated-snr", "karras", "inverse-gap"],
     Averages: ["constant", "warm-up", "power"],
     Column: ["edm", "vp", "ve", "linear", "trigflow", "sub-vp", "ncsn"],
-    Network: ["adm", "custom", "ddpm++", "ncsn++", "refinenet"],
+    Network: ["adm", "custom", "ddpm++", "edm2", "ncsn++", "refinenet"],
     Optimizer: ["radam", "adam"],
 }
 

@@ -122,7 +122,11 @@ OTHERS = {
     "script": (script_bytes(), "is a TorchScript program, which could run any code"),
     "edm": (
         EDMS,
-        "is a pickle of EDM's code, .* not opened here: save its state dict in EDM's checkout, as docs/",
+        r"is a pickle of NVIDIA's code \(EDM, EDM2\), .*\['ema'\]\.state_dict\(\), 'NAME.safetensors'\) with",
+    ),
+    "edm2": (
+        b"\x80\x04\x95\x1c\x00\x00\x00\x00\x00\x00\x00\x8c\x0cdnnlib.util\x94\x8c\x08EasyDict\x94\x93\x94)\x81\x94",
+        "is a pickle of NVIDIA's code .* convert it in a checkout of that code",
     ),
     "pickle": (
         pickle.dumps({"a": Secret()}),

@@ -114,6 +114,7 @@ CHANGES = {
     "wider": {"network.channels": 16},
     "one-level": {"network.channel_mult": (1,)},
     "ncsn++": {"network": "ncsn++"},
+    "edm2": {"network": "edm2", "network.dropout": 0.3, "averages": "power"},
     "lpips": {"distance": "lpips"},
     "small-lpips": {"distance": "lpips", "distance.net": "squeeze", "distance.size": 17},
 }
@@ -132,6 +133,7 @@ VARIANTS = (
     "meanflow",
     "conditional",
     "accumulated",
+    "edm2",
 )
 METHODS = ("ict", "paper", "edm", "cd", "pd", "ect", "scd", "tcm", "meanflow", "shortcut", "ssm")
 """Without dropout, whose mask depends on how a batch is split."""

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cm_ray.core.derivative import Target, along
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import Linear, TrigFlow
-from cm_ray.networks.architectures import ADM, DDPMpp, NCSNpp
+from cm_ray.networks.architectures import ADM, EDM2, DDPMpp, NCSNpp
 from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.training import arithmetic
 from tests.training.engines import batches, engine, run, shaken, small, weights
@@ -20,6 +20,7 @@ NETWORKS = {
     "adm, added time": ADM(**SIZES, head_channels=8, scale_shift=False, resample_blocks=False),
     "ddpm++": DDPMpp(**SIZES),
     "ncsn++": NCSNpp(**SIZES, fourier_scale=0.02),
+    "edm2": EDM2(**{name: size for name, size in SIZES.items() if name != "norm_groups"}, head_channels=4),
 }
 TRIG = Diffusion(column=TrigFlow(), boundary="zero")
 
@@ -30,8 +31,8 @@ def model_of(network, diffusion=TRIG):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         model = Model(spec)
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
+        for name, parameter in model.named_parameters():
+            torch.nn.init.normal_(parameter, std=1.0 if name.endswith(("gain", "freqs")) else 0.2)
     return model.double()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from cm_ray.errors import UserError
-from cm_ray.networks.claims import meta_network
+from cm_ray.networks.claims import meta_unet
 from cm_ray.networks.formats.unet_layers import Layer, layers, network_of
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
@@ -74,7 +74,7 @@ def from_diffusers(spec: ModelSpec, weights: Weights, source: Path) -> Weights:
 
     Raises UserError, with the source and the first tensor, when tensors are missing or left over.
     """
-    network = meta_network(spec, len(weights), source)
+    network = meta_unet(spec, len(weights), source)
     names = _names(spec, network)
     wanted = network.state_dict()
     theirs = {ours: _theirs(ours, names) for ours in wanted}

@@ -19,8 +19,8 @@ from torch import Tensor
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.precondition import EDM, VE, VP, Column
 from cm_ray.errors import UserError, setting
-from cm_ray.networks.architectures import ADM, Architecture, DDPMpp, NCSNpp
-from cm_ray.networks.claims import meta_network
+from cm_ray.networks.architectures import ADM, DDPMpp, GroupNormUNet, NCSNpp
+from cm_ray.networks.claims import meta_unet
 from cm_ray.networks.families import family_of
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.unet_layers import Layer, layers
@@ -116,7 +116,7 @@ def _check_groups(file: Path, weights: Weights) -> None:
             )
 
 
-def _check_filters(file: Path, network: Architecture, filters: Weights) -> None:
+def _check_filters(file: Path, network: GroupNormUNet, filters: Weights) -> None:
     """Raise UserError when a resampling filter is not the one of the network's family."""
     taps = torch.tensor(family_of(network).filter)
     expected = torch.outer(taps, taps) / taps.sum() ** 2
@@ -128,7 +128,7 @@ def _check_filters(file: Path, network: Architecture, filters: Weights) -> None:
             )
 
 
-def _infer(weights: Weights) -> tuple[Architecture, tuple[int, int, int], int]:
+def _infer(weights: Weights) -> tuple[GroupNormUNet, tuple[int, int, int], int]:
     """Return the network settings, the shape of the images and the number of classes.
 
     Raises KeyError, IndexError, ValueError or ZeroDivisionError when no network fits the tensors.
@@ -187,7 +187,7 @@ def _prefix(layer: Layer, size: int) -> str:
 
 
 def _renamed(spec: ModelSpec, weights: Weights, source: Path) -> Weights:
-    network = meta_network(spec, len(weights), source)
+    network = meta_unet(spec, len(weights), source)
     names = _names(network, spec.shape[1])
     theirs = {ours: _theirs(ours, names) for ours in network.state_dict()}
     wanted = {*theirs.values()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.times import karras_times
 from cm_ray.errors import UserError
-from cm_ray.networks.architectures import ADM, Architecture
+from cm_ray.networks.architectures import ADM, GroupNormUNet
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.networks.unet import check_fits
@@ -83,7 +83,7 @@ def placeholders(classes: int) -> tuple[str, ...]:
     return tuple(map(str, range(classes)))
 
 
-def infer_network(weights: Weights, size: int) -> tuple[Architecture, int, int]:
+def infer_network(weights: Weights, size: int) -> tuple[GroupNormUNet, int, int]:
     """Return the network settings that fit the shapes of tensors, the image channels and the classes.
 
     size: pixels per side of the images. Raises KeyError, IndexError, ZeroDivisionError or ValueError when no
@@ -115,7 +115,7 @@ def infer_network(weights: Weights, size: int) -> tuple[Architecture, int, int]:
     return config, weights["input_blocks.0.0.weight"].shape[1], classes
 
 
-def as_images(network: Architecture, weights: Weights, source: Path) -> Weights:
+def as_images(network: GroupNormUNet, weights: Weights, source: Path) -> Weights:
     """Return weights whose attention layers are 2D convolutions instead of 1D convolutions.
 
     In OpenAI's older code, these tensors have three dimensions, and channels are ordered by heads first.

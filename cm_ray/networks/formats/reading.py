@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from cm_ray.errors import UserError, setting
-from cm_ray.networks.architectures import Architecture
+from cm_ray.networks.architectures import Architecture, GroupNormUNet
 from cm_ray.networks.claims import check_claims, parse_spec
 from cm_ray.networks.formats.diffusers_files import check_whole
 from cm_ray.networks.formats.diffusers_names import is_diffusers
 from cm_ray.networks.formats.diffusers_pipeline import is_pipeline, read_pipeline
 from cm_ray.networks.formats.diffusers_unet import is_unet, read_unet, read_unet_file
 from cm_ray.networks.formats.edm import is_edms, read_edm
+from cm_ray.networks.formats.edm2 import is_edm2s, read_edm2
 from cm_ray.networks.formats.openai import NAMES, as_images, is_openais, published_spec
 from cm_ray.networks.formats.state_dicts import LANDMARKS, Landmark, state_dict
 from cm_ray.networks.formats.weight_files import SUFFIXES, Weights, as_float32, split_part
@@ -117,6 +118,8 @@ def _read_file(file: Path, part: str, assumed: ModelSpec | None) -> tuple[ModelS
     check_finite(weights, file)
     if is_edms(weights):
         return read_edm(file, weights, assumed)
+    if is_edm2s(weights):
+        return read_edm2(file, weights, assumed)
     if is_diffusers(weights):
         return read_unet_file(file, weights, assumed)
     spec = published_spec(file.stem, weights) if is_openais(weights) else None
@@ -126,7 +129,7 @@ def _read_file(file: Path, part: str, assumed: ModelSpec | None) -> tuple[ModelS
             f"it as {setting('teacher.model')} or {setting('init_from.model')} of a run, whose settings "
             "are then assumed."
         )
-    if isinstance(spec.network, Architecture):
+    if isinstance(spec.network, GroupNormUNet):
         return spec, as_images(spec.unet, weights, file)
     theirs = RefineNet.unused if isinstance(spec.network, RefineNet) else ()
     return spec, {name: tensor for name, tensor in weights.items() if name not in theirs}

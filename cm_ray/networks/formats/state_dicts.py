@@ -26,8 +26,9 @@ LANDMARKS: tuple[Landmark, ...] = (
     ("time_embed.0.weight", "input_blocks.0.0.weight"),
     ("map_layer0.weight", "map_layer1.weight"),
     ("time_embedding.linear_1.weight", "conv_in.weight"),
+    ("emb_fourier.freqs", "emb_noise.weight"),
 )
-"""Landmarks of the U-Nets of OpenAI (which are also ours), of EDM, and of diffusers."""
+"""Landmarks of the U-Nets of OpenAI (which are also ours), of EDM, of diffusers, and of EDM2."""
 _DEEPEST, _MOST_GROUPS, _MOST_SHOWN = 4, 10_000, 6
 _AVERAGED = {"ema", "avg", "average", "averaged", "averages", "shadow", "swa", "polyak"}
 _OTHERS = {"teacher", "target", "discriminator", "optimizer"}
@@ -219,6 +220,6 @@ def _nothing(content: Any, file: Path) -> str:
         )
     return (
         f"{file} has no network that is known here: its tensors are called {few(names)}; "
-        "give a U-Net of OpenAI, EDM or diffusers, or a state dict of the network of a run that it is "
+        "give a U-Net of OpenAI, EDM, EDM2 or diffusers, or a state dict of the network of a run that it is "
         "the teacher of."
     )
