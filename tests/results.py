@@ -1,4 +1,6 @@
-"""The results of a finished run, as a training writes them."""
+"""The results of a finished run, as a training writes them, and scores."""
+
+from cm_ray.metrics.score import Score, score_key
 
 
 def result(*scores, **changes):
@@ -14,3 +16,20 @@ def result(*scores, **changes):
         "timings": {"training_s": 1.0, "images_per_s": 1.0, "sampling_and_scoring_s": 1.0},
         "paths": {"model": "model", "samples": []},
     } | changes
+
+
+class FakeExtractor:
+    name, dim, weights_sha256, preprocess = "digits", 64, "ab" * 32, "none"
+
+
+def score(value, **changes):
+    settings = {
+        "n": 1797,
+        "seed": 0,
+        "reference": "cd" * 32,
+        "labels": "data",
+        "sampler": "one-step",
+        "nfe": 1,
+        "precision": "float32",
+    } | changes
+    return Score(value=value, key=score_key(FakeExtractor(), **settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cm_ray.api.averages import ScoredLengths, average_model, extractor_of, scor
 from cm_ray.api.trained_model import TrainedModel
 from cm_ray.drawing.pictures import open_grid
 from cm_ray.errors import whole
+from cm_ray.evaluation.card import Card, training_of
 from cm_ray.metrics.extractors.extractor import Extractor
 from cm_ray.metrics.score import Score
 from cm_ray.networks.formats.reading import load_model
@@ -100,6 +102,11 @@ class Run(TrainedModel):
         names, root = self.result["paths"]["samples"], self.directory.root
         self.directory.fetch(self.directory.samples)
         return [open_grid(inside(root, name)) for name in names]
+
+    def _card(self) -> Card:
+        self.directory.fetch(self.directory.samples)
+        training = training_of(self.directory)
+        return replace(super()._card(), name=self.recipe.name, training=training)
 
     @property
     def log(self) -> list[dict[str, Any]]:

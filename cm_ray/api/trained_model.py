@@ -25,6 +25,7 @@ from cm_ray.drawing.samples import Samples
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Task, plan_edit
 from cm_ray.errors import plain, spoken, whole
+from cm_ray.evaluation.card import Card, card_files
 from cm_ray.evaluation.likelihood import LikelihoodRequest
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.formats.export import export_model
@@ -243,10 +244,11 @@ class TrainedModel:
 
         format: diffusers (a directory), safetensors, torch, onnx, or model (a folder as of a run). grid:
         boundaries of the grid of diffusers' time points. Raises UserError when there is something at the path
-        already, or the format cannot hold the model.
+        already, or the format cannot hold the model. A folder gets a model card, README.md.
         """
         warn_of_average(self)
-        return export_model(self.torch_model, format, Path(path), grid=grid)
+        also = card_files(self._card(), format)
+        return export_model(self.torch_model, format, Path(path), grid=grid, also=also)
 
     def save(self, path: str | Path) -> Path:
         """Write the model's folder, which `cm_ray.load` reads; return the path."""
@@ -261,6 +263,10 @@ class TrainedModel:
         such class, or was trained on no image of it.
         """
         return None if label is None else class_number(self.spec, label)
+
+    def _card(self) -> Card:
+        parameters = sum(parameter.numel() for parameter in self.torch_model.parameters())
+        return Card(name=Path(self.name).name, spec=self.spec, parameters=parameters)
 
     def _labels(self, label: Label | None, n: int) -> Tensor | None:
         number = self.label(label)

@@ -100,14 +100,8 @@ def make_table(table: Table) -> list[Path]:
     """
     configs = recipes_of(table)  # invalid settings are refused before anything is written
     group = RunGroup(table.folder, name=table.folder.name, uri=table.tracking_uri, experiment=EXPERIMENT)
-    with RunDirectory(table.folder).locked():
-        try:
-            files = _make(table, configs, group)
-        except BaseException:
-            group.finish("FAILED")
-            raise
-        group.finish("FINISHED")
-    return files
+    with RunDirectory(table.folder).locked(), group.closed():
+        return _make(table, configs, group)
 
 
 def _make(table: Table, configs: Mapping[str, Recipe], group: RunGroup) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from cm_ray.sampling.samplers import OneStep, Sampler
 from cm_ray.sampling.sampling_steps import Step
 from cm_ray.sampling.text import parse, text_of
 from cm_ray.settings.tree import choice_from_dict, from_dict, to_dict
-from cm_ray.storage.files import folder_written_aside
+from cm_ray.storage.files import folder_written_aside, write_files
 
 WEIGHTS, SPEC = "weights.safetensors", "model.json"
 
@@ -179,9 +179,15 @@ def from_uint8(images: Tensor) -> Images:
     return images.float() / 127.5 - 1
 
 
-def save_model(folder: Path, spec: ModelSpec, weights: dict[str, Tensor]) -> None:
-    """Write model.json and weights.safetensors into a new `folder`, aside and renamed."""
+def save_model(
+    folder: Path, spec: ModelSpec, weights: dict[str, Tensor], also: Mapping[str, bytes] = {}
+) -> None:
+    """Write model.json and weights.safetensors into a new `folder`, aside and renamed.
+
+    also: content of more files by their names.
+    """
     with folder_written_aside(folder) as aside:
+        write_files(aside, also)
         save_file({name: tensor.cpu().contiguous() for name, tensor in weights.items()}, aside / WEIGHTS)
         (aside / SPEC).write_text(json.dumps(spec_to_dict(spec), indent=2) + "\n")
 

@@ -6,7 +6,16 @@ trains, samples or scores.
 
 from cm_ray.tracking.fetch import fetch_model
 from cm_ray.tracking.group import RunGroup
-from cm_ray.tracking.status import Registered
+from cm_ray.tracking.status import Registered, status_of
 from cm_ray.tracking.tracker import NullTracker, Tracker, open_tracker, resend
 
-__all__ = ["NullTracker", "Registered", "RunGroup", "Tracker", "fetch_model", "open_tracker", "resend"]
+__all__ = [
+    "NullTracker",
+    "Registered",
+    "RunGroup",
+    "Tracker",
+    "fetch_model",
+    "open_tracker",
+    "resend",
+    "status_of",
+]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, chunks
 from cm_ray.tracking.sent_state import MetricValue, clean_name
-from cm_ray.tracking.status import Status
+from cm_ray.tracking.status import Status, status_of
 from cm_ray.tracking.store import check_uri, default_uri
 
 PATIENCE_S = 120.0
@@ -86,6 +87,16 @@ class RunGroup:
         """
         if self._remote is not None:
             self._remote.attempt(partial(self._finish, self._remote, status), patience_s=patience_s)
+
+    @contextlib.contextmanager
+    def closed(self) -> Iterator[None]:
+        """Close the run after a block: as finished, failed, or, after an interrupt, killed."""
+        try:
+            yield
+        except BaseException as error:
+            self.finish(status_of(error))
+            raise
+        self.finish("FINISHED")
 
     def _send(self, remote: RemoteRun) -> None:
         """Send all logged values that the store does not have: the MLflow run may be a new one."""

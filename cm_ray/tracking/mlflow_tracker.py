@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from functools import partial
 
 from cm_ray.metrics.score import Score
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.console import command
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import flatten
-from cm_ray.tracking.registry import model_digest, register_model
+from cm_ray.tracking.machine import MachineUse
+from cm_ray.tracking.pages import (
+    dataset_input,
+    description,
+    final_values,
+    lineage_tags,
+    pictures,
+)
+from cm_ray.tracking.registry import Registration, model_digest, register_model
 from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, chunks
-from cm_ray.tracking.sent_state import advance, artifacts, new_files, new_values
+from cm_ray.tracking.sent_state import MetricValue, advance, artifacts, new_files, new_values
 from cm_ray.tracking.status import Registered, Status
 
 _TRANSFER_TIMEOUT_S = 120
@@ -27,6 +35,7 @@ class MlflowTracker:
 
     def __init__(self, config: Recipe, run: RunDirectory, uri: str, *, strict: bool = False) -> None:
         self.config, self.run = config, run
+        self.machine = MachineUse()
         self.remote = RemoteRun(
             run.tracking_file,
             uri,
@@ -39,7 +48,7 @@ class MlflowTracker:
         )
 
     def sync(self) -> None:
-        """Send what is new: parameters and tags, rows of the log, pictures and results."""
+        """Send what is new: parameters and tags, rows of the log, pictures, results and a description."""
         if self.remote.due():
             self.remote.attempt(self._send_all)
 
@@ -62,6 +71,8 @@ class MlflowTracker:
         self._send_parameters()
         self._send_rows()
         self._send_lineage()
+        self.remote.send_pictures(pictures(self.run, self.config.steps))
+        self._send_results()
         self.remote.send_files(artifacts(self.run))
 
     def _finish(self, status: Status) -> None:
@@ -75,11 +86,16 @@ class MlflowTracker:
             return Registered(**{key: value for key, value in state.version.items() if key != "content"})
         registered = register_model(
             self.remote.client(),
-            name,
-            self.run.model,
-            run_id=state.run_id,
-            score=score,
-            lineage=self._lineage(),
+            Registration(
+                name=name,
+                model=self.run.model,
+                run_id=state.run_id,
+                score=score,
+                noise=self._noise(),
+                tags=lineage_tags(self._lineage()),
+                finals=tuple(self._finals()),
+                describe=partial(description, self.run, run_id=state.run_id),
+            ),
         )
         state.version = {**dataclasses.asdict(registered), "content": content}
         self.remote.remember()
@@ -98,10 +114,28 @@ class MlflowTracker:
             advance(state, chunk)
             self.remote.remember()
 
-    def _send_lineage(self) -> None:
-        """Send the lineage as tags before its file, so that an interruption in between loses no tags."""
-        if any(new_files(self.run.root, [self.run.lineage_file], self.remote.state)):
-            self.remote.send_tags(self._lineage())
+        if use := self.machine.values(state.started_ms):
+            self.remote.send_values(use)
 
-    def _lineage(self) -> dict[str, Any]:
+    def _send_lineage(self) -> None:
+        """Send the lineage as tags and as a data set before its file, so that an interruption loses none."""
+        if any(new_files(self.run.root, [self.run.lineage_file], self.remote.state)):
+            lineage = self._lineage()
+            self.remote.send_tags(lineage_tags(lineage))
+            self.remote.client().log_inputs(self.remote.state.run_id, [dataset_input(lineage)])
+
+    def _send_results(self) -> None:
+        """Send final scores and a description before the file of the results."""
+        if any(new_files(self.run.root, [self.run.result_file], self.remote.state)):
+            if values := self._finals():
+                self.remote.send_values(values)
+            self.remote.describe(description(self.run, self.run.place, self.remote.state.run_id))
+
+    def _finals(self) -> list[MetricValue]:
+        return final_values(self.run, self.remote.state.started_ms) if self.run.result_file.is_file() else []
+
+    def _noise(self) -> float | None:
+        return self.run.result()["clipped_noise"] if self.run.result_file.is_file() else None
+
+    def _lineage(self) -> dict[str, str]:
         return dict(self.run.lineage()) if self.run.lineage_file.is_file() else {}

@@ -12,14 +12,14 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import network_digest, read_spec
 from cm_ray.networks.model import SPEC, WEIGHTS
 from cm_ray.sampling.multistep import TimePoints
+from cm_ray.tracking.champion import CHAMPION, champion_of
 from cm_ray.tracking.registry import (
-    CHAMPION,
     CONTENT_TAG,
     MODEL_ARTIFACT,
-    champion_of,
     existing_store,
     find_version,
     get_version,
+    link_version,
     log_model,
     model_digest,
     parse_model_uri,
@@ -137,10 +137,13 @@ def _version(client: Any, old: Any, model: Path, tags: dict[str, str]) -> str:
     """Return the number of the version with these tags; register it if it does not exist."""
     number = find_version(client, old.name, old.run_id, tags[CONTENT_TAG])
     if number is None:
-        address = log_model(client, model, old.run_id, tags[CONTENT_TAG])
+        logged = log_model(client, model, old.run_id, tags[CONTENT_TAG])
         # The source's tags of an earlier search are out of date.
         kept = {name: value for name, value in old.tags.items() if not name.startswith(POINTS_TAG)}
-        made = client.create_model_version(old.name, address, old.run_id, tags=kept | tags)
+        made = client.create_model_version(
+            old.name, logged.artifact_location, old.run_id, tags=kept | tags, model_id=logged.model_id
+        )
+        link_version(client, logged.model_id, old.name, str(made.version))
         return str(made.version)
     if int(number) > int(old.version):  # a repeated training may have registered it without these tags
         known = client.get_model_version(old.name, number).tags

@@ -1,7 +1,4 @@
-"""The model registry: a version for each finished model, and the alias `champion` on the best one.
-
-Only versions with scores of the same key compete for the alias.
-"""
+"""The model registry: a version for each finished model, as plain files that MLflow can load and serve."""
 
 from __future__ import annotations
 
@@ -12,82 +9,72 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cm_ray.errors import UserError, setting
 from cm_ray.extras import needs
-from cm_ray.metrics.score import Score, better, comparable, key_differences
+from cm_ray.metrics.score import Score
 from cm_ray.networks.formats.reading import read_spec
 from cm_ray.networks.model import SPEC, WEIGHTS
 from cm_ray.runs.places import default_run_dir
-from cm_ray.storage.files import parse_json, sha256_of
+from cm_ray.storage.files import sha256_of
+from cm_ray.tracking.champion import CHAMPION, SCORE_TAG, describe_champion, update_champion
 from cm_ray.tracking.pyfunc_defaults import PARAMETERS
+from cm_ray.tracking.sent_state import MetricValue
 from cm_ray.tracking.status import Registered
-from cm_ray.tracking.store import check_uri, database_file, default_uri, is_missing
+from cm_ray.tracking.store import check_uri, database_file, default_uri
 from cm_ray.version import __version__
 
-CHAMPION = "champion"
-"""Alias of the best version."""
-CONTENT_TAG, SCORE_TAG = "cm_ray.model_sha256", "score"
-"""Names of tags: the digest of a version's model, and its score as JSON."""
+CONTENT_TAG, VERSIONS_TAG = "cm_ray.model_sha256", "mlflow.modelVersions"
+"""Names of tags: the digest of a version's model; the versions of a logged model, as JSON."""
 MODEL_ARTIFACT = "model"
 """Name of the model's folder among the artifacts of the pyfunc model."""
 
 
-def register_model(
-    client: Any,
-    name: str,
-    model: Path,
-    *,
-    run_id: str,
-    score: Score | None,
-    lineage: dict[str, Any],
-) -> Registered:
-    """Log the folder `model` to the MLflow run and register it as a version of `name`.
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """A model that is to be registered, and what its pages say of it."""
 
-    A second call with the same run and model finds the existing version. The tags of the version are the
-    score, its key and the lineage. Raises UserError when the folder has no model.
+    name: str
+    model: Path
+    """Folder of the model."""
+    run_id: str
+    score: Score | None = None
+    noise: float | None = None
+    """The score of clipped Gaussian noise; None if it was not measured."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Tags of the version, beside the score and the digest."""
+    finals: Sequence[MetricValue] = ()
+    """Final scores, which the page of the logged model shows."""
+    describe: Callable[[str], str] = field(default=lambda address: "")
+    """Returns the description of the model at an address."""
+
+
+def register_model(client: Any, wanted: Registration) -> Registered:
+    """Log a model to its MLflow run and register it as a version.
+
+    A second call with the same run and model finds the existing version. Raises UserError when the folder has
+    no model.
     """
-    content = model_digest(model)
+    content, name = model_digest(wanted.model), wanted.name
     _make_registered_model(client, name)
-    version = find_version(client, name, run_id, content)
+    version = find_version(client, name, wanted.run_id, content)
+    logged = log_model(client, wanted.model, wanted.run_id, content, wanted.finals)
     if version is None:
-        source = log_model(client, model, run_id, content)
-        tags = {**_tags(score, lineage), CONTENT_TAG: content}
-        version = client.create_model_version(name, source, run_id, tags=tags).version
-    champion, reason = update_champion(client, name, str(version), score)
+        tags = {**wanted.tags, **_score_tags(wanted.score), CONTENT_TAG: content}
+        version = client.create_model_version(
+            name, logged.artifact_location, wanted.run_id, tags=tags, model_id=logged.model_id
+        ).version
+    link_version(client, logged.model_id, name, str(version))
+    if text := wanted.describe(f"models:/{name}/{version}"):
+        client.update_model_version(name, str(version), text)
+    champion, reason = update_champion(client, name, str(version), wanted.score, wanted.noise)
+    if champion:
+        describe_champion(client, name, wanted.describe(f"models:/{name}@{CHAMPION}"))
     return Registered(name=name, version=str(version), champion=champion, reason=reason)
-
-
-def update_champion(client: Any, name: str, version: str, score: Score | None) -> tuple[bool, str]:
-    """Move the alias to `version` if there is no champion, or if its score, with the same key, is worse.
-
-    Returns True when the version is the champion now, and a sentence that says why or why not.
-    """
-    present = champion_of(client, name)
-    if present is None:
-        client.set_registered_model_alias(name, CHAMPION, version)
-        return True, f"{name} version {version} is the champion: it is the first."
-    if str(present.version) == version:
-        return True, f"{name} version {version} is the champion already."
-    stays = f"{name} version {present.version} stays champion: "
-    theirs = _score_of(present)
-    if score is None:
-        return False, f"{stays}version {version} has no score."
-    if theirs is None and SCORE_TAG in present.tags:
-        return False, f"{stays}its score was measured by another version of cm_ray, and cannot be compared."
-    if theirs is None:
-        client.set_registered_model_alias(name, CHAMPION, version)
-        return True, f"{name} version {version} is the new champion: version {present.version} has no score."
-    if not comparable(score, theirs):
-        return False, f"{stays}the scores do not compare ({key_differences(score, theirs)})."
-    figures = f"{score.metric} is {score.value:.4g} against {theirs.value:.4g}"
-    if not better(score, theirs):
-        return False, f"{stays}version {version} is no better, {figures}."
-    client.set_registered_model_alias(name, CHAMPION, version)
-    return True, f"{name} version {version} is the new champion: {figures}."
 
 
 def model_digest(model: Path) -> str:
@@ -98,13 +85,39 @@ def model_digest(model: Path) -> str:
     return hashlib.sha256(both.encode()).hexdigest()
 
 
-def log_model(client: Any, model: Path, run_id: str, content: str) -> str:
-    """Add the model to the run's artifacts, under a name with its digest; return its address."""
-    place = f"model-{content[:12]}"
+def log_model(client: Any, model: Path, run_id: str, content: str, finals: Sequence[MetricValue] = ()) -> Any:
+    """Log the model as an output of its MLflow run, once for each content; return MLflow's LoggedModel.
+
+    finals: metrics of the model, which its page shows.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    experiment = client.get_run(run_id).info.experiment_id
+    mine = f"source_run_id = '{run_id}' and tags.`{CONTENT_TAG}` = '{content}'"
+    found = [m for m in client.search_logged_models([experiment], mine) if m.status == "READY"]
+    if found:
+        return found[0]
+    logged = client.create_logged_model(
+        experiment, f"model-{content[:12]}", source_run_id=run_id, tags={CONTENT_TAG: content}
+    )
     with tempfile.TemporaryDirectory() as scratch:
-        save_pyfunc(model, Path(scratch) / "model")
-        client.log_artifacts(run_id, str(Path(scratch) / "model"), place)
-    return f"{client.get_run(run_id).info.artifact_uri}/{place}"
+        save_pyfunc(model, Path(scratch) / "model", run_id=run_id, model_id=logged.model_id)
+        client.log_model_artifacts(logged.model_id, str(Path(scratch) / "model"))
+    steps = max((value.step for value in finals), default=0)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, steps)])
+    for value in finals:  # the run has the same already, and MLflow keeps one of equal values
+        client.log_metric(
+            run_id, value.name, value.value, value.time_ms, value.step, model_id=logged.model_id
+        )
+    return client.finalize_logged_model(logged.model_id, "READY")
+
+
+def link_version(client: Any, model_id: str, name: str, version: str) -> None:
+    """Let the page of a logged model name a registered version of it, as MLflow's own registration does."""
+    linked = json.loads(client.get_logged_model(model_id).tags.get(VERSIONS_TAG, "[]"))
+    if not any((one["name"], str(one["version"])) == (name, version) for one in linked):
+        linked.append({"name": name, "version": version})
+        client.set_logged_model_tags(model_id, {VERSIONS_TAG: json.dumps(linked)})
 
 
 def find_version(client: Any, name: str, run_id: str, content: str) -> Any:
@@ -113,18 +126,6 @@ def find_version(client: Any, name: str, run_id: str, content: str) -> Any:
         if version.tags.get(CONTENT_TAG) == content:
             return version.version
     return None
-
-
-def champion_of(client: Any, name: str) -> Any:
-    """Return the version with the alias `champion`; None if there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException as error:
-        if is_missing(error):
-            return None
-        raise
 
 
 def parse_model_uri(uri: str) -> tuple[str, str, str]:
@@ -165,18 +166,21 @@ def get_version(client: Any, name: str, version: str, alias: str) -> Any:
     return client.get_model_version(name, version)
 
 
-def save_pyfunc(model: Path, folder: Path) -> None:
+def save_pyfunc(model: Path, folder: Path, *, run_id: str = "", model_id: str = "") -> None:
     """Write an MLflow model to a new `folder`: the two plain files, and code that loads them; no pickle.
 
-    Loading and serving it needs cm_ray, which its requirements list.
+    Loading and serving it needs cm_ray, which its requirements list.  run_id, model_id: of the MLflow run and
+    the logged model that it belongs to, if any.
     """
     needs("mlflow", extra="track")
     import mlflow.pyfunc
+    from mlflow.models import Model
 
     example = ({"index": [0, 1]}, PARAMETERS)
     with _called(MODEL_ARTIFACT, model) as named:
         mlflow.pyfunc.save_model(
             folder,
+            mlflow_model=Model(run_id=run_id or None, model_id=model_id or None),
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={MODEL_ARTIFACT: str(named)},
             signature=_signature(model),
@@ -242,16 +246,11 @@ def _make_registered_model(client: Any, name: str) -> None:
             raise
 
 
-def _tags(score: Score | None, lineage: dict[str, Any]) -> dict[str, str]:
-    tags = {name: str(value) for name, value in lineage.items()}
-    if score is not None:
-        tags |= {SCORE_TAG: json.dumps(score.to_row()), "score.name": score.metric}
-        tags |= {"score.value": f"{score.value:.6g}"}
-    return tags
-
-
-def _score_of(version: Any) -> Score | None:
-    """Return the score of a version; None if it has none, or one with another key."""
-    with contextlib.suppress(ValueError, UserError):
-        return Score.from_row(parse_json(version.tags.get(SCORE_TAG, ""), SCORE_TAG))
-    return None
+def _score_tags(score: Score | None) -> dict[str, str]:
+    if score is None:
+        return {}
+    return {
+        SCORE_TAG: json.dumps(score.to_row()),
+        "score.name": score.metric,
+        "score.value": f"{score.value:.6g}",
+    }

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from cm_ray.data.interface.names import printable
 from cm_ray.errors import UserError, setting
-from cm_ray.tracking.sent_state import MetricValue, SentState, clean_name, new_files
+from cm_ray.tracking.pages import KIND, KIND_TAG, NOTE_TAG, Picture, origin_tags, picture_name
+from cm_ray.tracking.sent_state import MetricValue, SentState, clean_name, new_files, stamp_of
 from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import (
     artifact_root,
@@ -150,9 +151,45 @@ class RemoteRun:
             self.state.files[path] = stamp
             self.remember()
 
+    def send_pictures(self, pictures: Iterable[Picture]) -> None:
+        """Send pictures that are new or changed as MLflow's images, which it shows with a slider of steps.
+
+        A picture that was sent before an interruption, which kept that from being stored, is not repeated.
+        """
+        client, there = self.client(), None
+        for picture in pictures:
+            path, stamp = stamp_of(self.tracking.parent, picture.file)
+            if self.state.pictures.get(path) == stamp:
+                continue
+            if there is None:
+                listed = client.list_artifacts(self.state.run_id, "images")
+                there = {item.path.rpartition("+")[0] for item in listed}
+            time_ms = picture.file.stat().st_mtime_ns // 1_000_000
+            if picture_name(picture, time_ms) not in there:
+                self._send_picture(client, picture, time_ms)
+            self.state.pictures[path] = stamp
+            self.remember()
+
+    def describe(self, markdown: str) -> None:
+        """Set the description that MLflow shows above a run."""
+        self.client().set_tag(self.state.run_id, NOTE_TAG, "\n".join(map(printable, markdown.splitlines())))
+
     def terminate(self, status: Status) -> None:
         """Close the run."""
         self.client().set_terminated(self.state.run_id, status)
+
+    def _send_picture(self, client: Any, picture: Picture, time_ms: int) -> None:
+        from PIL import Image
+
+        with Image.open(picture.file, formats=["PNG"]) as image:
+            client.log_image(
+                self.state.run_id,
+                image,
+                key=picture.key,
+                step=picture.step,
+                timestamp=time_ms,
+                synchronous=True,
+            )
 
     def _failed(self, error: Exception) -> None:
         """Say or raise that an attempt failed, and put the next one off."""
@@ -182,7 +219,8 @@ class RemoteRun:
         mine = f"tags.`{KEY_TAG}` = '{self.state.key}'"
         if found := client.search_runs([experiment], filter_string=mine, max_results=1):
             return found[0]
-        tags = {KEY_TAG: self.state.key} | ({PARENT_TAG: self._parent} if self._parent else {})
+        tags = {KEY_TAG: self.state.key, **origin_tags()}
+        tags |= {PARENT_TAG: self._parent} if self._parent else {}
         return client.create_run(experiment, tags=tags, run_name=self._name)
 
     def _put_in_order(self, client: Any) -> None:
@@ -200,7 +238,7 @@ class RemoteRun:
         if (found := client.get_experiment_by_name(name)) is None:
             try:
                 root = artifact_root(self.uri, self.tracking.parent.parent)
-                return str(client.create_experiment(name, artifact_location=root))
+                return str(client.create_experiment(name, artifact_location=root, tags={KIND_TAG: KIND}))
             except MlflowException:  # another process was faster
                 if (found := client.get_experiment_by_name(name)) is None:
                     raise
@@ -208,6 +246,8 @@ class RemoteRun:
             raise UserError(
                 f"the experiment {name!r} was deleted there; choose another {setting('tracking.experiment')}"
             )
+        if KIND_TAG not in found.tags:
+            client.set_experiment_tag(found.experiment_id, KIND_TAG, KIND)
         return str(found.experiment_id)
 
 

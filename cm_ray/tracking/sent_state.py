@@ -36,6 +36,8 @@ class SentState:
     """Names of the metrics of `step` that were sent."""
     files: dict[str, str] = field(default_factory=dict)
     """Artifacts that were sent, by path in the folder, with size and modification time."""
+    pictures: dict[str, str] = field(default_factory=dict)
+    """Pictures that were sent as MLflow's images, as `files` has artifacts."""
     version: dict[str, Any] = field(default_factory=dict)
     """The registered version: the fields of `Registered`, and `content`, the digest of the model."""
 
@@ -69,6 +71,7 @@ _SHAPE = {
     "step": int,
     "names": [str],
     "files": {str: str},
+    "pictures": {str: str},
     "version": ({}, {"name": str, "version": str, "champion": bool, "reason": str, "content": str}),
 }
 """The shape of tracking.json."""
@@ -115,10 +118,13 @@ def advance(state: SentState, sent: list[MetricValue]) -> None:
 
 
 def artifacts(run: RunDirectory) -> list[Path]:
-    """Return the paths of a run's files that are sent as artifacts; some may not exist yet."""
+    """Return the paths of a run's files that are sent as artifacts; some may not exist yet.
+
+    Of the pictures, those that descriptions show; all are sent as images of the training's steps, too.
+    """
     averages = [run.averages_file, *(run.root / f"averages.{kind}" for kind in ("md", "png"))]
     files = [run.config_file, run.lineage_file, run.result_file, *averages]
-    return [*files, *sorted(run.samples.glob("*.png"))]
+    return [*files, *sorted(run.samples.glob("final-*.png"))]
 
 
 def new_files(root: Path, files: Iterable[Path], state: SentState) -> Iterator[tuple[Path, str, str]]:
@@ -129,11 +135,16 @@ def new_files(root: Path, files: Iterable[Path], state: SentState) -> Iterator[t
     for file in files:
         if not file.is_file():
             continue
-        status = file.stat()
-        path = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-        stamp = f"{status.st_size}-{status.st_mtime_ns}"
+        path, stamp = stamp_of(root, file)
         if state.files.get(path) != stamp:
             yield file, path, stamp
+
+
+def stamp_of(root: Path, file: Path) -> tuple[str, str]:
+    """Return the path of a file relative to `root` (of one outside of it, its name), and size and time."""
+    status = file.stat()
+    path = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+    return path, f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def clean_name(name: str) -> str:

@@ -26,3 +26,14 @@ class Registered:
     def uri(self) -> str:
         """Address ``models:/NAME/VERSION``, for `fetch_model` and for MLflow's own tools."""
         return f"models:/{self.name}/{self.version}"
+
+
+def status_of(error: BaseException | None) -> Status:
+    """Return the end state of a run that ended with an exception, or without one.
+
+    A person, or the program around a training, stops a run by an interrupt or by leaving its loop: that is no
+    failure.
+    """
+    if error is None:
+        return "FINISHED"
+    return "KILLED" if isinstance(error, KeyboardInterrupt | GeneratorExit) else "FAILED"

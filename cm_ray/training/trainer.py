@@ -28,7 +28,7 @@ from cm_ray.runs.console import Progress, followed, say
 from cm_ray.runs.lineage import write_lineage
 from cm_ray.runs.remote_run import open_run
 from cm_ray.runs.resources import Resources
-from cm_ray.tracking import open_tracker
+from cm_ray.tracking import open_tracker, status_of
 from cm_ray.training.arithmetic import slow_arithmetic
 from cm_ray.training.batch import Batch
 from cm_ray.training.communication import SingleWorker
@@ -131,10 +131,8 @@ class Trainer:
                         self._say(f"{registered.uri}: {registered.reason}")
                     self._say(summary(self.run))
                     status = "FINISHED"
-            except GeneratorExit:
-                raise
-            except BaseException:
-                status = "FAILED"
+            except BaseException as error:
+                status = status_of(error)
                 raise
             finally:
                 tracker.finish(status)

@@ -1,5 +1,6 @@
 """jobs/export.py writes what other commands and tools take; a model is named alike everywhere."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -8,6 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
+from tests.scores import score
 
 from cm_ray.cluster.evaluation.evaluate_plan import evaluated_model
 from cm_ray.cluster.time_points.find import _own_copy
@@ -19,8 +23,10 @@ from cm_ray.networks.model import SPEC, ModelSpec, save_model
 from cm_ray.recipes import RECIPES
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import override
+from cm_ray.storage.files import write_json
 from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
 from tests.networks.test_model import LABELLED, model
+from tests.results import result
 
 ROOT = Path(__file__).parents[2]
 
@@ -199,3 +205,45 @@ def test_a_file_is_a_source_of_evaluations_and_searches(tmp_path):
         torch.equal(a, b)
         for a, b in zip(load_model(folder).state_dict().values(), made.state_dict().values(), strict=True)
     )
+
+
+def front_matter(text):
+    """Return the metadata of a model card, as model hubs read it, and the text below."""
+    _, head, body = text.split("---\n", 2)
+    return yaml.safe_load(head), body
+
+
+@pytest.mark.parametrize(("kind", "library"), [("diffusers", "diffusers"), ("model", "cm_ray")])
+def test_an_exported_folder_has_a_card_for_model_hubs(kind, library, job, run_directory, tmp_path):
+    run = RunDirectory(run_directory)
+    run.claim(override(RECIPES["ict_digits"](), {"name": "cats: and #dogs"}))
+    write_json(run.lineage_file, {"data.source": "/data/pets", "data.fingerprint": "ab" * 32})
+    run.samples.mkdir()
+    Image.new("L", (8, 8), 77).save(run.samples / "final.png")
+    paths = {"model": "model", "samples": ["samples/final.png"]}
+    write_json(run.result_file, result(score(0.5).to_row(), paths=paths, clipped_noise=10.0))
+    done = job("export.py", run_directory, "--format", kind, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    metadata, body = front_matter((tmp_path / "out" / "README.md").read_text())
+    assert metadata["library_name"] == library
+    assert metadata["pipeline_tag"] == "unconditional-image-generation"
+    assert "consistency-model" in metadata["tags"]
+    (index,) = metadata["model-index"]
+    assert index["name"] == "cats: and #dogs"
+    (metric,) = index["results"][0]["metrics"]
+    assert (metric["type"], metric["value"]) == ("FD-digits-1797", 0.5)
+    assert "| FD-digits-1797 | `one-step` | 1 | 0.5 | 5.0% |" in body
+    assert "![Samples](samples.png)" in body
+    assert Image.open(tmp_path / "out" / "samples.png").getpixel((0, 0)) == 77
+    assert "license" not in metadata
+
+
+def test_the_use_that_a_card_of_diffusers_tells_works(job, run_directory, tmp_path, monkeypatch):
+    pytest.importorskip("diffusers")
+    assert job("export.py", run_directory, "--out", tmp_path / "out").code == 0
+    _, body = front_matter((tmp_path / "out" / "README.md").read_text())
+    assert "No scores of it are known here." in body
+    (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("path/of/this/folder", "out"), {})
+    assert Image.open(tmp_path / "sample.png").size == (8, 8)

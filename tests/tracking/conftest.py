@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tracked_runs import free_port, log, tiny_model
+from tracked_runs import LINEAGE, free_port, log, png, tiny_model
 
 from cm_ray.networks.model import save_model
 from cm_ray.recipes.recipe import Recipe
@@ -56,11 +56,11 @@ def finished_run(folder, empty_store, rows=5, uri="", model_name="tiny", model=N
     if not (store := folder.with_name("mlflow.db")).exists():
         shutil.copyfile(empty_store, store)
     run.claim(Recipe(name=folder.name, tracking=TrackingSettings(uri=uri, model_name=model_name)))
-    write_json(run.lineage_file, {"data.fingerprint": "abc", "git_revision": "def"})
+    write_json(run.lineage_file, LINEAGE)
     for step in range(rows):
         log(run, step)
     run.samples.mkdir()
-    (run.samples / "step-4.png").write_bytes(b"a picture")
+    (run.samples / "step-00000004.png").write_bytes(png(8))
     model = model or tiny_model()
     save_model(run.model, model.spec, model.network.state_dict())
     return run

@@ -64,7 +64,7 @@ def test_everything_of_a_run_is_told(make_run, tmp_path, capsys):
     assert history(run, "FD-digits-1797/one-step") == [(5, 7.5)]
     assert history(run, "FD-digits-1797/multistep_0.8") == [(5, 3.5)]
     names = {item.path for item in client.list_artifacts(found.info.run_id)}
-    assert names == {"config.json", "lineage.json", "result.json", "samples"}
+    assert names == {"config.json", "images", "lineage.json", "result.json"}
     assert Path(found.info.artifact_uri.removeprefix("file://")).is_relative_to(tmp_path / "runs")
     assert {path.name for path in tmp_path.iterdir()} <= {"runs", "cache"}
     assert capsys.readouterr() == ("", "")
@@ -79,7 +79,7 @@ def test_paths_that_are_not_utf_8(make_run):
     tracked(run).sync()
     _, found = only_run(run)
     assert found.data.params["data.path"] == r"/data/caf\xe9"
-    assert found.data.tags["command"] == r"cm-ray train --data /data/caf\xe9"
+    assert found.data.tags["mlflow.source.name"] == r"cm-ray train --data /data/caf\xe9"
 
 
 def test_a_resumed_run_goes_on_in_the_same_mlflow_run(make_run):

@@ -1,31 +1,39 @@
 """The tests of tracking share these: scores, tiny models, rows of a log."""
 
+import io
 import socket
 from dataclasses import replace
 
 import torch
+from PIL import Image
 
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.metrics.score import Score, score_key
 from cm_ray.networks.architectures import ADM
 from cm_ray.networks.model import Model, ModelSpec
+from cm_ray.storage.files import write_json
+from tests.results import result, score
 
+__all__ = [
+    "LINEAGE",
+    "finish",
+    "free_port",
+    "log",
+    "png",
+    "score",
+    "tiny_model",
+    "tiny_spec",
+    "with_tracking",
+]
 
-class FakeExtractor:
-    name, dim, weights_sha256, preprocess = "digits", 64, "ab" * 32, "none"
-
-
-def score(value, **changes):
-    settings = {
-        "n": 1797,
-        "seed": 0,
-        "reference": "cd" * 32,
-        "labels": "data",
-        "sampler": "one-step",
-        "nfe": 1,
-        "precision": "float32",
-    } | changes
-    return Score(value=value, key=score_key(FakeExtractor(), **settings))
+LINEAGE = {
+    "data.source": "/data/photos",
+    "data.fingerprint": "abc",
+    "data.count": "1797",
+    "data.skipped": "3",
+    "data.classes": "cat, dog",
+    "command": "cm-ray train ict --data /data/photos",
+    "git.revision": "def",
+}
 
 
 def tiny_spec(*, conditional=False):
@@ -72,3 +80,19 @@ def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+def png(side, grey=128):
+    """Return the bytes of a grey picture of side x side pixels."""
+    file = io.BytesIO()
+    Image.new("L", (side, side), grey).save(file, "PNG")
+    return file.getvalue()
+
+
+def finish(run, *scores, **changes):
+    """Let a run be finished, with final grids and scores."""
+    grid = run.samples / "final-one-step.png"
+    grid.write_bytes(png(16, 64))
+    rows = [one.to_row() for one in scores]
+    paths = {"model": "model", "samples": ["samples/final-one-step.png"]}
+    write_json(run.result_file, result(*rows, steps=8, model_step=4, paths=paths, **changes))

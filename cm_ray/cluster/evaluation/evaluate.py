@@ -55,7 +55,6 @@ from cm_ray.sampling.samplers import Sampler
 from cm_ray.sampling.text import file_name, text_of
 from cm_ray.storage.files import remove
 from cm_ray.tracking import RunGroup
-from cm_ray.tracking.status import Status
 from cm_ray.tracking.store import default_uri
 
 
@@ -78,14 +77,12 @@ def evaluate(settings: Evaluation) -> tuple[RunDirectory, list[Score]]:
         with connected():
             evaluating = _Evaluating(settings, setup, model, run)
             group = evaluating.group(tracking_uri)
-            status: Status = "FAILED"
-            try:
-                for score in evaluating.scores():
-                    scores.append(score)
-                status = "FINISHED"
-            finally:
-                evaluating.log(group, scores)
-                group.finish(status)
+            with group.closed():
+                try:
+                    for score in evaluating.scores():
+                        scores.append(score)
+                finally:
+                    evaluating.log(group, scores)
     return run, scores
 
 

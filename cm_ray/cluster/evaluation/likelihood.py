@@ -46,7 +46,6 @@ from cm_ray.runs.places import run_place
 from cm_ray.storage.files import read_json, remove, write_json, written_aside
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.locate import locate_model
-from cm_ray.tracking.status import Status
 
 _MOST_IMAGES = 10_000
 _PART = 256
@@ -88,17 +87,13 @@ def measure_likelihood(settings: LikelihoodSettings) -> LikelihoodResult:
             warn_of_initial_weights(spec, settings.model)
             work = _Work(settings, run, model, shards, manifest, numbers)
             group = RunGroup(run.root, name=run.root.name, uri=tracking_uri, experiment=EXPERIMENT)
-            status: Status = "FAILED"
-            try:
+            with group.closed():
                 result = work.result(spec.class_names)
-                status = "FINISHED"
                 group.log(
                     params=result.row["key"],
                     metrics={result.row["name"]: result.row["value"]},
                     files=result.files,
                 )
-            finally:
-                group.finish(status)
     return result
 
 

@@ -119,13 +119,9 @@ class _Driver:
 
     def finish(self) -> None:
         """Run the remaining trials, write the report, and register the best model."""
-        try:
+        with self.group.closed():
             self._search()
             self._report()
-        except BaseException:
-            self.group.finish("FAILED")
-            raise
-        self.group.finish("FINISHED")
 
     def _search(self) -> None:
         over = len(trials_in(self.study, *OVER))

@@ -60,16 +60,12 @@ def find_time_points(settings: TimePointSearch) -> RunDirectory:
             search = Search(plan, setup, folder, run)
             before = _claim(run, identity, search.manifest, folder)
             group = RunGroup(run.root, name=run.root.name, uri=tracking_uri, experiment=EXPERIMENT)
-            try:
+            with group.closed():
                 if not run.result_file.is_file():
                     search.conclude()
                 _log(group, plan, run)
                 if settings.update:
                     _update(settings, folder, run, before, group.run_id)
-            except BaseException:
-                group.finish("FAILED")
-                raise
-            group.finish("FINISHED")
     return run
 
 

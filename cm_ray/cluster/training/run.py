@@ -30,7 +30,7 @@ from cm_ray.runs.lineage import write_lineage
 from cm_ray.runs.remote_run import open_run
 from cm_ray.runs.resources import Resources
 from cm_ray.storage.files import remove
-from cm_ray.tracking import Tracker, open_tracker
+from cm_ray.tracking import Tracker, open_tracker, status_of
 from cm_ray.training.arithmetic import slow_arithmetic
 from cm_ray.training.conclude import conclude
 from cm_ray.training.snapshots import disk_use
@@ -111,8 +111,8 @@ class Run:
         except Stopped:
             tracker.finish("KILLED")
             raise
-        except BaseException:
-            tracker.finish("FAILED")
+        except BaseException as error:
+            tracker.finish(status_of(error))
             raise
         tracker.finish("FINISHED")
         say(f"{summary(self.run)}\n  try: {command('cm-ray', 'sample', self.run.root, '--samples', 25)}")

@@ -6,6 +6,7 @@ integers: indices of a Karras grid of `num_train_timesteps` boundaries, with 0 a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from cm_ray.networks.formats.diffusers_unet import (
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
 from cm_ray.settings.choices import word_of
-from cm_ray.storage.files import folder_written_aside
+from cm_ray.storage.files import folder_written_aside, write_files
 
 _GRID = setting("boundaries", python="grid")
 
@@ -51,18 +52,24 @@ def read_pipeline(folder: Path) -> tuple[ModelSpec, Weights]:
 
 
 def write_pipeline(
-    folder: Path, spec: ModelSpec, weights: Weights, boundaries: int = 40
+    folder: Path,
+    spec: ModelSpec,
+    weights: Weights,
+    boundaries: int = 40,
+    also: Mapping[str, bytes] = {},
 ) -> dict[int, tuple[int, ...]]:
     """Write a directory for ``ConsistencyModelPipeline.from_pretrained``, atomically.
 
     boundaries: number of boundaries of the grid that time points are rounded to (num_train_timesteps;
-    OpenAI's models have 40 when distilled, 201 or 151 when trained). Returns the pipeline's ``timesteps``
+    OpenAI's models have 40 when distilled, 201 or 151 when trained).  also: content of more files by their
+    names. Returns the pipeline's ``timesteps``
     for each number of evaluations for which the model has time points. Raises UserError when the pipeline
     cannot hold the model.
     """
     _check_fits(spec, boundaries)
     written = {len(taus) + 1: _timesteps(taus, spec.diffusion, boundaries) for taus in spec.time_points}
     with folder_written_aside(folder) as aside:
+        write_files(aside, also)
         for place in ("unet", "scheduler"):
             (aside / place).mkdir()
         write_config(aside / INDEX, _index())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,20 +15,23 @@ ExportFormat = Literal["diffusers", "safetensors", "torch", "onnx", "model"]
 SUFFIXES = {"diffusers": "", "model": "", "safetensors": ".safetensors", "torch": ".pt2", "onnx": ".onnx"}
 
 
-def export_model(model: Model, format: str, out: Path, *, grid: int = 40) -> Path:
+def export_model(
+    model: Model, format: str, out: Path, *, grid: int = 40, also: Mapping[str, bytes] = {}
+) -> Path:
     """Write a model for other tools; return the path that was written, with the ending of the format.
 
     format: "diffusers", "safetensors", "torch", "onnx" or "model". grid: number of boundaries of the grid of
-    diffusers' time points. A failed export leaves nothing. Raises UserError on another format, on a path that
-    exists, and when the format cannot hold the model.
+    diffusers' time points. also: content of more files of a folder, by their names. A failed export leaves
+    nothing. Raises UserError on another format, on a path that exists, and when the format cannot hold the
+    model.
     """
     if format not in SUFFIXES:
         raise UserError(f"There is no format {format!r}: {closest(format, list(get_args(ExportFormat)))}")
     path = free_path(format, out)
     if format == "diffusers":
-        write_pipeline(path, model.spec, model.network.state_dict(), grid)
+        write_pipeline(path, model.spec, model.network.state_dict(), grid, also)
     elif format == "model":
-        save_model(path, model.spec, model.network.state_dict())
+        save_model(path, model.spec, model.network.state_dict(), also)
     else:
         {"safetensors": write_safetensors, "torch": write_program, "onnx": write_onnx}[format](path, model)
     return path
