@@ -3,6 +3,7 @@
 import re
 import runpy
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tests.scores import score
 
 from cm_ray.cluster.evaluation.evaluate_plan import evaluated_model
 from cm_ray.cluster.time_points.find import _own_copy
@@ -20,13 +20,14 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.openai import placeholders
 from cm_ray.networks.formats.reading import load_model, network_digest
 from cm_ray.networks.model import SPEC, ModelSpec, save_model
+from cm_ray.networks.vision import torchvision
 from cm_ray.recipes import RECIPES
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import override
 from cm_ray.storage.files import write_json
 from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
 from tests.networks.test_model import LABELLED, model
-from tests.results import result
+from tests.results import result, score
 
 ROOT = Path(__file__).parents[2]
 
@@ -221,7 +222,9 @@ def test_an_exported_folder_has_a_card_for_model_hubs(kind, library, job, run_di
     run.samples.mkdir()
     Image.new("L", (8, 8), 77).save(run.samples / "final.png")
     paths = {"model": "model", "samples": ["samples/final.png"]}
-    write_json(run.result_file, result(score(0.5).to_row(), paths=paths, clipped_noise=10.0))
+    write_json(
+        run.result_file, result(score(0.5).to_row(), name="cats: and #dogs", paths=paths, clipped_noise=10.0)
+    )
     done = job("export.py", run_directory, "--format", kind, "--out", tmp_path / "out")
     assert done.code == 0, done.err
     metadata, body = front_matter((tmp_path / "out" / "README.md").read_text())
@@ -239,7 +242,8 @@ def test_an_exported_folder_has_a_card_for_model_hubs(kind, library, job, run_di
 
 
 def test_the_use_that_a_card_of_diffusers_tells_works(job, run_directory, tmp_path, monkeypatch):
-    pytest.importorskip("diffusers")
+    torchvision()
+    warnings.simplefilter("ignore")
     assert job("export.py", run_directory, "--out", tmp_path / "out").code == 0
     _, body = front_matter((tmp_path / "out" / "README.md").read_text())
     assert "No scores of it are known here." in body
