@@ -18,9 +18,10 @@ from cm_ray.core.diffusion import BoundaryCondition
 from cm_ray.core.distance import L2
 from cm_ray.core.draw import Draw
 from cm_ray.core.methods import ConsistencyMethod, ConsistencyTraining, Method, ModelSource
+from cm_ray.core.precondition import EDM, Column
 from cm_ray.core.proposals import Grid, Lognormal, PairTimes
 from cm_ray.core.schedules import Constant, ConstantDecay, TargetDecay
-from cm_ray.core.types import Denoise, Distance, Images, per_sample
+from cm_ray.core.types import Denoise, Distance, Images, Times, per_sample
 from cm_ray.core.weights import OutputScale, UniformWeight, Weight
 from cm_ray.errors import SettingError, require
 from cm_ray.settings.choices import choice
@@ -90,7 +91,8 @@ class _Simplified(Method):
     In TrigFlow's notation the residual of the network F is F - sg(F) - g/(|g| + c), with the tangent
     g = -cos^2 t (sigma_d F - v) - r cos t sin t (x_t + sigma_d dF/dt). In sigma, with h^2 = sigma^2 +
     sigma_d^2, it is g = (1 - r) sigma_d^2/(h sigma) (f - D) + r h df/dsigma, and the residual of f is
-    c_out = sigma_d sigma/h times that of F: the equations for any column whose output has this scale.
+    c_out = sigma_d sigma/h times that of F: the equations for any column whose output has this scale, and for
+    other ones with the residual of this scale.
     """
 
     differentiates: ClassVar[bool] = True
@@ -104,9 +106,14 @@ class _Simplified(Method):
     """c of the normalisation g/(|g| + c)."""
     norm: Literal["sum", "mean"] = "sum"
     """|g| as the root of the sum of squares, as in the paper, or of their mean over the pixels."""
+    sigma_data: float = 0.0
+    """sigma_d, standard deviation of the data in [-1, 1]; 0: that of column edm or trigflow. Under another
+    column, that of a teacher, the residual and its weight keep this scale."""
 
     def __post_init__(self) -> None:
         """Raise SettingError on values that are out of range."""
+        sound = self.sigma_data >= 0
+        require(sound, "sigma_data", f"must be positive, or 0 for the column's, not {self.sigma_data}")
         require(self.warmup >= 0, "warmup", f"must not be negative, but is {self.warmup}")
         require(self.constant > 0, "constant", f"must be positive, not {self.constant}")
 
@@ -117,8 +124,19 @@ class _Simplified(Method):
 
     @property
     def weight(self) -> Weight:
-        """1/c_out^2, which makes the loss that of F."""
+        """1/c_out^2, which makes the loss that of F; see `weigh`."""
         return OutputScale()
+
+    def weigh(self, t: Times, s: Times, column: Column) -> Times:
+        """Return the weights (b,): 1/c_out^2 of column edm with this sigma_d, whatever the column is."""
+        return OutputScale()(t, s, EDM(sigma_data=self.spread(column)))
+
+    def spread(self, column: Column) -> float:
+        """Return sigma_d. Raises SettingError where neither the method nor the column has it."""
+        sigma_data = self.sigma_data or float(getattr(column, "sigma_data", 0.0))
+        if not sigma_data:
+            raise SettingError("column", "must be trigflow or edm, or set the method's sigma_data")
+        return sigma_data
 
     def gauges(self, step: int, total_steps: int) -> dict[str, float]:
         """Return r, the share of the derivative in the tangent."""
@@ -130,7 +148,7 @@ class _Simplified(Method):
 
     def _aim(self, draw: Draw, target: Denoise, clean: Images, direction: Images) -> Images:
         """Return the aim; clean: D(x_t, t); direction: dx/dsigma of the trajectory, (x_t - D)/sigma."""
-        sigma_data = _sigma_data(draw)
+        sigma_data = self.spread(draw.diffusion.column)
         h = (draw.t.square() + sigma_data**2).sqrt()
         h_, sigma = per_sample(h, draw.x_t), per_sample(draw.t, draw.x_t)
         value, slope = _differentiable(target).along(draw.x_t, draw.t, h_ * direction, h)
@@ -169,10 +187,3 @@ class SimplifiedDistillation(_Simplified):
 
 def _differentiable(target: Denoise) -> Target:
     return target if isinstance(target, Target) else Target(target)
-
-
-def _sigma_data(draw: Draw) -> float:
-    sigma_data = getattr(draw.diffusion.column, "sigma_data", None)
-    if sigma_data is None:
-        raise SettingError("column", "must be trigflow or edm, which have a sigma_data")
-    return float(sigma_data)

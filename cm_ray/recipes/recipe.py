@@ -242,9 +242,10 @@ def _check_method(recipe: Recipe) -> None:
     least, levels = recipe.method.lowest_time, recipe.noise
     within = not least or levels.t_min < least < levels.t_max
     require(within, "times.cut", f"must be between {levels.t_min:g} and {levels.t_max:g}, not {least:g}")
-    simplified = isinstance(recipe.method, SimplifiedTraining | SimplifiedDistillation)
-    known = not simplified or isinstance(recipe.column, EDM | TrigFlow)
-    require(known, "column", "of sct and scd must be trigflow or edm, which have a sigma_data")
+    if isinstance(recipe.method, SimplifiedTraining | SimplifiedDistillation):
+        known = recipe.method.sigma_data > 0 or isinstance(recipe.column, EDM | TrigFlow)
+        problem = "of sct and scd must be trigflow or edm, which have a sigma_data; or set sigma_data"
+        require(known, "column", problem)
     finite = not recipe.diffusion.two_times or isinstance(recipe.column, Linear | TrigFlow)
     require(finite, "column", "of two times must be linear or trigflow, whose time is finite at 0")
     _check_score_network(recipe)

@@ -11,6 +11,7 @@ from torch import Tensor
 from cm_ray.core.diffusion import BoundaryCondition
 from cm_ray.core.methods import ModelSource
 from cm_ray.core.precondition import Column
+from cm_ray.core.times import NoiseLevels
 from cm_ray.data.interface.agreement import check_comparable
 from cm_ray.data.interface.classes import match_classes, names_in_words
 from cm_ray.errors import UserError, setting
@@ -171,7 +172,21 @@ def _check_teacher(teacher: ModelSpec, config: Recipe, spec: ModelSpec) -> str:
             f"{name} is a consistency model; give a diffusion model, such as cm-ray train edm_cifar10 trains."
         )
     _check_same_images(teacher, spec, name)
+    _check_noise(teacher.diffusion, config, name)
     return name
+
+
+def _check_noise(known: NoiseLevels, config: Recipe, name: str) -> None:
+    """Raise UserError when a run asks its teacher at noise levels that it has not learned."""
+    asked, slack = config.noise, 1 + 1e-6
+    lowest = max(asked.t_min, config.method.lowest_time)
+    if known.t_min <= lowest * slack and asked.t_max <= known.t_max * slack:
+        return
+    raise UserError(
+        f"{name} knows noise levels from {known.t_min:g} to {known.t_max:g}, and this run has those from "
+        f"{asked.t_min:g} to {asked.t_max:g}; set {setting('noise.t_min')} and {setting('noise.t_max')} to "
+        "levels within the teacher's."
+    )
 
 
 def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> str:

@@ -1,5 +1,6 @@
 """A run finds teachers and initial weights by every name, copies them once, or refuses in a sentence."""
 
+import contextlib
 import dataclasses
 import pickle
 import shutil
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from cm_ray import recipes
 from cm_ray.core.precondition import VE, VP
+from cm_ray.core.times import NoiseLevels
 from cm_ray.errors import UserError
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.runs.directory import RunDirectory
@@ -233,6 +235,19 @@ def test_a_first_stage_is_a_consistency_model(kind, tmp_path):
     assert first.spec.diffusion.boundary == "skip"
     assert first.spec.sampler == OneStep()
     assert same(model, read_initial(settings, run)), "the student starts from the first stage"
+
+
+@pytest.mark.parametrize(
+    ("levels", "fits"),
+    [({"t_max": 81.0}, False), ({"t_min": 0.001}, False), ({"t_max": 10.0, "t_min": 0.01}, True), ({}, True)],
+)
+def test_a_teacher_is_asked_at_noise_levels_that_it_knows(levels, fits, tmp_path):
+    teacher = saved(tmp_path / "t", denoiser(config()))
+    settings = override(config(), {"teacher.model": teacher, "noise": NoiseLevels(**levels)})
+    message = "knows noise levels from 0.002 to 80, and this run has those from"
+    with contextlib.nullcontext() if fits else pytest.raises(UserError, match=message):
+        prepare(settings, tmp_path / "run")
+    assert (tmp_path / "run").is_dir() == fits
 
 
 def test_a_diffusion_model_is_no_first_stage(tmp_path):

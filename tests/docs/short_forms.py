@@ -96,9 +96,17 @@ HERE = {
     "cm-ray train vp_digits --times log-uniform --run-dir runs/vp_likelihood": Short(
         f"{TINY} --evaluation.samplers heun:2", makes="runs/vp_likelihood/result.json"
     ),
-    "cm-ray train cd_digits --teacher vp_digits --column vp --noise.t-max 152 --run-dir runs/cd_of_vp": Short(
+    "cm-ray train cd_digits --teacher vp_digits --column vp --run-dir runs/cd_of_vp": Short(
         TINY, makes="runs/cd_of_vp/result.json"
     ),
+    "cm-ray train pd_digits --teacher vp_digits --column vp --weight snr --run-dir runs/pd_of_vp": Short(
+        TINY.replace("--steps 2", "--steps 16"), makes="runs/pd_of_vp/rounds/1"
+    ),
+    "cm-ray train ect_digits --init-from vp_digits --column vp --run-dir runs/ect_of_vp": Short(
+        TINY, makes="runs/ect_of_vp/result.json"
+    ),
+    "cm-ray train scd_digits --teacher vp_digits --column vp --sigma-data 0.75 "
+    "--run-dir runs/scd_of_vp": Short(TINY, makes="runs/scd_of_vp/result.json"),
     "cm-ray train scd_digits --teacher trigflow_digits": Short(TINY, makes="runs/scd_digits/result.json"),
     "cm-ray train tcm_digits --teacher ict_digits": Short(TINY, makes="runs/tcm_digits/result.json"),
     "cm-ray train meanflow_digits": Short(f"{TINY} --run-dir runs/m", makes="runs/m/result.json"),
