@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from cm_ray.api.run import Run
 from cm_ray.api.trained_model import TrainedModel, warn_of_average
+from cm_ray.api.weak_models import Weak
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.interface.agreement import check_comparable
 from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.load_images import load_images
 from cm_ray.drawing.batches import batch_on
 from cm_ray.drawing.model_labels import scored_labels
-from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request, sample_units
 from cm_ray.drawing.samples import Samples
 from cm_ray.errors import UserError, whole
@@ -42,6 +42,7 @@ def score(
     n: int = 0,
     steps: int = 0,
     sampler: str | Sampler = "",
+    weak: Weak = None,
     labels: str = "",
     extractor: str | Extractor = "",
     weights: str = "",
@@ -58,13 +59,13 @@ def score(
 
     scored: a model, a run, or images in any form that `load_images` takes. data: the images to compare with;
     of a run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall. n:
-    number of samples; 0: that of the images, 50,000 at most. steps, sampler, precision, batch_size: as in
-    `sample`. labels: classes of samples: data (as often as there), balanced, or names, as cat,dog. extractor:
-    see docs/scores.md; package.module:factory, or an object. weights, resizing: its own. size, channels,
-    background: of reading the images. These three, labels and extractor are by default the run's. own_code:
-    see `load`. Raises UserError where they do not fit.
+    number of samples; 0: that of the images, 50,000 at most. steps, sampler, weak, precision, batch_size: as
+    in `sample`. labels: classes of samples: data (as often as there), balanced, null, or names, as cat,dog.
+    extractor: see docs/scores.md; package.module:factory, or an object. weights, resizing: its own. size,
+    channels, background: of reading the images. These three, labels and extractor are by default the run's.
+    own_code: see `load`. Raises UserError where they do not fit.
     """
-    run = _run_of(scored, n, steps, sampler, labels, precision)
+    run = _run_of(scored, n, steps, sampler, weak, labels, precision)
     wanted = ReadOptions(size=size, channels=channels, background=background)
     reference, kinds = _reference(data, run, wanted), (kinds,) if isinstance(kinds, str) else kinds
     extractor = _extractor(extractor, weights, resizing, run, own_code)
@@ -72,7 +73,7 @@ def score(
         return _score_given(_loaded(scored, wanted, reference), reference, extractor, kinds, seed)
     unit = batch_on(scored.device, whole("batch_size", batch_size, 0), scored.spec, precision)
     how: Any = {"seed": seed, "unit": unit, "precision": precision, "channels": channels}
-    how |= {"count": sample_count(n, reference.count), "sampler": sampler_of(scored.spec, sampler, steps)}
+    how |= {"count": sample_count(n, reference.count), "sampler": scored.sampler(sampler, steps, weak=weak)}
     return _score_model(scored, labels, Request(**how), reference, extractor, kinds)
 
 
@@ -83,16 +84,23 @@ def _score_given(
 
 
 def _run_of(
-    scored: Any, n: int, steps: int, sampler: str | Sampler, labels: str, precision: Precision
+    scored: Any,
+    n: int,
+    steps: int,
+    sampler: str | Sampler,
+    weak: Weak,
+    labels: str,
+    precision: Precision,
 ) -> Run | None:
     """Return the run that is scored, if it is one.
 
     Raises UserError on options of sampling when images are scored.
     """
-    asked = (n, steps, sampler, labels, precision)
-    if not isinstance(scored, TrainedModel) and asked != (0, 0, "", "", "float32"):
+    asked = (n, steps, sampler, weak, labels, precision)
+    if not isinstance(scored, TrainedModel) and asked != (0, 0, "", None, "", "float32"):
         raise UserError(
-            "n, steps, sampler, labels and precision are for models, and images are scored: leave them out."
+            "n, steps, sampler, weak, labels and precision are for models, and images are scored: leave them "
+            "out."
         )
     return scored if isinstance(scored, Run) else None
 

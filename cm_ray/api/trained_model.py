@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cm_ray.api.latents import Classes, bits_of_images, decoded, encoded
 from cm_ray.api.pictures import Pictures, mask_of, pixels_of
+from cm_ray.api.weak_models import Weak, guided_by
 from cm_ray.core.ode import Tolerance
 from cm_ray.drawing.batches import batch_on
 from cm_ray.drawing.model_labels import Label, class_number, label_draw
@@ -83,6 +84,8 @@ class TrainedModel:
         first: int = 0,
         batch_size: int = 0,
         precision: Precision = "float32",
+        guidance: float | None = None,
+        weak: Weak = None,
     ) -> Samples:
         """Draw n samples, uint8 (n, h, w, c); sample i of a seed is the same whatever n and the batch size.
 
@@ -93,12 +96,14 @@ class TrainedModel:
         as in its training data. batch_size: images per network evaluation; 0: as many as fit into the memory,
         256 at most. untrained: allow classes of which the model has seen no image. seed: by
         default a new one each time. first: index of the first sample. precision: arithmetic of the network.
-        Raises UserError when these do not fit the model or each other.
+        guidance: scale of a diffusion model, or of a student that takes it, instead of the sampler's. weak: a
+        weaker model by which it guides; None: the model without the class. Raises UserError when these do not
+        fit the model or each other.
         """
         request = Request(
             count=whole("n", n, 1),
             seed=secrets.randbits(31) if seed is None else whole("seed", seed),
-            sampler=sampler_of(self.spec, sampler, whole("steps", steps), _numbers(taus)),
+            sampler=self.sampler(sampler, steps, taus, guidance=guidance, weak=weak),
             first=whole("first", first, 0),
             labels=label_draw(self.spec, label, untrained=untrained),
             unit=batch_on(self.device, whole("batch_size", batch_size, 0), self.spec, precision),
@@ -107,6 +112,19 @@ class TrainedModel:
         warn_of_average(self)
         images, labels = sample_all(self.torch_model, request)
         return Samples(images, labels, self.class_names)
+
+    def sampler(
+        self,
+        sampler: str | Sampler = "",
+        steps: int = 0,
+        taus: Sequence[float] = (),
+        *,
+        guidance: float | None = None,
+        weak: Weak = None,
+    ) -> Sampler:
+        """Return the sampler that is asked of the model; arguments as in `sample`."""
+        digest, given = guided_by(self.torch_model, weak), (whole("steps", steps), _numbers(taus))
+        return sampler_of(self.spec, sampler, *given, guidance=guidance, weak=digest)
 
     def inpaint(self, images: Pictures, mask: Any, **options: Any) -> Samples:
         """Fill the rest of images of which a mask says what is kept; options as in `edit`.

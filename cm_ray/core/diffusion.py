@@ -21,12 +21,20 @@ class Diffusion(NoiseLevels):
     """Boundary condition f(x, t_min) = x of a consistency model, by skip connections or piecewise; "zero" for
     f(x, 0) = x, which every column has by itself; "two-times" for a function of two times, a denoiser at s =
     t and a consistency function, of boundary "zero", at s = 0; "none" for a denoiser."""
+    guidance: tuple[float, ...] = ()
+    """The least and the greatest guidance scale that the network takes as an input; empty: it takes none."""
 
     @classmethod
-    def of(cls, levels: NoiseLevels, column: Column, boundary: BoundaryCondition) -> Diffusion:
+    def of(
+        cls,
+        levels: NoiseLevels,
+        column: Column,
+        boundary: BoundaryCondition,
+        guidance: tuple[float, ...] = (),
+    ) -> Diffusion:
         """Return noise levels together with a preconditioning."""
         ends = {"t_min": levels.t_min, "t_max": levels.t_max, "rho": levels.rho}
-        return cls(column=column, boundary=boundary, **ends)
+        return cls(column=column, boundary=boundary, guidance=guidance, **ends)
 
     @property
     def denoiser(self) -> bool:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Protocol
 
+from cm_ray.core.guidance import NULL_LABEL
 from cm_ray.data.interface.classes import match_classes, names_in_words
 from cm_ray.data.interface.described import DescribedImages
 from cm_ray.data.interface.names import class_name
 from cm_ray.errors import UserError, setting, whole
 from cm_ray.networks.model import ModelSpec
-from cm_ray.sampling.labels import BALANCED, DATA, NULL, NULL_LABEL, LabelDraw
+from cm_ray.sampling.labels import BALANCED, DATA, NULL, LabelDraw
 
 _LABELS = setting("labels", "evaluation.labels")
 Label = str | int

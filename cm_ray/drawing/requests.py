@@ -48,6 +48,9 @@ class Request:
         """
         if self.labels is None:
             return model.sample_labels(indices, self.seed)
+        sampler = self.sampler
+        if self.labels.is_null and sampler.is_guided and not (sampler.weak or sampler.scale_is_input):
+            raise UserError("Guidance without a weaker model goes towards a class; ask for one, or for none.")
         if len(self.labels.weights) != model.spec.classes:
             raise UserError(
                 f"The labels are drawn of {len(self.labels.weights)} classes, and the model has "

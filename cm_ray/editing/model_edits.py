@@ -128,9 +128,10 @@ def interpolation_steps(
 
     noise = editing.interpolated(draw_of(seeds[0]), draw_of(seeds[1]), alpha)
 
+    f, given = model.guided(sampler), () if labels is None else (labels,)
+
     def denoise(x_t: Images, t: Times, s: Times | None = None) -> Images:
-        images: Images = model(x_t, t, labels, s)
-        return images
+        return f(x_t, t, *given) if s is None else f(x_t, t, labels, s)
 
     yield from sampler.trajectory(denoise, noise, model.spec.diffusion)
 

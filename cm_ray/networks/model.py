@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,8 @@ class Model(Preconditioned):
         super().__init__(build_network(spec), spec.diffusion)
         self.spec = spec
         self.precision: Precision = "float32"
+        self.weak: Model | None = None
+        """The weaker model of samplers with autoguidance; see `cm_ray.drawing.autoguidance`."""
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x_t: Images, t: Times, labels: Labels | None = None, s: Times | None = None) -> Images:
@@ -132,9 +134,25 @@ class Model(Preconditioned):
         """Compute in another precision inside of this context."""
         before, self.precision = self.precision, precision
         try:
-            yield
+            with self.weak.computing_in(precision) if self.weak else contextlib.nullcontext():
+                yield
         finally:
             self.precision = before
+
+    def guided(self, sampler: Sampler) -> Callable[..., Images]:
+        """Return the model with the guidance of a sampler, to be called like the model.
+
+        Raises UserError when the sampler needs a weaker model, and there is none.
+        """
+        guided: Callable[..., Images] = sampler.guiding(self, self._weaker if sampler.weak else None)
+        return guided
+
+    @property
+    def _weaker(self) -> Callable[..., Images] | None:
+        """The weaker model, which gets no labels if it has no classes."""
+        if (weak := self.weak) is None or weak.spec.classes:
+            return weak
+        return lambda x_t, t, *_: weak(x_t, t)
 
     @torch.no_grad()
     def sampling_steps(
@@ -144,8 +162,10 @@ class Model(Preconditioned):
         self.eval()
         if labels is None:
             labels = self.sample_labels(indices, seed)
+        given = () if labels is None else (labels,)
+        f = self.guided(sampler)
         yield from sampler.trajectory(
-            lambda x_t, t, s=None: self(x_t, t, labels, s),
+            lambda x_t, t, s=None: f(x_t, t, *given) if s is None else f(x_t, t, labels, s),
             lambda draw: normal(seed, draw, indices, Purpose.SAMPLE, self.spec.shape),
             self.spec.diffusion,
         )

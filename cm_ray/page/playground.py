@@ -114,9 +114,10 @@ class Playground:
         draw, labels = self.spec.label_draw, self._labels(zero.repeat(count), label)
         if labels is None and draw is not None:
             labels = torch.cat([draw.labels(zero, seed) for seed in seeds])
+        guided, given = self.model.guided(sampler), () if labels is None else (labels,)
         *_, last = self._one_at_a_time(
             sampler.trajectory(
-                lambda x_t, t: self.model(x_t, t, labels),
+                lambda x_t, t: guided(x_t, t, *given),
                 lambda draw: torch.cat(
                     [normal(seed, draw, zero, Purpose.SAMPLE, self.spec.shape) for seed in seeds]
                 ),

@@ -40,6 +40,7 @@ from cm_ray.recipes.sections import (
     RAdam,
     TrackingSettings,
 )
+from cm_ray.sampling.sampler import check_guidance
 from cm_ray.sampling.samplers import Heun, OneStep, Progressive, Sampler
 from cm_ray.sampling.score_samplers import Langevin
 from cm_ray.sampling.text import parse
@@ -274,6 +275,7 @@ def _check_samplers(recipe: Recipe) -> None:
     for text in recipe.evaluation.samplers:
         try:
             sampler = parse(text, recipe.diffusion, own=own)
+            check_guidance(sampler, recipe.diffusion, null_class=recipe.network.label_dropout > 0)
         except UserError as error:
             raise SettingError("evaluation.samplers", f"{text}: {error}") from error
         least = recipe.method.lowest_time

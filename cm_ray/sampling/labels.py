@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cm_ray.core.guidance import NULL_LABEL
 from cm_ray.core.noise import Purpose, uniform
 from cm_ray.core.types import Labels
 
 BALANCED, DATA, NULL = "balanced", "data", "null"
 """Words for draws: every class that occurs equally often, as often as in the data, or the null class."""
-NULL_LABEL = -1
-"""The label of the null class, of networks that have one."""
 
 
 @dataclass(frozen=True, slots=True)

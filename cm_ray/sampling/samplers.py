@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from cm_ray.core.times import NoiseLevels, turned
-from cm_ray.core.types import Denoise, Images, Jump, Labels, Noise, Times
+from cm_ray.core.types import Images, Jump, Labels, Noise, Times
 from cm_ray.errors import SettingError, UserError, require
 from cm_ray.sampling.finite import finite
+from cm_ray.sampling.sampler import Sampler as Sampler
 from cm_ray.sampling.sampling_steps import (
     Churn,
     Step,
-    clipped,
     dpm_solver_2,
     euler,
     euler_ancestral,
@@ -36,43 +36,17 @@ if TYPE_CHECKING:
     from torch import Generator
 
 
-class Sampler:
-    """A sampler: the kind of setting that its choices share."""
-
-    for_denoisers: ClassVar[bool] = True
-    """True when it samples from diffusion models, false when from consistency models."""
-
-    @property
-    def nfe(self) -> int:
-        """Number of network evaluations for a sample."""
-        raise NotImplementedError
-
-    def times(self, levels: NoiseLevels) -> tuple[float, ...]:
-        """Return the times between its steps, ascending to t_max. Raises SettingError if they do not fit."""
-        raise NotImplementedError
-
-    def trajectory(self, denoise: Denoise | Jump, noise: Noise, levels: NoiseLevels) -> Iterator[Step]:
-        """Return the steps from noise to a sample, with estimates clipped to [-1, 1].
-
-        denoise: a consistency function, the denoiser of a diffusion model, or a function of two times. noise:
-        standard normal images by the index of the draw; 0 is the start. Raises SettingError as `times` does.
-        """
-        return self._loop(clipped(denoise), noise, self.times(levels))
-
-    def _loop(self, denoise: Jump, noise: Noise, times: tuple[float, ...]) -> Iterator[Step]:
-        raise NotImplementedError
-
-
 @choice(Sampler, "one-step")
 @dataclass(frozen=True, slots=True)
 class OneStep(Sampler):
     """One evaluation of a consistency function, at t_max.  Song et al. 2023, section 3."""
 
     for_denoisers: ClassVar[bool] = False
+    scale_is_input: ClassVar[bool] = True
     taus: ClassVar[tuple[float, ...]] = ()
 
     @property
-    def nfe(self) -> int:
+    def evaluations(self) -> int:
         """1."""
         return 1
 
@@ -89,12 +63,14 @@ class PointSampler(Sampler):
     """A sampler that evaluates at t_max and at time points of its own below it."""
 
     for_denoisers: ClassVar[bool] = False
+    scale_is_input: ClassVar[bool] = True
 
     taus: tuple[float, ...] = (0.8,)
     """Time points tau_1 > tau_2 > ... below t_max, where the first evaluation is."""
 
     def __post_init__(self) -> None:
         """Raise SettingError unless the time points are positive and descend."""
+        Sampler.__post_init__(self)
         require(bool(self.taus), "taus", "needs at least one time point: one evaluation is sampler one-step")
         positive = all(math.isfinite(tau) and tau > 0 for tau in self.taus)
         require(positive, "taus", f"must be positive numbers, not {list(self.taus)}")
@@ -102,7 +78,7 @@ class PointSampler(Sampler):
         require(descend, "taus", f"must descend, not be {list(self.taus)}")
 
     @property
-    def nfe(self) -> int:
+    def evaluations(self) -> int:
         """One more than time points."""
         return len(self.taus) + 1
 
@@ -145,10 +121,11 @@ class _Solver(Sampler):
 
     def __post_init__(self) -> None:
         """Raise SettingError without steps."""
+        Sampler.__post_init__(self)
         require(self.steps >= 1, "steps", f"must be at least 1, not {self.steps}")
 
     @property
-    def nfe(self) -> int:
+    def evaluations(self) -> int:
         """One evaluation a step."""
         return self.steps
 
@@ -180,6 +157,8 @@ class Ancestral(_Solver):
 class Progressive(_Solver):
     """Euler's steps on the grid of a round of progressive distillation, to t_min.  Salimans & Ho 2022."""
 
+    scale_is_input: ClassVar[bool] = True
+
     def times(self, levels: NoiseLevels) -> tuple[float, ...]:
         """Return the grid of as many intervals as steps."""
         return tuple(levels.grid(self.steps + 1).tolist())
@@ -191,7 +170,7 @@ class Progressive(_Solver):
 @dataclass(frozen=True, slots=True)
 class _SecondOrder(_Solver):
     @property
-    def nfe(self) -> int:
+    def evaluations(self) -> int:
         """Two evaluations a step, but one in the step to 0."""
         return 2 * self.steps - 1
 
@@ -240,15 +219,17 @@ def sample(
     sampler: Sampler | None = None,
     labels: Labels | None = None,
     *,
+    weak: Any = None,
     generator: Generator | None = None,
 ) -> Images:
     """Return samples in [-1, 1], up to the noise of t_min (b, c, h, w).
 
     f: a map (x_t, t[, labels]) to clean images with a `diffusion`, such as `Consistency` or `Denoiser`, or of
     two times, such as `TwoTimes`; a module is in eval mode meanwhile. noise: standard normal (b, c, h, w),
-    the start. sampler: by default `OneStep`, or `Heun` for a denoiser. labels: int64 (b,), for f. generator:
-    of the noise of later steps, by default PyTorch's. Raises UserError when the sampler is for another kind
-    of model, or when a pixel is not finite.
+    the start. sampler: by default `OneStep`, or `Heun` for a denoiser. labels: int64 (b,), for f. weak: the
+    weaker model of a sampler with guidance, a map like f; by default f without the class, at labels -1.
+    generator: of the noise of later steps, by default PyTorch's. Raises UserError when the sampler is for
+    another kind of model, or when a pixel is not finite.
     """
     chosen = sampler or (Heun() if f.diffusion.denoiser else OneStep())
     if not isinstance(chosen, Sampler):
@@ -266,9 +247,11 @@ def sample(
             return noise
         return torch.randn(noise.shape, generator=generator, device=device).to(noise)
 
+    guided = chosen.guiding(f, weak)
+
     def denoise(x_t: Images, t: Times, s: Times | None = None) -> Images:
         given = (labels, s) if s is not None else () if labels is None else (labels,)
-        estimate: Images = f(x_t, t, *given)
+        estimate: Images = guided(x_t, t, *given)
         return estimate
 
     with torch.no_grad(), _in_eval_mode(f):

@@ -67,12 +67,13 @@ class Langevin(ConditionalSampler):
 
     def __post_init__(self) -> None:
         """Raise SettingError on values that are out of range."""
+        Sampler.__post_init__(self)
         require(self.steps >= 2, "steps", f"must be at least 2 noise levels, not {self.steps}")
         require(self.repeats >= 1, "repeats", f"must be at least 1, not {self.repeats}")
         require(0 <= self.step_size < 1, "step_size", f"must be in [0, 1), not {self.step_size}")
 
     @property
-    def nfe(self) -> int:
+    def evaluations(self) -> int:
         """L T, and one for the denoising step."""
         return self.steps * self.repeats + self.denoise
 
@@ -112,6 +113,7 @@ class PredictorCorrector(ConditionalSampler):
 
     def __post_init__(self) -> None:
         """Raise SettingError on values that are out of range or do not go together."""
+        Sampler.__post_init__(self)
         require(self.steps >= 2, "steps", f"must be at least 2, not {self.steps}")
         require(self.corrections >= 0, "corrections", f"must not be negative, but is {self.corrections}")
         sound = math.isfinite(self.snr) and self.snr > 0
@@ -125,7 +127,7 @@ class PredictorCorrector(ConditionalSampler):
             )
 
     @property
-    def nfe(self) -> int:
+    def evaluations(self) -> int:
         """One evaluation for each correction and each prediction."""
         return self.steps * (self.corrections + 1)
 
@@ -168,10 +170,11 @@ class AdaptiveODE(Sampler):
 
     def __post_init__(self) -> None:
         """Raise SettingError on a tolerance that is out of range."""
+        Sampler.__post_init__(self)
         Tolerance(rtol=self.rtol, atol=self.atol)
 
     @property
-    def nfe(self) -> int:
+    def evaluations(self) -> int:
         """0: every sample has a number of evaluations of its own."""
         return 0
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from typing import Any
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.errors import SettingError, UserError, closest
 from cm_ray.sampling import score_samplers as score_samplers  # samplers of their own words
 from cm_ray.sampling.multistep import TimePoints, jumps_for, jumps_of, multistep_for, multistep_of
-from cm_ray.sampling.samplers import Jumps, Multistep, OneStep, PointSampler, Sampler
+from cm_ray.sampling.samplers import Jumps, Multistep, PointSampler, Sampler
 from cm_ray.settings.choices import classes_of, word_of
 
 ONE_STEP, OWN = "one-step", "own"
@@ -29,9 +29,9 @@ _LONGEST = 100
 
 def text_of(sampler: Sampler) -> str:
     """Return the text of a sampler; `parse` converts it to an equal sampler."""
-    if isinstance(sampler, PointSampler):
-        return f"{word_of(sampler)}@" + ",".join(map(repr, sampler.taus))
     word = word_of(sampler)
+    if isinstance(sampler, PointSampler):
+        word += "@" + ",".join(map(repr, sampler.taus))
     steps = getattr(sampler, "steps", None)
     return ",".join([word if steps is None else f"{word}:{steps}", *_options_of(sampler)])
 
@@ -44,7 +44,7 @@ def _options_of(sampler: Sampler) -> list[str]:
 
 def _fields(kind: type[Sampler]) -> tuple[Field[Any], ...]:
     """Return the fields of a sampler that are options of its text; all of them have defaults."""
-    return tuple(item for item in fields(kind) if item.name not in (_STEPS, _TAUS))  # type: ignore[arg-type]
+    return tuple(item for item in fields(kind) if item.name not in (_STEPS, _TAUS))
 
 
 def _written(value: float | bool | str) -> str:
@@ -70,7 +70,11 @@ def parse(
     of a model of two times, takes those for k evaluations; if there are none, default ones. Raises UserError
     on an invalid text, and on a sampler for another kind of model.
     """
-    sampler = own if text == OWN and own is not None else _parsed(text, diffusion, time_points)
+    name, _, options = text.partition(",")
+    if name == OWN and own is not None:
+        sampler = replace(own, **_options(text, options, type(own)))
+    else:
+        sampler = _parsed(text, diffusion, time_points)
     return checked_kind(sampler, diffusion, text)
 
 
@@ -87,37 +91,37 @@ def checked_kind(sampler: Sampler, diffusion: Diffusion, text: str = "") -> Samp
 
 
 def _parsed(text: str, diffusion: Diffusion, time_points: TimePoints) -> Sampler:
-    if text == ONE_STEP:
-        return OneStep()
     name, number, points, options = _split(text)
+    kind = classes_of(Sampler)[name]
     try:
+        made: Sampler
         if name == _MULTISTEP:
             own = () if diffusion.two_times else time_points  # those of a model of two times are for jumps
-            return multistep_of(points, diffusion) if points else multistep_for(number, diffusion, own)
-        if name == _JUMPS:
-            return jumps_of(points, diffusion) if points else jumps_for(number, diffusion, time_points)
-        kind = classes_of(Sampler)[name]
-        made: Sampler = kind(*([number] if number else []), **_options(text, options, kind))
-        return made
+            made = multistep_of(points, diffusion) if points else multistep_for(number, diffusion, own)
+        elif name == _JUMPS:
+            made = jumps_of(points, diffusion) if points else jumps_for(number, diffusion, time_points)
+        else:
+            made = kind(*([number] if number else []))
+        return replace(made, **_options(text, options, kind))
     except SettingError as error:
         raise UserError(f"The sampler {text!r} cannot be: {error}") from error
 
 
 def _split(text: str) -> tuple[str, int, tuple[float, ...], str]:
     """Return name, number, points and options of NAME:NUMBER[,OPTIONS] or multistep@T,T ..."""
-    match = re.fullmatch(r"([a-z0-9]+)(?::(\d+))?(?:@([\d.,e+-]+))?(?:,([a-z_]+=.*))?", text)
+    match = re.fullmatch(r"([a-z0-9-]+)(?::(\d+))?(?:@([\d.,e+-]+))?(?:,([a-z_]+=.*))?", text)
     known = list(classes_of(Sampler))
     if match is None or match[1] not in known:
         raise UserError(f"There is no sampler {text!r}: {closest(text.split(':')[0], known)}")
     name, number, points, options = match.groups(default="")
-    steps, options_of = _takes_steps(name), _fields(classes_of(Sampler)[name])
+    steps = _takes_steps(name)
     if number and not steps:
         raise UserError(f"The sampler {text!r} has no number of steps: write {name}.")
     if steps and not number and not points:
         raise UserError(f"The sampler {text!r} lacks its steps: write {name}:4, say.")
     if number and (points or int(number) < 1):
         raise UserError(f"The sampler {text!r} must have at least one step, or time points instead.")
-    if (points and name not in (_MULTISTEP, _JUMPS)) or (options and not options_of):
+    if points and name not in (_MULTISTEP, _JUMPS):
         raise UserError(f"The sampler {text!r} takes a number of steps alone: write {name}:4, say.")
     try:
         return name, int(number or 0), tuple(float(t) for t in points.split(",")) if points else (), options

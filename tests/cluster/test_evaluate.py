@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import cm_ray as cm
 from cm_ray import recipes
 from cm_ray.cluster.evaluation import evaluate as module
 from cm_ray.cluster.evaluation.evaluate import evaluate
@@ -713,3 +714,22 @@ def test_a_trained_run_scores_what_its_result_says(warm, tmp_path):
         ours = by_metric(scores)[Score.from_row(row).metric]
         assert ours.key == row["key"]
         assert ours.value == pytest.approx(row["value"], rel=1e-9)
+
+
+def test_guided_samples_on_actors_are_those_of_this_process(ray_cluster, tmp_path):
+    """By the null class and by a weaker model, of whose digest the key of a score tells."""
+    network = dataclasses.replace(NETWORK, conditional=True, label_dropout=0.1)
+    facts = {"network": network, "diffusion": Diffusion(boundary="none"), "sampler": Heun(2)}
+    for name, seed in (("strong", 0), ("weak", 1)):
+        save_tiny(tmp_path / name, seed=seed, class_names=tuple("0123456789"), **facts)
+    texts = ("own,guidance=2", "own")
+    job = settings(tmp_path / "strong", tmp_path / "run", samples=60, samplers=texts, keep="npz")
+    job = dataclasses.replace(job, weak=str(tmp_path / "weak"), labels="balanced")
+    run, scores = evaluate(job)
+    strong, weak = (cm.load(tmp_path / name, device="cpu") for name in ("strong", "weak"))
+    sampler = strong.sampler("heun:2", guidance=2.0, weak=weak)
+    assert [score.key["sampler"] for score in scores] == [text_of(sampler), "heun:2"]
+    assert [score.key["nfe"] for score in scores] == [6, 3]
+    with np.load(run.samples / f"{file_name(sampler)}.npz") as file:
+        ours = strong.sample(60, seed=1, guidance=2.0, weak=weak)
+        assert np.abs(file["arr_0"].astype(int) - ours).max() <= 1

@@ -133,6 +133,13 @@ HERE = {
         TINY, makes="runs/dropped/result.json"
     ),
     "cm-ray sample runs/dropped --label null": Short(makes="samples.npz"),
+    "cm-ray sample runs/dropped --guidance 2 --label 7": Short(makes="samples.npz"),
+    "cm-ray sample runs/dropped --sampler euler:40,guidance=2": Short(
+        "--samples 4", instead={"euler:40": "euler:2"}, makes="samples.npz"
+    ),
+    "cm-ray sample runs/dropped --guidance 2 --weak runs/weaker": Short(
+        "--samples 4", instead={"runs/weaker": "runs/d"}, makes="samples.npz"
+    ),
     "cm-ray sample runs/edm_digits --sampler dpm2:10": Short(makes="samples.npz"),
     "cm-ray sample runs/edm_digits --sampler pc:100,sde=vp,predictor=ancestral": Short(
         "--samples 4", instead={"pc:100": "pc:3"}, makes="samples.npz"
@@ -230,6 +237,7 @@ ONLY_PARSED = {
     "cm-ray sample diffusers-cd_imagenet64_l2 ": _WEIGHTS,
     "cm-ray score runs/own ": "is run by tests/cluster/test_own_code_on_ray.py",
     "cm-ray score runs/demo ": "is like the scores of runs/ict_digits",
+    "cm-ray score runs/dropped ": "is run by tests/cluster/test_evaluate.py",
     "cm-ray score samples.npz --data /data/photos --extractor inception-2015": _WEIGHTS,
     "cm-ray score /data/cifar10/test ": _WEIGHTS,
     "cm-ray train ct_cifar10": "is run for images of one's own; CIFAR-10 would be downloaded",
@@ -317,6 +325,7 @@ SNIPPETS = {
 ONLY_CHECKED = {
     "import base64, json, urllib.request": "asks a server; tests/cluster/test_serving.py does the same",
     "model.sample(16, seed=seed, steps=2, batch_size=16)": "is compared by tests/cluster/test_serving.py",
+    'model.sample(16, label="7", guidance=2.0)': "is run by tests/drawing/test_autoguidance.py",
     "run = cm.cluster.train(": "is run by tests/cluster/test_interface.py",
     "import cm_ray as cm\n\nrun = cm.cluster.train(": "is run by tests/cluster/test_interface.py",
     'import cm_ray as cm\n\nrun = cm.load("runs/power")': "needs a run of some length; tests/api has one",

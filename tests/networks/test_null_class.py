@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from cm_ray.core.guidance import NULL_LABEL
 from cm_ray.drawing.model_labels import draw_in_words, label_draw
 from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.errors import SettingError, UserError
@@ -14,7 +15,7 @@ from cm_ray.networks.formats.export import export_model
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, ModelSpec, save_model
 from cm_ray.networks.renumbering import renumbered
-from cm_ray.sampling.labels import NULL_LABEL, LabelDraw
+from cm_ray.sampling.labels import LabelDraw
 from cm_ray.sampling.samplers import OneStep
 from tests.networks.test_two_time_models import NETWORKS, ONE
 from tests.networks.test_unet import trained_like

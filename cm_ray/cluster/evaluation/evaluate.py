@@ -235,7 +235,7 @@ class _Evaluating:
             order = torch.from_numpy(manifest.places()).argsort()
             yield ScoredSamples(f"images of {manifest.source}", 0, 0, "", results, order)
         if self.model is not None:
-            put = pool.put(self.model.folder)
+            put = pool.put(self.model.folder, self.model.weak)
             for sampler in self.model.samplers:
                 yield self._sampled(pool, put, self.model, sampler)
 

@@ -13,6 +13,7 @@ from cm_ray.data.interface.agreement import check_comparable
 from cm_ray.data.interface.reading import ReadOptions
 from cm_ray.data.open_source import open_source
 from cm_ray.data.shards.manifest import is_shard_folder
+from cm_ray.drawing.autoguidance import guide
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.errors import UserError, setting
 from cm_ray.evaluation.reference import Shards
@@ -20,8 +21,9 @@ from cm_ray.evaluation.statistics_file import StatisticsFile, is_statistics_file
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import ModelSpec
 from cm_ray.recipes.sections import DataSettings
-from cm_ray.sampling.samplers import Sampler
-from cm_ray.tracking.locate import find_model
+from cm_ray.sampling.sampler import Sampler
+from cm_ray.sampling.text import parse
+from cm_ray.tracking.locate import find_model, locate_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class EvaluatedModel:
     folder: Path
     spec: ModelSpec
     samplers: list[Sampler]
+    weak: Path | None = None
+    """Folder of the weaker model that guides it; None: there is none."""
 
 
 def evaluated_model(settings: Evaluation, tracking_uri: str) -> EvaluatedModel | None:
@@ -41,10 +45,22 @@ def evaluated_model(settings: Evaluation, tracking_uri: str) -> EvaluatedModel |
     folder = find_model(settings.source, tracking_uri)
     if folder is None:
         return None
-    spec = load_model(folder).spec
+    model = load_model(folder)
+    spec, digest = model.spec, ""
+    weak = locate_model(settings.weak, tracking_uri) if settings.weak else None
+    if weak is not None:
+        digest = guide(model, load_model(weak), settings.weak)
     own = [spec.sampler, *(sampler_of(spec, steps=len(taus) + 1) for taus in spec.time_points)]
-    samplers = dict.fromkeys([sampler_of(spec, text) for text in settings.samplers] or own)
-    return EvaluatedModel(folder, spec, list(samplers))
+    samplers = dict.fromkeys([_guided(spec, text, digest) for text in settings.samplers] or own)
+    if digest and not any(sampler.is_guided for sampler in samplers):
+        raise UserError(f"{setting('weak')} is for samplers with guidance; give heun:18,guidance=2, say.")
+    return EvaluatedModel(folder, spec, list(samplers), weak)
+
+
+def _guided(spec: ModelSpec, text: str, digest: str) -> Sampler:
+    """Return the sampler of a text; digest: of the weaker model that guides, if the text has guidance."""
+    scaled = parse(text, spec.diffusion, own=spec.sampler, time_points=spec.time_points).is_guided
+    return sampler_of(spec, text, weak=digest if scaled else "")
 
 
 def scored_data(settings: Evaluation) -> DataSettings:
@@ -57,10 +73,10 @@ def check_evaluation(settings: Evaluation, *, is_model: bool) -> None:
     source = settings.source
     if is_model:
         return
-    if settings.samples or settings.samplers or settings.keep != "none" or settings.labels:
+    if settings.samples or settings.samplers or settings.keep != "none" or settings.labels or settings.weak:
         raise UserError(
             f"{source} is not a model; leave out {setting('samples')}, {setting('samplers')}, "
-            f"{setting('labels')} and {setting('keep')}, which are for models."
+            f"{setting('labels')}, {setting('weak')} and {setting('keep')}, which are for models."
         )
     if not is_shard_folder(Path(source).expanduser()):
         open_source(source)  # a mistyped name is an error before Ray starts

@@ -17,13 +17,14 @@ from torch import Tensor
 from cm_ray.cluster.pool.result import Outputs, TaskResult
 from cm_ray.cluster.runtime.connect import check_cuda
 from cm_ray.data.shards.manifest import Manifest, read_rows, rows_per_group
+from cm_ray.drawing.autoguidance import guide
 from cm_ray.drawing.requests import Request, batch_in_memory, sample_unit
 from cm_ray.editing.files import EditRequest, edit_unit
 from cm_ray.evaluation.likelihood import LikelihoodRequest, Likelihoods, likelihoods
 from cm_ray.evaluation.scorer import class_counts, noise_batches, summed
 from cm_ray.metrics.extractors.extractor import Extractor, features_of
 from cm_ray.metrics.statistics import FeatureStatistics
-from cm_ray.networks.model import ModelSpec, build_model
+from cm_ray.networks.model import Model, ModelSpec, build_model
 from cm_ray.own_code import take
 from cm_ray.remote.witness import Witness
 
@@ -42,6 +43,8 @@ class PutModel:
     """Folder that the model was read from, for messages."""
     weights: list[Any]
     """Object reference of the weights; in a list, so that Ray does not fetch them for every task."""
+    weak: PutModel | None = None
+    """The weaker model that guides it; None without autoguidance."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,12 +142,17 @@ class Sampler:
         """Build a model from its weights, unless it is already loaded. Only the latest one is kept."""
         if model.digest != self.digest:
             self.digest = ""
-            arrays = ray.get(model.weights[0])
-            weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
             if self.device == "cuda":
                 check_cuda()
-            self.model = build_model(model.spec, weights, model.source, self.device)
+            self.model = self._built(model)
+            if model.weak is not None:
+                guide(self.model, self._built(model.weak), model.weak.source)
             self.digest = model.digest
+
+    def _built(self, model: PutModel) -> Model:
+        arrays = ray.get(model.weights[0])
+        weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return build_model(model.spec, weights, model.source, self.device)
 
     def _result(self, images: Tensor, outputs: Outputs, seconds: float) -> TaskResult:
         features = total = classes = None

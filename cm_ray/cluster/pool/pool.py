@@ -70,8 +70,14 @@ class SamplerPool:
         """The actors, including those that have not started."""
         return self._supervisor.actors
 
-    def put(self, folder: Path) -> PutModel:
-        """Put a model's weights into Ray's object store. Raises UserError as `load_model` does."""
+    def put(self, folder: Path, weak: Path | None = None) -> PutModel:
+        """Put a model's weights into Ray's object store. Raises UserError as `load_model` does.
+
+        weak: folder of the weaker model that guides it.
+        """
+        if weak is not None:
+            put, guide = self.put(folder), self.put(weak)
+            return replace(put, digest=f"{put.digest} guided by {guide.digest}", weak=guide)
         spec, weights = read_model(folder)
         allow_given(spec)  # refused here, and not by an actor
         arrays = {name: tensor.numpy() for name, tensor in weights.items()}

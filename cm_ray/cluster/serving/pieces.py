@@ -85,7 +85,8 @@ def _trajectory_end(model: Model, pieces: Sequence[Piece], counts: Sequence[int]
     """Return the images of pieces of one plan, in [-1, 1], up to the noise of t_min."""
     model.eval()
     device, plan = next(model.parameters()).device, pieces[0].plan
-    denoise = filled_up(model, _joined([piece.labels for piece in pieces], device), counts)
+    f = model.guided(plan) if isinstance(plan, Sampler) else model
+    denoise = filled_up(f, _joined([piece.labels for piece in pieces], device), counts)
     if isinstance(plan, Sampler):
         noise = _noise(pieces, Purpose.SAMPLE, model, device)
         *_, last = plan.trajectory(denoise, noise, model.spec.diffusion)

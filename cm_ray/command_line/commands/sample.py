@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cm_ray.command_line.settings.sample import Sample
+from cm_ray.drawing.autoguidance import guide
 from cm_ray.drawing.batches import batch_on
 from cm_ray.drawing.model_labels import draw_in_words, label_draw
 from cm_ray.drawing.model_sampler import sampler_of
@@ -14,7 +15,6 @@ from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.remote.copies import delivered
 from cm_ray.runs.console import say
-from cm_ray.sampling.multistep import sampler_with
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.time_points.openai_indices import read_ts, taus
 from cm_ray.tracking.locate import locate_model
@@ -30,7 +30,7 @@ def run(args: Sample) -> None:
     request = Request(
         count=args.samples,
         seed=args.seed,
-        sampler=_sampler(args, model.spec),
+        sampler=_sampler(args, model),
         labels=labels,
         unit=_batch(args, model),
         precision=args.precision,
@@ -50,9 +50,16 @@ def _batch(args: Sample, model: Model) -> int:
     return batch
 
 
-def _sampler(args: Sample, spec: ModelSpec) -> Sampler:
+def _sampler(args: Sample, model: Model) -> Sampler:
+    given = args.taus or _points_of_ts(args, model.spec)
+    weak = ""
+    if args.weak:
+        weak = guide(model, load_model(locate_model(args.weak, args.tracking_uri), args.device), args.weak)
+    return sampler_of(model.spec, args.sampler, args.nfe, given, guidance=args.guidance, weak=weak)
+
+
+def _points_of_ts(args: Sample, spec: ModelSpec) -> tuple[float, ...]:
     if not args.ts:
-        return sampler_of(spec, args.sampler, args.nfe, args.taus)
+        return ()
     ends = {"t_min": spec.diffusion.t_min, "t_max": spec.diffusion.t_max, "rho": spec.diffusion.rho}
-    points = taus(read_ts(args.ts, args.boundaries), args.boundaries, **ends)
-    return sampler_with(points, spec.diffusion)
+    return taus(read_ts(args.ts, args.boundaries), args.boundaries, **ends)

@@ -41,6 +41,12 @@ class Sample(CodeSettings):
     --sampler and --taus."""
     boundaries: int = 0
     """Boundaries of the grid that --ts counts on."""
+    guidance: float | None = None
+    """Guidance scale of a diffusion model, or of a student that takes it; 1 is none. It is short for a text
+    such as --sampler heun:18,guidance=2."""
+    weak: str = ""
+    """A weaker diffusion model that guides this one (autoguidance), named like MODEL; empty: the model itself
+    without the class."""
     seed: int = 0
     """Seed of the noise, and of the labels of a conditional model."""
     label: str = ""

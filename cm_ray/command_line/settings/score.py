@@ -32,7 +32,10 @@ class Evaluation(MeasuringSettings):
     """Number of samples of a model; 0: as many as there are images to compare with, 50,000 at most."""
     samplers: tuple[str, ...] = ()
     """Samplers: one-step, multistep@2.0,0.8, multistep:4, heun:18, pc:1000,sde=vp, ode …; empty: the
-    model's own sampler, and its own time points."""
+    model's own sampler, and its own time points. Those with guidance=2 are guided."""
+    weak: str = ""
+    """A weaker diffusion model by which guidance=2 of --samplers guides, named like SOURCE; empty: the model
+    itself without the class."""
     seed: int = 1
     """Seed of the noise and the labels. Checkpoints are chosen on a run's seed, 0 if it is not set."""
     keep: Literal["none", "npz", "shards"] = "none"
