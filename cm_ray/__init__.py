@@ -37,6 +37,7 @@ _NAMES = {
     ),
     "cm_ray.core.diffusion": ("Diffusion",),
     "cm_ray.core.distance": ("L1", "L2", "AdaptiveL2", "Norm", "PseudoHuber"),
+    "cm_ray.core.guidance": ("DrawnGuidance", "FixedGuidance", "Unguided"),
     "cm_ray.core.methods": (
         "ConsistencyDistillation",
         "ConsistencyTraining",
@@ -138,6 +139,9 @@ if TYPE_CHECKING:
     from cm_ray.core.distance import AdaptiveL2 as AdaptiveL2
     from cm_ray.core.distance import Norm as Norm
     from cm_ray.core.distance import PseudoHuber as PseudoHuber
+    from cm_ray.core.guidance import DrawnGuidance as DrawnGuidance
+    from cm_ray.core.guidance import FixedGuidance as FixedGuidance
+    from cm_ray.core.guidance import Unguided as Unguided
     from cm_ray.core.methods import ConsistencyDistillation as ConsistencyDistillation
     from cm_ray.core.methods import ConsistencyTraining as ConsistencyTraining
     from cm_ray.core.methods import Denoising as Denoising

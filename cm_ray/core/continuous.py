@@ -17,6 +17,7 @@ from cm_ray.core.derivative import Target
 from cm_ray.core.diffusion import BoundaryCondition
 from cm_ray.core.distance import L2
 from cm_ray.core.draw import Draw
+from cm_ray.core.guidance import TeacherGuidance, Unguided
 from cm_ray.core.methods import ConsistencyMethod, ConsistencyTraining, Method, ModelSource
 from cm_ray.core.precondition import EDM, Column
 from cm_ray.core.proposals import Grid, Lognormal, PairTimes
@@ -67,6 +68,8 @@ class ContinuousDistillation(ConsistencyMethod):
 
     teacher: ModelSource = field(default_factory=ModelSource)
     """The diffusion model that is distilled."""
+    guidance: TeacherGuidance = field(default_factory=Unguided)
+    """The guidance of the teacher."""
     times: Grid = field(default_factory=lambda: Grid(scales=Constant(n=1280)))
     """The pairs of times; t is trained on, and t - s scales its gradient."""
     target: TargetDecay = field(default_factory=lambda: ConstantDecay(mu=0.0))
@@ -178,6 +181,8 @@ class SimplifiedDistillation(_Simplified):
 
     teacher: ModelSource = field(default_factory=ModelSource)
     """The diffusion model that is distilled."""
+    guidance: TeacherGuidance = field(default_factory=Unguided)
+    """The guidance of the teacher."""
 
     def aim(self, draw: Draw, target: Denoise, teacher: Denoise) -> Images:
         """Return the aim, along the teacher's trajectory."""

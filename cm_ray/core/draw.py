@@ -24,6 +24,14 @@ class Draw:
     direction: Images | None = None
     """Random signs along which a method takes a derivative of the student; None for other methods."""
 
+    scale: Times | None = None
+    """The guidance scale of the teacher (b,); None without guidance."""
+
+    @property
+    def student_scale(self) -> Times | None:
+        """The guidance scale as an input of the student; None if it takes none."""
+        return self.scale if self.diffusion.guidance else None
+
     @property
     def end(self) -> Times | None:
         """The student's second time: s for a function of two times, None for one of t alone."""

@@ -9,6 +9,7 @@ import torch
 
 from cm_ray.core.derivative import Target
 from cm_ray.core.draw import Draw
+from cm_ray.core.guidance import TeacherGuidance, guided_teacher
 from cm_ray.core.pairs import perturb
 from cm_ray.core.proposals import TrainedTimes
 from cm_ray.core.types import Denoise, Distance, Images, Jump, Labels, Times
@@ -31,6 +32,10 @@ class TrainedBy(Protocol):
     @property
     def distance(self) -> Distance:
         """d, the distance to the regression target."""
+
+    @property
+    def guidance(self) -> TeacherGuidance:
+        """The guidance of the teacher."""
 
     @property
     def numbers(self) -> int:
@@ -76,12 +81,12 @@ def training_loss(
     """Return the per-sample loss of a training step (b,); its mean is what to minimise.
 
     f: the student, a map (x_t, t[, labels]) to clean images with a `diffusion`, such as `Consistency`; of
-    two times (x_t, t, labels, s), such as `TwoTimes`. x: clean images in [-1, 1] (b, c, h, w). step,
-    total_steps: k and K of the method's schedules; K is optional when nothing depends on it. labels: int64
-    (b,), for f, target and teacher. target: the target network; default: the student itself. teacher: the
-    diffusion model of a distillation. generator: generator of the random numbers; default: PyTorch's.
-    Student and target have the same dropout mask. Raises ValueError without a teacher or a total number of
-    steps when the method needs them.
+    two times (x_t, t, labels, s), such as `TwoTimes`; with the keyword scale, if it takes that of guidance.
+    x: clean images in [-1, 1] (b, c, h, w). step, total_steps: k and K of the method's schedules; K is
+    optional when nothing depends on it. labels: int64 (b,), for f, target and teacher. target: the target
+    network; default: the student itself. teacher: the diffusion model of a distillation. generator: generator
+    of the random numbers; default: PyTorch's. Student and target have the same dropout mask. Raises
+    ValueError without a teacher or a total number of steps when the method needs them.
     """
     if method.needs_teacher and teacher is None:
         raise ValueError(f"{type(method).__name__} needs a teacher: give teacher=")
@@ -91,9 +96,10 @@ def training_loss(
     with torch.random.fork_rng(devices=devices):
         with torch.no_grad():
             torch.manual_seed(seed)
-            aim = method.aim(draw, Target(_with(target or f, labels)), _with(teacher, labels))
+            taught = guided_teacher(teacher, labels, draw.scale)
+            aim = method.aim(draw, Target(_with(target or f, labels, draw.student_scale)), taught)
         torch.manual_seed(seed)
-        student = _with(f, labels)
+        student = _with(f, labels, draw.student_scale)
         return method.loss(lambda x_t, t: student(x_t, t, draw.end), aim, draw, method.distance)
 
 
@@ -115,13 +121,18 @@ def _drawn(method: TrainedBy, x: Images, f: Any, step: int, total: int, generato
     t, s = method.times(uniforms, step, total, f.diffusion)
     t, s = t.to(x.dtype), s.to(x.dtype)
     signs = 2 * torch.randint(2, x.shape, **options).to(x) - 1 if method.projects else None
-    return Draw(x, noise, perturb(x, noise, t), t, s, f.diffusion, step, signs)
+    scale = None
+    if method.guidance.asked:
+        scale = method.guidance.draw(torch.rand(len(x), **options).to(x))
+    return Draw(x, noise, perturb(x, noise, t), t, s, f.diffusion, step, signs, scale)
 
 
-def _with(function: Any, labels: Tensor | None) -> Jump:
+def _with(function: Any, labels: Tensor | None, scale: Times | None) -> Jump:
+    named = {} if scale is None else {"scale": scale}
+
     def evaluate(x: Images, t: Times, s: Times | None = None, /) -> Images:
         given = (labels, s) if s is not None else () if labels is None else (labels,)
-        images: Images = function(x, t, *given)
+        images: Images = function(x, t, *given, **named)
         return images
 
     return evaluate

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from cm_ray.core.diffusion import BoundaryCondition
 from cm_ray.core.distance import L2
 from cm_ray.core.draw import Draw
+from cm_ray.core.guidance import TeacherGuidance, Unguided
 from cm_ray.core.loss import regression_loss, training_loss
 from cm_ray.core.pairs import distillation_pair, perturb
 from cm_ray.core.precondition import Column
@@ -57,6 +58,8 @@ class Method:
     """True if the method takes a derivative of the target, along a direction."""
     projects: ClassVar[bool] = False
     """True if the loss has a derivative of the student along a random direction, with its gradient."""
+    guidance: TeacherGuidance = Unguided()
+    """The guidance of the teacher."""
     numbers: ClassVar[int] = 1
     """Uniform numbers that the times of a sample are made of."""
 
@@ -184,6 +187,8 @@ class ConsistencyDistillation(ConsistencyMethod):
 
     teacher: ModelSource = field(default_factory=ModelSource)
     """The diffusion model that is distilled."""
+    guidance: TeacherGuidance = field(default_factory=Unguided)
+    """The guidance of the teacher."""
     solver: Literal["heun", "euler"] = "heun"
     """The step from t to s along the teacher's ODE."""
     times: Grid = field(default_factory=lambda: Grid(scales=Constant()))
@@ -236,6 +241,8 @@ class ProgressiveDistillation(Method):
 
     teacher: ModelSource = field(default_factory=ModelSource)
     """The diffusion model that is distilled."""
+    guidance: TeacherGuidance = field(default_factory=Unguided)
+    """The guidance of the teacher."""
     rounds: Halving = field(default_factory=Halving)
     """The sampling steps of the students."""
     distance: Distance = field(default_factory=L2)

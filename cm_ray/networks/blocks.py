@@ -109,10 +109,16 @@ def label_rows(table: Tensor, labels: Tensor, *, null: bool) -> Tensor:
     return torch.where(labels[:, None] >= 0, rows, torch.zeros_like(rows))
 
 
-def check_inputs(labels: Tensor | None, second: Tensor | None, *, classes: int, two_times: bool) -> None:
-    """Raise ValueError when a conditional network gets no labels, or another gets some; so of times."""
-    if (second is None) == two_times:
-        raise ValueError("a network of two times needs the second one, and another takes none")
+def check_inputs(
+    labels: Tensor | None, classes: int, **added: tuple[Tensor | None, nn.Module | None]
+) -> None:
+    """Raise ValueError when a conditional network gets no labels, or another gets some; so of added inputs.
+
+    added: by its name, an input that not every network has, and the layers of those that have it.
+    """
+    for name, (given, layers) in added.items():
+        if (given is None) != (layers is None):
+            raise ValueError(f"a network with the input {name} needs it, and another takes none")
     if (labels is None) != (classes == 0):
         raise ValueError("a conditional network needs labels, and an unconditional one takes none")
 

@@ -6,6 +6,7 @@ no renaming.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -37,13 +38,19 @@ class EDM2UNet(nn.Module):
     """F_theta(x, time, labels) of magnitude-preserving layers, without biases or group normalisation.
 
     shape: (c, h, w) of the images; h and w are divisible by 2 once for each level below the first. classes:
-    number of classes, 0 for an unconditional network. two_times: the network takes a second time, the effect
-    of which is zero at first. Raises UserError, with the name of the setting, when the settings do not fit
-    the images.
+    number of classes, 0 for an unconditional network. two_times, takes_scale: the network takes a second
+    time, or a guidance scale, the effect of which is zero at first. Raises UserError, with the name of the
+    setting, when the settings do not fit the images.
     """
 
     def __init__(
-        self, config: EDM2, shape: tuple[int, int, int], classes: int, *, two_times: bool = False
+        self,
+        config: EDM2,
+        shape: tuple[int, int, int],
+        classes: int,
+        *,
+        two_times: bool = False,
+        takes_scale: bool = False,
     ) -> None:
         super().__init__()
         sizes, widths = level_sizes(config, shape), [config.channels * mult for mult in config.channel_mult]
@@ -57,17 +64,24 @@ class EDM2UNet(nn.Module):
         self.dec = _decoder(config, sizes, widths, skips)
         self.out_conv = MPConv(widths[0], shape[0], 3)
         self.second_embed = MPGained(widths[0], max(widths)) if two_times else None  # drawn last
+        self.scale_embed = MPGained(widths[0], max(widths)) if takes_scale else None
 
     def forward(
-        self, x: Tensor, time: Tensor, labels: Tensor | None = None, second: Tensor | None = None
+        self,
+        x: Tensor,
+        time: Tensor,
+        labels: Tensor | None = None,
+        second: Tensor | None = None,
+        scale: Tensor | None = None,
     ) -> Tensor:
-        """Map images (b, c, h, w), network times (b,), labels (b,) and second times (b,) to (b, c, h, w).
+        """Map images (b, c, h, w), network times, labels, second times and scales, all (b,), to (b, c, h, w).
 
         The label -1 is the null class, if the settings have a label dropout. Raises ValueError as
         `check_inputs` does.
         """
-        check_inputs(labels, second, classes=self.classes, two_times=self.second_embed is not None)
-        embedding = self._embedding(time, labels, second)
+        added = {"second": (second, self.second_embed), "scale": (scale, self.scale_embed)}
+        check_inputs(labels, self.classes, **added)
+        embedding = self._embedding(time, labels, added)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)  # in place of biases
         h = x.contiguous(memory_format=torch.channels_last)
         skips = []
@@ -83,11 +97,14 @@ class EDM2UNet(nn.Module):
         """Normalise the weights: forced weight normalisation, which training does before every step."""
         renormalise(self)
 
-    def _embedding(self, time: Tensor, labels: Tensor | None, second: Tensor | None) -> Tensor:
-        """Return the embedding of times and labels for the blocks, (b, e)."""
+    def _embedding(
+        self, time: Tensor, labels: Tensor | None, added: Mapping[str, tuple[Tensor | None, nn.Module | None]]
+    ) -> Tensor:
+        """Return the embedding of times, labels and added inputs for the blocks, (b, e)."""
         embedding: Tensor = self.emb_noise(self.emb_fourier(time))
-        if self.second_embed is not None:
-            embedding = embedding + self.second_embed(self.emb_fourier(second))
+        for given, layer in added.values():
+            if layer is not None:
+                embedding = embedding + layer(self.emb_fourier(given))
         if self.emb_label is not None:
             embedding = mp_sum(embedding, self.emb_label(labels), _LABELS)
         return mp_silu(embedding)

@@ -104,13 +104,18 @@ def build_network(spec: ModelSpec) -> nn.Module:
     if isinstance(spec.network, Custom | RefineNet):
         return spec.network.build(spec.shape, spec.classes)
     if isinstance(spec.network, EDM2):
-        return EDM2UNet(spec.network, spec.shape, spec.classes, two_times=spec.diffusion.two_times)
+        return EDM2UNet(spec.network, spec.shape, spec.classes, **_added_inputs(spec))
     return unet_of(spec)
 
 
 def unet_of(spec: ModelSpec) -> UNet:
     """Return the U-Net of a specification, with new weights. Raises UserError as `build_network` does."""
-    return UNet(spec.unet, spec.shape, spec.classes, two_times=spec.diffusion.two_times)
+    return UNet(spec.unet, spec.shape, spec.classes, **_added_inputs(spec))
+
+
+def _added_inputs(spec: ModelSpec) -> dict[str, bool]:
+    """Return which inputs a U-Net has that not every one has."""
+    return {"two_times": spec.diffusion.two_times, "takes_scale": bool(spec.diffusion.guidance)}
 
 
 class Model(Preconditioned):
@@ -124,10 +129,17 @@ class Model(Preconditioned):
         """The weaker model of samplers with autoguidance; see `cm_ray.drawing.autoguidance`."""
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x_t: Images, t: Times, labels: Labels | None = None, s: Times | None = None) -> Images:
+    def forward(
+        self,
+        x_t: Images,
+        t: Times,
+        labels: Labels | None = None,
+        s: Times | None = None,
+        scale: Times | None = None,
+    ) -> Images:
         """Return the clean images (b, c, h, w), not clipped; see `Preconditioned.forward`."""
         with arithmetic(self.precision, x_t.device):
-            return super().forward(x_t, t, labels, s)
+            return super().forward(x_t, t, labels, s, scale)
 
     @contextlib.contextmanager
     def computing_in(self, precision: Precision) -> Iterator[None]:

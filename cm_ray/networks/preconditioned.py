@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cm_ray.core.diffusion import BoundaryCondition, Diffusion
+from cm_ray.core.guidance import UNGUIDED
 from cm_ray.core.precondition import EDM, Column, Linear, precondition
 from cm_ray.core.times import NoiseLevels
 from cm_ray.core.types import Images, Labels, Times
@@ -16,7 +17,8 @@ class Preconditioned(nn.Module):
 
     network: maps scaled images (b, c, h, w), network times (b,) and, for a conditional network, labels
     (b,) to images of the same shape; one of two times takes the difference of the network times of t and s
-    (b,) as the keyword `second`, too.
+    (b,) as the keyword `second`, too, and one of a student that takes the guidance scale (b,) the keyword
+    `scale`.
     """
 
     def __init__(self, network: nn.Module, diffusion: Diffusion) -> None:
@@ -24,22 +26,25 @@ class Preconditioned(nn.Module):
         self.network, self.diffusion = network, diffusion
         self.scalings = diffusion.scalings
 
-    def forward(self, x_t: Images, t: Times, labels: Labels | None = None, s: Times | None = None) -> Images:
+    def forward(
+        self,
+        x_t: Images,
+        t: Times,
+        labels: Labels | None = None,
+        s: Times | None = None,
+        scale: Times | None = None,
+    ) -> Images:
         """Return the clean images (b, c, h, w), not clipped; float32 for any precision of the network.
 
-        s: the second time of a function of two times (b,); 0 if it is not given. Raises ValueError when a
-        function of one time gets it.
+        s: the second time of a function of two times (b,); 0 if it is not given. scale: the guidance scale of
+        a student that takes it (b,); 1, no guidance, if it is not given. Raises ValueError when a function
+        gets one that it does not take.
         """
         given: tuple[Tensor, ...] = () if labels is None else (labels,)
-        second: dict[str, Tensor] = {}
-        if self.diffusion.two_times:
-            end = torch.zeros_like(t) if s is None else s
-            second["second"] = self.scalings.network_time(t) - self.scalings.network_time(end)
-        elif s is not None:
-            raise ValueError("this is a function of one time, and takes no second one")
+        added = self._added(t, s, scale)
 
         def raw(x: Images, time: Tensor) -> Images:
-            residual: Images = self.network(x, time, *given, **second)
+            residual: Images = self.network(x, time, *given, **added)
             return residual
 
         return precondition(self.scalings, raw, x_t, t)
@@ -53,12 +58,27 @@ class Preconditioned(nn.Module):
         if (change := getattr(self.network, "before_step", None)) is not None:
             change()
 
+    def _added(self, t: Times, s: Times | None, scale: Times | None) -> dict[str, Tensor]:
+        """Return the inputs of the network beside images, times and labels."""
+        added: dict[str, Tensor] = {}
+        if self.diffusion.two_times:
+            end = torch.zeros_like(t) if s is None else s
+            added["second"] = self.scalings.network_time(t) - self.scalings.network_time(end)
+        elif s is not None:
+            raise ValueError("this is a function of one time, and takes no second one")
+        if self.diffusion.guidance:
+            added["scale"] = torch.full_like(t, UNGUIDED) if scale is None else scale
+        elif scale is not None:
+            raise ValueError("this function takes no guidance scale")
+        return added
+
 
 class Consistency(Preconditioned):
     """A network as a consistency function: f(x, t_min) = x.  Song et al. 2023, Eq. 4 and Eq. 5.
 
     network: see `Preconditioned`. column: its scalings. levels: the noise levels. piecewise: use the boundary
-    condition of Eq. 4 instead of skip connections (Eq. 5).
+    condition of Eq. 4 instead of skip connections (Eq. 5). guidance: the least and the greatest guidance
+    scale that the network takes as an input; empty if it takes none.
     """
 
     def __init__(
@@ -68,9 +88,10 @@ class Consistency(Preconditioned):
         levels: NoiseLevels | None = None,
         *,
         piecewise: bool = False,
+        guidance: tuple[float, ...] = (),
     ) -> None:
         boundary: BoundaryCondition = "piecewise" if piecewise else "skip"
-        super().__init__(network, Diffusion.of(levels or NoiseLevels(), column or EDM(), boundary))
+        super().__init__(network, Diffusion.of(levels or NoiseLevels(), column or EDM(), boundary, guidance))
 
 
 class TwoTimes(Preconditioned):

@@ -22,14 +22,17 @@ from cm_ray.networks.blocks import (
     Upsample,
     check_inputs,
     scaled,
+    sinusoidal_embedding,
     zeroed,
 )
 from cm_ray.networks.families import family_of
 from cm_ray.networks.levels import check_levels, refuse_unless
 from cm_ray.networks.normalisation import GroupNorm
 
-_SECOND = "second_embed."
-"""Prefix of the names of the weights that a network of one time does not have."""
+_ADDED = ("second_embed.", "scale_embed.")
+"""Prefixes of the names of weights for inputs that not every network has: the second time, the scale."""
+_SCALE_TIME = 100.0
+"""Factor of the guidance scale under the sines and cosines that its embedding sees."""
 
 
 class Stage(nn.Sequential):
@@ -47,14 +50,21 @@ class UNet(nn.Module):
     """F_theta(x, time, labels): a U-Net with residual blocks and self-attention, of the settings' family.
 
     shape: (c, h, w) of the images; h and w are divisible by 2 once for each level below the first.
-    classes: number of classes, 0 for an unconditional network. two_times: the network takes a second time,
-    the effect of which is zero at first, so that the weights of a network of one time are a start.
+    classes: number of classes, 0 for an unconditional network. two_times, takes_scale: the network takes a
+    second time, or a guidance scale, the effect of which is zero at first, so that the weights of a network
+    without that input are a start.
     Raises UserError, with the name of the setting, when the settings do not fit the images.
     Dhariwal & Nichol 2021; Song et al. 2021, appendix H; Karras et al. 2022, appendix F.4.
     """
 
     def __init__(
-        self, config: GroupNormUNet, shape: tuple[int, int, int], classes: int, *, two_times: bool = False
+        self,
+        config: GroupNormUNet,
+        shape: tuple[int, int, int],
+        classes: int,
+        *,
+        two_times: bool = False,
+        takes_scale: bool = False,
     ) -> None:
         super().__init__()
         check_fits(config, shape)
@@ -62,7 +72,7 @@ class UNet(nn.Module):
         self.config = config
         self.family = family_of(config)
         features, embedding = self.family.time_width * config.channels, 4 * config.channels
-        self.time_features = self._time_features(features)
+        self.feature_channels, self.time_features = features, self._time_features(features)
         self.time_embed = nn.Sequential(
             nn.Linear(features, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
@@ -84,20 +94,29 @@ class UNet(nn.Module):
         )
         if self.family.xavier:
             _initialise_as_song(self)
-        self.second_embed = _second_embedding(features, embedding) if two_times else None  # drawn last
+        self.second_embed = _added_embedding(features, embedding) if two_times else None  # drawn last
+        self.scale_embed = _added_embedding(features, embedding) if takes_scale else None
 
     def forward(
-        self, x: Tensor, time: Tensor, labels: Tensor | None = None, second: Tensor | None = None
+        self,
+        x: Tensor,
+        time: Tensor,
+        labels: Tensor | None = None,
+        second: Tensor | None = None,
+        scale: Tensor | None = None,
     ) -> Tensor:
-        """Map images (b, c, h, w), network times (b,), labels (b,) and second times (b,) to (b, c, h, w).
+        """Map images (b, c, h, w), network times, labels, second times and scales, all (b,), to (b, c, h, w).
 
         The label -1 is the null class, if the settings have a label dropout. Raises ValueError as
         `check_inputs` does.
         """
-        check_inputs(labels, second, classes=self.classes, two_times=self.second_embed is not None)
+        added = {"second": (second, self.second_embed), "scale": (scale, self.scale_embed)}
+        check_inputs(labels, self.classes, **added)
         embedding = self._embedding(time, labels)
         if self.second_embed is not None:
             embedding = embedding + self.second_embed(self.time_features(second))
+        if self.scale_embed is not None:
+            embedding = embedding + self.scale_embed(self._scale_features(scale))
         h, skips = x.contiguous(memory_format=torch.channels_last), []
         coarse = h
         for index, stage in enumerate(self.input_blocks):
@@ -119,6 +138,10 @@ class UNet(nn.Module):
         if self.family.labels_first:
             return self.time_embed(features + self.label_emb(labels))
         return self.time_embed(features) + self.label_emb(labels)
+
+    def _scale_features(self, scale: Tensor | None) -> Tensor:
+        assert scale is not None
+        return sinusoidal_embedding(_SCALE_TIME * scale, self.feature_channels)
 
     def _time_features(self, channels: int) -> nn.Module:
         if self.family.time == "fourier":
@@ -176,20 +199,19 @@ class UNet(nn.Module):
         return Downsample(channels) if direction == "down" else Upsample(channels)
 
 
-def _second_embedding(features: int, embedding: int) -> nn.Sequential:
-    """Return the embedding of the second time, whose last layer is zero."""
+def _added_embedding(features: int, embedding: int) -> nn.Sequential:
+    """Return the embedding of a second time or of a scale, whose last layer is zero."""
     return nn.Sequential(nn.Linear(features, embedding), nn.SiLU(), zeroed(nn.Linear(embedding, embedding)))
 
 
-def with_second_time(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of a network of one time as those of the new network of two times, to start from.
+def with_added_inputs(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a network without a second time or a scale as those of a new one, to start from.
 
-    The embedding of the second time is the new network's, which has no effect at first. Other weights are
+    The embeddings that they lack are the new network's, which have no effect at first. Other weights are
     returned as they are.
     """
-    if any(name.startswith(_SECOND) for name in weights):
-        return dict(weights)
-    new = {name: value for name, value in network.state_dict().items() if name.startswith(_SECOND)}
+    lacking = tuple(each for each in _ADDED if not any(name.startswith(each) for name in weights))
+    new = {name: value for name, value in network.state_dict().items() if name.startswith(lacking)}
     return {**weights, **new}
 
 

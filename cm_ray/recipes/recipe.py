@@ -126,7 +126,7 @@ class Recipe:
     @property
     def diffusion(self) -> Diffusion:
         """The noise levels and the preconditioning of the trained model."""
-        return Diffusion.of(self.noise, self.column, self.method.boundary)
+        return Diffusion.of(self.noise, self.column, self.method.boundary, self.method.guidance.scales)
 
     def own_sampler(self, steps: int = 0) -> Sampler:
         """Return the sampler that the trained model is made for.
@@ -250,6 +250,8 @@ def _check_method(recipe: Recipe) -> None:
     finite = not recipe.diffusion.two_times or isinstance(recipe.column, Linear | TrigFlow)
     require(finite, "column", "of two times must be linear or trigflow, whose time is finite at 0")
     _check_score_network(recipe)
+    conditional = not recipe.method.guidance.asked or recipe.network.conditional
+    require(conditional, "guidance", "is of networks with classes: set network.conditional, or none")
     if (halving := recipe.method.halving) is not None:
         starts = halving.starts(recipe.steps)
         require(

@@ -14,14 +14,17 @@ from cm_ray.recipes.recipe import Recipe
 
 
 def draw_step(recipe: Recipe, step: int, images: Tensor, positions: Tensor) -> Draw:
-    """Return times and noise for uint8 images (b, c, h, w) at positions (b,) of the global batch."""
+    """Return times, noise and scales for uint8 images (b, c, h, w) at positions (b,) of the global batch."""
     x = _mirrored(recipe, step, from_uint8(images), positions)
     numbers = recipe.method.numbers
     uniforms = uniform(recipe.seed, step, positions, Purpose.TIMES, () if numbers == 1 else (numbers,))
     t, s = recipe.method.times(uniforms, step, recipe.steps, recipe.noise)
     noise = normal(recipe.seed, step, positions, Purpose.NOISE, tuple(x.shape[1:]))
     signs = _signs(recipe, step, positions, tuple(x.shape[1:])) if recipe.method.projects else None
-    return Draw(x, noise, perturb(x, noise, t), t, s, recipe.diffusion, step, signs)
+    scale = None
+    if (guidance := recipe.method.guidance).asked:
+        scale = guidance.draw(uniform(recipe.seed, step, positions, Purpose.GUIDANCE, (1,))[:, 0])
+    return Draw(x, noise, perturb(x, noise, t), t, s, recipe.diffusion, step, signs, scale)
 
 
 def _signs(recipe: Recipe, step: int, positions: Tensor, shape: tuple[int, ...]) -> Images:

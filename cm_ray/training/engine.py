@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from cm_ray.core.draw import Draw
 from cm_ray.core.ema import update_average
+from cm_ray.core.guidance import guided_teacher
 from cm_ray.core.noise import derived_seed
-from cm_ray.core.types import Denoise, Distance, Images, Labels, Times
+from cm_ray.core.types import Distance, Images, Labels
 from cm_ray.errors import UserError
 from cm_ray.networks.arithmetic import arithmetic
 from cm_ray.networks.lpips_distance import on_device
@@ -214,7 +215,7 @@ class Engine:
             labels = dropped_labels(self.config, self.step, to_device(batch.labels, self.device), positions)
         draw = draw_step(self.config, self.step, to_device(batch.images, self.device), positions)
         aim = self._aim(draw, labels, first)
-        student = student_of(self.replica, labels, draw.end, partial(self._seed_dropout, first))
+        student = student_of(self.replica, draw, labels, partial(self._seed_dropout, first))
         return self.method.loss(student, aim, draw, self.distance).mean()
 
     @torch.no_grad()
@@ -222,15 +223,12 @@ class Engine:
         """Return the aim of the method; the target has the student's dropout mask, the teacher no dropout."""
         plain = self.config.precision == "float32" and not self.config.compile
         seed, model = partial(self._seed_dropout, first), self.target or self.student
-        return self.method.aim(draw, target_of(model, labels, seed, plain=plain), self._teaching(labels))
-
-    def _teaching(self, labels: Labels | None) -> Denoise:
-        def teach(x_t: Images, t: Times) -> Images:
-            if self.teacher is None:
-                raise ValueError(f"method {word_of(self.method)} needs a teacher")
-            return self.teacher(x_t, t, labels)
-
-        return teach
+        target = target_of(model, labels, seed, scale=draw.student_scale, plain=plain)
+        if self.method.needs_teacher and self.teacher is None:
+            raise ValueError(f"method {word_of(self.method)} needs a teacher")
+        learned = bool(self.round_starts) and self.step >= self.round_starts[1]
+        scale = draw.student_scale if learned else draw.scale  # a former student is guided already
+        return self.method.aim(draw, target, guided_teacher(self.teacher, labels, scale))
 
     def _seed_dropout(self, first: int) -> None:
         """Seed the dropout masks, so that student and target get the same mask on any device.

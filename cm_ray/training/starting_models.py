@@ -20,7 +20,7 @@ from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights, save_model
 from cm_ray.networks.renumbering import renumbered
-from cm_ray.networks.unet import with_second_time
+from cm_ray.networks.unet import with_added_inputs
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
 from cm_ray.sampling.samplers import Heun, OneStep
@@ -173,6 +173,7 @@ def _check_teacher(teacher: ModelSpec, config: Recipe, spec: ModelSpec) -> str:
         )
     _check_same_images(teacher, spec, name)
     _check_noise(teacher.diffusion, config, name)
+    _check_guidance(teacher, config, name)
     return name
 
 
@@ -189,6 +190,23 @@ def _check_noise(known: NoiseLevels, config: Recipe, name: str) -> None:
     )
 
 
+def _check_guidance(teacher: ModelSpec, config: Recipe, name: str) -> None:
+    """Raise UserError when a teacher cannot be guided as a run wants, or asked for the null class."""
+    asked, scales = config.method.guidance.asked, teacher.diffusion.guidance
+    if asked and scales and not scales[0] <= asked[0] <= asked[1] <= scales[1]:
+        raise UserError(
+            f"{name} takes guidance scales from {scales[0]:g} to {scales[1]:g} as an input; set "
+            f"{setting('guidance')} to scales among them, or to none."
+        )
+    without = asked and not scales
+    if (without or config.network.label_dropout) and not teacher.null_class:
+        what = "guidance" if without else "network.label_dropout"
+        raise UserError(
+            f"{name} has not learned to do without a class, which {setting(what)} asks of it; give a model "
+            f"that was trained with label dropout, or set {setting(what)} to {'none' if without else 0}."
+        )
+
+
 def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> str:
     """Raise UserError on weights that do something else in this run's network; return the model's name."""
     name = f"{setting('init_from.model')} {config.init_from.model}"
@@ -196,7 +214,7 @@ def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> str:
         raise UserError(f"{name} needs a teacher, and there is none; set {setting('teacher.model')}.")
     _check_same_images(model.spec, spec, name)
     before, now = model.spec.diffusion, spec.diffusion
-    if others := differences(before, now, ("t_min", "t_max", "rho", "boundary")):
+    if others := differences(before, now, ("t_min", "t_max", "rho", "boundary", "guidance")):
         raise UserError(
             f"{name} was trained with another column: {', '.join(others)}; set it to the model's."
         )
@@ -207,7 +225,7 @@ def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> str:
         )
     _check_same_network(model.spec, spec, name)
     network = Model(spec).network
-    load_weights(network, with_second_time(model.network.state_dict(), network), name)
+    load_weights(network, with_added_inputs(model.network.state_dict(), network), name)
     return name
 
 

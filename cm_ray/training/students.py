@@ -10,20 +10,20 @@ from torch import Tensor
 from cm_ray.core.noise import derived_seed
 from cm_ray.errors import setting
 from cm_ray.networks.model import Model, ModelSpec, load_weights
-from cm_ray.networks.unet import with_second_time
+from cm_ray.networks.unet import with_added_inputs
 
 
 def build_student(spec: ModelSpec, seed: int, initial: Mapping[str, Tensor] | None = None) -> Model:
     """Return a model with the given initial weights, or with random ones that are a function of the seed.
 
-    Those of a network of one time are a start of one of two times. The global random state does not change.
-    Raises UserError when the weights belong to another network.
+    Those of a network without a second time or a scale are a start of one with them. The global random state
+    does not change. Raises UserError when the weights belong to another network.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
         student = Model(spec)
     if initial is not None:
-        taken = with_second_time(initial, student.network)
+        taken = with_added_inputs(initial, student.network)
         load_weights(student.network, taken, setting("init_from.model"))
     return student
 

@@ -8,20 +8,29 @@ import torch
 from torch import nn
 
 from cm_ray.core.derivative import Target
+from cm_ray.core.draw import Draw
 from cm_ray.core.types import Denoise, Images, Labels, Times
 from cm_ray.networks.model import Model
 
 
-def target_of(model: Model, labels: Labels | None, seed: Callable[[], None], *, plain: bool) -> Target:
+def target_of(
+    model: Model,
+    labels: Labels | None,
+    seed: Callable[[], None],
+    *,
+    scale: Times | None = None,
+    plain: bool,
+) -> Target:
     """Return a network as the target of a step.
 
-    seed: seeds the masks before every pass. plain: True if the training computes in float32 and does
-    not compile, so that the derivative needs no other network than the values.
+    seed: seeds the masks before every pass. scale: the guidance scale of a student that takes it (b,). plain:
+    True if the training computes in float32 and does not compile, so that the derivative needs no other
+    network than the values.
     """
 
     def evaluate(x: Images, t: Times, s: Times | None = None) -> Images:
         seed()
-        return model(x, t, labels, s)
+        return model(x, t, labels, s, scale)
 
     def precise(x: Images, t: Times, s: Times | None = None) -> Images:
         with model.computing_in("float32"), torch.compiler.set_stance("force_eager"):
@@ -30,18 +39,16 @@ def target_of(model: Model, labels: Labels | None, seed: Callable[[], None], *, 
     return Target(evaluate, None if plain else precise)
 
 
-def student_of(
-    replica: nn.Module, labels: Labels | None, end: Times | None, seed: Callable[[], None]
-) -> Denoise:
+def student_of(replica: nn.Module, draw: Draw, labels: Labels | None, seed: Callable[[], None]) -> Denoise:
     """Return the student of a step as a function of noisy images and times, which carries the gradient.
 
-    replica: the student, or its data-parallel module. end: the second time of a function of two. seed: seeds
-    the masks before every pass.
+    replica: the student, or its data-parallel module. draw: has its second time and its guidance scale, where
+    it takes them. seed: seeds the masks before every pass.
     """
 
     def evaluate(x: Images, t: Times) -> Images:
         seed()
-        images: Images = replica(x, t, labels, end)
+        images: Images = replica(x, t, labels, draw.end, draw.student_scale)
         return images
 
     return evaluate

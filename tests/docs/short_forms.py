@@ -132,6 +132,11 @@ HERE = {
     "cm-ray train edm_digits --network.label-dropout 0.1 --run-dir runs/dropped": Short(
         TINY, makes="runs/dropped/result.json"
     ),
+    "cm-ray train cd_digits --teacher runs/dropped --guidance fixed --guidance.scale 2 --run-dir "
+    "runs/cd_fixed": Short(TINY, makes="runs/cd_fixed/result.json"),
+    "cm-ray train cd_digits --teacher runs/dropped --guidance drawn --guidance.high 4 --run-dir "
+    "runs/cd_drawn": Short(TINY, makes="runs/cd_drawn/result.json"),
+    "cm-ray sample runs/cd_drawn --guidance 3 --nfe 2": Short(makes="samples.npz"),
     "cm-ray sample runs/dropped --label null": Short(makes="samples.npz"),
     "cm-ray sample runs/dropped --guidance 2 --label 7": Short(makes="samples.npz"),
     "cm-ray sample runs/dropped --sampler euler:40,guidance=2": Short(

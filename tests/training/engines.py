@@ -169,7 +169,7 @@ def engine(config, **options):
 
 def teacher(spec):
     """A denoiser with weights that are not zero anywhere, with dropout that must not be used."""
-    diffusion = dataclasses.replace(spec.diffusion, boundary="none")
+    diffusion = dataclasses.replace(spec.diffusion, boundary="none", guidance=())
     network = dataclasses.replace(spec.network, dropout=0.5)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)

@@ -113,6 +113,7 @@ def _check_fits(spec: ModelSpec, boundaries: int) -> None:
             diffusion.boundary in ("skip", "none"),
             f"its boundary is {diffusion.boundary}, and the pipeline's is by skip connections",
         ),
+        (not diffusion.guidance, "its network takes a guidance scale, and diffusers' does not"),
         (
             isinstance(diffusion.column, EDM),
             f"its column is {word_of(diffusion.column)}, and the pipeline's is edm",
