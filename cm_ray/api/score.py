@@ -59,11 +59,10 @@ def score(
 
     scored: a model, a run, or images in any form that `load_images` takes. data: the images to compare with;
     of a run, by default its own. kinds: FD (FID, if it is one), FDinf, KID, SWD, IS, precision, recall. n:
-    number of samples; 0: that of the images, 50,000 at most. steps, sampler, weak, precision, batch_size: as
-    in `sample`. labels: classes of samples: data (as often as there), balanced, null, or names, as cat,dog.
-    extractor: see docs/scores.md; package.module:factory, or an object. weights, resizing: its own. size,
-    channels, background: of reading the images. These three, labels and extractor are by default the run's.
-    own_code: see `load`. Raises UserError where they do not fit.
+    number of samples; 0: that of the images, 50,000 at most. steps, sampler, weak, precision, batch_size: of
+    `sample`. labels: classes of samples: data (as often as there), balanced, null, or names, as cat,dog.
+    extractor: see docs/scores.md. weights, resizing: its own. size, channels, background: of reading images.
+    These three, labels, extractor: by default the run's. own_code: see `load`. Raises UserError on misfits.
     """
     run = _run_of(scored, n, steps, sampler, weak, labels, precision)
     wanted = ReadOptions(size=size, channels=channels, background=background)

@@ -94,11 +94,10 @@ class TrainedModel:
         after t_max. By default the model's own sampler. label: a class by its name (or number, see `label`),
         or a list of classes; by default all that the model was trained on, equally often, and "data" as often
         as in its training data. batch_size: images per network evaluation; 0: as many as fit into the memory,
-        256 at most. untrained: allow classes of which the model has seen no image. seed: by
-        default a new one each time. first: index of the first sample. precision: arithmetic of the network.
-        guidance: scale of a diffusion model, or of a student that takes it, instead of the sampler's. weak: a
-        weaker model by which it guides; None: the model without the class. Raises UserError when these do not
-        fit the model or each other.
+        256 at most. untrained: allow classes of which the model has seen no image. seed: by default a new one
+        each time. first: index of the first sample. precision: arithmetic of the network. guidance: scale of
+        a diffusion model, or of a student that takes it. weak: a weaker model by which it guides; None: the
+        model without the class. Raises UserError when these do not fit the model or each other.
         """
         request = Request(
             count=whole("n", n, 1),

@@ -19,10 +19,11 @@ import torch
 
 from cm_ray.budget.evaluation_memory import untrained_extractor
 from cm_ray.budget.memory import untrained_distance
+from cm_ray.budget.stand_in import stand_in_teacher
 from cm_ray.core.out_of_memory import is_out_of_memory
 from cm_ray.data.image_set import ImageSet
 from cm_ray.errors import UserError, setting
-from cm_ray.networks.model import Model, ModelSpec
+from cm_ray.networks.model import ModelSpec
 from cm_ray.own_code import carried, take
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.runs.checkpoint import Checkpoint, CheckpointStore
@@ -117,8 +118,7 @@ def _resident(field: str) -> int:
 
 
 def _take_steps(config: Recipe, spec: ModelSpec, device: str = "cpu", *, whole: bool) -> None:
-    denoiser = dataclasses.replace(spec.diffusion, boundary="none")
-    teacher = Model(dataclasses.replace(spec, diffusion=denoiser)) if config.method.needs_teacher else None
+    teacher = stand_in_teacher(config, spec)
     distance = untrained_distance(config)
     if isinstance(distance, torch.nn.Module):
         distance.to(device)

@@ -7,8 +7,9 @@ import time
 
 import torch
 
+from cm_ray.budget.stand_in import stand_in_teacher
 from cm_ray.networks.formats.openai import placeholders
-from cm_ray.networks.model import Model, ModelSpec
+from cm_ray.networks.model import ModelSpec
 from cm_ray.phases import phase
 from cm_ray.recipes.automatic import DataFacts
 from cm_ray.recipes.recipe import Recipe
@@ -42,9 +43,7 @@ def measured_speed(recipe: Recipe, data: DataFacts, device: str = "cpu") -> floa
     rows = recipe.batch_size // recipe.cluster.num_workers
     one = dataclasses.replace(recipe.cluster, num_workers=1)
     alone = dataclasses.replace(recipe, cluster=one, batch_size=rows)
-    denoiser = dataclasses.replace(spec, diffusion=dataclasses.replace(spec.diffusion, boundary="none"))
-    teacher = Model(denoiser) if recipe.method.needs_teacher else None
-    engine = Engine(alone, spec, device=device, teacher=teacher)
+    engine = Engine(alone, spec, device=device, teacher=stand_in_teacher(recipe, spec))
     images = torch.zeros(rows, *spec.shape, dtype=torch.uint8)
     batch = Batch(images, torch.zeros(rows, dtype=torch.int64))
     seconds: list[float] = []

@@ -231,15 +231,7 @@ def sample(
     generator: of the noise of later steps, by default PyTorch's. Raises UserError when the sampler is for
     another kind of model, or when a pixel is not finite.
     """
-    chosen = sampler or (Heun() if f.diffusion.denoiser else OneStep())
-    if not isinstance(chosen, Sampler):
-        raise UserError(f"sampler must be an object such as Multistep(taus=(0.8,)), not {chosen!r}.")
-    if isinstance(chosen, Jumps) and not f.diffusion.two_times:
-        raise UserError("Jumps is for functions of two times, and f is none: take Multistep or Heun.")
-    if chosen.for_denoisers != f.diffusion.denoiser:
-        kinds = ("consistency models", "diffusion models")
-        theirs, wanted = kinds[chosen.for_denoisers], "Heun" if f.diffusion.denoiser else "Multistep"
-        raise UserError(f"{type(chosen).__name__} is for {theirs}, and f is none: take {wanted}.")
+    chosen = _checked(sampler, f)
     device = generator.device if generator is not None else torch.device("cpu")
 
     def draw(index: int) -> Images:
@@ -257,6 +249,20 @@ def sample(
     with torch.no_grad(), _in_eval_mode(f):
         *_, last = chosen.trajectory(denoise, draw, f.diffusion)
     return finite(last.x)
+
+
+def _checked(sampler: Sampler | None, f: Any) -> Sampler:
+    """Return the sampler, or the default one. Raises UserError when it is for another kind of model."""
+    chosen = sampler or (Heun() if f.diffusion.denoiser else OneStep())
+    if not isinstance(chosen, Sampler):
+        raise UserError(f"sampler must be an object such as Multistep(taus=(0.8,)), not {chosen!r}.")
+    if isinstance(chosen, Jumps) and not f.diffusion.two_times:
+        raise UserError("Jumps is for functions of two times, and f is none: take Multistep or Heun.")
+    if chosen.for_denoisers != f.diffusion.denoiser:
+        kinds = ("consistency models", "diffusion models")
+        theirs, wanted = kinds[chosen.for_denoisers], "Heun" if f.diffusion.denoiser else "Multistep"
+        raise UserError(f"{type(chosen).__name__} is for {theirs}, and f is none: take {wanted}.")
+    return chosen
 
 
 @contextlib.contextmanager
