@@ -113,17 +113,12 @@ class TrainedModel:
         return Samples(images, labels, self.class_names)
 
     def sampler(
-        self,
-        sampler: str | Sampler = "",
-        steps: int = 0,
-        taus: Sequence[float] = (),
-        *,
-        guidance: float | None = None,
-        weak: Weak = None,
+        self, sampler: str | Sampler = "", steps: int = 0, taus: Sequence[float] = (), **guidance: Any
     ) -> Sampler:
-        """Return the sampler that is asked of the model; arguments as in `sample`."""
-        digest, given = guided_by(self.torch_model, weak), (whole("steps", steps), _numbers(taus))
-        return sampler_of(self.spec, sampler, *given, guidance=guidance, weak=digest)
+        """Return the sampler that is asked of the model; arguments, guidance and weak too, as in `sample`."""
+        digest = guided_by(self.torch_model, guidance.pop("weak", None))
+        given = whole("steps", steps), _numbers(taus)
+        return sampler_of(self.spec, sampler, *given, weak=digest, **guidance)
 
     def inpaint(self, images: Pictures, mask: Any, **options: Any) -> Samples:
         """Fill the rest of images of which a mask says what is kept; options as in `edit`.
