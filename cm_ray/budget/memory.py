@@ -128,7 +128,7 @@ def most_rows(config: Recipe, spec: ModelSpec, budget: float, device: str = "cpu
 
 def accumulate_for(config: Recipe, rows: int) -> int:
     """Return the smallest `accumulate` whose micro-batches are equal and have at most `rows` >= 1 images."""
-    share = config.batch_size // config.cluster.num_workers
+    share = config.batch_size // config.cluster.workers.most
     return next(count for count in range(-(-share // rows), share + 1) if share % count == 0)
 
 

@@ -40,7 +40,7 @@ def measured_speed(recipe: Recipe, data: DataFacts, device: str = "cpu") -> floa
     spec = spec_of(recipe, data)
     channels = getattr(spec.network, "channels", "own")
     phase(f"measuring steps of method {word_of(recipe.method)} with {channels} channels")
-    rows = recipe.batch_size // recipe.cluster.num_workers
+    rows = recipe.batch_size // recipe.cluster.workers.most
     one = dataclasses.replace(recipe.cluster, num_workers=1)
     alone = dataclasses.replace(recipe, cluster=one, batch_size=rows)
     engine = Engine(alone, spec, device=device, teacher=stand_in_teacher(recipe, spec))

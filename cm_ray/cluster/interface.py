@@ -29,7 +29,7 @@ def train(
     recipe: str | Recipe,
     data: Any = None,
     *,
-    num_workers: int = 0,
+    num_workers: int | str = 0,
     out: str | Path = "",
     size: int = 0,
     steps: int = 0,
@@ -39,9 +39,9 @@ def train(
     """Train to the last step by Ray Train, and return the finished run.
 
     The same call goes on after a kill. recipe, data, out, size, steps, changes, own_code: as in
-    `cm_ray.train`; images in memory are written to shards in the cache first. num_workers: training workers,
-    else the recipe's. A cluster that this process is connected to is used, else that of RAY_ADDRESS, else one
-    on this machine. Raises UserError on bad input, before the first step.
+    `cm_ray.train`; images in memory are written to shards in the cache first. num_workers: training workers
+    (or a range, such as "2:8"), else the recipe's. A cluster that this process is connected to is used, else
+    that of RAY_ADDRESS, else one on this machine. Raises UserError on bad input, before the first step.
     """
     allow(own_code)
     with connected():

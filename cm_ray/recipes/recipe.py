@@ -120,7 +120,7 @@ class Recipe:
 
         They are not more than those of a micro-batch, whose gradients need more memory than their samples.
         """
-        rows = self.batch_size // self.cluster.num_workers // self.accumulate
+        rows = self.batch_size // self.cluster.workers.most // self.accumulate
         return min(self.evaluation.batch_size, rows)
 
     @property
@@ -210,7 +210,7 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
 
 
 def _check_batch(recipe: Recipe) -> None:
-    workers, micro = recipe.cluster.num_workers, recipe.accumulate
+    workers, micro = recipe.cluster.workers.most, recipe.accumulate
     require(micro >= 1, "accumulate", f"must be at least 1, not {micro}")
     require(recipe.batch_size >= 1, "batch_size", f"must be at least 1, not {recipe.batch_size}")
     require(

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cm_ray.data.interface.reading import ReadOptions
-from cm_ray.errors import require
+from cm_ray.errors import SettingError, require
 from cm_ray.own_code import CODE
+from cm_ray.recipes.worker_range import WorkerRange
 from cm_ray.settings.choices import choice
 from cm_ray.settings.duration import check_duration
 
@@ -141,8 +142,9 @@ class EvaluationSettings:
 class ClusterSettings:
     """Workers and their resources."""
 
-    num_workers: int = 1
-    """Training workers; each takes batch_size / num_workers images a step."""
+    num_workers: int | str = 1
+    """Training workers; each takes batch_size / num_workers images a step. A range such as 2:8 goes on with
+    2, 4 or 8, as there is room, with the same batches and, on CPUs, to the same bits."""
     use_gpu: Literal["auto", "yes", "no"] = "auto"
     """One GPU per worker; auto: if the cluster has GPUs. A run goes on on the device that it began on."""
     cpus_per_worker: float = 0.0
@@ -158,13 +160,21 @@ class ClusterSettings:
 
     def __post_init__(self) -> None:
         """Raise SettingError on values that are out of range."""
-        require(self.num_workers >= 1, "num_workers", f"must be at least 1, not {self.num_workers}")
+        try:
+            WorkerRange.of(self.num_workers)
+        except ValueError as error:
+            raise SettingError("num_workers", str(error)) from error
         cpus = self.cpus_per_worker
         require(cpus >= 0, "cpus_per_worker", f"must not be negative, but is {cpus}")
         require(self.threads >= 0, "threads", f"must not be negative, but is {self.threads}")
         failures = self.max_failures
         require(failures >= 0, "max_failures", f"must not be negative, but is {failures}")
         check_duration("wait_for_nodes", self.wait_for_nodes)
+
+    @property
+    def workers(self) -> WorkerRange:
+        """The numbers of workers that there may be."""
+        return WorkerRange.of(self.num_workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,15 +114,12 @@ class CheckpointStore:
         """Return the file with the tensors of a checkpoint."""
         return self._path(step) / _STATE
 
-    def load(self, step: int, *, check: bool = True) -> Checkpoint:
-        """Read the checkpoint of a step. Raises UserError when it is damaged.
-
-        check: refuse tensors that are not finite; to be left out where another worker checks them.
-        """
+    def load(self, step: int) -> Checkpoint:
+        """Read the checkpoint of a step, of finite tensors. Raises UserError when it is damaged."""
         folder = self._path(step)
         try:
             number, extra = read_meta(folder / _META)
-            tensors, _ = read_safetensors(folder / _STATE, check=check)
+            tensors, _ = read_safetensors(folder / _STATE)
         except (UserError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
             reason = str(error).rstrip(".") if isinstance(error, UserError) else repr(error)
             raise UserError(

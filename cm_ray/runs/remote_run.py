@@ -55,6 +55,12 @@ class RemoteRun:
         copied._mirror.pull(_is_record)
         return RunDirectory(copied.root, copied)
 
+    @classmethod
+    def empty(cls, address: str) -> RunDirectory:
+        """Return the directory of a run at an address, of which nothing is here."""
+        copied = cls(address)
+        return RunDirectory(copied.root, copied)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lease of the address; at the end, write all that is new.

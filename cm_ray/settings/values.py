@@ -15,6 +15,8 @@ def cast(value: Any, hint: Any, path: str) -> Any:
     Raises SettingError when it is of another type.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType and type(value) in arguments:
+        return value
     if origin is Literal:
         if value not in arguments:
             raise SettingError(

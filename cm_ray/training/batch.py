@@ -31,6 +31,13 @@ class Share:
     """Number of the worker."""
     world: int = 1
     """Number of workers."""
+    most: int = 0
+    """Number of workers that there may be at most, where it may change; 0: it stays."""
+
+    @property
+    def parts(self) -> int:
+        """Number of parts that every global batch is cut into: each worker has one, or the same number."""
+        return self.most or self.world
 
 
 @dataclass(frozen=True, slots=True)

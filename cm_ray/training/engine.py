@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -25,7 +24,7 @@ from cm_ray.runs.checkpoint import Checkpoint
 from cm_ray.settings.choices import word_of
 from cm_ray.training.arithmetic import compile_networks, to_device
 from cm_ray.training.batch import Batch, Share, StepStats
-from cm_ray.training.data_parallel import settle_buckets, without_sync
+from cm_ray.training.data_parallel import settle_buckets
 from cm_ray.training.drawing import draw_step, dropped_labels
 from cm_ray.training.loss_watch import REMEDY, LossWatch
 from cm_ray.training.memory import step_in_memory
@@ -36,6 +35,7 @@ from cm_ray.training.optimizer import (
     restore_optimizer,
     restore_scaler,
 )
+from cm_ray.training.ordered_sum import MeanOfWorkers, OrderedMean
 from cm_ray.training.students import build_student, contiguous_copy, frozen_copy
 from cm_ray.training.target import student_of, target_of
 
@@ -46,9 +46,10 @@ class Engine:
     Song et al. 2023, Algorithms 2 and 3; Karras et al. 2022; Salimans & Ho 2022, Algorithm 2. wrap:
     returns a data-parallel module of the student, such as DistributedDataParallel. The loss is the mean
     over the worker's share, so that the mean gradient of the workers is the gradient of the global batch.
-    teacher: the model to distil; it is put in eval mode and is not clipped. initial: initial weights. All
-    random numbers are a function of (seed, step, position in the global batch, purpose): an engine that
-    is restored from a checkpoint trains the same weights as an uninterrupted one, on CPUs bit for bit.
+    ordered: takes that mean instead, for numbers of workers that change. teacher: the model to distil; it is
+    put in eval mode and is not clipped. initial: initial weights. All random numbers are a function of (seed,
+    step, position in the global batch, purpose): an engine that is restored from a checkpoint trains the same
+    weights as an uninterrupted one, on CPUs bit for bit. Rank 0 has all averages, others the first alone.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class Engine:
         distance: Distance | None = None,
         teacher: Model | None = None,
         initial: Mapping[str, Tensor] | None = None,
+        ordered: Callable[[nn.Module], OrderedMean] | None = None,
     ) -> None:
         self.config, self.spec, self.share = config, spec, share or Share()
         self.device = torch.device(device)
         self.student = build_student(spec, config.seed, initial).to(self.device)
         self.replica = wrap(self.student) if wrap else self.student
+        self.gradients = ordered(self.student) if ordered else MeanOfWorkers(self.replica, config.accumulate)
         self.method, self.learning_rate = config.method, learning_rate(config)
         self.round_starts = self.method.halving.starts(config.steps) if self.method.halving else []
         self.distance = distance or on_device(self.method.distance, self.device, config.precision)
@@ -78,14 +81,13 @@ class Engine:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.step = 0
         self.losses = LossWatch()
-        if wrap:
+        if self.replica is not self.student:
             settle_buckets(self.replica, spec, self._rows(), self.device)
 
     def train(self, batches: Iterable[Batch]) -> Iterator[StepStats]:
         """Take steps until `config.steps` are done; yield after each of them.
 
-        Raises UserError when a loss is not finite. This may be some steps later, because it does not wait for
-        a GPU, but is always before the next checkpoint.
+        Raises UserError when a loss is not finite: maybe some steps later, but before the next checkpoint.
         """
         batches = iter(batches)
         while self.step < self.config.steps:
@@ -111,21 +113,20 @@ class Engine:
     def add_gradients(self, batch: Batch) -> Tensor:
         """Add the gradient of the mean loss over this worker's share to the student's; return that loss.
 
-        The share is divided into `accumulate` micro-batches. Raises ValueError on another number of images.
+        The share is divided into micro-batches. Raises ValueError on another number of images.
         """
-        config, rows = self.config, self._rows()
-        if len(batch.images) != rows * config.accumulate:
-            raise ValueError(f"expected {rows * config.accumulate} images, got {len(batch.images)}")
+        rows, gradients = self._rows(), self.gradients
+        if len(batch.images) != rows * gradients.count:
+            raise ValueError(f"expected {rows * gradients.count} images, got {len(batch.images)}")
         self.student.train()
         losses = []
-        for index in range(config.accumulate):
-            last = index == config.accumulate - 1
-            with contextlib.nullcontext() if last else without_sync(self.replica):
+        for index in range(gradients.count):
+            with gradients.adding(index):
                 loss = self._loss(batch.rows(index * rows, rows), index, rows)
-                with arithmetic(config.precision, self.device, autocast=False):
-                    self.scaler.scale(loss / config.accumulate).backward()
+                with arithmetic(self.config.precision, self.device, autocast=False):
+                    self.scaler.scale(loss / gradients.divisor).backward()
             losses.append(loss.detach())
-        return torch.stack(losses).mean()
+        return gradients.mean(losses)
 
     def update_averages(self, decay: float) -> None:
         """Update the target with `decay`, and all averages of the weights."""
@@ -133,7 +134,8 @@ class Engine:
         if self.target is not None:
             update_average(list(self.target.network.parameters()), current, decay)
         taken = self.config.averaged_steps(self.step + 1) - 1
-        for average, of_step in zip(self.averages, self.config.averages.decays_at(taken), strict=True):
+        decays = self.config.averages.decays_at(taken)[: len(self.averages)]
+        for average, of_step in zip(self.averages, decays, strict=True):
             update_average(average, current, of_step)
 
     def in_last_round(self) -> bool:
@@ -155,7 +157,7 @@ class Engine:
 
     def averaged_weights(self, index: int = 0) -> dict[str, Tensor]:
         """Return the weights of average `index` by name; the tensors are not copied."""
-        names = [name for name, _ in self.student.network.named_parameters()]
+        names = (name for name, _ in self.student.network.named_parameters())
         return dict(zip(names, self.averages[index], strict=True))
 
     def averaged_spec(self, index: int = 0) -> ModelSpec:
@@ -204,11 +206,11 @@ class Engine:
         restore_scaler(self.scaler, checkpoint.extra.get("scaler", {}), checkpoint.source)
 
     def _rows(self) -> int:
-        return self.config.batch_size // self.share.world // self.config.accumulate
+        return self.config.batch_size // self.share.parts // self.config.accumulate
 
     def _loss(self, batch: Batch, index: int, rows: int) -> Tensor:
         """Return the mean loss of the micro-batch `index` of this worker's share."""
-        first = self.share.rank * rows * self.config.accumulate + index * rows
+        first = (self.share.rank * self.gradients.count + index) * rows
         positions = torch.arange(first, first + rows, device=self.device)
         labels = None
         if self.spec.classes:
@@ -241,11 +243,10 @@ class Engine:
 
     def _prepare(self, *models: Model | None) -> None:
         """Set the precision of the models, and compile their networks if the recipe says so."""
-        given = [model for model in models if model]
-        for model in given:
+        for model in filter(None, models):
             model.precision = self.config.precision
         if self.config.compile:
-            compile_networks([model.network for model in given], self.device)
+            compile_networks([model.network for model in models if model], self.device)
 
     def _begin_round(self) -> None:
         """Start a further round: the student becomes the teacher; averages and optimizer are reset.
@@ -263,7 +264,7 @@ class Engine:
 
     def _teacher_was_student(self) -> bool:
         """Return True if the teacher of the last step was the student of an earlier round."""
-        return self.round_starts != [] and self.step > self.round_starts[1]
+        return bool(self.round_starts) and self.step > self.round_starts[1]
 
     def sampling_steps(self) -> int:
         """Return the sampling steps of the round of the last step; 0 without rounds."""
@@ -281,7 +282,8 @@ class Engine:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _fresh_averages(self) -> list[list[Tensor]]:
-        return [[p.clone() for p in self._parameters()] for _ in self.config.averages.lengths]
+        lengths = self.config.averages.lengths[: None if self.share.rank == 0 else 1]
+        return [[p.clone() for p in self._parameters()] for _ in lengths]
 
     def _parameters(self) -> list[Tensor]:
         return [p.detach() for p in self.student.network.parameters()]

@@ -72,7 +72,7 @@ class Evaluator:
             seed=self.seed,
             sampler=sampler,
             labels=evaluation_labels(self.evaluation, model.spec, self.data),
-            unit=min(self.at_once, -(-count // self.share.world)),
+            unit=min(self.at_once, -(-count // self.share.parts)),
             precision=self.precision,
         )
 

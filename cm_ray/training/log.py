@@ -21,7 +21,7 @@ class TrainingLog:
     def __init__(self, run: RunDirectory, recipe: Recipe, communication: Communication, writes: bool) -> None:
         self.run, self.recipe, self.communication, self.writes = run, recipe, communication, writes
         self.losses: list[torch.Tensor] = []
-        rows = [row for row in run.read_metrics() if "seconds" in row]
+        rows = [row for row in run.read_metrics() if "seconds" in row] if writes else []
         self.seconds = rows[-1]["seconds"] if rows else 0.0
         self.since = self.resumed = time.perf_counter()
 
@@ -35,7 +35,7 @@ class TrainingLog:
 
     def write(self, stats: StepStats) -> None:
         """Append a row for the steps since the last one."""
-        loss = float(self.communication.mean(torch.stack(self.losses).mean()))
+        loss = float(self.communication.mean(torch.stack(self.losses)).mean())
         now = time.perf_counter()
         speed = len(self.losses) * self.recipe.batch_size / (now - self.resumed)
         self.seconds += now - self.since

@@ -21,6 +21,7 @@ from cm_ray.training.evaluator import Evaluator
 from cm_ray.training.log import TrainingLog
 from cm_ray.training.memory import training_in_memory
 from cm_ray.training.notices import Notices
+from cm_ray.training.read_once import read_checkpoint
 from cm_ray.training.snapshots import SnapshotTaker
 
 Batches = Callable[[int], Iterable[Batch]]
@@ -44,8 +45,8 @@ class TrainingLoop:
     def steps(self) -> Iterator[StepStats]:
         """Train from the last checkpoint to the last step; yield each step after its log and checkpoint.
 
-        Raises UserError when the loss or a weight is not finite, a checkpoint cannot be written, or the
-        memory is too small.
+        Ends before, after a checkpoint, when there is room for more workers. Raises UserError when the loss
+        or a weight is not finite, a checkpoint cannot be written, or the memory is too small.
         """
         with training_in_memory():
             yield from self._steps()
@@ -65,7 +66,7 @@ class TrainingLoop:
                 if self.engine.round_ended() and self._first:
                     self._save_round()
                 notice = notices.new(stats.step)
-                due = notice or self._checkpoint_due(stats.step)
+                due = notice or notices.room or self._checkpoint_due(stats.step)
                 stop = False
                 if due or stats.step == 1 or self._due(stats.step, self.recipe.log_every):
                     log.write(stats)
@@ -74,10 +75,10 @@ class TrainingLoop:
                 if due and not stop:
                     if self._first:
                         snapshots.wait()  # a run that goes on from the checkpoint has all before it
-                    self._checkpoint(stats.step, store, scores, at_once=notice)
+                    self._checkpoint(stats.step, store, scores, at_once=notice or notices.room)
                     log.resume()
                 yield stats
-                if stop:
+                if stop or notices.room:
                     break
         finally:
             with contextlib.closing(store), contextlib.closing(snapshots):
@@ -89,22 +90,21 @@ class TrainingLoop:
 
     def _stop_requested(self) -> bool:
         """Return True on all workers if the stop file exists on rank 0, so that all stop at the same step."""
-        return self.stoppable and self.communication.broadcast(self.run.stop_file.exists())
+        return self.stoppable and self.communication.broadcast(self._first and self.run.stop_file.exists())
 
     def _resume(self, store: CheckpointStore, snapshots: SnapshotTaker, scores: _Scores) -> None:
-        """Load the last checkpoint of rank 0's list on all workers."""
-        steps = store.steps()
+        """Load the last checkpoint of rank 0's list, which alone reads it, on all workers."""
+        steps = store.steps() if self._first else []
         step = self.communication.broadcast(steps[-1] if steps else 0)
         if step:
-            self.run.fetch(store.state_file(step))
-            self.engine.restore(store.load(step, check=self._first))
+            self.engine.restore(read_checkpoint(store, step, self.run, self.communication))
         if self._first:
             store.clean()
             self.run.forget_metrics_after(step)
             store.forget_after(step)
             snapshots.resume(step)
         due = step > 0 and self._due(step, self.recipe.evaluation.every)
-        if self.communication.broadcast(due and step not in self.run.scored_steps()):
+        if self.communication.broadcast(self._first and due and step not in self.run.scored_steps()):
             scores.evaluate(step)  # the run was killed between the checkpoint and its score
         self.communication.barrier()
 

@@ -1,4 +1,4 @@
-"""Notices of a cloud that takes nodes of a training back: asked for now and then, by all workers together."""
+"""Notices of nodes that leave and of room for more workers: all workers ask for them now and then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EVERY_S = 2.0
 
 
 class Notices:
-    """Tells all workers at the same step of nodes that will be taken away.
+    """Tells all workers at the same step of nodes that will be taken away, and of room for more workers.
 
     A question is a message to all workers, which costs as much as some short steps. Rank 0 says by its clock
     after how many steps the next one follows, at most twice as many as before.
@@ -24,12 +24,15 @@ class Notices:
         self._next = step + 1
         self._since = time.monotonic()
         self._known: frozenset[str] = frozenset()
+        self.room = False
+        """True, on all workers, once the training is to go on with more of them."""
 
     def new(self, step: int) -> bool:
         """Return True, on all workers, if there is a notice about a node that there was none about before."""
         if step < self._next:
             return False
         nodes = self.communication.leaving_nodes()
+        self.room = self.communication.has_room()
         self._plan_next(step)
         new = bool(nodes - self._known)
         self._known |= nodes

@@ -36,9 +36,10 @@ from cm_ray.training.conclude import conclude
 from cm_ray.training.engine import Engine
 from cm_ray.training.loop import TrainingLoop
 from cm_ray.training.memory import state_in_memory
+from cm_ray.training.read_once import read_starting_models
 from cm_ray.training.snapshots import disk_use
 from cm_ray.training.specification import check_before_images, model_spec
-from cm_ray.training.starting_models import prepare_teachers, read_initial, read_teacher
+from cm_ray.training.starting_models import prepare_teachers
 
 
 @dataclass(frozen=True)
@@ -203,21 +204,17 @@ class Trainer:
 
     def _loop(self, spec: ModelSpec) -> TrainingLoop:
         recipe, run = self.recipe, self.run
+        alone = SingleWorker()
         with state_in_memory():
-            engine = Engine(
-                recipe,
-                spec,
-                device=self.device,
-                teacher=read_teacher(recipe, run),
-                initial=read_initial(recipe, run),
-            )
+            teacher, initial = read_starting_models(recipe, run, alone)
+            engine = Engine(recipe, spec, device=self.device, teacher=teacher, initial=initial)
         return TrainingLoop(
             recipe=recipe,
             run=run,
             engine=engine,
             batches=self._batches,
             data=self.data,
-            communication=SingleWorker(),
+            communication=alone,
         )
 
     def _watched(self, loop: TrainingLoop) -> Iterator[TrainedStep]:

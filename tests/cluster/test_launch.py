@@ -2,7 +2,7 @@
 
 import pytest
 
-from cm_ray.cluster.runtime.plan import DATA_CPUS, Shortage, changes_of, plan_workers
+from cm_ray.cluster.runtime.plan import DATA_CPUS, Shortage, changes_of, plan_workers, possible_plans
 from cm_ray.errors import UserError
 from cm_ray.recipes.sections import ClusterSettings
 from cm_ray.runs.resources import Resources
@@ -19,7 +19,8 @@ def test_ray_data_always_has_its_share(cpus, workers, gpus):
     made = plan_workers(ClusterSettings(num_workers=workers), [{"CPU": float(cpus), "GPU": gpus}])
     assert made.use_gpu == bool(gpus)
     assert made.cpus_per_worker > 0
-    assert workers * made.cpus_per_worker + DATA_CPUS <= cpus
+    assert workers * (made.cpus_per_worker + DATA_CPUS) <= cpus
+    assert made.whole_bundle["CPU"] == made.cpus_per_worker + DATA_CPUS
     assert 1 <= made.threads <= cpus
 
 
@@ -34,7 +35,7 @@ def test_two_cores_one_or_two_workers():
     ("config", "message"),
     [
         (ClusterSettings(use_gpu="yes"), "1 workers need a GPU each and the cluster has 0"),
-        (ClusterSettings(num_workers=2, cpus_per_worker=1), "leave nothing of a node's CPUs to Ray Data"),
+        (ClusterSettings(num_workers=2, cpus_per_worker=1), "leave too little of a node's CPUs to Ray Data"),
         (ClusterSettings(num_workers=3), "lower cluster.num_workers"),
     ],
 )
@@ -70,6 +71,22 @@ def test_a_run_goes_on_as_it_began_unless_the_settings_say_otherwise():
     assert changes_of(before, threads.resources) == "5 threads a worker instead of 3"
     back = plan_workers(ClusterSettings(use_gpu="no"), [{"CPU": 8.0}], Resources(device="cuda"))
     assert not back.use_gpu
+
+
+def test_a_range_of_workers_takes_as_many_as_fit():
+    config, nodes = ClusterSettings(num_workers="2:8"), [{"CPU": 2.0}] * 3
+    plan = plan_workers(config, nodes)
+    assert [each.num_workers for each in possible_plans(config, nodes)] == [4, 2]
+    assert (plan.num_workers, plan.resources.workers, plan.resources.least) == (4, 8, 2)
+    assert str(plan).startswith("4 workers of 2, 4 or 8 (CPU, 1 threads each")
+    alone = plan_workers(config, [{"CPU": 16.0}, {"CPU": 16.0}], plan.resources)
+    assert (alone.num_workers, alone.threads) == (8, 1), "threads stay, too"
+    assert changes_of(plan.resources, alone.resources) == ""
+    with pytest.raises(Shortage, match="2 workers need a CPU core each and the cluster has 1") as few:
+        plan_workers(config, [{"CPU": 1.0}])
+    assert few.value.bundles == [{"CPU": 1.0}] * 2, "the fewest are asked for"
+    fixed = plan_workers(ClusterSettings(num_workers=8), [{"CPU": 8.0}], plan.resources)
+    assert changes_of(plan.resources, fixed.resources) == "8 workers instead of 2 to 8 workers"
 
 
 def test_workers_are_spread_over_nodes_where_one_could_take_too_many():

@@ -21,6 +21,7 @@ from cm_ray.errors import UserError
 from cm_ray.runs.checkpoint import CheckpointStore
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import override
+from cm_ray.training.batch import Share
 from cm_ray.training.specification import model_spec
 from tests.cluster.hosts import Host, host, occupied
 from tests.cluster.light_actors import Worker
@@ -78,7 +79,7 @@ def test_plans_leave_out_a_node_that_will_be_taken_away(ray_cluster):
 
 
 def test_workers_hear_which_nodes_leave(monkeypatch):
-    workers = RayWorkers(1, torch.device("cpu"))
+    workers = RayWorkers(Share(), torch.device("cpu"))
     infos = iter([None, PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"b": [1], "a": [0]})])
     monkeypatch.setattr("ray.train.get_preemption_info", lambda: next(infos))
     assert [workers.leaving_nodes() for _ in range(2)] == [frozenset(), frozenset("ab")]

@@ -215,6 +215,8 @@ ONLY_PARSED = {
     "cm-ray train auto --data photos/ --data.size 64 --hours 2 --dry-run": _AUTO,
     "cm-ray train auto --data photos/ --data.size 64 --hours 2": _AUTO,
     "cm-ray train ct_digits --run-dir s3:": "needs a store; tests/cluster/test_remote_runs.py has one",
+    "cm-ray train ct_cifar10 --data /data/cifar10 --num-workers 2:8": "needs nodes that come and go; "
+    "tests/cluster/test_elastic.py has some",
     "make ": "is about this checkout as a whole",
     ".venv/bin/python -m pytest ": "is this test suite",
     "docker ": "needs Docker",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ import torch
 from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cm_ray.cluster.runtime.plan import DATA_CPUS
 from cm_ray.data import image_set
@@ -109,17 +111,44 @@ def memory_batches(
 def stream_batches(
     folder: Path, manifest: Manifest, *, seed: int, batch_size: int, share: Share, start_step: int
 ) -> Iterator[Batch]:
-    """Yield batches while Ray Data reads the shards; an epoch drops images that fill no global batch."""
-    rows = batch_size // share.world
-    units = stream_units(
-        manifest,
-        seed=seed,
-        rank=share.rank,
-        world=share.world,
-        batch_per_worker=rows,
-        start_step=start_step,
-    )
-    return rebatched(_blocks(folder, manifest, units), rows)
+    """Yield batches while Ray Data reads the shards; an epoch drops images that fill no global batch.
+
+    The order is that of as many workers as there may be at most: a worker that takes the place of several
+    reads all of their images.
+    """
+    rows, several = batch_size // share.parts, share.parts // share.world
+    streams = []
+    for part in range(share.rank * several, (share.rank + 1) * several):
+        units = stream_units(
+            manifest,
+            seed=seed,
+            rank=part,
+            world=share.parts,
+            batch_per_worker=rows,
+            start_step=start_step,
+        )
+        streams.append(rebatched(_blocks(folder, manifest, units, READ_AHEAD_BYTES // several), rows))
+    return streams[0] if several == 1 else _joined(streams)
+
+
+@contextlib.contextmanager
+def reading_within(group: PlacementGroup, bundle: int) -> Iterator[None]:
+    """Let the tasks that read for this process run in a bundle that is reserved for them, in the block."""
+    context = ray.data.DataContext.get_current()
+    before = context.scheduling_strategy, context.scheduling_strategy_large_args
+    within = PlacementGroupSchedulingStrategy(group, bundle)
+    context.scheduling_strategy = context.scheduling_strategy_large_args = within
+    try:
+        yield
+    finally:
+        context.scheduling_strategy, context.scheduling_strategy_large_args = before
+
+
+def _joined(streams: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
+    """Yield the next batches of all streams as one."""
+    for parts in zip(*streams, strict=True):
+        images, labels = [part.images for part in parts], [part.labels for part in parts]
+        yield Batch(torch.cat(images), torch.cat(labels))
 
 
 def load_images(folder: Path, manifest: Manifest) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,10 +182,12 @@ def rebatched(blocks: Iterable[Batch], rows: int) -> Iterator[Batch]:
         rest_images, rest_labels = images[whole:], labels[whole:]
 
 
-def _blocks(folder: Path, manifest: Manifest, units: Iterable[Unit]) -> Iterator[Batch]:
+def _blocks(
+    folder: Path, manifest: Manifest, units: Iterable[Unit], ahead: int = READ_AHEAD_BYTES
+) -> Iterator[Batch]:
     """Yield one block of images per unit, in order; Ray Data reads blocks ahead."""
     units = iter(units)
-    while taken := _read_ahead(units, manifest):
+    while taken := _read_ahead(units, manifest, ahead):
         with contextlib.closing(_Execution(folder, manifest, taken)) as execution:
             for table in execution:
                 yield _to_batch(table, manifest.shape)
@@ -171,7 +202,7 @@ class _Execution:
         context.op_resource_reservation_enabled = False  # READ_AHEAD_BYTES is the budget
         dataset = ray.data.read_datasource(
             UnitSource(folder, manifest, units),
-            num_cpus=DATA_CPUS,
+            num_cpus=DATA_CPUS / READERS,
             concurrency=min(READERS, len(units)),
             override_num_blocks=len(units),
         )
@@ -187,10 +218,10 @@ class _Execution:
         self._tables.close()
 
 
-def _read_ahead(units: Iterator[Unit], manifest: Manifest) -> list[Unit]:
+def _read_ahead(units: Iterator[Unit], manifest: Manifest, ahead: int) -> list[Unit]:
     """Take the units of the next execution from the iterator; an empty list at its end."""
     taken: list[Unit] = []
-    while len(taken) < MOST_UNITS and sum(_bytes(unit, manifest) for unit in taken) < READ_AHEAD_BYTES:
+    while len(taken) < MOST_UNITS and sum(_bytes(unit, manifest) for unit in taken) < ahead:
         unit = next(units, None)
         if unit is None:
             break

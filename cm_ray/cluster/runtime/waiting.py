@@ -74,6 +74,12 @@ def reserved(bundles: Sequence[Bundle], strategy: str, limit_s: float = math.inf
         yield group
 
 
+def are_free(bundles: Sequence[Bundle], strategy: str) -> bool:
+    """Return True if resources are free, or become so in seconds."""
+    with _requested(bundles, strategy) as group:
+        return bool(group.wait(SOON_S))
+
+
 @contextlib.contextmanager
 def _requested(bundles: Sequence[Bundle], strategy: str = "PACK") -> Iterator[Any]:
     """Yield a placement group that is requested, and removed after the block."""

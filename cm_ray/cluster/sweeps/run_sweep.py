@@ -216,7 +216,7 @@ class _Driver:
             actors = actors_like(plan_training(base.cluster, before))
             prepare_statistics(opener, actors, shards, manifest)  # once for all trials
         concurrent, part = share(self.space, self.settings.concurrent, left, before)
-        replace(part.resources, workers=base.cluster.num_workers).save(self.run.root)
+        replace(part.resources, workers=base.cluster.workers.most).save(self.run.root)
         changes = {
             "cluster.use_gpu": "yes" if part.use_gpu else "no",
             "cluster.cpus_per_worker": part.cpus_per_worker,

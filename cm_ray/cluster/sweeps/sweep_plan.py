@@ -26,7 +26,7 @@ def share(space: Space, wanted: int, left: int, before: Resources | None) -> tup
     one = plan_training(space.base.cluster, before)  # the same device for all trials
     nodes, free = node_resources(), ray.available_resources()
     cluster = replace(space.base.cluster, use_gpu="yes" if one.use_gpu else "no")
-    workers = cluster.num_workers
+    workers = cluster.workers.most
     room = max(1, int(free.get("GPU" if one.use_gpu else "CPU", 0)) // workers)
     for concurrent in [wanted] if wanted else range(min(left, room), 0, -1):
         try:
@@ -42,6 +42,11 @@ def check_sweep(settings: Sweep, space: Space, sampler: str) -> Literal["asha", 
         raise UserError(
             "The base of the space has no feature extractor, so that nothing could be compared: set "
             f"{setting('evaluation.extractor')}."
+        )
+    if space.base.cluster.workers.is_elastic:
+        raise UserError(
+            f"Trials have a fixed number of workers each, not {space.base.cluster.num_workers}: "
+            f"set {setting('cluster.num_workers')} to one."
         )
     if sampler == "grid" and settings.trials:
         raise UserError(

@@ -22,8 +22,9 @@ from ray.train.v2.api.exceptions import (
 from cm_ray.cluster.runtime.connect import cause_of, user_error
 from cm_ray.cluster.runtime.internals import NO_ROOM
 from cm_ray.cluster.runtime.nodes import node_resources
-from cm_ray.cluster.runtime.plan import WorkerPlan, plan_workers
+from cm_ray.cluster.runtime.plan import DATA_CPUS, WorkerPlan, possible_plans
 from cm_ray.cluster.runtime.waiting import LOST_NODES_S, planned_when_nodes_suffice, reserved
+from cm_ray.cluster.training.elastic import growing, roomiest
 from cm_ray.cluster.training.interconnect import torch_config
 from cm_ray.cluster.training.workers import TrainingTask, work
 from cm_ray.data.shards.manifest import MANIFEST
@@ -41,33 +42,44 @@ from cm_ray.settings.duration import seconds_of
 def plan_training(config: ClusterSettings, before: Resources | None, least_wait_s: float = 0.0) -> WorkerPlan:
     """Return a plan of the workers, on the device that the run began on, when there are nodes for it.
 
-    Nodes are waited for as long as the settings say, and `least_wait_s` at least. Raises UserError when they
-    do not come.
+    Nodes are waited for as long as the settings say, and `least_wait_s` at least; of a range of workers, for
+    those of the fewest. Raises UserError when they do not come.
     """
+    return _plans(config, before, least_wait_s)[0]
+
+
+def _plans(config: ClusterSettings, before: Resources | None, least_wait_s: float) -> list[WorkerPlan]:
+    """Return the plans of all numbers of workers that there are nodes for, the largest first."""
     limit_s = max(least_wait_s, seconds_of(config.wait_for_nodes))
-    return planned_when_nodes_suffice(lambda: plan_workers(config, node_resources(), before), limit_s)
+    return planned_when_nodes_suffice(lambda: possible_plans(config, node_resources(), before), limit_s)
 
 
-def fit(task: TrainingTask) -> None:
-    """Train on the cluster to the last step, from the last checkpoint if there is one.
+def fit(task: TrainingTask) -> WorkerPlan:
+    """Train on the cluster to the last step, from the last checkpoint if there is one; return the last plan.
 
-    Workers are started again when some have died, up to `max_failures` times without a new checkpoint. A
-    stoppable task ends at the next row of the log after the run's stop file has been created. Raises
-    UserError when the training cannot continue: bad data, a loss that is not finite, a full disk, too many
-    failures, nodes that do not come back, or folders that they do not share.
+    Workers are started again when some have died, up to `max_failures` times without a new checkpoint, and
+    when there is room for more of them, if there may be more. A stoppable task ends at the next row of the
+    log after the run's stop file has been created. Raises UserError when the training cannot continue: bad
+    data, a loss that is not finite, a full disk, too many failures, nodes that do not come back, or folders
+    that they do not share.
     """
     shards = Witness.of(task.shards / MANIFEST)
     if task.run.copied is not None:
         return _fit(replace(task, seen=(shards,)))
     with witnessed(task.run.root) as seen:
-        _fit(replace(task, seen=(seen, shards)))
+        return _fit(replace(task, seen=(seen, shards)))
 
 
-def _fit(task: TrainingTask) -> None:
+def _fit(task: TrainingTask) -> WorkerPlan:
     cluster, failures, reached = task.config.cluster, 0, _last_step(task)
     while True:
         try:
-            return _attempt(task)
+            task = _with_room(task)
+            _attempt(task)
+            if not _goes_on(task):
+                return task.plan
+            failures, reached = 0, _last_step(task)
+            say(f"there is room for more workers; the training goes on from step {reached}")
         except TrainingFailedError as error:
             if sentence := _sentence_of(error):
                 raise sentence from error
@@ -80,19 +92,33 @@ def _fit(task: TrainingTask) -> None:
                     f"{reached}."
                 ) from error
             say(f"workers died ({_cause(error)}); the training goes on from step {reached}")
-        task = replace(task, plan=plan_training(cluster, task.plan.resources, LOST_NODES_S))
+
+
+def _with_room(task: TrainingTask) -> TrainingTask:
+    """Return the task with the plan of as many workers as nodes and free resources are there for."""
+    plans = _plans(task.config.cluster, task.plan.resources, LOST_NODES_S)
+    return replace(task, plan=roomiest(plans, _patience_s(task)))
+
+
+def _goes_on(task: TrainingTask) -> bool:
+    """Return True if the workers have ended to go on with more of them."""
+    workers, done = task.plan.workers, _last_step(task) >= task.config.steps
+    return workers is not None and not done and not task.run.stop_file.exists()
 
 
 def _attempt(task: TrainingTask) -> None:
     """Train until the end or until a worker dies. Ray Train starts nothing again by itself."""
-    plan = task.plan
-    limit_s = seconds_of(task.config.cluster.wait_for_nodes) or math.inf
-    with reserved([plan.bundle] * plan.num_workers, plan.strategy, limit_s):
-        pass  # what other jobs take from now on is waited for by the next attempt
-    count = plan.num_workers
-    phase(f"starting {count} worker{'s' if count > 1 else ''}; the first step follows")
-    with _lent(task) as lent, _keyboard_interrupts():
-        _trainer(lent).fit()
+    plan, limit_s = task.plan, _patience_s(task)
+    with reserved([{"CPU": DATA_CPUS}] * plan.num_workers, plan.strategy, limit_s) as readers:
+        several = "s" if plan.num_workers > 1 else ""
+        phase(f"starting {plan.num_workers} worker{several}; the first step follows")
+        with _lent(replace(task, readers=readers)) as lent, growing(lent) as grown, _keyboard_interrupts():
+            _trainer(grown).fit()
+
+
+def _patience_s(task: TrainingTask) -> float:
+    """Return the seconds for which resources that other jobs use are waited for."""
+    return seconds_of(task.config.cluster.wait_for_nodes) or math.inf
 
 
 @contextlib.contextmanager

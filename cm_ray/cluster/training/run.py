@@ -104,8 +104,7 @@ class Run:
         """Train, export, score and register the model, skipping steps that are done."""
         try:
             if self.plan is not None:
-                self._train(tracker, self.plan)
-                self._conclude(self.plan)
+                self._conclude(self._train(tracker, self.plan))
             tracker.sync()
             self._register(tracker)
         except Stopped:
@@ -125,10 +124,11 @@ class Run:
             say(f"The run goes on with {changes}, so that it ends with the same model to rounding alone.")
         return plan
 
-    def _train(self, tracker: Tracker, plan: WorkerPlan) -> None:
+    def _train(self, tracker: Tracker, plan: WorkerPlan) -> WorkerPlan:
+        """Train to the last step; return the plan of the workers that took it."""
         steps = CheckpointStore(self.run.checkpoints, self.config.checkpoint.keep).steps()
         if steps and steps[-1] >= self.config.steps and self.config.steps in self.run.scored_steps():
-            return
+            return plan
         if steps:
             say(f"resuming from step {steps[-1]}")
         if not plan.use_gpu and (warning := slow_arithmetic(self.config.precision, "cpu")):
@@ -145,11 +145,12 @@ class Run:
         remove(self.run.stop_file)
         try:
             with followed(self.run, progress.show, lambda row: self._send(tracker), self._request_stop):
-                fit(task)
+                plan = fit(task)
         finally:
             progress.close()
         if self.run.stop_file.exists() and self.config.steps not in self.run.scored_steps():
             raise Stopped
+        return plan
 
     def _send(self, tracker: Tracker) -> None:
         """Send new rows, and remember at the run's address what was sent."""
