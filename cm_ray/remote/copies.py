@@ -52,6 +52,15 @@ def fetched_file(address: str) -> Path:
     return folder / name
 
 
+def check_free(place: Path) -> None:
+    """Raise UserError when something is at an address already; nothing is looked for elsewhere."""
+    if not is_address(place):
+        return
+    objects = Objects(checked_address(place.parent, write=True))
+    if any(key == place.name or key.startswith(f"{place.name}/") for key in objects.list()):
+        raise UserError(f"{place} exists already; remove it, or choose another path.")
+
+
 @contextlib.contextmanager
 def delivered(out: Path, *, last: str = "") -> Iterator[Path]:
     """Yield a path to write to; for an address, a local one, whose files are copied there at the end.

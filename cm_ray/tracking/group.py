@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cm_ray.runs.directory import RunDirectory
 from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, chunks
 from cm_ray.tracking.sent_state import MetricValue, clean_name
 from cm_ray.tracking.status import Status, status_of
@@ -17,6 +18,16 @@ from cm_ray.tracking.store import check_uri, default_uri
 
 PATIENCE_S = 120.0
 """Time that the end of a table or a sweep waits for a tracking server that does not answer."""
+
+
+def group_of(run: RunDirectory, uri: str, experiment: str, folder: Path | None = None) -> RunGroup:
+    """Return the MLflow run of the results in a run directory.
+
+    uri: as of `RunGroup`; empty at an address turns tracking off, since the default store is a file beside
+    the run. folder: where it is remembered, by default the directory.
+    """
+    uri = uri or ("none" if run.copied is not None else default_uri(run.root.parent))
+    return RunGroup(folder or run.root, name=Path(run.place).name, uri=uri, experiment=experiment)
 
 
 class RunGroup:

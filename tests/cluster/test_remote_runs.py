@@ -1,15 +1,19 @@
 """Runs at addresses on Ray: kills of workers and drivers, and hosts that share nothing but the store."""
 
+import json
 import signal
 from pathlib import Path
 
 import pytest
 
 from cm_ray.command_line.main import run as command
+from cm_ray.core.diffusion import Diffusion
 from cm_ray.data.shards.manifest import MANIFEST, Manifest, check_shards
 from cm_ray.remote.mirror import Mirror
 from cm_ray.remote.objects import Objects
 from cm_ray.runs.remote_run import ORDER
+from cm_ray.sampling.samplers import Heun
+from cm_ray.tracking import RunGroup
 from tests.cluster.processes import (
     SMALL,
     descendants,
@@ -21,6 +25,7 @@ from tests.cluster.processes import (
     workers,
 )
 from tests.cluster.test_kills import outcome
+from tests.cluster.tiny import save_tiny
 from tests.waiting import LIMIT_S, wait_for
 
 pytestmark = pytest.mark.ray
@@ -103,3 +108,47 @@ def test_shards_are_made_at_an_address_once(store, ray_cluster, capsys):
     assert [path for path in store.requests("PUT") if address[4:] in path][-1].endswith(MANIFEST)
     assert command(["shards", "digits", "--out", address]) == 2
     assert f"{address} holds shards already" in capsys.readouterr().err
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """A tiny diffusion model of digits."""
+    diffusion = Diffusion(boundary="none", t_min=0.05, t_max=5.0)
+    return save_tiny(tmp_path / "model", diffusion=diffusion, sampler=Heun(steps=2))
+
+
+def at_both(store, tmp_path, words):
+    """Return the folders that a command leaves on a disk, and at an address after a kill and a repetition."""
+    address = f"{store.bucket()}/results"
+    assert command([*words, "--run-dir", str(tmp_path / "results")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunGroup, "log", kill)
+        assert command([*words, "--run-dir", address]) == 130
+    assert command([*words, "--run-dir", address]) == 0
+    return tmp_path / "results", copied(address, tmp_path / "copied")
+
+
+def kill(*_, **__):
+    raise KeyboardInterrupt
+
+
+LIKE = ["--data", "digits", "--tracking-uri", "none", "--actors.count", "1", "--actors.cpus-each", "0.5"]
+
+
+def test_likelihoods_are_kept_at_an_address(store, ray_cluster, tmp_path, tiny, capsys):
+    words = ["likelihood", str(tiny), *LIKE, "--images", "20", "--rtol", "0.05", "--atol", "0.05"]
+    here, there = at_both(store, tmp_path, words)
+    for name in ("likelihood.json", "likelihood.csv", "samples/extremes.png"):
+        assert (here / name).read_bytes() == (there / name).read_bytes()
+    assert "/results/likelihood.csv" in capsys.readouterr().out
+
+
+def test_scores_are_kept_at_an_address(store, ray_cluster, tmp_path, tiny, capsys):
+    words = ["score", str(tiny), *LIKE, "--extractor", "digits", "--samples", "64", "--grid", "2"]
+    here, there = at_both(store, tmp_path, words)
+    rows = [json.loads((folder / "scores.json").read_text()) for folder in (here, there)]
+    assert [row["value"] for row in rows[0]] == [row["value"] for row in rows[1]]
+    assert not (there / "evaluation-work").exists()
+    assert sorted(each.name for each in (here / "samples").iterdir()) == sorted(
+        each.name for each in (there / "samples").iterdir()
+    )

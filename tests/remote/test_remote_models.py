@@ -74,12 +74,21 @@ def test_samples_are_written_to_an_address(store, model, tmp_path, capsys):
     assert (there / "four.npz").read_bytes() == (tmp_path / "four.npz").read_bytes()
 
 
+@pytest.mark.parametrize(("form", "name"), [("safetensors", "out.safetensors"), ("model", "out")])
+def test_a_model_is_exported_to_an_address(form, name, store, model, capsys):
+    bucket = store.bucket()
+    words = ["export", str(model), "--format", form, "--out", f"{bucket}/models/out"]
+    assert run(words) == 0
+    assert capsys.readouterr().out.strip() == f"{bucket}/models/{name}"
+    assert same(cm.load(f"{bucket}/models/{name}"), cm.load(model))
+    assert run(words) == 2
+    assert f"{bucket}/models/{name} exists already" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ["edit", "denoise", "--model", "MODEL", "--image", "x.png", "--sigma", "1", "--out", "s3://bucket/x"],
-        ["export", "MODEL", "--format", "safetensors", "--out", "s3://bucket/x"],
-        ["score", "MODEL", "--data", "digits", "--extractor", "digits", "--run-dir", "s3://bucket/x"],
         ["sweep", "digits_ict", "--run-dir", "s3://bucket/x"],
         ["time-points", "MODEL", "--data", "digits", "--extractor", "digits", "--run-dir", "s3://bucket/x"],
         ["time-points", "s3://bucket/model"],

@@ -50,12 +50,12 @@ from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.runs.places import run_place
+from cm_ray.runs.remote_run import open_run
 from cm_ray.sampling.samplers import Sampler
 from cm_ray.sampling.text import file_name, text_of
 from cm_ray.storage.files import remove
 from cm_ray.tracking import RunGroup
-from cm_ray.tracking.store import default_uri
+from cm_ray.tracking.group import group_of
 
 
 def evaluate(settings: Evaluation) -> tuple[RunDirectory, list[Score]]:
@@ -70,7 +70,7 @@ def evaluate(settings: Evaluation) -> tuple[RunDirectory, list[Score]]:
     check_evaluation(settings, is_model=model is not None)
     setup = scoring_setup(settings, run_of(model.folder) if model else None)
     check_kinds(settings.scores, setup.extractor, settings.samples or None)
-    run = RunDirectory(run_place(settings.run_dir, f"evaluate-{name_of(settings.source)}"))
+    run = open_run(settings.run_dir, f"evaluate-{name_of(settings.source)}")
     scores: list[Score] = []
     with run.locked():
         run.check_owner(run.source_file)
@@ -81,6 +81,7 @@ def evaluate(settings: Evaluation) -> tuple[RunDirectory, list[Score]]:
                 try:
                     for score in evaluating.scores():
                         scores.append(score)
+                        run.publish()
                 finally:
                     evaluating.log(group, scores)
     return run, scores
@@ -162,8 +163,7 @@ class _Evaluating:
     def group(self, uri: str) -> RunGroup:
         """Return the MLflow run of all scores with the same shared part of their keys."""
         shared = hashlib.sha256(repr(sorted(self._shared_key().items())).encode()).hexdigest()
-        folder, uri = self.run.root / "tracking" / shared[:12], uri or default_uri(self.run.root.parent)
-        return RunGroup(folder, name=self.run.root.name, uri=uri, experiment=EXPERIMENT)
+        return group_of(self.run, uri, EXPERIMENT, self.run.root / "tracking" / shared[:12])
 
     def log(self, group: RunGroup, scores: Sequence[Score]) -> None:
         """Log the scores, their files and the sample grids to MLflow."""

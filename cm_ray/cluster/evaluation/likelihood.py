@@ -42,9 +42,9 @@ from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.remote.witness import Witness
 from cm_ray.runs.console import say, shown
 from cm_ray.runs.directory import RunDirectory
-from cm_ray.runs.places import run_place
+from cm_ray.runs.remote_run import open_run
 from cm_ray.storage.files import read_json, remove, write_json, written_aside
-from cm_ray.tracking import RunGroup
+from cm_ray.tracking.group import group_of
 from cm_ray.tracking.locate import locate_model
 
 _MOST_IMAGES = 10_000
@@ -74,7 +74,7 @@ def measure_likelihood(settings: LikelihoodSettings) -> LikelihoodResult:
     spec = read_model(model)[0]
     check_density(spec, settings.model)
     data = reference_data(settings, run_of(model))
-    run = RunDirectory(run_place(settings.run_dir, f"likelihood-{name_of(settings.model)}"))
+    run = open_run(settings.run_dir, f"likelihood-{name_of(settings.model)}")
     claim = run.root / "likelihood-source.json"
     with run.locked():
         run.check_owner(claim)
@@ -86,7 +86,7 @@ def measure_likelihood(settings: LikelihoodSettings) -> LikelihoodResult:
             run.clean()
             warn_of_initial_weights(spec, settings.model)
             work = _Work(settings, run, model, shards, manifest, numbers)
-            group = RunGroup(run.root, name=run.root.name, uri=tracking_uri, experiment=EXPERIMENT)
+            group = group_of(run, tracking_uri, EXPERIMENT)
             with group.closed():
                 result = work.result(spec.class_names)
                 group.log(
@@ -156,6 +156,7 @@ class _Work:
                 ):
                     _save(files[missing[number]], likelihoods)
                     found[missing[number]] = likelihoods
+                    self.run.publish()
         whole = Likelihoods.joined([likelihoods for likelihoods in found.values() if likelihoods])
         result = self._written(whole, put.digest, class_names)
         remove(self.folder)

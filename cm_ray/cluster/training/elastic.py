@@ -20,8 +20,8 @@ from cm_ray.cluster.runtime.plan import Shortage, WorkerPlan, possible_plans
 from cm_ray.cluster.runtime.waiting import are_free, reserved
 from cm_ray.cluster.training.workers import TrainingTask
 
-EVERY_S = 5.0
-"""Seconds between two looks for room."""
+EVERY_S = 30.0
+"""Seconds between two looks for room, and the shortest time between two starts because of it."""
 
 
 class Wish:

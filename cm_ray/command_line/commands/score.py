@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cm_ray.cluster.evaluation.evaluate import evaluate
 from cm_ray.command_line.settings.score import Evaluation
+from cm_ray.errors import plain, spoken
 from cm_ray.evaluation.score_folder import table
 
 
@@ -12,4 +13,4 @@ def run(settings: Evaluation) -> None:
     directory, scores = evaluate(settings)
     print(table(scores))
     for path in (directory.root / "scores.json", *sorted(directory.samples.glob("*"))):
-        print(path)
+        print(plain(spoken(f"{path}")))
