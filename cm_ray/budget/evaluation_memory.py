@@ -13,6 +13,7 @@ from cm_ray.metrics.extractors.digits_classifier import DigitsExtractor, build_n
 from cm_ray.metrics.extractors.inception import InceptionExtractor
 from cm_ray.metrics.extractors.inception_network import SIZE, FIDInception
 from cm_ray.metrics.extractors.resizing import pillow_bicubic, tensorflow_bilinear
+from cm_ray.metrics.extractors.scattering import ScatteringExtractor
 from cm_ray.networks.counted_memory import CountedMemory, bytes_of, without_storage
 from cm_ray.networks.model import Model, ModelSpec
 from cm_ray.networks.sampling_memory import sampling_bytes
@@ -56,7 +57,9 @@ def features_bytes(name: str, shape: tuple[int, int, int], rows: int, device: st
     return counted.most - begun
 
 
-Untrained = DigitsExtractor | CifarResNetExtractor | InceptionExtractor | dinov2.DINOv2Extractor
+Untrained = (
+    DigitsExtractor | ScatteringExtractor | CifarResNetExtractor | InceptionExtractor | dinov2.DINOv2Extractor
+)
 
 
 def untrained_extractor(name: str) -> Untrained | None:
@@ -73,6 +76,8 @@ def untrained_extractor(name: str) -> Untrained | None:
     if (dino := name.removeprefix("dinov2-")) in dinov2.SHAPES:
         transformer = dinov2.VisionTransformer(dinov2.SHAPES[dino])
         return dinov2.DINOv2Extractor(transformer.eval().requires_grad_(False), "", name)
+    if name == "scattering":
+        return ScatteringExtractor.open()
     if name in ("inception-2015", "random-inception", "clean-fid"):
         return InceptionExtractor(FIDInception().eval().requires_grad_(False), "", name)
     return None

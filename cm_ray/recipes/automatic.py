@@ -15,6 +15,7 @@ from cm_ray.core.precondition import EDM
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import ADM, Network
 from cm_ray.recipes.digits import cd_digits, edm_digits, ict_digits
+from cm_ray.recipes.own_images import extractor_for
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.recipes.sections import (
     CheckpointSettings,
@@ -31,6 +32,8 @@ _LOWEST = 8
 """Pixels per side of the last level; half of it where the images have no more."""
 _RATE = 0.064
 """Product of step size and channels: 2e-3 at 32 channels."""
+_SAMPLES = 2000
+"""Samples of a score at most: enough to compare, at a small part of the time."""
 _SHARED = ("averages", "data", "network", "noise", "cluster", "tracking", "checkpoint")
 """Settings that a teacher has in common with its student, with all below them."""
 _SHARED_PATHS = ("seed", "batch_size", "accumulate", "precision", "compile", "log_every", "column")
@@ -139,7 +142,9 @@ def _is_shared(path: str) -> bool:
 
 
 def _sized(base: Recipe, name: str, data: DataFacts, network: Network, batch_size: int) -> Recipe:
-    named = data.path == "digits"
+    extractor = "digits" if data.path == "digits" else extractor_for(data.shape)
+    if base.diffusion.denoiser and extractor != "digits":
+        extractor = "none"  # 35 evaluations for each sample are too dear for a model that nobody keeps
     return replace(
         base,
         name=f"{name}_{data.shape[1]}",
@@ -151,7 +156,8 @@ def _sized(base: Recipe, name: str, data: DataFacts, network: Network, batch_siz
         optimizer=RAdam(learning_rate=_RATE / getattr(network, "channels", 64), beta2=0.99, decay="linear"),
         checkpoint=CheckpointSettings(),
         evaluation=EvaluationSettings(
-            extractor="digits" if named else "none",
+            extractor=extractor,
+            samples=min(data.count, _SAMPLES),
             samplers=("heun:18",) if base.diffusion.denoiser else ("one-step", "multistep@2.0"),
         ),
         tracking=TrackingSettings(),

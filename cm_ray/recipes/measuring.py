@@ -65,8 +65,8 @@ class MeasuringSettings(JobOnData):
     empty: those that MODEL's run was trained on."""
     extractor: str = field(default="", metadata=CODE)
     """inception-2015 (FID's), clean-fid (a cross-check of it), dinov2-vitl14 (FD-DINOv2), dinov2-vitb14,
-    dinov2-vits14, cifar-resnet56, cifar-resnet20, digits, or your own as package.module:factory; empty: that
-    of MODEL's run."""
+    dinov2-vits14, cifar-resnet56, cifar-resnet20, digits, scattering (of images of any kind, without a
+    download), or your own as package.module:factory; empty: that of MODEL's run."""
     weights: str = ""
     """File of the extractor's published weights, or a folder with it; empty: an environment variable, the
     cache, or a download, with the SHA-256 checked in any case."""

@@ -38,8 +38,8 @@ def recipe_for_images(
     The network gets as many levels as lead from the images' size to 8 pixels, and attention at 16 and 8.
     Averages are power functions, which suit trainings of any length.
     classes: of the data; a network for labelled images is conditional. sigma_data: standard deviation of the
-    data in [-1, 1]. Scores want an extractor that fits the images, so there is none: set
-    evaluation.extractor. Raises UserError on images that are not square or too small.
+    data in [-1, 1]. Scores are by the extractor of `extractor_for`. Raises UserError on images that are not
+    square or too small.
     """
     _, height, width = shape
     if height != width or height < _LOWEST:
@@ -65,9 +65,14 @@ def recipe_for_images(
         network=network,
         column=column,
         data=replace(base.data, path=""),
-        evaluation=replace(base.evaluation, extractor="none"),
+        evaluation=replace(base.evaluation, extractor=extractor_for(shape)),
         tracking=TrackingSettings(),
     )
+
+
+def extractor_for(shape: tuple[int, int, int]) -> str:
+    """Return an extractor that needs no download, for images of any kind; none if not grey or RGB."""
+    return "scattering" if shape[0] in (1, 3) else "none"
 
 
 def _channel_mult(size: int) -> tuple[int, ...]:

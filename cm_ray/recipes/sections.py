@@ -107,7 +107,8 @@ class EvaluationSettings:
     extractor: str = field(default="none", metadata=CODE)
     """Features for the Fréchet distance: inception-2015 (FID's), clean-fid (a cross-check of it),
     dinov2-vitl14 (FD-DINOv2), dinov2-vitb14, dinov2-vits14, cifar-resnet56, cifar-resnet20, digits (a small
-    classifier of the embedded data), your own as package.module:factory; none: no scores."""
+    classifier of the embedded data), scattering (a fixed transform for images of any kind, without a
+    download), your own as package.module:factory; none: no scores."""
     weights: str = ""
     """File of the extractor's published weights, or a folder with it; empty: an environment variable, the
     cache, or a download, with the SHA-256 checked in any case."""

@@ -56,7 +56,7 @@ def test_two_hours_on_two_cores_for_photos():
     assert methods(plan) == ["ct"], "steps of 4 s are too slow for two stages"
     assert plan.stages[0].recipe.network.channel_mult == (1, 2, 2, 2)
     assert not plan.stages[0].recipe.network.conditional
-    assert plan.stages[0].recipe.evaluation.extractor == "none"
+    assert plan.stages[0].recipe.evaluation.extractor == "scattering"
 
 
 def test_hours_on_a_gpu_get_a_large_network_and_batch():

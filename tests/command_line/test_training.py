@@ -23,7 +23,7 @@ def test_a_method_makes_the_recipe_that_python_makes(photos):
     recipe = parse_training(["ict", "--data", str(photos), "--data.size", "16", "--steps", "7"])
     assert recipe.network.conditional
     assert recipe.network.channel_mult == (2, 2)
-    assert recipe.evaluation.extractor == "none"
+    assert recipe.evaluation.extractor == "scattering"
     assert (recipe.steps, recipe.data.path, recipe.data.size) == (7, str(photos), 16)
     images = cm.load_images(photos, size=16)
     deviation = float((images.images.float() / 127.5 - 1).std())

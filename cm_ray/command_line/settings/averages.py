@@ -45,7 +45,8 @@ class AverageLengths(CodeSettings):
     """Crop and resize the images to this many pixels; 0 takes them as they are."""
     extractor: str = field(default="", metadata=CODE)
     """inception-2015 (FID's), clean-fid, dinov2-vitl14 (FD-DINOv2), dinov2-vitb14, dinov2-vits14,
-    cifar-resnet56, cifar-resnet20, digits, or your own as package.module:factory; empty: that of RUN."""
+    cifar-resnet56, cifar-resnet20, digits, scattering, or your own as package.module:factory;
+    empty: that of RUN."""
     weights: str = ""
     """File of the extractor's published weights, or a folder with it; empty: an environment variable, the
     cache, or a download, with the SHA-256 checked in any case."""

@@ -46,6 +46,12 @@ def _open_digits(device: torch.device | str, weights: Path | str, resizing: str)
     return DigitsExtractor.open(device)
 
 
+def _open_scattering(device: torch.device | str, weights: Path | str, resizing: str) -> Extractor:
+    from cm_ray.metrics.extractors.scattering import ScatteringExtractor
+
+    return ScatteringExtractor.open(device)
+
+
 def _open_inception(device: torch.device | str, weights: Path | str, resizing: str) -> Extractor:
     from cm_ray.metrics.extractors.inception import InceptionExtractor
 
@@ -86,6 +92,7 @@ def _open_dinov2(shape: str) -> _Opener:
 _Opener = Callable[[torch.device | str, Path | str, str], Extractor]
 _OPENERS: dict[str, _Opener] = {
     "digits": _open_digits,
+    "scattering": _open_scattering,
     "inception-2015": _open_inception,
     "clean-fid": _open_clean_fid,
     "cifar-resnet20": _open_cifar_resnet(20),
