@@ -78,7 +78,7 @@ def test_workers_hear_of_room_when_a_node_comes(ray_cluster, tmp_path):
             assert not rank_0.has_room()
             with host(ray_cluster, CPU=1):
                 wait_for(rank_0.has_room, "the wish for more workers")
-        assert not rank_0.has_room(), "the wish has ended with the attempt"
+        wait_for(lambda: not rank_0.has_room(), "the end of the wish with its attempt")
         with growing(replace(task, plan=plans_now()[0])) as whole:
             assert whole.wish is None, "there cannot be more"
 
