@@ -8,6 +8,7 @@ import torch
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.errors import UserError
+from cm_ray.networks.architectures import EDM2
 from cm_ray.networks.formats.export import export_model
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import save_model
@@ -17,6 +18,7 @@ from tests.networks.test_null_class import model, spec
 from tests.networks.test_two_time_models import NETWORKS
 
 SCALES = (0.0, 4.0)
+FAMILIES = {**NETWORKS, "edm2": EDM2(channels=8, channel_mult=(1, 2), blocks=1, head_channels=8)}
 STUDENT = dataclasses.replace(spec(), diffusion=Diffusion(guidance=SCALES))
 
 
@@ -25,20 +27,22 @@ def arguments():
     return x, torch.tensor([0.1, 2.0, 60.0]), torch.tensor([0, 1, 2])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_teacher_is_taken_over_to_the_bit(name):
-    of = dataclasses.replace(spec(name), diffusion=Diffusion(boundary="none"))
+    network = dataclasses.replace(FAMILIES[name], conditional=True)
+    of = dataclasses.replace(spec(), network=network, diffusion=Diffusion(boundary="none"))
     before = model(of)
     taking = dataclasses.replace(of, diffusion=Diffusion(boundary="none", guidance=SCALES))
     student = build_student(taking, 3, before.network.state_dict()).eval()
     added = {*student.network.state_dict()} - {*before.network.state_dict()}
-    assert added == {f"scale_embed.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")}
+    assert {each.split(".")[0] for each in added} == {"scale_embed"}
     x, t, labels = arguments()
     with torch.no_grad():
         wanted = before(x, t, labels)
         for scale in (0.0, 1.0, 3.0):
             assert torch.equal(student(x, t, labels, None, torch.full((3,), scale)), wanted)
-        student.network.scale_embed[-1].weight += 0.1
+        for parameter in student.network.scale_embed.parameters():
+            parameter += 0.1
         answers = [student(x, t, labels, None, torch.full((3,), scale)) for scale in (1.0, 3.0)]
         assert not torch.equal(*answers)
         assert torch.equal(student(x, t, labels), answers[0]), "a scale of 1 is the default"
