@@ -261,7 +261,7 @@ def test_a_second_time_has_no_effect_at_first():
     with torch.no_grad():
         student.second_embed.gain += 0.1
     assert not torch.equal(student(x, time, labels, time / 2), one(x, time, labels))
-    with pytest.raises(ValueError, match="needs the second one"):
+    with pytest.raises(ValueError, match="the input second needs it"):
         student(x, time, labels)
 
 
