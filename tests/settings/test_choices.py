@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from cm_ray.core.averages import Averages
+from cm_ray.core.guidance import TeacherGuidance
 from cm_ray.core.methods import Method
 from cm_ray.core.precondition import Column
 from cm_ray.core.proposals import IntervalProposal, NoiseTimes, PairTimes
@@ -33,6 +34,7 @@ WORDS = {
         "continuous-cd",
         "ssm",
     ],
+    TeacherGuidance: ["none", "fixed", "drawn"],
     Distance: ["l1", "l2", "norm", "adaptive-l2", "pseudo-huber", "lpips"],
     Scales: ["constant", "adaptive", "doubling"],
     IntervalProposal: ["uniform", "lognormal"],
