@@ -31,8 +31,9 @@ def guided(estimate: Images, weaker: Images, scale: float | Times) -> Images:
     scale: a number, or one for each sample (b,). Raises ValueError on unequal shapes.
     """
     check_same_shape(estimate, weaker)
-    weight: float | Tensor = scale if isinstance(scale, float) else per_sample(scale, estimate)
-    return torch.lerp(weaker, estimate, weight)
+    if isinstance(scale, int | float):
+        return torch.lerp(weaker, estimate, float(scale))
+    return torch.lerp(weaker, estimate, per_sample(scale, estimate))
 
 
 def without_class(labels: Labels) -> Labels:

@@ -46,6 +46,7 @@ def test_each_sample_has_its_scale():
     )
     wanted = torch.stack([b + w * (a - b) for a, b, w in zip(one, other, scales, strict=True)])
     torch.testing.assert_close(guided(one, other, scales), wanted)
+    assert torch.equal(guided(one, other, 2), guided(one, other, 2.0))
     with pytest.raises(ValueError, match="shapes differ"):
         guided(one, other[:1], 2.0)
 
