@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from cm_ray.command_line.settings.paper_table import DEFAULT, Method
 from cm_ray.data.shards.manifest import Manifest
 from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.requests import Request
-from cm_ray.errors import SettingError, UserError, setting
+from cm_ray.errors import SettingError, require
 from cm_ray.evaluation.conclusion import FINAL_SEED
+from cm_ray.evaluation.evaluations import mean_evaluations
 from cm_ray.evaluation.from_settings import evaluation_labels, extractor_opener
 from cm_ray.evaluation.reference import Shards
 from cm_ray.evaluation.scorer import frechet_score, request_key, sample_count
@@ -28,7 +30,8 @@ from cm_ray.metrics.frechet import frechet_distance
 from cm_ray.metrics.score import ROW, Score
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.recipes import named
-from cm_ray.recipes.recipe import TEACHER, Recipe, check_models_named
+from cm_ray.recipes.comparison import COMPARED, Line, compared_recipe, lines_of, with_starts
+from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.reports.comparison import Cell, write_comparison
 from cm_ray.runs.console import say
@@ -40,30 +43,21 @@ from cm_ray.storage.shapes import ANYTHING
 from cm_ray.tracking import RunGroup
 from cm_ray.tracking.registry import model_digest
 
-METHODS: tuple[Method, ...] = ("edm", "cd", "pd", "ect", "ct", "ict")
-"""All methods, in the order of the table."""
 _CELL = {
     "of": {str: ANYTHING},
     "cell": {
         "method": str,
+        "seed": int,
         "score": ROW,
         "noise_distance": float,
+        "evaluations": float,
         "seconds_per_1000": float,
         "training_s": (float, None),
+        "steps": int,
+        "bits_per_dim": (float, None),
     },
 }
 """The shape of a file of a measured cell."""
-EVALUATIONS = (1, 2, 4, 8)
-"""Numbers of network evaluations of the columns."""
-_LINES = {
-    "edm": ("EDM (DDIM)", "euler"),
-    "cd": ("CD", "multistep"),
-    "pd": ("PD", "pd"),
-    "ect": ("ECT", "multistep"),
-    "ct": ("CT", "multistep"),
-    "ict": ("iCT", "multistep"),
-}
-"""Name in the table, and sampler, of every method."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,19 +71,27 @@ class Table:
     changes: dict[str, Any]
     """New values of settings, by dotted path, for every recipe that has the setting."""
     methods: tuple[Method, ...] = DEFAULT
-    """Methods of the table, among METHODS; edm, the teacher, is always included."""
+    """Methods of the table; those that they start from are included."""
+    seeds: int = 1
+    """Trainings of every method, with the recipe's seed and those after it."""
     tracking_uri: str = ""
     """URI of MLflow, as in `TrackingSettings`; empty for mlflow.db beside the folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A line of the table that is to be measured."""
+    """A line of the table that is to be measured, of one training."""
 
-    method: str
-    run: RunDirectory
-    model: Path
-    sampler: str
+    line: Line
+    recipe: Recipe
+
+    @property
+    def run(self) -> RunDirectory:
+        return RunDirectory(Path(self.recipe.run_dir))
+
+    @property
+    def model(self) -> Path:
+        return self.run.rounds / self.line.round if self.line.round else self.run.model
 
 
 def make_table(table: Table) -> list[Path]:
@@ -104,49 +106,59 @@ def make_table(table: Table) -> list[Path]:
         return _make(table, configs, group)
 
 
-def _make(table: Table, configs: Mapping[str, Recipe], group: RunGroup) -> list[Path]:
-    group.log(params={"data": table.data, **table.changes})
+def _make(table: Table, configs: Mapping[Training, Recipe], group: RunGroup) -> list[Path]:
+    group.log(params={"data": table.data, "seeds": table.seeds, **table.changes})
     tracked = {
         "tracking.uri": group.uri,
         "tracking.experiment": EXPERIMENT,
         "tracking.parent_run": group.run_id,
     }
     with connected():
-        data = configs["edm"].data
-        prepared = PreparedData(data, prepare_shards(data)[0])
-        for number, (method, config) in enumerate(configs.items(), 1):
-            say(f"[{number}/{len(configs)}] {method}")
+        first = next(iter(configs.values()))
+        prepared = PreparedData(first.data, prepare_shards(first.data)[0])
+        for number, (training, config) in enumerate(configs.items(), 1):
+            say(f"[{number}/{len(configs)}] {training.method}, seed {config.seed}")
             train(override(config, tracked), prepared=prepared)
-        cells, note = _scored(table, configs["edm"], _entries(table, list(configs)), prepared)
+        cells, note = _scored(table, first, _entries(configs), prepared)
     stem = table.folder / "table"
     files = write_comparison(cells, stem, title=f"Consistency models on {table.data}", note=note)
-    values = {f"{cell.method} {cell.sampler}": cell.value for cell in cells}
+    values = {f"{cell.method} {cell.sampler} seed {cell.seed}": cell.value for cell in cells}
     group.log(metrics=values, files=files)
     return files
 
 
-def recipes_of(table: Table) -> dict[str, Recipe]:
-    """Return the recipe of every method, with its run directory and its teacher.
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A training of a table."""
+
+    method: str
+    number: int
+    """Its number among the trainings of the method, which is added to the recipe's seed."""
+
+
+def recipes_of(table: Table) -> dict[Training, Recipe]:
+    """Return the recipe of every training, in their order, with its run directory and what it starts from.
 
     Raises UserError when a method cannot be trained or scored.
     """
-    chosen = [method for method in METHODS if method in ("edm", *table.methods)]
+    require(table.seeds >= 1, "seeds", f"must be at least 1, not {table.seeds}")
+    chosen = with_starts(table.methods)
     _check_changes(table, chosen)
-    configs: dict[str, Recipe] = {method: _config(table, method) for method in chosen}
-    for config in configs.values():
-        check_models_named(config)
-        if config.evaluation.extractor == "none":
-            raise UserError(
-                f"The recipe {config.name} has no feature extractor, so nothing can be compared; set "
-                f"{setting('evaluation.extractor')}."
-            )
-        if (rounds := config.method.halving) and not set(EVALUATIONS) <= set(rounds.intervals):
-            raise UserError(
-                f"Progressive distillation from {rounds.s1} steps to {rounds.s0} has no "
-                f"model for each of {', '.join(map(str, EVALUATIONS))} steps; set {setting('rounds.s0')} "
-                f"to 1 and {setting('rounds.s1')} to {max(EVALUATIONS)} or more."
-            )
-    return configs
+    trainings = [Training(method, number) for number in range(table.seeds) for method in chosen]
+    return {training: _config(table, training) for training in trainings}
+
+
+def _config(table: Table, training: Training) -> Recipe:
+    """Return the recipe of a training; with one seed, the folders are called by the methods alone."""
+
+    def folder(method: str) -> str:
+        name = f"{method}-{training.number}" if training.number else method
+        return str(table.folder / name)
+
+    start = COMPARED[training.method].starts_from
+    recipe = compared_recipe(training.method, table.data, table.changes, folder(start) if start else "")
+    own = {"run_dir": folder(training.method), "seed": recipe.seed + training.number}
+    return override(recipe, own)
 
 
 def _check_changes(table: Table, methods: Sequence[str]) -> None:
@@ -159,30 +171,10 @@ def _check_changes(table: Table, methods: Sequence[str]) -> None:
             raise SettingError(path, next((each for each in problems if "did you" in each), problems[-1]))
 
 
-def _config(table: Table, method: str) -> Recipe:
-    """Return the recipe of a method with its run directory, its teacher and the changes that it accepts."""
-    recipe = named(f"{method}_{table.data}")
-    known = flatten(sketch(recipe, table.changes))
-    changes = {path: value for path, value in table.changes.items() if path in known}
-    config = override(recipe, {**changes, "run_dir": str(table.folder / method)})
-    teacher = str(table.folder / "edm")
-    if config.teacher is not None:
-        return override(config, {"teacher.model": teacher})
-    if config.init_from.model == TEACHER:
-        return override(config, {"init_from.model": teacher})
-    return config
-
-
-def _entries(table: Table, methods: Sequence[str]) -> Iterator[_Entry]:
-    """Yield the lines: the teacher with its own sampler, and every method with 1, 2, 4 and 8 evaluations."""
-    for method in methods:
-        run = RunDirectory(table.folder / method)
-        if method == "edm":
-            yield _Entry("EDM (Heun)", run, run.model, "own")
-        label, sampler = _LINES[method]
-        for count in EVALUATIONS:
-            model = run.rounds / str(count) if method == "pd" else run.model
-            yield _Entry(label, run, model, f"{sampler}:{count}")
+def _entries(configs: Mapping[Training, Recipe]) -> Iterator[_Entry]:
+    for training, recipe in configs.items():
+        for line in lines_of(training.method, recipe):
+            yield _Entry(line, recipe)
 
 
 def _scored(
@@ -191,7 +183,7 @@ def _scored(
     """Return the cells, and a note about how they were measured."""
     shards, manifest = prepare_shards(config.data, prepared)
     opener = extractor_opener(config.evaluation)
-    assert opener is not None, "recipes_of has refused a recipe without an extractor"
+    assert opener is not None, "compared_recipe has refused a recipe without an extractor"
     extractor = opener("cpu")
     count = sample_count(config.evaluation.samples, manifest.count)
     workers = plan_training(config.cluster, Resources.load(Path(config.run_dir)))
@@ -202,15 +194,18 @@ def _scored(
         noise = frechet_distance(scorer.noise(manifest.shape, count), reference)
 
         def measured(entry: _Entry) -> Cell:
-            request = _request(entry, config, count, manifest)
+            request = _request(entry, count, manifest)
             sampled = scorer.sampled(entry.model, request)
             key = request_key(extractor, request, manifest.fingerprint)
             return Cell(
-                method=entry.method,
+                method=entry.line.label,
+                seed=entry.recipe.seed,
                 score=frechet_score(sampled.groups, reference, key).to_row(),
                 noise_distance=noise,
+                evaluations=mean_evaluations(load_model(entry.model), request),
                 seconds_per_1000=sampled.seconds_per_1000,
                 training_s=entry.run.result()["timings"]["training_s"],
+                steps=entry.recipe.steps,
             )
 
         key = {"samples": count, "batch_size": config.sampled_at_once, "actors": str(workers)}
@@ -218,15 +213,15 @@ def _scored(
         key |= {"labels": config.evaluation.labels}
         cells = [_cached(table, entry, measured, key) for entry in entries]
     remove(work)
-    return cells, _note(workers, manifest, config, noise)
+    return cells, _note(workers, manifest, noise)
 
 
-def _request(entry: _Entry, config: Recipe, count: int, manifest: Manifest) -> Request:
-    spec = load_model(entry.model).spec
+def _request(entry: _Entry, count: int, manifest: Manifest) -> Request:
+    spec, config = load_model(entry.model).spec, entry.recipe
     return Request(
         count=count,
         seed=config.seed + FINAL_SEED,
-        sampler=sampler_of(spec, entry.sampler),
+        sampler=sampler_of(spec, entry.line.sampler),
         labels=evaluation_labels(config.evaluation, spec, manifest),
         unit=config.sampled_at_once,
         precision=config.precision,
@@ -235,7 +230,8 @@ def _request(entry: _Entry, config: Recipe, count: int, manifest: Manifest) -> R
 
 def _cached(table: Table, entry: _Entry, measure: Callable[[_Entry], Cell], key: dict[str, Any]) -> Cell:
     """Return the cell of an entry; it is measured once for the same model, sampler and key."""
-    name = f"{entry.run.root.name}-{entry.model.name}-{entry.sampler.replace(':', '-')}.json"
+    sampler = re.sub(r"[^\w.=-]", "-", entry.line.sampler)
+    name = f"{entry.run.root.name}-{entry.model.name}-{sampler}.json"
     file = table.folder / "cells" / name
     key = {"model_sha256": model_digest(entry.model), **key}
     if file.is_file() and (cached := read_json(file, _CELL))["of"] == key:
@@ -247,12 +243,17 @@ def _cached(table: Table, entry: _Entry, measure: Callable[[_Entry], Cell], key:
     return cell
 
 
-def _note(workers: WorkerPlan, manifest: Manifest, config: Recipe, noise: float) -> str:
+def _note(workers: WorkerPlan, manifest: Manifest, noise: float) -> str:
     device = "a GPU" if workers.use_gpu else "one CPU core"
+    starts = ", ".join(
+        f"{compared.label} from {COMPARED[compared.starts_from].label}"
+        for compared in COMPARED.values()
+        if compared.starts_from
+    )
     return (
         f"{manifest.count} images of {manifest.source}; the distance of clipped Gaussian noise is "
         f"{noise:.3g}. Sampling was timed on {device} per actor, without the extraction of features. The "
         "time points of consistency models are those of the recipe for two evaluations, and of a Karras grid "
-        "for more. EDM is the teacher of CD, PD and ECT; their training times do not include its own. Seed "
-        f"{config.seed}."
+        "for more; TCM's are geometric. Training times are without those of the models started from: "
+        f"{starts}."
     )

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import cm_ray as cm
-from cm_ray.cluster.paper_table import Table, make_table, recipes_of
+from cm_ray.cluster.paper_table import Table, Training, make_table, recipes_of
 from cm_ray.cluster.pool.pool import SamplerPool
 from cm_ray.cluster.pool.sizing import Actors
 from cm_ray.cluster.sweeps.sweep_trial import Trials, run_trial
@@ -123,7 +123,7 @@ def test_a_sweep_takes_its_names_to_its_trials(trained, ray_cluster, run, tmp_pa
 def test_a_table_refuses_a_model_that_was_put_into_it(ray_cluster, tmp_path):
     changes = {**TINY, "cluster.threads": 1, "evaluation.samples": 9}
     table = Table(folder=tmp_path, data="digits", changes=changes, methods=("edm",), tracking_uri="none")
-    config = cm.override(recipes_of(table)["edm"], {"tracking.uri": "none"})
+    config = cm.override(recipes_of(table)[Training("edm", 0)], {"tracking.uri": "none"})
     planted = RunDirectory(tmp_path / "edm")
     planted_model(planted.model, NET)
     planted.config_file.write_text(json.dumps(to_dict(config)))

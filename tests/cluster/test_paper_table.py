@@ -5,11 +5,12 @@ import csv
 import pytest
 
 from cm_ray.cluster import paper_table
-from cm_ray.cluster.paper_table import METHODS, Table, make_table
+from cm_ray.cluster.paper_table import Table, Training, make_table
 from cm_ray.cluster.pool.scorer import PoolScorer
 from cm_ray.command_line.options import parse_changes
 from cm_ray.core.schedules import Constant, Halving
 from cm_ray.errors import UserError
+from cm_ray.recipes.comparison import COMPARED
 from cm_ray.sampling.text import text_of
 from cm_ray.settings.choices import word_of
 from cm_ray.tracking.store import calling_mlflow, open_client
@@ -35,7 +36,14 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("methods", [("edm", "pd"), pytest.param(METHODS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "methods",
+    [
+        ("edm", "pd"),
+        pytest.param(("edm", "cd", "pd", "ect", "ct", "ict"), marks=pytest.mark.slow),
+        pytest.param(("trigflow", "ict", "tcm", "scd", "meanflow"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_table_goes_on_where_it_was_stopped(methods, ray_cluster, trains_here, tmp_path, monkeypatch):
     table = Table(folder=tmp_path / "runs" / "table", data="digits", changes=TINY, methods=methods)
     sampled, done = PoolScorer.sampled, []
@@ -66,7 +74,7 @@ def test_a_table_goes_on_where_it_was_stopped(methods, ray_cluster, trains_here,
     files = make_table(table)
     rows = list(csv.DictReader(files[1].open()))
     assert len(rows) == 1 + 4 * len(methods)
-    assert [row["nfe"] for row in rows] == ["35", *["1", "2", "4", "8"] * len(methods)]
+    assert [row["evaluations"] for row in rows] == ["35.0", *["1.0", "2.0", "4.0", "8.0"] * len(methods)]
     for name, stamp in cells.items():
         assert (table.folder / "cells" / name).stat().st_mtime_ns == stamp, "measured once"
     assert all(file.is_file() for file in files)
@@ -93,7 +101,7 @@ def check_mlflow(store, methods):
         )
     assert {run.info.run_name for run in children} == {f"{method}_digits" for method in methods}
     assert parent.info.status == "FINISHED"
-    assert "PD pd:1" in parent.data.metrics
+    assert ("PD pd:1 seed 0" in parent.data.metrics) == ("pd" in methods)
 
 
 def test_changes_are_paths_and_values():
@@ -114,23 +122,33 @@ def test_every_method_gets_the_changes_of_its_own_settings(tmp_path):
         "times.scales.n": 9,
         "steps": 50,
     }
-    table = Table(folder=tmp_path / "t", data="digits", changes=changes, methods=METHODS)
+    table = Table(folder=tmp_path / "t", data="digits", changes=changes, methods=tuple(COMPARED), seeds=2)
     configs = paper_table.recipes_of(table)
-    assert list(configs) == list(METHODS)
-    for method, config in configs.items():
-        assert (word_of(config.method.distance), config.steps) == ("norm", 50)
-        assert config.run_dir == str(tmp_path / "t" / method)
-    assert configs["pd"].method.rounds == Halving(s0=1, s1=32)
-    assert all(configs[method].method.times.scales == Constant(n=9) for method in ("cd", "ct", "ict"))
-    assert configs["ect"].method.times.scales is None
-    teacher = str(tmp_path / "t" / "edm")
-    assert [configs[method].teacher.model for method in ("cd", "pd")] == [teacher] * 2
-    assert [configs[method].init_from.model for method in ("cd", "pd", "ect")] == [
-        "teacher",
-        "teacher",
-        teacher,
-    ]
-    assert all(configs[method].init_from.model == "" for method in ("edm", "ct", "ict"))
+    assert list(configs) == [Training(method, number) for number in (0, 1) for method in COMPARED]
+    for training, config in configs.items():
+        assert config.steps == 50
+        if training.method not in ("sct", "scd"):
+            assert word_of(config.method.distance) == "norm"
+        ending = "-1" if training.number else ""
+        assert config.run_dir == str(tmp_path / "t" / f"{training.method}{ending}")
+        assert config.seed == training.number
+    first = {training.method: config for training, config in configs.items() if training.number == 0}
+    second = {training.method: config for training, config in configs.items() if training.number == 1}
+    assert first["pd"].method.rounds == Halving(s0=1, s1=32)
+    assert all(first[method].method.times.scales == Constant(n=9) for method in ("cd", "ct", "ict"))
+    assert first["ect"].method.times.scales is None
+    check_starts(first, tmp_path / "t", "")
+    check_starts(second, tmp_path / "t", "-1")
+
+
+def check_starts(configs, folder, ending):
+    """Every method has the model of its own seed as its teacher, or begins with its weights."""
+    for method, start in {"cd": "edm", "pd": "edm", "tcm": "ict", "scd": "trigflow"}.items():
+        assert configs[method].teacher.model == str(folder / f"{start}{ending}")
+        assert configs[method].init_from.model == "teacher"
+    assert configs["ect"].init_from.model == str(folder / f"edm{ending}")
+    alone = set(COMPARED) - {"cd", "pd", "tcm", "scd", "ect"}
+    assert all(configs[method].init_from.model == "" for method in alone)
 
 
 def test_bad_settings_are_said_before_anything_is_trained(tmp_path):

@@ -1,20 +1,16 @@
 """benchmarks/cifar_gpu.py ends in the same weights and scores, however often it is stopped."""
 
 import importlib
-import io
 import json
 import re
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 
 from cm_ray.metrics.extractors.cifar_resnet import CifarResNet, CifarResNetExtractor
 from cm_ray.storage.tensor_files import read_safetensors
+from tests.training.hub_images import write_images
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SIZES = ["--teacher-steps=2", "--student-steps=3", "--batch-size=2", "--channels=32", "--samples=4"]
@@ -35,17 +31,7 @@ def script(monkeypatch, tmp_path):
 
 @pytest.fixture
 def data(tmp_path):
-    """Random images in the columns of the Hugging Face hub."""
-    for number, split in enumerate(("train", "test")):
-        (tmp_path / "data" / split).mkdir(parents=True)
-        generator, rows = np.random.default_rng(number), []
-        for _ in range(8):
-            stream = io.BytesIO()
-            Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(stream, "PNG")
-            rows.append({"bytes": stream.getvalue(), "path": None})
-        table = pa.table({"img": rows, "label": pa.array(range(8), pa.int64())})
-        pq.write_table(table, tmp_path / "data" / split / "0.parquet")
-    return tmp_path / "data"
+    return write_images(tmp_path / "data")
 
 
 @pytest.mark.parametrize("method", ["ect", pytest.param("cd", marks=pytest.mark.exhaustive)])

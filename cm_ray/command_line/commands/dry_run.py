@@ -73,7 +73,7 @@ def of_sweep(settings: Sweep) -> None:
 
 def of_paper_table(args: PaperTable) -> None:
     """Say what is understood of the training data of all methods."""
-    _say(recipes_of(table_of(args))["edm"].data)
+    _say(next(iter(recipes_of(table_of(args)).values())).data)
 
 
 def of_edits(settings: Editing) -> None:

@@ -22,5 +22,6 @@ def table_of(args: PaperTable) -> Table:
         data=args.data,
         changes=parse_changes(args.set),
         methods=args.methods,
+        seeds=args.seeds,
         tracking_uri=args.tracking_uri,
     )
