@@ -13,6 +13,7 @@ from cm_ray.core.guidance import TeacherGuidance, guided_teacher
 from cm_ray.core.pairs import perturb
 from cm_ray.core.proposals import TrainedTimes
 from cm_ray.core.types import Denoise, Distance, Images, Jump, Labels, Times
+from cm_ray.core.uncertainty import uncertain_loss
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -76,6 +77,7 @@ def training_loss(
     labels: Labels | None = None,
     target: Any = None,
     teacher: Any = None,
+    uncertainty: Any = None,
     generator: Generator | None = None,
 ) -> Times:
     """Return the per-sample loss of a training step (b,); its mean is what to minimise.
@@ -84,8 +86,9 @@ def training_loss(
     two times (x_t, t, labels, s), such as `TwoTimes`; with the keyword scale, if it takes that of guidance.
     x: clean images in [-1, 1] (b, c, h, w). step, total_steps: k and K of the method's schedules; K is
     optional when nothing depends on it. labels: int64 (b,), for f, target and teacher. target: the target
-    network; default: the student itself. teacher: the diffusion model of a distillation. generator: generator
-    of the random numbers; default: PyTorch's. Student and target have the same dropout mask. Raises
+    network; default: the student itself. teacher: the diffusion model of a distillation. uncertainty: a
+    learned u(t), a map of times (b,), such as `cm_ray.networks.uncertainty.UncertaintyNetwork`. generator:
+    generator of the random numbers; default: PyTorch's. Student and target have the same dropout mask. Raises
     ValueError without a teacher or a total number of steps when the method needs them.
     """
     if method.needs_teacher and teacher is None:
@@ -100,7 +103,8 @@ def training_loss(
             aim = method.aim(draw, Target(_with(target or f, labels, draw.student_scale)), taught)
         torch.manual_seed(seed)
         student = _with(f, labels, draw.student_scale)
-        return method.loss(lambda x_t, t: student(x_t, t, draw.end), aim, draw, method.distance)
+        loss = method.loss(lambda x_t, t: student(x_t, t, draw.end), aim, draw, method.distance)
+    return loss if uncertainty is None else uncertain_loss(loss, uncertainty(draw.t))
 
 
 def _total(method: TrainedBy, total_steps: int | None) -> int:

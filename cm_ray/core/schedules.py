@@ -206,14 +206,16 @@ class AdaptiveDecay:
 class LearningRate:
     """A constant rate after a linear warm-up, with or without a linear decay to zero.
 
-    starts: the first step of each round (of progressive distillation; otherwise 0), and the last step. Each
-    round has its own warm-up and decay, as in Salimans & Ho 2022.
+    inverse_sqrt_after: t_ref > 0 divides it by sqrt(max(k/t_ref, 1)), k being the steps so far (Karras et al.
+    2024, Eq. 67). starts: the first step of each round (of progressive distillation; otherwise 0), and the
+    last step. Each round has its own warm-up and decay, as in Salimans & Ho 2022.
     """
 
     base: float
     warmup_steps: int
     decays: bool
     starts: tuple[int, ...]
+    inverse_sqrt_after: int = 0
 
     def __call__(self, step: int, /) -> float:
         """Return the learning rate of a step, positive within the training."""
@@ -221,4 +223,5 @@ class LearningRate:
         start, end = self.starts[index - 1 : index + 1]
         warm = min(1.0, (step - start + 1) / (self.warmup_steps + 1))
         left = (end - step) / (end - start) if self.decays else 1.0
-        return self.base * warm * max(left, 0.0)
+        late = max((step - start) / self.inverse_sqrt_after, 1.0) if self.inverse_sqrt_after else 1.0
+        return self.base * warm * max(left, 0.0) / math.sqrt(late)

@@ -38,6 +38,7 @@ from cm_ray.recipes.digits import (
     cd_digits,
     ct_digits,
     ect_digits,
+    edm2_digits,
     edm_digits,
     ict_digits,
     meanflow_digits,
@@ -48,7 +49,15 @@ from cm_ray.recipes.digits import (
     tcm_digits,
     trigflow_digits,
 )
-from cm_ray.recipes.imagenet64 import cd_imagenet64, ct_imagenet64, edm_imagenet64
+from cm_ray.recipes.imagenet64 import (
+    cd_imagenet64,
+    ct_imagenet64,
+    edm2_imagenet64,
+    edm2_l_imagenet64,
+    edm2_m_imagenet64,
+    edm2_xl_imagenet64,
+    edm_imagenet64,
+)
 from cm_ray.recipes.lsun256 import cd_lsun256, ct_lsun256, edm_lsun256
 from cm_ray.recipes.recipe import Recipe
 
@@ -64,6 +73,11 @@ __all__ = [
     "ct_lsun256",
     "ect_cifar10",
     "ect_digits",
+    "edm2_digits",
+    "edm2_imagenet64",
+    "edm2_l_imagenet64",
+    "edm2_m_imagenet64",
+    "edm2_xl_imagenet64",
     "edm_cifar10",
     "edm_digits",
     "edm_imagenet64",
@@ -116,12 +130,17 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
         vp_cifar10,
         subvp_cifar10,
         edm_imagenet64,
+        edm2_imagenet64,
+        edm2_m_imagenet64,
+        edm2_l_imagenet64,
+        edm2_xl_imagenet64,
         cd_imagenet64,
         ct_imagenet64,
         edm_lsun256,
         cd_lsun256,
         ct_lsun256,
         edm_digits,
+        edm2_digits,
         cd_digits,
         ct_digits,
         pd_digits,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cm_ray.core.averages import ConstantEMA
+from cm_ray.core.averages import ConstantEMA, PowerEMA
 from cm_ray.core.continuous import SimplifiedDistillation, SimplifiedTraining
 from cm_ray.core.distance import L2, PseudoHuber
 from cm_ray.core.methods import (
@@ -19,11 +19,13 @@ from cm_ray.core.proposals import Grid, LognormalIntervals
 from cm_ray.core.schedules import Adaptive, AdaptiveDecay, Constant, ConstantDecay, Doubling, Halving
 from cm_ray.core.shortcut import ShortcutTraining
 from cm_ray.core.truncated import TruncatedTimes
+from cm_ray.core.uncertainty import LearnedUncertainty
 from cm_ray.core.weights import InverseGap
-from cm_ray.networks.architectures import ADM
+from cm_ray.networks.architectures import ADM, EDM2
 from cm_ray.recipes.methods import ECT, ICT, MEANFLOW, TCM
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.recipes.sections import (
+    Adam,
     CheckpointSettings,
     DataSettings,
     EvaluationSettings,
@@ -88,6 +90,28 @@ def edm_digits() -> Recipe:
         optimizer=RAdam(learning_rate=2e-3, beta2=0.99, decay="linear"),
         evaluation=replace(base.evaluation, every=0, samplers=("heun:18",)),
         tracking=TrackingSettings(model_name="cm_ray-digits-edm"),
+    )
+
+
+def edm2_digits() -> Recipe:
+    """EDM2's diffusion model of the 8x8 digits: its network, loss and step sizes.  Karras et al. 2024."""
+    base = edm_digits()
+    return replace(
+        base,
+        name="edm2_digits",
+        uncertainty=LearnedUncertainty(),
+        averages=PowerEMA(snapshots=4),
+        column=EDM(sigma_data=0.75, time_scale=1.0),
+        network=EDM2(
+            channels=32,
+            channel_mult=(1, 2),
+            blocks=1,
+            attention_resolutions=(4,),
+            head_channels=32,
+            conditional=True,
+        ),
+        optimizer=Adam(learning_rate=1e-2, warmup_steps=50, inverse_sqrt_after=300, beta2=0.99),
+        tracking=TrackingSettings(model_name="cm_ray-digits-edm2"),
     )
 
 

@@ -24,6 +24,7 @@ from cm_ray.core.noise_times import Geometric  # and the other choices of times 
 from cm_ray.core.precondition import EDM, Column, Linear, TrigFlow
 from cm_ray.core.score_columns import NCSN
 from cm_ray.core.times import NoiseLevels
+from cm_ray.core.uncertainty import NoUncertainty, Uncertainty
 from cm_ray.core.weights import KarrasWeight
 from cm_ray.errors import SettingError, UserError, require
 from cm_ray.networks import custom as custom  # a choice of network
@@ -83,6 +84,8 @@ class Recipe:
     """Compile the networks by torch.compile: minutes at the start. Results are the same to rounding."""
     averages: Averages = field(default_factory=PowerEMA)
     """The averages of the student's weights over the steps; the first is the one to sample from."""
+    uncertainty: Uncertainty = field(default_factory=NoUncertainty)
+    """The uncertainty u(t) of the loss l at a noise level: what is trained is e^-u l + u.  EDM2; sCM."""
     log_every: int = 100
     """Steps between rows of metrics.jsonl."""
     column: Column = field(default_factory=EDM)

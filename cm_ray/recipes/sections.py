@@ -39,6 +39,7 @@ class Optimizer:
     learning_rate: float
     warmup_steps: int
     decay: Literal["constant", "linear"]
+    inverse_sqrt_after: int
     beta2: float
     weight_decay: float
     gradient_clip: float
@@ -52,6 +53,8 @@ class _AdamSettings(Optimizer):
     """Steps in which the step size grows to its value; at the start of every round of method pd."""
     decay: Literal["constant", "linear"] = "constant"
     """linear: the step size falls to 0 at the last step (of every round of method pd)."""
+    inverse_sqrt_after: int = 0
+    """t_ref, steps after which the step size falls as 1/sqrt(step/t_ref) (EDM2); 0: it does not."""
     beta2: float = 0.999
     """Decay of the average of squared gradients. RAdam warms up for about 1/(1 - beta2) steps: short runs
     want less."""
@@ -64,6 +67,8 @@ class _AdamSettings(Optimizer):
         """Raise SettingError on values that are out of range."""
         require(self.learning_rate > 0, "learning_rate", f"must be positive, not {self.learning_rate}")
         require(self.warmup_steps >= 0, "warmup_steps", f"must not be negative, but is {self.warmup_steps}")
+        after = self.inverse_sqrt_after
+        require(after >= 0, "inverse_sqrt_after", f"must not be negative, but is {after}")
         require(0 < self.beta2 < 1, "beta2", f"must be in (0, 1), not {self.beta2}")
         require(self.weight_decay >= 0, "weight_decay", f"must not be negative, but is {self.weight_decay}")
         require(

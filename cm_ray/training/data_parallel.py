@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -26,8 +26,10 @@ def settle_buckets(replica: nn.Module, spec: ModelSpec, rows: int, device: torch
     replica.zero_grad(set_to_none=True)
 
 
-def without_sync(replica: nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which gradients stay on the worker: all micro-batches of a step but the last."""
-    no_sync = getattr(replica, "no_sync", contextlib.nullcontext)
-    context: contextlib.AbstractContextManager[Any] = no_sync()
-    return context
+@contextlib.contextmanager
+def without_sync(*replicas: nn.Module | None) -> Iterator[None]:
+    """Keep gradients on the worker inside of this context: in all micro-batches of a step but the last."""
+    with contextlib.ExitStack() as stack:
+        for replica in replicas:
+            stack.enter_context(getattr(replica, "no_sync", contextlib.nullcontext)())
+        yield

@@ -38,6 +38,7 @@ from cm_ray.training.optimizer import (
 from cm_ray.training.ordered_sum import MeanOfWorkers, OrderedMean
 from cm_ray.training.students import build_student, contiguous_copy, frozen_copy
 from cm_ray.training.target import student_of, target_of
+from cm_ray.training.uncertainty import LossUncertainty
 
 
 class Engine:
@@ -69,7 +70,11 @@ class Engine:
         self.device = torch.device(device)
         self.student = build_student(spec, config.seed, initial).to(self.device)
         self.replica = wrap(self.student) if wrap else self.student
-        self.gradients = ordered(self.student) if ordered else MeanOfWorkers(self.replica, config.accumulate)
+        self.uncertainty = LossUncertainty(config, self.device, wrap)
+        self.trained = [*self.student.parameters(), *self.uncertainty.parameters()]
+        together = self.uncertainty.beside(self.student)
+        replicas = (self.replica, self.uncertainty.replica)
+        self.gradients = ordered(together) if ordered else MeanOfWorkers(replicas, config.accumulate)
         self.method, self.learning_rate = config.method, learning_rate(config)
         self.round_starts = self.method.halving.starts(config.steps) if self.method.halving else []
         self.distance = distance or on_device(self.method.distance, self.device, config.precision)
@@ -77,7 +82,7 @@ class Engine:
         self.teacher = teacher.to(self.device).requires_grad_(False).eval() if teacher else None
         self._prepare(self.student, self.target, self.teacher)
         self.averages = self._fresh_averages()
-        self.optimizer = build_optimizer(config, self.student)
+        self.optimizer = build_optimizer(config, self.trained)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
         self.step = 0
         self.losses = LossWatch()
@@ -102,6 +107,7 @@ class Engine:
         step = self.step
         self._begin_round()
         self.student.before_step()
+        self.uncertainty.before_step()
         with step_in_memory(self._rows()):
             loss = self.add_gradients(batch)
             self._optimize()
@@ -202,7 +208,7 @@ class Engine:
             else:
                 for name, tensor in weights.items():
                     tensor.copy_(saved[name])
-        restore_optimizer(self.optimizer, list(self.student.parameters()), checkpoint.group("optimizer"))
+        restore_optimizer(self.optimizer, self.trained, checkpoint.group("optimizer"))
         restore_scaler(self.scaler, checkpoint.extra.get("scaler", {}), checkpoint.source)
 
     def _rows(self) -> int:
@@ -218,7 +224,7 @@ class Engine:
         draw = draw_step(self.config, self.step, to_device(batch.images, self.device), positions)
         aim = self._aim(draw, labels, first)
         student = student_of(self.replica, draw, labels, partial(self._seed_dropout, first))
-        return self.method.loss(student, aim, draw, self.distance).mean()
+        return self.uncertainty(self.method.loss(student, aim, draw, self.distance), draw.t).mean()
 
     @torch.no_grad()
     def _aim(self, draw: Draw, labels: Labels | None, first: int) -> Images:
@@ -276,7 +282,7 @@ class Engine:
             group["lr"] = self.learning_rate(self.step)
         if self.config.optimizer.gradient_clip:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.student.parameters(), self.config.optimizer.gradient_clip)
+            nn.utils.clip_grad_norm_(self.trained, self.config.optimizer.gradient_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -289,7 +295,7 @@ class Engine:
         return [p.detach() for p in self.student.network.parameters()]
 
     def _weight_groups(self) -> dict[str, dict[str, Tensor]]:
-        groups = {"student": self.student.network.state_dict()}
+        groups = {"student": self.student.network.state_dict(), **self.uncertainty.weight_groups()}
         if self.target is not None:
             groups["target"] = self.target.network.state_dict()
         if self.teacher is not None and self._teacher_was_student():

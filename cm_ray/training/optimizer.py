@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cm_ray.core.schedules import LearningRate
 from cm_ray.errors import UserError
-from cm_ray.networks.model import Model
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.recipes.sections import RAdam
 
 
-def build_optimizer(recipe: Recipe, student: Model) -> torch.optim.Optimizer:
-    """Return the optimizer of the student's weights, with decoupled weight decay.
+def build_optimizer(recipe: Recipe, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimizer of trained weights, with decoupled weight decay.
 
     All tensors are updated together: by Adam on a GPU in one fused kernel, else by foreach operations.
     """
@@ -27,16 +26,22 @@ def build_optimizer(recipe: Recipe, student: Model) -> torch.optim.Optimizer:
         "weight_decay": settings.weight_decay,
     }
     if isinstance(settings, RAdam):
-        return torch.optim.RAdam(student.parameters(), decoupled_weight_decay=True, foreach=True, **options)
-    cuda = next(student.parameters()).device.type == "cuda"
-    return torch.optim.AdamW(student.parameters(), fused=cuda, foreach=not cuda, **options)
+        return torch.optim.RAdam(weights, decoupled_weight_decay=True, foreach=True, **options)
+    cuda = weights[0].device.type == "cuda"
+    return torch.optim.AdamW(weights, fused=cuda, foreach=not cuda, **options)
 
 
 def learning_rate(recipe: Recipe) -> LearningRate:
     """Return the learning rate as a function of the step."""
     optimizer, halving = recipe.optimizer, recipe.method.halving
     starts = tuple(halving.starts(recipe.steps)) if halving else (0, recipe.steps)
-    return LearningRate(optimizer.learning_rate, optimizer.warmup_steps, optimizer.decay == "linear", starts)
+    return LearningRate(
+        optimizer.learning_rate,
+        optimizer.warmup_steps,
+        optimizer.decay == "linear",
+        starts,
+        optimizer.inverse_sqrt_after,
+    )
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -46,7 +51,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, parameters: list[Tensor], saved: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], saved: Mapping[str, Tensor]
 ) -> None:
     """Load the optimizer's state; each moment gets the memory layout of its parameter.
 

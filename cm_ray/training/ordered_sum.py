@@ -59,11 +59,11 @@ class TreeSum:
 class MeanOfWorkers:
     """The mean of the gradients of a worker's micro-batches; DistributedDataParallel takes the workers'.
 
-    replica: the module that is called. count: micro-batches of a worker.
+    replicas: the modules that are called. count: micro-batches of a worker.
     """
 
-    def __init__(self, replica: nn.Module, count: int) -> None:
-        self.replica, self.count = replica, count
+    def __init__(self, replicas: Sequence[nn.Module | None], count: int) -> None:
+        self.replicas, self.count = replicas, count
         self.divisor = count
 
     def mean(self, losses: list[Tensor]) -> Tensor:
@@ -74,14 +74,14 @@ class MeanOfWorkers:
     def adding(self, index: int) -> Iterator[None]:
         """Add what a backward pass in this context gives for micro-batch `index`."""
         last = index == self.count - 1
-        with contextlib.nullcontext() if last else without_sync(self.replica):
+        with contextlib.nullcontext() if last else without_sync(*self.replicas):
             yield
 
 
 class OrderedMean:
     """The mean of the gradients of all micro-batches of a step, in the order of the tree.
 
-    student: its gradients are the mean after the last micro-batch. total: adds up over the workers.
+    student: or what else is trained; its gradients are the mean after the last micro-batch. total: adds up over the workers.
     """
 
     def __init__(

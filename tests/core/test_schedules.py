@@ -173,6 +173,20 @@ def test_a_rate_decays_to_zero_in_every_round_and_begins_anew():
     assert rate(300) == rate(10**6) == 0.0
 
 
+def test_a_rate_falls_as_in_edm2():
+    """Their formula in images: ref/sqrt(max(n/(t_ref batch), 1)) min(n/10^7, 1), the ramp a step ahead."""
+    batch, reference = 2048, 35_000
+    rate = LearningRate(1e-2, 4882, False, (0, 2**19), reference)
+    for step in (0, 1000, 4882, 4883, 35_000, 35_001, 140_000, 2**19 - 1):
+        images = step * batch
+        theirs = 1e-2 / max(images / (reference * batch), 1) ** 0.5
+        ramp = min((images + batch) / 1e7, 1)
+        assert rate(step) == pytest.approx(theirs * ramp, rel=1e-4)
+    assert rate(140_000) == pytest.approx(5e-3)
+    both = LearningRate(1.0, 0, True, (0, 100), 25)
+    assert both(50) == pytest.approx(0.5 / 2**0.5)
+
+
 def test_every_round_warms_up():
     rate = LearningRate(1.0, 9, True, (0, 100, 300))
     assert rate(0) == pytest.approx(0.1)

@@ -115,6 +115,7 @@ HERE = {
     "cm-ray train shortcut_digits": Short(TINY, makes="runs/shortcut_digits/result.json"),
     "cm-ray sample runs/meanflow_digits --nfe 4": Short(makes="samples.npz"),
     "cm-ray sample runs/meanflow_digits --sampler jumps@2.0,0.5": Short(makes="samples.npz"),
+    "cm-ray train edm2_digits": Short(f"{TINY} --run-dir runs/edm2", makes="runs/edm2/result.json"),
     "cm-ray train edm_digits": Short(f"{TINY} --run-dir runs/d", makes="runs/d/result.json"),
     "cm-ray train cd_digits --teacher edm_digits": Short(TINY, makes="runs/cd_digits/result.json"),
     "cm-ray train pd_digits --teacher edm_digits": Short(

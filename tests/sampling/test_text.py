@@ -99,6 +99,7 @@ def test_the_models_own():
     }
     assert own == {
         "edm_digits": "heun:18",
+        "edm2_digits": "heun:18",
         "cd_digits": "one-step",
         "ct_digits": "one-step",
         "pd_digits": "pd:1",
@@ -107,6 +108,7 @@ def test_the_models_own():
         "tcm_digits": "one-step",
         "meanflow_digits": "one-step",
         "shortcut_digits": "one-step",
+        "ncsn_digits": "langevin:10,repeats=100,step_size=0.2,denoise=no",
         "ncsnv2_digits": "langevin:22",
         "ve_digits": "heun:18",
         "vp_digits": "heun:18",

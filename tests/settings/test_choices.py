@@ -12,6 +12,7 @@ from cm_ray.core.precondition import Column
 from cm_ray.core.proposals import IntervalProposal, NoiseTimes, PairTimes
 from cm_ray.core.schedules import Scales, TargetDecay
 from cm_ray.core.types import Distance
+from cm_ray.core.uncertainty import Uncertainty
 from cm_ray.core.weights import Weight
 from cm_ray.networks.architectures import Network
 from cm_ray.recipes.recipe import Recipe  # imports the classes of all kinds
@@ -46,6 +47,7 @@ WORDS = {
     Column: ["edm", "vp", "ve", "linear", "trigflow", "sub-vp", "ncsn"],
     Network: ["adm", "custom", "ddpm++", "edm2", "ncsn++", "refinenet"],
     Optimizer: ["radam", "adam"],
+    Uncertainty: ["none", "learned"],
 }
 
 

@@ -39,7 +39,7 @@ def test_the_string_below_a_field_is_its_documentation():
 def test_inherited_fields_keep_theirs_unless_they_are_said_anew():
     assert field_documentation(Inheriting, "one") == "The first, over two lines."
     assert field_documentation(Inheriting, "three") == "Another third."
-    assert field_documentation(ADM, "channels").startswith("Channels of the first level")
+    assert field_documentation(ADM, "channels").startswith("Channels that the levels")
     assert field_documentation(NCSNpp, "fourier_scale").endswith("iCT's is 0.02.")
 
 

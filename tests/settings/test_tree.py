@@ -261,7 +261,7 @@ def test_the_choices_of_a_tree_come_before_those_that_they_hold():
     found = list(choices_of(ICT))
     assert found == [
         *("method", "times", "times.scales", "times.proposal", "distance", "weight", "target"),
-        *("averages", "column", "network", "optimizer"),
+        *("averages", "uncertainty", "column", "network", "optimizer"),
     ]
     assert "times" not in list(choices_of(recipes.cd_digits())), "of which cd has one alone"
 
@@ -273,7 +273,7 @@ def test_owners_are_outermost_first():
         "times": ["grid"],
     }
     assert owners(Recipe, "times.scales.n")["times.scales"] == ["constant"]
-    assert owners(Recipe, "network.fourier_scale") == {"network": ["ncsn++"]}
+    assert owners(Recipe, "network.fourier_scale") == {"network": ["ncsn++", "edm2"]}
     assert owners(Recipe, "rounds.s1") == {"method": ["pd"]}
     assert owners(Recipe, "steps") == {}
 

@@ -106,6 +106,8 @@ CHANGES = {
     "recomputed": {"network.gradient_checkpointing": True},
     "adam": {"optimizer": "adam"},
     "radam": {"optimizer": "radam"},
+    "uncertain": _DENOISER
+    | {"method": "edm", "weight": "karras", "uncertainty": "learned", "uncertainty.channels": 16},
     "no-flip": {"data.horizontal_flip": False},
     "18-boundaries": {"times.scales.n": 18},
     "10-scales": {"times.scales.s1": 10},
@@ -114,7 +116,13 @@ CHANGES = {
     "wider": {"network.channels": 16},
     "one-level": {"network.channel_mult": (1,)},
     "ncsn++": {"network": "ncsn++"},
-    "edm2": {"network": "edm2", "network.dropout": 0.3, "averages": "power"},
+    "edm2": {
+        "network": "edm2",
+        "network.dropout": 0.3,
+        "averages": "power",
+        "uncertainty": "learned",
+        "optimizer.inverse_sqrt_after": 2,
+    },
     "lpips": {"distance": "lpips"},
     "small-lpips": {"distance": "lpips", "distance.net": "squeeze", "distance.size": 17},
 }
@@ -134,8 +142,9 @@ VARIANTS = (
     "conditional",
     "accumulated",
     "edm2",
+    "uncertain",
 )
-METHODS = ("ict", "paper", "edm", "cd", "pd", "ect", "scd", "tcm", "meanflow", "shortcut", "ssm")
+METHODS = ("ict", "paper", "edm", "cd", "pd", "ect", "scd", "tcm", "meanflow", "shortcut", "ssm", "uncertain")
 """Without dropout, whose mask depends on how a batch is split."""
 
 IMAGES = torch.randint(0, 256, (32, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
