@@ -15,7 +15,7 @@ from cm_ray.core.precondition import EDM
 from cm_ray.errors import UserError, setting
 from cm_ray.networks.architectures import ADM, Network
 from cm_ray.recipes.digits import cd_digits, edm_digits, ict_digits
-from cm_ray.recipes.own_images import extractor_for
+from cm_ray.recipes.own_images import extractor_for, size_in_words
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.recipes.sections import (
     CheckpointSettings,
@@ -69,19 +69,20 @@ class DataFacts:
     def __post_init__(self) -> None:
         """Raise UserError on images that no network fits."""
         _, height, width = self.shape
-        if height != width or height % 4 or height < _LOWEST:
+        if height % 4 or width % 4 or min(height, width) < _LOWEST:
             raise UserError(
-                f"The images are {width}x{height}: square ones of {_LOWEST} pixels or more, a multiple of 4, "
-                f"are needed; set {setting('data.size')}."
+                f"The images are {width}x{height}: sides of {_LOWEST} pixels or more, multiples of 4, are "
+                f"needed; set {setting('data.size')}."
             )
 
 
 def networks_for(data: DataFacts) -> tuple[ADM, ...]:
     """Return networks for the images, from the smallest on; all can be exported for diffusers."""
-    side, mult = data.shape[1], [1]
-    while (side > _LOWEST and side % 2 == 0) or len(mult) == 1:
-        side //= 2
+    (height, width), mult = data.shape[1:], [1]
+    while (min(height, width) > _LOWEST and height % 2 == width % 2 == 0) or len(mult) == 1:
+        height, width = height // 2, width // 2
         mult.append(2)
+    side = min(height, width)
     return tuple(
         ADM(
             channels=channels,
@@ -147,7 +148,7 @@ def _sized(base: Recipe, name: str, data: DataFacts, network: Network, batch_siz
         extractor = "none"  # 35 evaluations for each sample are too dear for a model that nobody keeps
     return replace(
         base,
-        name=f"{name}_{data.shape[1]}",
+        name=f"{name}_{size_in_words(data.shape)}",
         batch_size=batch_size,
         averages=PowerEMA(),
         data=DataSettings(path=data.path, horizontal_flip=False),

@@ -35,16 +35,17 @@ def recipe_for_images(
 ) -> Recipe:
     """Return the recipe of a method for images of a shape (c, h, w).
 
-    The network gets as many levels as lead from the images' size to 8 pixels, and attention at 16 and 8.
+    The network gets as many levels as lead from the shorter side to 8 pixels, if both sides can be halved so
+    often, and attention at 16 and 8.
     Averages are power functions, which suit trainings of any length.
     classes: of the data; a network for labelled images is conditional. sigma_data: standard deviation of the
     data in [-1, 1]. Scores are by the extractor of `extractor_for`. Raises UserError on images that are not
     square or too small.
     """
     _, height, width = shape
-    if height != width or height < _LOWEST:
+    if min(height, width) < _LOWEST:
         raise UserError(
-            f"The images are {width}x{height}: square ones of at least {_LOWEST} are needed; "
+            f"The images are {width}x{height}: sides of at least {_LOWEST} are needed; "
             f"set {setting('data.size', 'size', python='size')}."
         )
     base = METHODS[method]()
@@ -54,13 +55,13 @@ def recipe_for_images(
         column = replace(column, sigma_data=round(sigma_data, 4))
     network = replace(
         base.network,
-        channel_mult=_channel_mult(height),
+        channel_mult=_channel_mult(height, width),
         attention_resolutions=(16, 8),
         conditional=classes > 0,
     )
     return replace(
         base,
-        name=f"{method}_{height}",
+        name=f"{method}_{size_in_words(shape)}",
         averages=PowerEMA(),
         network=network,
         column=column,
@@ -75,10 +76,16 @@ def extractor_for(shape: tuple[int, int, int]) -> str:
     return "scattering" if shape[0] in (1, 3) else "none"
 
 
-def _channel_mult(size: int) -> tuple[int, ...]:
+def size_in_words(shape: tuple[int, int, int]) -> str:
+    """Return the size of images (c, h, w) for names: 64, or 96x64 as width and height."""
+    _, height, width = shape
+    return str(height) if height == width else f"{width}x{height}"
+
+
+def _channel_mult(height: int, width: int) -> tuple[int, ...]:
     """Return the channels of each level, over the base: 2, but 1 at 128 pixels and more."""
     levels = 1
-    while size % 2 == 0 and size // 2 >= _LOWEST:
-        size //= 2
+    while height % 2 == width % 2 == 0 and min(height, width) // 2 >= _LOWEST:
+        height, width = height // 2, width // 2
         levels += 1
     return tuple(1 if levels - level > 4 else 2 for level in range(levels))

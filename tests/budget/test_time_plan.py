@@ -101,7 +101,7 @@ def test_the_table_says_what_was_chosen_and_why():
 def test_a_time_that_is_too_short_and_images_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match=r"hours 0.04 is too little: 0.05 are needed"):
         plan_for(DIGITS, lambda: 144, costing(0.1), {})
-    with pytest.raises(UserError, match="are 30x30: square ones"):
+    with pytest.raises(UserError, match="are 30x30: sides of 8 pixels"):
         DataFacts(path="x", count=1, shape=(3, 30, 30), classes=0, sigma_data=0.5)
 
 

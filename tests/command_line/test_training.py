@@ -23,6 +23,7 @@ def test_a_method_makes_the_recipe_that_python_makes(photos):
     recipe = parse_training(["ict", "--data", str(photos), "--data.size", "16", "--steps", "7"])
     assert recipe.network.conditional
     assert recipe.network.channel_mult == (2, 2)
+    assert parse_training(["ict", "--data", str(photos)]).name == "ict_20x16", "their own size"
     assert recipe.evaluation.extractor == "scattering"
     assert (recipe.steps, recipe.data.path, recipe.data.size) == (7, str(photos), 16)
     images = cm.load_images(photos, size=16)
@@ -48,8 +49,8 @@ def test_the_recipe_is_for_the_images_as_they_are_read(photos):
 
 
 def test_images_that_no_recipe_fits_and_missing_ones_are_refused(photos):
-    with pytest.raises(cm.UserError, match="square ones of at least 8"):
-        parse_training(["ict", "--data", str(photos)])
+    with pytest.raises(cm.UserError, match="The images are 4x4: sides of at least 8"):
+        parse_training(["ict", "--data", str(photos), "--data.size", "4"])
     with pytest.raises(cm.UserError, match="give --data"):
         parse_training(["ect", "--steps", "3"])
     with pytest.raises(cm.UserError, match="nowhere"):

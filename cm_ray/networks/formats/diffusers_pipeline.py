@@ -127,6 +127,10 @@ def _check_fits(spec: ModelSpec, boundaries: int) -> None:
             f"{setting('network.channel_mult')} begins with {network.channel_mult[0]}, and diffusers' "
             "must begin with 1",
         ),
+        (
+            spec.shape[1] == spec.shape[2],
+            f"its images are {spec.shape[2]}x{spec.shape[1]}, and the pipeline's are square",
+        ),
         (boundaries >= 2, f"{_GRID} must be at least 2, not {boundaries}"),
     ]:
         if not holds:
