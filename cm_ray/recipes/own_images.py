@@ -39,8 +39,8 @@ def recipe_for_images(
     often, and attention at 16 and 8.
     Averages are power functions, which suit trainings of any length.
     classes: of the data; a network for labelled images is conditional. sigma_data: standard deviation of the
-    data in [-1, 1]. Scores are by the extractor of `extractor_for`. Raises UserError on images that are not
-    square or too small.
+    data in [-1, 1]. Scores are by the extractor of `extractor_for`. Raises UserError on images that are
+    too small.
     """
     _, height, width = shape
     if min(height, width) < _LOWEST:

@@ -72,9 +72,8 @@ class Engine:
         self.replica = wrap(self.student) if wrap else self.student
         self.uncertainty = LossUncertainty(config, self.device, wrap)
         self.trained = [*self.student.parameters(), *self.uncertainty.parameters()]
-        together = self.uncertainty.beside(self.student)
-        replicas = (self.replica, self.uncertainty.replica)
-        self.gradients = ordered(together) if ordered else MeanOfWorkers(replicas, config.accumulate)
+        mean = MeanOfWorkers((self.replica, self.uncertainty.replica), config.accumulate)
+        self.gradients = ordered(self.uncertainty.beside(self.student)) if ordered else mean
         self.method, self.learning_rate = config.method, learning_rate(config)
         self.round_starts = self.method.halving.starts(config.steps) if self.method.halving else []
         self.distance = distance or on_device(self.method.distance, self.device, config.precision)
