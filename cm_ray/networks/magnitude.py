@@ -28,7 +28,9 @@ def unit(x: Tensor, *dims: int) -> Tensor:
     """
     accurate = torch.float64 if x.dtype == torch.float64 else torch.float32
     norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=accurate)
-    count = math.prod(x.shape[dim] for dim in dims)
+    count = 1
+    for dim in dims:  # a generator would break the graph of torch.compile
+        count *= x.shape[dim]
     return x / (_EPS + norm / math.sqrt(count)).to(x.dtype)
 
 

@@ -287,6 +287,14 @@ def test_recomputing_changes_nothing():
         assert torch.equal(a, b)
 
 
+def test_it_compiles_as_one_graph():
+    found = torch._dynamo.explain(network_of())(
+        noise(2, *SHAPE), torch.tensor([0.3, -1.1]), torch.tensor([2, 0])
+    )
+    torch.compiler.reset()
+    assert (found.graph_count, found.graph_break_count) == (1, 0)
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match="images of 8x9 pixels cannot be halved 1 times"):
         EDM2UNet(TINY, (1, 8, 9), 0)
