@@ -5,7 +5,8 @@
 
 Both train a diffusion model at 7.6 M parameters: ADM as in `train_step.py` (64 channels, levels 1, 2, 2, two
 blocks, attention at 16), EDM2 with 68 channels and otherwise the same. Steps are taken in turn, forwards,
-backwards, optimizer and averages; processor seconds are those of the process, which other programs change least.
+backwards, optimizer and averages; processor seconds are those of the process, which other programs change
+least.
 """
 
 from __future__ import annotations

@@ -66,8 +66,7 @@ class Engine:
         initial: Mapping[str, Tensor] | None = None,
         ordered: Callable[[nn.Module], OrderedMean] | None = None,
     ) -> None:
-        self.config, self.spec, self.share = config, spec, share or Share()
-        self.device = torch.device(device)
+        self.config, self.spec, self.share, self.device = config, spec, share or Share(), torch.device(device)
         self.student = build_student(spec, config.seed, initial).to(self.device)
         self.replica = wrap(self.student) if wrap else self.student
         self.uncertainty = LossUncertainty(config, self.device, wrap)
@@ -83,8 +82,7 @@ class Engine:
         self.averages = self._fresh_averages()
         self.optimizer = build_optimizer(config, self.trained)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
-        self.step = 0
-        self.losses = LossWatch()
+        self.step, self.losses = 0, LossWatch()
         if self.replica is not self.student:
             settle_buckets(self.replica, spec, self._rows(), self.device)
 
@@ -105,8 +103,7 @@ class Engine:
         """Take one optimizer step on this worker's share of the global batch."""
         step = self.step
         self._begin_round()
-        self.student.before_step()
-        self.uncertainty.before_step()
+        self.uncertainty.before_step(self.student)
         with step_in_memory(self._rows()):
             loss = self.add_gradients(batch)
             self._optimize()

@@ -81,7 +81,8 @@ class MeanOfWorkers:
 class OrderedMean:
     """The mean of the gradients of all micro-batches of a step, in the order of the tree.
 
-    student: or what else is trained; its gradients are the mean after the last micro-batch. total: adds up over the workers.
+    student: or a module of all that is trained; its gradients are the mean after the last micro-batch. total:
+    adds up over the workers.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cm_ray.core.noise import derived_seed
 from cm_ray.core.types import Times
 from cm_ray.core.uncertainty import LearnedUncertainty, uncertain_loss
+from cm_ray.networks.model import Model
 from cm_ray.networks.uncertainty import UncertaintyNetwork
 from cm_ray.recipes.recipe import Recipe
 
@@ -42,8 +43,9 @@ class LossUncertainty:
         """Return the trained weights and the frequencies."""
         return [] if self.network is None else list(self.network.parameters())
 
-    def before_step(self) -> None:
-        """Normalise the weights."""
+    def before_step(self, student: Model) -> None:
+        """Let a student change its weights before a step, and normalise those of this."""
+        student.before_step()
         if self.network is not None:
             self.network.before_step()
 
