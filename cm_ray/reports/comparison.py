@@ -202,7 +202,7 @@ def _plot(lines: Sequence[_Line], file: Path, title: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7.2, 5.4), dpi=150, layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(8.4, 5.4), dpi=150, layout="constrained")
     colours = pyplot.get_cmap("tab20")  # more methods than the default colours
     methods = list(dict.fromkeys(line.method for line in lines))
     for number, method in enumerate(methods):
@@ -230,6 +230,6 @@ def _plot(lines: Sequence[_Line], file: Path, title: str) -> None:
     axes.set_ylabel(f"{lines[0].cells[0].score['name']} (lower is better)")
     axes.set_title(title)
     axes.grid(True, which="both", alpha=0.3)
-    axes.legend(fontsize="small", ncols=2)
+    figure.legend(loc="outside right upper", fontsize="small")
     figure.savefig(file, format="png")
     pyplot.close(figure)
