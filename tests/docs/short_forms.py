@@ -333,6 +333,9 @@ SNIPPETS = {
 ONLY_CHECKED = {
     "import base64, json, urllib.request": "asks a server; tests/cluster/test_serving.py does the same",
     "model.sample(16, seed=seed, steps=2, batch_size=16)": "is compared by tests/cluster/test_serving.py",
+    "import cm_ray as cm\nfrom cm_ray.metrics.extractors.registry import open_extractor": (
+        "trains for minutes; tests/drawing/test_autoguidance.py samples with guidance"
+    ),
     'model.sample(16, label="7", guidance=2.0)': "is run by tests/drawing/test_autoguidance.py",
     "run = cm.cluster.train(": "is run by tests/cluster/test_interface.py",
     "import cm_ray as cm\n\nrun = cm.cluster.train(": "is run by tests/cluster/test_interface.py",
