@@ -106,8 +106,8 @@ class Card:
         shown = [f"![{title}]({source})" for title, source in pictures.items()]
         return [
             *self._facts(),
-            *(["", *shown] if shown else []),
             *self._scores(),
+            *(["", *shown] if shown else []),
             "",
             "**How to use it**",
             "",

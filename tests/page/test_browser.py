@@ -3,7 +3,6 @@
 import base64
 import io
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,13 +19,14 @@ from cm_ray.drawing.model_sampler import sampler_of
 from cm_ray.drawing.pictures import grid_picture
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import to_uint8
-from tests.absent import installed, skip
+from tests.absent import installed
+from tests.browsers import chromium
 from tests.cluster.tiny import NETWORK, make_tiny_run
 from tests.waiting import LIMIT_S, wait_for_server
 
 installed("gradio", reason="the page is an extra: pip install 'cm_ray[app]'")
 sync_api = installed("playwright.sync_api", reason="pip install playwright to drive a browser")
-ROOT, CHROMIUM = Path(__file__).parents[2], shutil.which("chromium") or shutil.which("google-chrome")
+ROOT = Path(__file__).parents[2]
 WAIT_MS = 1000 * LIMIT_S
 
 
@@ -57,12 +57,8 @@ def address(run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    if CHROMIUM is None:
-        skip("there is no Chromium here: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium(sync_api) as started:
         yield started
-        started.close()
 
 
 @pytest.fixture
