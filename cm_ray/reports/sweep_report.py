@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
 from cm_ray.reports.sweep_pictures import RunOf, draw_pictures
 from cm_ray.settings.tree import to_dict
 from cm_ray.storage.files import write_json, written_aside
-from cm_ray.sweeps.space import Space
+from cm_ray.sweeps.space import Named, Space
 from cm_ray.sweeps.study import FAILED, SCORE, SCORES, STOPPED
 
 _SURE = 0.95
@@ -83,6 +84,32 @@ def write_sweep_report(
         with written_aside(file) as aside:
             aside.write_text(text)
     return files + pictures
+
+
+def sweep_note(
+    ended: Sequence[FrozenTrial], space: Space, best: FrozenTrial | None, seeds: int, dashboard: str
+) -> str:
+    """Return a short description of a sweep in Markdown: the question, the best setting, the space.
+
+    dashboard: the command that shows the study.
+    """
+    lines = [f"**{space.question}**", "", f"{len(ended)} trials. {_scored(best, seeds)}"]
+    if best is not None:
+        lines += ["", f"Best: trial {best.number}, {best.values[0]:.4g}. {_certainty(ended, best)}"]
+    lines += ["", "| setting | best | values |", "|---|---|---|"]
+    for name, values in space.space.items():
+        chosen = _text(best.params.get(name, "")) if best is not None else ""
+        lines.append(f"| `{name}` | {chosen} | {_tried(values)} |")
+    return "\n".join([*lines, "", "The study:", "", "```bash", dashboard, "```"])
+
+
+def _tried(values: Any) -> str:
+    """Return the values of a parameter as text: names, choices, or a range."""
+    if isinstance(values, Named):
+        return ", ".join(values.values)
+    if isinstance(values, CategoricalDistribution):
+        return ", ".join(map(_text, values.choices))
+    return f"{_text(values.low)} to {_text(values.high)}{', logarithmic' if values.log else ''}"
 
 
 def _ranked(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

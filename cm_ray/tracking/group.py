@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cm_ray.runs.directory import RunDirectory
+from cm_ray.tracking.pages import MOST_NOTE, artifact_address
 from cm_ray.tracking.remote_run import METRICS_PER_CALL, RemoteRun, chunks
-from cm_ray.tracking.sent_state import MetricValue, clean_name
+from cm_ray.tracking.sent_state import MetricValue, clean_name, stamp_of
 from cm_ray.tracking.status import Status, status_of
 from cm_ray.tracking.store import check_uri, default_uri
 
@@ -50,6 +51,7 @@ class RunGroup:
         self._params: dict[str, str] = {}
         self._metrics: dict[str, float] = {}
         self._files: dict[Path, None] = {}
+        self._note = ""
         self._remote: RemoteRun | None = None
         if uri != "none":
             check_uri(self.uri)
@@ -76,17 +78,20 @@ class RunGroup:
         params: Mapping[str, Any] = {},
         metrics: Mapping[str, float] = {},
         files: Sequence[Path] = (),
+        note: str = "",
     ) -> None:
-        """Log parameters, metrics and files of the whole folder.
+        """Log parameters, metrics, files and a description of the whole folder.
 
         A parameter keeps its first value, as in MLflow; a metric shows its last finite value. A file is sent
-        again when it has changed; a file outside of the folder is stored under its name.
+        again when it has changed; a file outside of the folder is stored under its name.  note: Markdown,
+        below which MLflow shows those of the files that are pictures; empty keeps the last one.
         """
         self._params = {clean_name(name): str(value) for name, value in params.items()} | self._params
         self._metrics |= {
             clean_name(name): float(value) for name, value in metrics.items() if math.isfinite(value)
         }
         self._files |= dict.fromkeys(file.absolute() for file in files)
+        self._note = note or self._note
         if self._remote is not None and self._remote.due():
             self._remote.attempt(partial(self._send, self._remote))
 
@@ -120,6 +125,16 @@ class RunGroup:
         for chunk in chunks(values, METRICS_PER_CALL):
             remote.send_values(chunk)
         remote.send_files(self._files)
+        if self._note:
+            remote.describe(self._described(remote.state.run_id))
+
+    def _described(self, run_id: str) -> str:
+        """Return the note, cut to what MLflow stores, with the pictures among the artifacts."""
+        names = [
+            stamp_of(self.folder, file)[0] for file in self._files if file.suffix == ".png" and file.is_file()
+        ]
+        shown = "".join(f"\n\n![{Path(name).stem}]({artifact_address(run_id, name)})" for name in names)
+        return self._note[: max(0, MOST_NOTE - len(shown))] + shown
 
     def _finish(self, remote: RemoteRun, status: Status) -> None:
         self._send(remote)

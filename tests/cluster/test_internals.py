@@ -1,17 +1,21 @@
 """The private parts of Ray and Optuna that are leaned on: they are there, and do what is expected of them."""
 
 import ast
+import inspect
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
 import pytest
+import ray._private.node
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from ray.train.v2._internal import exceptions
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from cm_ray.cluster.runtime import internals
+from cm_ray.cluster.runtime import connect, internals
+from cm_ray.errors import UserError
 from cm_ray.sweeps import internals as optunas
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +37,27 @@ def test_a_search_uses_a_study_that_exists(study):
     search.on_trial_complete("a", {"score": 1.0})
     assert internals.told_trials(search) == {"a"}
     assert study.trials[0].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "sentence"),
+    [
+        (Exception("The current node timed out during startup. This"), UserError, "did not start on this"),
+        (ConnectionError("refused"), UserError, "There is no Ray cluster at RAY_ADDRESS="),
+        (KeyError("a defect"), KeyError, "a defect"),
+    ],
+)
+def test_a_start_of_ray_that_takes_too_long_is_a_sentence(error, said, sentence, monkeypatch):
+    def init(**_):
+        raise error
+
+    assert connect._STARTED_LATE in inspect.getsource(ray._private.node)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for name in connect.ENVIRONMENT:
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    with pytest.raises(said, match=sentence), connect.connected():
+        pass
 
 
 def test_a_trial_is_found_again_in_its_storage(study):

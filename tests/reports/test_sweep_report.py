@@ -14,7 +14,7 @@ from cm_ray import recipes
 from cm_ray.core.schedules import Constant
 from cm_ray.recipes.recipe import Recipe
 from cm_ray.reports.sweep_pictures import _place, _ticks
-from cm_ray.reports.sweep_report import behind, best_trial, write_sweep_report
+from cm_ray.reports.sweep_report import behind, best_trial, sweep_note, write_sweep_report
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.settings.tree import from_dict
 from cm_ray.storage.files import read_json
@@ -101,6 +101,22 @@ def test_a_report_tells_all(study, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Some regimes for parameter")
+def test_a_note_has_question_space_best_setting_and_command(study):
+    ended = study.trials
+    best = best_trial(ended)
+    note = sweep_note(ended, SPACE, best, 3, "optuna-dashboard sqlite:////data/study.db")
+    assert note.startswith(f"**{SPACE.question}**")
+    assert "Best: trial 1, 1.167. It is not significantly better than trial 2" in note
+    rows = [line for line in note.splitlines() if line.startswith("| `")]
+    assert rows == [
+        "| `schedule` | adaptive | adaptive, N = 9 |",
+        "| `distance` | l2 | l2, pseudo-huber |",
+        "| `distance.c` |  | 0.001 to 1, logarithmic |",
+    ]
+    assert "```bash\noptuna-dashboard sqlite:////data/study.db\n```" in note
+    assert "Best:" not in sweep_note([], SPACE, None, 3, "optuna-dashboard x")
+
+
 def test_importance_takes_ten_finished_trials_and_two_parameters(study, tmp_path):
     for number in range(7):
         add(study, [1.0 + number], {"schedule": ("N = 9", "adaptive")[number % 2], "distance": "l2"})

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from mlflow import MlflowClient
-from tracked_runs import free_port, with_tracking
+from tracked_runs import free_port, png, with_tracking
 
 from cm_ray.errors import UserError
 from cm_ray.tracking import RunGroup, open_tracker
@@ -52,6 +52,32 @@ def only_run(group):
 def artifacts(group):
     client = open_client(group.uri)
     return {item.path for item in client.list_artifacts(only_run(group).info.run_id)}
+
+
+def test_a_description_with_pictures(folder):
+    group = make_group(folder)
+    folder.mkdir(parents=True)
+    (folder / "panel 1.png").write_bytes(png(8))
+    (folder / "report.md").write_text("more")
+    group.log(files=[folder / "report.md", folder / "panel 1.png"], note="**Which?** " + 9000 * "x")
+    group.log(metrics={"trials": 2.0})
+    found = only_run(group)
+    note = found.data.tags["mlflow.note.content"]
+    assert note.startswith("**Which?** xxx")
+    assert note.endswith(f"x\n\n![panel 1](get-artifact?path=panel+1.png&run_uuid={found.info.run_id})")
+    assert len(note) == 8000
+    assert artifacts(group) == {"panel 1.png", "report.md"}
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (OSError, "FAILED")])
+def test_a_group_that_is_stopped_is_killed(folder, error, status):
+    def stop():
+        raise error
+
+    group = make_group(folder)
+    with pytest.raises(error), group.closed():
+        stop()
+    assert only_run(group).info.status == status
 
 
 def shown_under(group, run_id):

@@ -25,6 +25,10 @@ ENVIRONMENT = {
 """Environment variables of the driver and its processes; variables that are already set are kept."""
 
 
+_STARTED_LATE = "timed out during startup"
+"""Words of Ray's message when its processes do not answer soon after their start."""
+
+
 @contextlib.contextmanager
 def connected() -> Iterator[None]:
     """Connect to the cluster at ``RAY_ADDRESS`` (submitted jobs have it), else start a local one.
@@ -49,7 +53,14 @@ def connected() -> Iterator[None]:
             log_to_driver=debug,
             logging_level=logging.INFO if debug else logging.ERROR,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # what a start that takes too long raises has no class of its own
+        if _STARTED_LATE in str(error):
+            raise UserError(
+                "Ray did not start on this machine in time, which is too busy; repeat the command when it is "
+                "less so."
+            ) from error
+        if not isinstance(error, ConnectionError | RuntimeError | ValueError):
+            raise
         raise UserError(
             f"There is no Ray cluster at RAY_ADDRESS={address} ({error}); start it, or unset RAY_ADDRESS to "
             "use this machine alone."

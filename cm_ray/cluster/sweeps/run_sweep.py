@@ -34,7 +34,7 @@ from cm_ray.own_code import allow_given
 from cm_ray.recipes.recipe import check_models_named
 from cm_ray.recipes.sections import EXPERIMENT
 from cm_ray.remote.witness import witnessed
-from cm_ray.reports.sweep_report import best_trial, write_sweep_report
+from cm_ray.reports.sweep_report import best_trial, sweep_note, write_sweep_report
 from cm_ray.runs.console import command, say
 from cm_ray.runs.directory import RunDirectory
 from cm_ray.runs.places import run_place
@@ -136,11 +136,7 @@ class _Driver:
             f"{self.run.root}: {self.count} trials of {self.space.question!r}, {over} done, "
             f"{len(interrupted)} go on; {concurrent} at once, {self.seeds} seeds, {self.sampler}"
         )
-        storage = shown_storage(self.settings.storage or default_storage(self.run.root))
-        pages = (
-            command("optuna-dashboard", storage),
-            command("tensorboard", "--logdir", self.run.root / "tune"),
-        )
+        pages = self._dashboard(), command("tensorboard", "--logdir", self.run.root / "tune")
         say("  watch: " + "   ".join(pages))
         searcher = StudySearch(
             self.study,
@@ -153,9 +149,16 @@ class _Driver:
         self._tune(trials, searcher, left, concurrent)
         if untold := len(trials_in(self.study, TrialState.RUNNING)):
             raise UserError(
-                f"{untold} trials have not ended, or {storage} did not record their ends: repeat the command "
-                "to continue them."
+                f"{untold} trials have not ended, or {self._storage()} did not record their ends: repeat the "
+                "command to continue them."
             )
+
+    def _storage(self) -> str:
+        return shown_storage(self.settings.storage or default_storage(self.run.root))
+
+    def _dashboard(self) -> str:
+        """Return the command that shows the study in a browser."""
+        return command("optuna-dashboard", self._storage())
 
     def _tune(self, trials: Trials, searcher: StudySearch, left: int, concurrent: int) -> None:
         """Run the trials that are left, on nodes that see the folder of the sweep."""
@@ -243,6 +246,7 @@ class _Driver:
             params={"question": self.space.question, "sampler": self.sampler, "seeds": self.seeds},
             metrics={**values, "trials": float(len(ended))},
             files=files,
+            note=sweep_note(ended, self.space, best, self.seeds, self._dashboard()),
         )
         if best is None:
             raise UserError(f"No trial has finished: see the errors in {files[0]}.")
