@@ -42,7 +42,7 @@ def test_a_search_uses_a_study_that_exists(study):
 @pytest.mark.parametrize(
     ("error", "said", "sentence"),
     [
-        (Exception("The current node timed out during startup. This"), UserError, "did not start on this"),
+        (Exception("The current node timed out during startup. This"), UserError, "did not start in time"),
         (ConnectionError("refused"), UserError, "There is no Ray cluster at RAY_ADDRESS="),
         (KeyError("a defect"), KeyError, "a defect"),
     ],

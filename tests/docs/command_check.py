@@ -22,7 +22,18 @@ from cm_ray.settings.tree import override
 from cm_ray.sweeps.space_files import load_space
 from tests.docs.documents import ROOT
 
-OTHERS = {"curl", "docker", "echo", "export", "kubectl", "mlflow", "optuna-dashboard", "ray", "source"}
+OTHERS = {
+    "curl",
+    "docker",
+    "echo",
+    "export",
+    "kubectl",
+    "mlflow",
+    "optuna-dashboard",
+    "ray",
+    "source",
+    "tensorboard",
+}
 """Programs whose options are not checked here."""
 
 

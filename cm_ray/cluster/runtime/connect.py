@@ -54,23 +54,29 @@ def connected() -> Iterator[None]:
             logging_level=logging.INFO if debug else logging.ERROR,
         )
     except Exception as error:  # what a start that takes too long raises has no class of its own
-        if _STARTED_LATE in str(error):
-            raise UserError(
-                "Ray did not start on this machine in time, which is too busy; repeat the command when it is "
-                "less so."
-            ) from error
-        if not isinstance(error, ConnectionError | RuntimeError | ValueError):
-            raise
-        raise UserError(
-            f"There is no Ray cluster at RAY_ADDRESS={address} ({error}); start it, or unset RAY_ADDRESS to "
-            "use this machine alone."
-        ) from error
+        if sentence := _no_cluster(error, address):
+            raise sentence from error
+        raise
     quiet_ray(debug)
     try:
         yield
     finally:
         _join_readers()
         ray.shutdown()
+
+
+def _no_cluster(error: Exception, address: str) -> UserError | None:
+    """Return why there is no connection to a cluster as a UserError; None for a defect."""
+    if _STARTED_LATE in str(error):
+        return UserError(
+            "Ray did not start in time, as this machine is too busy; repeat the command when it is less so."
+        )
+    if not isinstance(error, ConnectionError | RuntimeError | ValueError):
+        return None
+    return UserError(
+        f"There is no Ray cluster at RAY_ADDRESS={address} ({error}); start it, or unset RAY_ADDRESS to "
+        "use this machine alone."
+    )
 
 
 def _join_readers() -> None:

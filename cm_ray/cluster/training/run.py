@@ -11,6 +11,7 @@ from cm_ray.cluster.pool.sizing import actors_like
 from cm_ray.cluster.runtime.connect import connected
 from cm_ray.cluster.runtime.plan import WorkerPlan, changes_of
 from cm_ray.cluster.training.fit import fit, plan_training
+from cm_ray.cluster.training.gauges import TrainingGauges
 from cm_ray.cluster.training.prepare import PreparedData, prepare_shards
 from cm_ray.cluster.training.workers import TrainingTask
 from cm_ray.data.interface.classes import classes_in_words
@@ -142,9 +143,11 @@ class Run:
             stoppable=self.watch is not None,
         )
         progress = Progress(self.config.steps)
+        gauges = TrainingGauges(self.config.name, self.config.steps)
         remove(self.run.stop_file)
         try:
-            with followed(self.run, progress.show, lambda row: self._send(tracker), self._request_stop):
+            consumers = (progress.show, gauges.show, lambda row: self._send(tracker), self._request_stop)
+            with followed(self.run, *consumers):
                 plan = fit(task)
         finally:
             progress.close()
