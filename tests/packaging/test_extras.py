@@ -51,7 +51,14 @@ sys.meta_path[:] = map(Hiding, sys.meta_path)
 {code}
 """
 CELL = Cell(
-    method="CD", score=score(1.0).to_row(), noise_distance=20.0, seconds_per_1000=0.25, training_s=None
+    method="CD",
+    seed=0,
+    score=score(1.0).to_row(),
+    noise_distance=20.0,
+    evaluations=1,
+    seconds_per_1000=0.25,
+    training_s=None,
+    steps=1,
 )
 ALL = tuple(name for names in OPTIONAL.values() for name in names)
 
