@@ -418,7 +418,7 @@ class TestInterruptions:
 
 @pytest.mark.ray
 def test_a_champion_is_scored_and_mlflow_is_told(warm, tiny, tmp_path, monkeypatch):
-    from cm_ray.tracking.registry import register_model
+    from cm_ray.tracking.registry import Registration, register_model
     from cm_ray.tracking.store import calling_mlflow, default_uri, open_client
 
     uri = default_uri(tmp_path / "store")
@@ -427,7 +427,7 @@ def test_a_champion_is_scored_and_mlflow_is_told(warm, tiny, tmp_path, monkeypat
         client = open_client(uri)
         made = client.create_experiment("x", artifact_location=str(tmp_path / "artifacts"))
         training = client.create_run(made).info.run_id
-        register_model(client, "tiny", tiny / "model", run_id=training, score=None, lineage={})
+        register_model(client, Registration(name="tiny", model=tiny / "model", run_id=training))
     call = settings(
         "models:/tiny@champion", tmp_path / "run", samples=80, scores=("FD", "SWD"), tracking_uri=""
     )

@@ -101,7 +101,7 @@ def test_a_sweep_from_its_space_to_the_registry(ray_cluster, tmp_path, seeds):
 
 
 def check_mlflow(store, best, trainings):
-    """One parent; under it a run for each training, with parameters and curves; the best is champion."""
+    """One parent; under it a run for each training, with parameters and curves; the best is registered."""
     with calling_mlflow(5):
         client = open_client(f"sqlite:///{store}")
         experiment = client.get_experiment_by_name("cm_ray").experiment_id
@@ -119,8 +119,12 @@ def check_mlflow(store, best, trainings):
             file.path for file in client.list_artifacts(parent.info.run_id)
         }
         assert parent.data.metrics["score"] == pytest.approx(best.value)
-        champion = client.get_model_version_by_alias("cm_ray-digits-ct", "champion")
-        trained = client.get_run(champion.run_id)
+        note = parent.data.tags["mlflow.note.content"]
+        assert f"Best: trial {best.number}" in note
+        assert "![panel](get-artifact?path=panel.png" in note
+        (registered,) = client.search_model_versions("name = 'cm_ray-digits-ct'")
+        assert registered.aliases == [], "twenty steps are no better than noise"
+        trained = client.get_run(registered.run_id)
         assert trained.info.run_name.startswith(f"trial-{best.number}-seed-")
 
 

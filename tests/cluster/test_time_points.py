@@ -50,7 +50,7 @@ from cm_ray.sampling.samplers import Jumps
 from cm_ray.sampling.text import text_of
 from cm_ray.storage.files import read_json, write_json
 from cm_ray.time_points.openai_indices import read_ts
-from cm_ray.tracking.registry import model_digest, register_model
+from cm_ray.tracking.registry import Registration, model_digest, register_model
 from cm_ray.tracking.store import default_uri, open_client
 from tests.cluster import processes
 from tests.tracking import tracked_runs
@@ -309,7 +309,7 @@ def test_a_registered_model_becomes_a_new_version(warm, run, tmp_path):
     mlflow_run = client.create_run(
         client.create_experiment("x", artifact_location=str(tmp_path / "artifacts"))
     )
-    register_model(client, "tiny", run.model, run_id=mlflow_run.info.run_id, score=None, lineage={})
+    register_model(client, Registration(name="tiny", model=run.model, run_id=mlflow_run.info.run_id))
     settings = dataclasses.replace(
         search(run, data="digits", extractor="digits", tracking_uri=uri, nfe=2),
         model="models:/tiny@champion",

@@ -83,6 +83,7 @@ FILES = {
         {
             **{"uri": "none", "key": "a", "run_id": "b", "started_ms": 5, "described": True, "step": 3},
             **{"names": ["loss"], "files": {"a": "1-2"}},
+            "pictures": {"a.png": "1"},
             "version": {"name": "m", "version": "1", "champion": True, "reason": "", "content": "ab"},
         },
         lambda run: SentState.read(run.tracking_file, "none"),
