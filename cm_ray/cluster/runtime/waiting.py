@@ -74,10 +74,10 @@ def reserved(bundles: Sequence[Bundle], strategy: str, limit_s: float = math.inf
         yield group
 
 
-def are_free(bundles: Sequence[Bundle], strategy: str) -> bool:
-    """Return True if resources are free, or become so in seconds."""
+def are_free(bundles: Sequence[Bundle], strategy: str, within_s: float = SOON_S) -> bool:
+    """Return True if resources are free, or become so within seconds."""
     with _requested(bundles, strategy) as group:
-        return bool(group.wait(SOON_S))
+        return bool(group.wait(within_s))
 
 
 @contextlib.contextmanager

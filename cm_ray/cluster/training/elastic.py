@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from cm_ray.cluster.runtime.nodes import node_resources
 from cm_ray.cluster.runtime.plan import Shortage, WorkerPlan, possible_plans
-from cm_ray.cluster.runtime.waiting import are_free, reserved
+from cm_ray.cluster.runtime.waiting import SOON_S, are_free, reserved
 from cm_ray.cluster.training.workers import TrainingTask
 
 EVERY_S = 30.0
@@ -28,27 +28,37 @@ class Wish:
     """An actor by which the command tells the workers that there is room for more of them."""
 
     def __init__(self) -> None:
-        self._made = False
+        self._made = self._heard = False
 
     def make(self) -> None:
         """Wish for more workers."""
         self._made = True
 
     def is_made(self) -> bool:
-        """Return True if more workers are wished for."""
+        """Return True if more workers are wished for; the workers ask when they train."""
+        self._heard = True
         return self._made
 
+    def is_heard(self) -> bool:
+        """Return True if workers have asked: what they need is theirs, and not free any more."""
+        return self._heard
 
-def roomiest(plans: Sequence[WorkerPlan], limit_s: float) -> WorkerPlan:
+
+RELEASED_S = 20.0
+"""Seconds in which what ended workers had becomes free again."""
+
+
+def roomiest(plans: Sequence[WorkerPlan], limit_s: float, patience_s: float = SOON_S) -> WorkerPlan:
     """Return the first of some plans, from large to small, whose resources are free; wait for the last one's.
 
     What other jobs take afterwards is waited for by the next attempt. limit_s: seconds to wait at most.
-    Raises UserError after them.
+    patience_s: seconds to wait for the largest one. Raises UserError when there is room for none.
     """
     *larger, least = plans
     for plan in larger:
-        if are_free([plan.whole_bundle] * plan.num_workers, plan.strategy):
+        if are_free([plan.whole_bundle] * plan.num_workers, plan.strategy, patience_s):
             return plan
+        patience_s = SOON_S
     with reserved([least.whole_bundle] * least.num_workers, least.strategy, limit_s):
         return least
 
@@ -76,7 +86,7 @@ def _watch(task: TrainingTask, wish: Any, ended: threading.Event) -> None:
     """Make the wish when there is room, and end."""
     while not ended.wait(EVERY_S):
         with contextlib.suppress(RayError, Shortage):  # nodes come and go
-            if _has_room(task):
+            if ray.get(wish.is_heard.remote()) and _has_room(task):
                 ray.get(wish.make.remote())
                 return
 

@@ -23,8 +23,8 @@ from cm_ray.cluster.runtime.connect import cause_of, user_error
 from cm_ray.cluster.runtime.internals import NO_ROOM
 from cm_ray.cluster.runtime.nodes import node_resources
 from cm_ray.cluster.runtime.plan import DATA_CPUS, WorkerPlan, possible_plans
-from cm_ray.cluster.runtime.waiting import LOST_NODES_S, planned_when_nodes_suffice, reserved
-from cm_ray.cluster.training.elastic import growing, roomiest
+from cm_ray.cluster.runtime.waiting import LOST_NODES_S, SOON_S, planned_when_nodes_suffice, reserved
+from cm_ray.cluster.training.elastic import RELEASED_S, growing, roomiest
 from cm_ray.cluster.training.interconnect import torch_config
 from cm_ray.cluster.training.workers import TrainingTask, work
 from cm_ray.data.shards.manifest import MANIFEST
@@ -72,13 +72,14 @@ def fit(task: TrainingTask) -> WorkerPlan:
 
 def _fit(task: TrainingTask) -> WorkerPlan:
     cluster, failures, reached = task.config.cluster, 0, _last_step(task)
+    patience_s = SOON_S
     while True:
         try:
-            task = _with_room(task)
+            task, patience_s = _with_room(task, patience_s), SOON_S
             _attempt(task)
             if not _goes_on(task):
                 return task.plan
-            failures, reached = 0, _last_step(task)
+            failures, reached, patience_s = 0, _last_step(task), RELEASED_S
             say(f"there is room for more workers; the training goes on from step {reached}")
         except TrainingFailedError as error:
             if sentence := _sentence_of(error):
@@ -94,10 +95,10 @@ def _fit(task: TrainingTask) -> WorkerPlan:
             say(f"workers died ({_cause(error)}); the training goes on from step {reached}")
 
 
-def _with_room(task: TrainingTask) -> TrainingTask:
+def _with_room(task: TrainingTask, patience_s: float) -> TrainingTask:
     """Return the task with the plan of as many workers as nodes and free resources are there for."""
     plans = _plans(task.config.cluster, task.plan.resources, LOST_NODES_S)
-    return replace(task, plan=roomiest(plans, _patience_s(task)))
+    return replace(task, plan=roomiest(plans, _limit_s(task), patience_s))
 
 
 def _goes_on(task: TrainingTask) -> bool:
@@ -108,7 +109,7 @@ def _goes_on(task: TrainingTask) -> bool:
 
 def _attempt(task: TrainingTask) -> None:
     """Train until the end or until a worker dies. Ray Train starts nothing again by itself."""
-    plan, limit_s = task.plan, _patience_s(task)
+    plan, limit_s = task.plan, _limit_s(task)
     with reserved([{"CPU": DATA_CPUS}] * plan.num_workers, plan.strategy, limit_s) as readers:
         several = "s" if plan.num_workers > 1 else ""
         phase(f"starting {plan.num_workers} worker{several}; the first step follows")
@@ -116,7 +117,7 @@ def _attempt(task: TrainingTask) -> None:
             _trainer(grown).fit()
 
 
-def _patience_s(task: TrainingTask) -> float:
+def _limit_s(task: TrainingTask) -> float:
     """Return the seconds for which resources that other jobs use are waited for."""
     return seconds_of(task.config.cluster.wait_for_nodes) or math.inf
 
