@@ -32,7 +32,7 @@ def test_settings_that_are_not_read_are_refused(run, shaken, photos, digits):
     with pytest.raises(cm.UserError, match="A mask goes with inpaint, not with denoise"):
         shaken.denoise(digits[0][:1], 0.5, label=1, mask=np.ones((8, 8), bool))
     for options in ({"n": 10}, {"steps": 2}, {"sampler": "one-step"}, {"labels": "balanced"}):
-        with pytest.raises(cm.UserError, match="n, steps, sampler, labels and precision are for models"):
+        with pytest.raises(cm.UserError, match="n, steps, sampler, weak, labels and precision are"):
             cm.score(photos, "digits", extractor="digits", **options)
     with pytest.raises(cm.UserError, match="There is no device 'cuda:99'"):
         cm.Trainer(run.recipe, "digits", device="cuda:99")

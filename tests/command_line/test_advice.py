@@ -17,6 +17,7 @@ NOT_MESSAGES = {
     "runs/lineage.py": {"always", "dirty", "abbrev", "exclude", "porcelain"},  # options of git
     "recipes/measuring.py": {"wait-for-nodes"},  # the name of an option
     "budget/memory_table.py": {"accumulate"},  # of the training that the table is about
+    "evaluation/card.py": {"samples", "out"},  # of cm-ray sample, for readers of a model's card
     "reports/time_points_report.py": {"ts", "boundaries"},  # of cm-ray sample, in a report
 }
 """Literals outside of the commands that name options, by file; all are options of some command, or git's."""

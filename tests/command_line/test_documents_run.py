@@ -64,6 +64,11 @@ def prepared(tmp_path_factory):
     for recipe in ("ict_digits", "edm_digits", "trigflow_digits", "meanflow_digits", "vp_digits"):
         changes = {**SMALL, "evaluation.samplers": ("own",)}
         cm.train(recipe, out=folder / "runs" / recipe, changes=changes, quiet=True)
+    more = {"dropped": ("edm_digits", {"network.label_dropout": 0.1})}
+    more["cd_drawn"] = ("cd_digits", {"teacher.model": str(folder / "runs" / "dropped"), "guidance": "drawn"})
+    for name, (recipe, changes) in more.items():
+        changes |= {**SMALL, "evaluation.samplers": ("own",)}
+        cm.train(recipe, out=folder / "runs" / name, changes=changes, quiet=True)
     for name in ("demo", "digits"):
         shutil.copytree(folder / "runs" / "ict_digits", folder / "runs" / name)
     save_tiny(folder / "runs" / "photos" / "model", shape=(3, 32, 32), class_names=())

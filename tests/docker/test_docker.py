@@ -466,7 +466,8 @@ def test_the_jobs_exist_and_know_the_options():
 
 def test_readme_names_the_files_that_are_there():
     readme = (DOCKER / "README.md").read_text()
-    there = {path.name for path in DOCKER.iterdir() if not path.name.startswith(".")} - {"README.md"}
+    files = (path for path in DOCKER.iterdir() if path.is_file() and not path.name.startswith("."))
+    there = {path.name for path in files} - {"README.md"}
     assert {Path(name).name for name in re.findall(r"`([\w.]*(?:Dockerfile|\.yaml)[\w.]*)`", readme)} == there
     for path in re.findall(r"docker/[\w.]+", readme):
         assert (REPO / path).exists() or path == "docker/.env"

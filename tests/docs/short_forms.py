@@ -13,6 +13,10 @@ _UNTRACKED = (
 _SMALL = f"{_UNTRACKED} --tracking-uri none"
 TINY = f"{_SMALL} --network.channels 8 --network.head-channels 8"
 """Options that make the training of an ADM of digits a matter of a second."""
+TINY_EDM2 = (
+    _SMALL.replace("--network.norm-groups 4", "--optimizer.warmup-steps 0")
+    + " --network.channels 16 --network.head-channels 16"
+)
 TINY_CIFAR = f"{_SMALL} --network.channels 8 --network.channel-mult 1 --distance l2 --data pictures"
 
 
@@ -115,7 +119,7 @@ HERE = {
     "cm-ray train shortcut_digits": Short(TINY, makes="runs/shortcut_digits/result.json"),
     "cm-ray sample runs/meanflow_digits --nfe 4": Short(makes="samples.npz"),
     "cm-ray sample runs/meanflow_digits --sampler jumps@2.0,0.5": Short(makes="samples.npz"),
-    "cm-ray train edm2_digits": Short(f"{TINY} --run-dir runs/edm2", makes="runs/edm2/result.json"),
+    "cm-ray train edm2_digits": Short(f"{TINY_EDM2} --run-dir runs/edm2", makes="runs/edm2/result.json"),
     "cm-ray train edm_digits": Short(f"{TINY} --run-dir runs/d", makes="runs/d/result.json"),
     "cm-ray train cd_digits --teacher edm_digits": Short(TINY, makes="runs/cd_digits/result.json"),
     "cm-ray train pd_digits --teacher edm_digits": Short(
@@ -131,12 +135,14 @@ HERE = {
     "cm-ray sample runs/demo --samples 25 --nfe 2 --label 7": Short(makes="samples.png samples.npz"),
     "cm-ray sample runs/own --own-code my_project.networks:MyNetwork": Short(makes="samples.npz"),
     "cm-ray train edm_digits --network.label-dropout 0.1 --run-dir runs/dropped": Short(
-        TINY, makes="runs/dropped/result.json"
+        TINY, instead={"--run-dir runs/dropped": "--run-dir runs/new"}, makes="runs/new/result.json"
     ),
     "cm-ray train cd_digits --teacher runs/dropped --guidance fixed --guidance.scale 2 --run-dir "
     "runs/cd_fixed": Short(TINY, makes="runs/cd_fixed/result.json"),
     "cm-ray train cd_digits --teacher runs/dropped --guidance drawn --guidance.high 4 --run-dir "
-    "runs/cd_drawn": Short(TINY, makes="runs/cd_drawn/result.json"),
+    "runs/cd_drawn": Short(
+        TINY, instead={"--run-dir runs/cd_drawn": "--run-dir runs/new"}, makes="runs/new/result.json"
+    ),
     "cm-ray sample runs/cd_drawn --guidance 3 --nfe 2": Short(makes="samples.npz"),
     "cm-ray sample runs/dropped --label null": Short(makes="samples.npz"),
     "cm-ray sample runs/dropped --guidance 2 --label 7": Short(makes="samples.npz"),
@@ -144,7 +150,7 @@ HERE = {
         "--samples 4", instead={"euler:40": "euler:2"}, makes="samples.npz"
     ),
     "cm-ray sample runs/dropped --guidance 2 --weak runs/weaker": Short(
-        "--samples 4", instead={"runs/weaker": "runs/d"}, makes="samples.npz"
+        "--samples 4", instead={"runs/weaker": "runs/edm_digits"}, makes="samples.npz"
     ),
     "cm-ray sample runs/edm_digits --sampler dpm2:10": Short(makes="samples.npz"),
     "cm-ray sample runs/edm_digits --sampler pc:100,sde=vp,predictor=ancestral": Short(
@@ -254,6 +260,7 @@ ONLY_PARSED = {
     "cm-ray train ct_cifar10": "is run for images of one's own; CIFAR-10 would be downloaded",
     "cm-ray train ict_digits --tracking-uri http://host:5000": "needs a server; tests/tracking starts one",
     "cm-ray train ct_imagenet64 ": "needs 8 GPUs",
+    "cm-ray train edm2_imagenet64 ": "needs 8 GPUs; edm2_digits is run",
     "cm-ray train sct_cifar10": "is like sct_digits; CIFAR-10 would be downloaded",
     "cm-ray train tcm_cifar10 ": "is like tcm_digits; CIFAR-10 would be downloaded",
     "cm-ray train tcm --data photos/ ": "is like ict, which is run, with a teacher as in tcm_digits",
