@@ -317,7 +317,7 @@ def test_a_sweep_asks_for_its_teacher_before_anything_is_written(tmp_path, monke
         ),
         (
             {"network.fourier_scale": 1.0},
-            r"network\.fourier_scale belongs to network ncsn\+\+, and network is adm",
+            r"network\.fourier_scale belongs to network ncsn\+\+ or edm2, and network is adm",
         ),
         (
             {"network": "ncsn++", "network.fourier_scale": 0.0},

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -134,14 +134,12 @@ def stream_batches(
 @contextlib.contextmanager
 def reading_within(group: PlacementGroup, bundle: int) -> Iterator[None]:
     """Let the tasks that read for this process run in a bundle that is reserved for them, in the block."""
-    context = ray.data.DataContext.get_current()
-    before = context.scheduling_strategy, context.scheduling_strategy_large_args
-    within = PlacementGroupSchedulingStrategy(group, bundle)
-    context.scheduling_strategy = context.scheduling_strategy_large_args = within
+    before = _Execution.options
+    _Execution.options = {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, bundle)}
     try:
         yield
     finally:
-        context.scheduling_strategy, context.scheduling_strategy_large_args = before
+        _Execution.options = before
 
 
 def _joined(streams: Sequence[Iterator[Batch]]) -> Iterator[Batch]:
@@ -196,6 +194,9 @@ def _blocks(
 class _Execution:
     """A Ray Data execution that reads some units. It must be closed after use."""
 
+    options: ClassVar[dict[str, Any]] = {}
+    """Ray's options of the tasks that read."""
+
     def __init__(self, folder: Path, manifest: Manifest, units: list[Unit]) -> None:
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
@@ -203,6 +204,7 @@ class _Execution:
         dataset = ray.data.read_datasource(
             UnitSource(folder, manifest, units),
             num_cpus=DATA_CPUS / READERS,
+            ray_remote_args=self.options,
             concurrency=min(READERS, len(units)),
             override_num_blocks=len(units),
         )
