@@ -23,6 +23,7 @@ from cm_ray.version import __version__ as __version__
 
 _ROOMS = ("recipes", "cluster")
 _NAMES = {
+    "cm_ray.api.classifiers": ("train_classifier",),
     "cm_ray.api.load": ("load",),
     "cm_ray.api.run": ("Run",),
     "cm_ray.api.score": ("score",),
@@ -121,6 +122,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from cm_ray import cluster as cluster
     from cm_ray import recipes as recipes
+    from cm_ray.api.classifiers import train_classifier as train_classifier
     from cm_ray.api.load import load as load
     from cm_ray.api.run import Run as Run
     from cm_ray.api.score import score as score

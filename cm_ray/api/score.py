@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from cm_ray.api.average_warning import warn_of_average
 from cm_ray.api.run import Run
-from cm_ray.api.trained_model import TrainedModel, warn_of_average
+from cm_ray.api.trained_model import TrainedModel
 from cm_ray.api.weak_models import Weak
 from cm_ray.data.image_set import ImageSet
 from cm_ray.data.interface.agreement import check_comparable

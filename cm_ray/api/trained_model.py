@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import sys
-import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cm_ray.api.average_warning import warn_of_average
+from cm_ray.api.classifiers import Classifier, classified_by
 from cm_ray.api.latents import Classes, bits_of_images, decoded, encoded
 from cm_ray.api.pictures import Pictures, mask_of, pixels_of
 from cm_ray.api.weak_models import Weak, guided_by
@@ -25,12 +26,11 @@ from cm_ray.drawing.requests import Request, sample_all
 from cm_ray.drawing.samples import Samples
 from cm_ray.editing.model_edits import edited, interpolation_steps
 from cm_ray.editing.tasks import Task, plan_edit
-from cm_ray.errors import plain, spoken, whole
+from cm_ray.errors import whole
 from cm_ray.evaluation.card import Card, card_files
 from cm_ray.evaluation.likelihood import LikelihoodRequest
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.formats.export import export_model
-from cm_ray.networks.initial_weights import initial_weights_warning
 from cm_ray.networks.model import Model, ModelSpec, from_uint8, save_model, to_uint8
 from cm_ray.sampling.samplers import Sampler
 
@@ -86,39 +86,47 @@ class TrainedModel:
         precision: Precision = "float32",
         guidance: float | None = None,
         weak: Weak = None,
+        class_scale: float | None = None,
+        classifier: Classifier = None,
     ) -> Samples:
         """Draw n samples, uint8 (n, h, w, c); sample i of a seed is the same whatever n and the batch size.
 
         steps: network evaluations of a consistency model, or steps of a diffusion model's sampler. sampler:
-        an object, such as Heun(steps=18), or its text, such as multistep:4. taus: descending time points
-        after t_max. By default the model's own sampler. label: a class by its name (or number, see `label`),
-        or a list of classes; by default all that the model was trained on, equally often, and "data" as often
-        as in its training data. batch_size: images per network evaluation; 0: as many as fit into the memory,
-        256 at most. untrained: allow classes of which the model has seen no image. seed: by default a new one
-        each time. first: index of the first sample. precision: arithmetic of the network. guidance: scale of
-        a diffusion model, or of a student that takes it. weak: a weaker model by which it guides; None: the
-        model without the class. Raises UserError when these do not fit the model or each other.
+        an object, such as Heun(steps=18), or its text, multistep:4; by default the model's own. taus:
+        descending time points after t_max. label: a class by its name (or number, see `label`), or a list of
+        classes; by default all that the model was trained on, equally often, and "data" as often as in its
+        training data. batch_size: images per network evaluation; 0: as many as fit into the memory, 256 at
+        most. untrained: allow classes of which the model has seen no image. seed: None for a new one. first:
+        index of the first sample. precision: of the network. guidance: a scale of the model. weak: a weaker
+        model by which it guides; None: the model without the class. classifier: one of noisy images, whose
+        gradient times class_scale (1) guides. Raises UserError when these do not fit the model or each other.
         """
+        by = {"guidance": guidance, "class_scale": class_scale, "weak": weak, "classifier": classifier}
         request = Request(
             count=whole("n", n, 1),
             seed=secrets.randbits(31) if seed is None else whole("seed", seed),
-            sampler=self.sampler(sampler, steps, taus, guidance=guidance, weak=weak),
+            sampler=self.sampler(sampler, steps, taus, **by),
             first=whole("first", first, 0),
-            labels=label_draw(self.spec, label, untrained=untrained),
             unit=batch_on(self.device, whole("batch_size", batch_size, 0), self.spec, precision),
             precision=precision,
         )
+        return self._drawn(request, label, untrained=untrained)
+
+    def _drawn(self, request: Request, label: Label | Sequence[Label] | None, *, untrained: bool) -> Samples:
+        """Return the samples of a request without labels, of the classes that are asked for."""
+        asked = self.torch_model.asked_by(request.sampler)
+        labelled = replace(request, labels=label_draw(asked, label, untrained=untrained))
         warn_of_average(self)
-        images, labels = sample_all(self.torch_model, request)
-        return Samples(images, labels, self.class_names)
+        images, labels = sample_all(self.torch_model, labelled)
+        return Samples(images, labels, asked.class_names if labels is not None else ())
 
     def sampler(
         self, sampler: str | Sampler = "", steps: int = 0, taus: Sequence[float] = (), **guidance: Any
     ) -> Sampler:
-        """Return the sampler that is asked of the model; arguments, guidance and weak too, as in `sample`."""
-        digest = guided_by(self.torch_model, guidance.pop("weak", None))
-        given = whole("steps", steps), _numbers(taus)
-        return sampler_of(self.spec, sampler, *given, weak=digest, **guidance)
+        """Return the sampler that is asked of the model; arguments, of guidance too, as in `sample`."""
+        guidance["weak"] = guided_by(self.torch_model, guidance.pop("weak", None))
+        guidance["classifier"] = classified_by(self.torch_model, guidance.pop("classifier", None))
+        return sampler_of(self.spec, sampler, whole("steps", steps), _numbers(taus), **guidance)
 
     def inpaint(self, images: Pictures, mask: Any, **options: Any) -> Samples:
         """Fill the rest of images of which a mask says what is kept; options as in `edit`.
@@ -283,15 +291,6 @@ class TrainedModel:
     def _labels(self, label: Label | None, n: int) -> Tensor | None:
         number = self.label(label)
         return None if number is None else torch.full((n,), number, device=self.device)
-
-
-def warn_of_average(model: TrainedModel) -> None:
-    """Issue a Python warning, at the user's line that led here, if a model's average hardly learned."""
-    if warning := initial_weights_warning(model.spec, model.name):
-        package, frame, level = str(Path(__file__).parents[1]), sys._getframe(), 1
-        while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
-            frame, level = frame.f_back, level + 1
-        warnings.warn(plain(spoken(warning)), UserWarning, stacklevel=level)
 
 
 def _numbers(taus: Any) -> tuple[Any, ...]:

@@ -84,6 +84,11 @@ COMMANDS = {
         f"{_COMMANDS}.likelihood.run",
         f"{_DRY_RUN}.of_likelihood",
     ),
+    "classifier": Command(
+        "Train a classifier of noisy images, which guides samples.",
+        f"{_SETTINGS}.classifier.ClassifierSettings",
+        f"{_COMMANDS}.classifier.run",
+    ),
     "edit": Command(
         "Edit images with a model.",
         f"{_SETTINGS}.edit.Editing",

@@ -2,7 +2,8 @@
 
 With the same model without its class as the weaker one it is classifier-free guidance (Ho & Salimans 2022),
 whose score is that of p(x)^(1-w) p(x|c)^w; with a worse model of the same class, autoguidance (Karras et al.
-2024). w = 1 is no guidance, and w = 0 the weaker estimate, both to the bit.
+2024). w = 1 is no guidance, and w = 0 the weaker estimate, both to the bit. A classifier of noisy images
+guides by its gradient, `towards_class`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,17 @@ def guided(estimate: Images, weaker: Images, scale: float | Times) -> Images:
     if isinstance(scale, int | float):
         return torch.lerp(weaker, estimate, float(scale))
     return torch.lerp(weaker, estimate, per_sample(scale, estimate))
+
+
+def towards_class(estimate: Images, slope: Images, t: Times, scale: float) -> Images:
+    """Return estimate + scale t^2 slope (b, c, h, w): the classifier's gradient is added to the score.
+
+    slope: the gradient of ln p(y | x_t) in x_t. With scale 1 the score is that of p(x_t | y), by Bayes; with
+    another one, of p(x_t) p(y | x_t)^scale. Song et al. 2021, Eq. 14; Dhariwal & Nichol 2021, section 4.2.
+    Raises ValueError on unequal shapes.
+    """
+    check_same_shape(estimate, slope)
+    return estimate + scale * per_sample(t, estimate) ** 2 * slope
 
 
 def without_class(labels: Labels) -> Labels:

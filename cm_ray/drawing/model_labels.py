@@ -12,7 +12,7 @@ from cm_ray.data.interface.classes import match_classes, names_in_words
 from cm_ray.data.interface.described import DescribedImages
 from cm_ray.data.interface.names import class_name
 from cm_ray.errors import UserError, setting, whole
-from cm_ray.networks.model import ModelSpec
+from cm_ray.networks.has_classes import HasClasses
 from cm_ray.sampling.labels import BALANCED, DATA, NULL, LabelDraw
 
 _LABELS = setting("labels", "evaluation.labels")
@@ -32,7 +32,7 @@ class LabelledImages(DescribedImages, Protocol):
         """Number of images of each class; empty without labels."""
 
 
-def class_number(spec: ModelSpec, label: Label, *, untrained: bool | None = None) -> int:
+def class_number(spec: HasClasses, label: Label, *, untrained: bool | None = None) -> int:
     """Return the number of a class of a conditional model.
 
     label: the name of the class, or its number as a text or an integer. If any class is called by a number,
@@ -46,7 +46,7 @@ def class_number(spec: ModelSpec, label: Label, *, untrained: bool | None = None
     return number
 
 
-def check_trained(spec: ModelSpec, number: int, *, untrained: bool | None = None) -> None:
+def check_trained(spec: HasClasses, number: int, *, untrained: bool | None = None) -> None:
     """Raise UserError when a model has no class of this number, or has seen no image of it.
 
     untrained: as of `class_number`.
@@ -66,19 +66,19 @@ def check_trained(spec: ModelSpec, number: int, *, untrained: bool | None = None
         )
 
 
-def trained(spec: ModelSpec) -> list[int]:
+def trained(spec: HasClasses) -> list[int]:
     """Return the numbers of the classes that a model has seen images of; all where that is not known."""
     return [n for n in range(spec.classes) if not spec.class_counts or spec.class_counts[n]]
 
 
-def class_menu(spec: ModelSpec) -> dict[str, int]:
+def class_menu(spec: HasClasses) -> dict[str, int]:
     """Return the number of each class that a model has seen images of, by a text that no other class has."""
     names = spec.class_names
     texts = {n: names[n] if names.count(names[n]) == 1 else f"{names[n]} (number {n})" for n in trained(spec)}
     return {text: number for number, text in texts.items()}
 
 
-def _check_conditional(spec: ModelSpec) -> None:
+def _check_conditional(spec: HasClasses) -> None:
     if not spec.classes:
         raise UserError(f"The model was trained without classes; leave {setting('label')} out.")
 
@@ -115,7 +115,7 @@ def class_text(names: Sequence[str], number: int) -> str:
 
 
 def label_draw(
-    spec: ModelSpec, asked: Label | Sequence[Label] | None, *, untrained: bool | None = None
+    spec: HasClasses, asked: Label | Sequence[Label] | None, *, untrained: bool | None = None
 ) -> LabelDraw | None:
     """Return the draw of labels that is asked of a model; None for an unconditional one.
 
@@ -145,7 +145,7 @@ def label_draw(
     return LabelDraw(chosen, ",".join(spec.class_names[number] for number in sorted(numbers)))
 
 
-def check_null_class(spec: ModelSpec) -> None:
+def check_null_class(spec: HasClasses) -> None:
     """Raise UserError when a model has not learned to do without a class."""
     if not spec.null_class:
         raise UserError(
@@ -154,7 +154,7 @@ def check_null_class(spec: ModelSpec) -> None:
         )
 
 
-def _listed(spec: ModelSpec, asked: Label | Sequence[Label]) -> Sequence[Label]:
+def _listed(spec: HasClasses, asked: Label | Sequence[Label]) -> Sequence[Label]:
     if not isinstance(asked, str):
         return asked if isinstance(asked, Sequence) else [asked]
     if asked in spec.class_names:  # a name may have commas
@@ -163,7 +163,7 @@ def _listed(spec: ModelSpec, asked: Label | Sequence[Label]) -> Sequence[Label]:
 
 
 def scored_labels(
-    spec: ModelSpec, data: LabelledImages, asked: str, say: Callable[[str], object] | None = None
+    spec: HasClasses, data: LabelledImages, asked: str, say: Callable[[str], object] | None = None
 ) -> LabelDraw | None:
     """Return the draw of labels for samples that are compared with images; None for an unconditional model.
 
@@ -188,7 +188,7 @@ def _smallest(counts: Sequence[int]) -> tuple[int, ...]:
     return tuple(count // math.gcd(*counts) for count in counts)
 
 
-def _like(spec: ModelSpec, data: LabelledImages, say: Callable[[str], object] | None) -> LabelDraw:
+def _like(spec: HasClasses, data: LabelledImages, say: Callable[[str], object] | None) -> LabelDraw:
     """Return the draw that has the shares of the images' classes."""
     if not data.class_names:
         if say:
@@ -209,7 +209,7 @@ def _like(spec: ModelSpec, data: LabelledImages, say: Callable[[str], object] | 
     return LabelDraw(tuple(weights), DATA)
 
 
-def draw_in_words(spec: ModelSpec, draw: LabelDraw) -> str:
+def draw_in_words(spec: HasClasses, draw: LabelDraw) -> str:
     """Return a sentence that says which classes are drawn, and how often."""
     names, drawn = spec.class_names, draw.drawn
     if draw.is_null:

@@ -19,18 +19,25 @@ def sampler_of(
     *,
     guidance: float | None = None,
     weak: str = "",
+    class_scale: float | None = None,
+    classifier: str = "",
 ) -> Sampler:
     """Return the sampler that is asked of a model; by default the model's own.
 
     sampler: an object, or its text; see `cm_ray.sampling.text`. steps: of the model's own sampler; a
     consistency model takes its own time points if it knows any for as many evaluations, else default ones.
     taus: time points of a consistency model below t_max, descending. guidance: a scale in place of the
-    sampler's. weak: digest of the weaker model of its guidance. Raises UserError when two of the first three
-    are given, or when they do not fit the model.
+    sampler's. weak: digest of the weaker model of its guidance. class_scale: a scale of a classifier's
+    gradient in place of the sampler's, 1 where neither has one. classifier: its digest. Raises UserError when
+    two of the first three are given, or when they do not fit the model.
     """
     given = _unguided(spec, sampler, steps, taus)
     scale = given.guidance if guidance is None else float(guidance)
     chosen = dataclasses.replace(given, guidance=scale, weak=weak or given.weak)
+    if class_scale is not None or classifier:
+        by_class = (given.class_scale or 1.0) if class_scale is None else float(class_scale)
+        named = classifier or given.classifier
+        chosen = dataclasses.replace(chosen, class_scale=by_class, classifier=named)
     return check_guidance(chosen, spec.diffusion, null_class=spec.null_class)
 
 

@@ -51,10 +51,11 @@ class Request:
         sampler = self.sampler
         if self.labels.is_null and sampler.is_guided and not (sampler.weak or sampler.scale_is_input):
             raise UserError("Guidance without a weaker model goes towards a class; ask for one, or for none.")
-        if len(self.labels.weights) != model.spec.classes:
+        classes = model.asked_by(sampler).classes
+        if len(self.labels.weights) != classes:
             raise UserError(
                 f"The labels are drawn of {len(self.labels.weights)} classes, and the model has "
-                f"{model.spec.classes}; draw those of this model."
+                f"{classes}; draw those of this model."
             )
         return self.labels.labels(indices, self.seed)
 

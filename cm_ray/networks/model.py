@@ -22,6 +22,7 @@ from cm_ray.networks.architectures import EDM2, GroupNormUNet, Network
 from cm_ray.networks.arithmetic import Precision, arithmetic
 from cm_ray.networks.custom import Custom
 from cm_ray.networks.edm2 import EDM2UNet
+from cm_ray.networks.has_classes import Classifies, HasClasses
 from cm_ray.networks.preconditioned import Preconditioned
 from cm_ray.networks.score_networks import RefineNet
 from cm_ray.networks.unet import UNet
@@ -127,6 +128,8 @@ class Model(Preconditioned):
         self.precision: Precision = "float32"
         self.weak: Model | None = None
         """The weaker model of samplers with autoguidance; see `cm_ray.drawing.autoguidance`."""
+        self.classifier: Classifies | None = None
+        """The classifier of samplers with a class scale; see `cm_ray.drawing.autoguidance`."""
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
@@ -154,10 +157,20 @@ class Model(Preconditioned):
     def guided(self, sampler: Sampler) -> Callable[..., Images]:
         """Return the model with the guidance of a sampler, to be called like the model.
 
-        Raises UserError when the sampler needs a weaker model, and there is none.
+        With a classifier, a model without classes is called with labels, too. Raises UserError when the
+        sampler needs a weaker model or a classifier, and there is none.
         """
-        guided: Callable[..., Images] = sampler.guiding(self, self._weaker if sampler.weak else None)
+        f: Callable[..., Images] = self
+        if sampler.class_scale and not self.spec.classes:
+            f = lambda x_t, t, *_: self(x_t, t)  # noqa: E731
+        slope = self.classifier.slope if sampler.classifier and self.classifier else None
+        guided: Callable[..., Images] = sampler.guiding(f, self._weaker if sampler.weak else None, slope)
         return guided
+
+    def asked_by(self, sampler: Sampler) -> HasClasses:
+        """Return what has the classes that can be asked for: the specification, or that of a classifier."""
+        by_classifier = sampler.class_scale and self.classifier and not self.spec.classes
+        return self.classifier.spec if by_classifier and self.classifier else self.spec
 
     @property
     def _weaker(self) -> Callable[..., Images] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cm_ray.core.diffusion import Diffusion
-from cm_ray.core.guidance import UNGUIDED, guided, without_class
+from cm_ray.core.guidance import UNGUIDED, guided, towards_class, without_class
 from cm_ray.core.times import NoiseLevels
 from cm_ray.core.types import Denoise, Images, Jump, Labels, Noise, Times
 from cm_ray.errors import UserError, require, setting
@@ -28,11 +28,17 @@ class Sampler:
     """Guidance scale w; 1 is none. See `cm_ray.core.guidance`."""
     weak: str = ""
     """First digits of the digest of the weaker model of autoguidance; empty: the model without its class."""
+    class_scale: float = 0.0
+    """Scale of the gradient of a noise-conditional classifier, which is added to the score; 0: none."""
+    classifier: str = ""
+    """First digits of the digest of that classifier."""
 
     def __post_init__(self) -> None:
         """Raise SettingError on a guidance scale that cannot be."""
         sound = math.isfinite(self.guidance) and self.guidance >= 0
         require(sound, "guidance", f"must be finite and not negative, not {self.guidance}")
+        sound = math.isfinite(self.class_scale) and self.class_scale >= 0
+        require(sound, "class_scale", f"must be finite and not negative, not {self.class_scale}")
 
     @property
     def evaluations(self) -> int:
@@ -46,8 +52,9 @@ class Sampler:
 
     @property
     def nfe(self) -> int:
-        """Number of network evaluations for a sample; guidance evaluates a weaker model, too."""
-        return self.evaluations * (2 if self.is_guided and not self.scale_is_input else 1)
+        """Number of network evaluations for a sample; guidance evaluates a second one, or a classifier."""
+        weaker = self.is_guided and not self.scale_is_input
+        return self.evaluations * (1 + weaker + (self.class_scale > 0))
 
     def times(self, levels: NoiseLevels) -> tuple[float, ...]:
         """Return the times between its steps, ascending to t_max. Raises SettingError if they do not fit."""
@@ -62,12 +69,30 @@ class Sampler:
         """
         return self._loop(clipped(denoise), noise, self.times(levels))
 
-    def guiding(self, f: Any, weak: Any = None) -> Any:
+    def guiding(self, f: Any, weak: Any = None, slope: Any = None) -> Any:
         """Return a model with the guidance of this sampler: a function (x_t, t[, labels[, s]]) like f.
 
-        weak: the weaker model, a function like f; None for f itself without the class. Without guidance it is
-        f. Raises UserError when the weaker model that it names is missing.
+        weak: the weaker model, a function like f; None for f itself without the class. slope: the gradient of
+        a classifier, a function (x_t, t, labels). Without guidance it is f. Raises UserError when the weaker
+        model or the classifier that it names is missing.
         """
+        guided_f = self._by_weaker(f, weak)
+        if not self.class_scale:
+            return guided_f
+        if slope is None:
+            name = self.classifier or "of noisy images"
+            what = setting("classifier")
+            raise UserError(f"The sampler is guided by the classifier {name}; give it as {what}.")
+
+        def estimate(x_t: Images, t: Times, *labels: Labels) -> Images:
+            if not labels:
+                raise UserError("Guidance by a classifier needs labels; give some.")
+            clean = guided_f(x_t, t, *labels)
+            return towards_class(clean, slope(x_t, t, *labels), t, self.class_scale)
+
+        return estimate
+
+    def _by_weaker(self, f: Any, weak: Any) -> Any:
         if not self.is_guided:
             return f
         if self.scale_is_input:
@@ -93,6 +118,10 @@ def check_guidance(sampler: Sampler, diffusion: Diffusion, *, null_class: bool) 
     null_class: whether the model has learned to do without a class.
     """
     asked, scales = f"guidance={sampler.guidance:g}", diffusion.guidance
+    if bool(sampler.class_scale) != bool(sampler.classifier):
+        raise UserError(f"A classifier and its scale go together; give {setting('classifier')} and a scale.")
+    if sampler.class_scale and (not sampler.for_denoisers or sampler.scale_is_input):
+        raise UserError("A classifier guides diffusion models; take heun:18, say, of such a model.")
     if not sampler.is_guided:
         if sampler.weak:
             raise UserError("A weaker model guides by a scale other than 1; give guidance=2, say.")

@@ -16,6 +16,7 @@ from PIL import Image
 import cm_ray as cm
 from cm_ray.command_line import main
 from cm_ray.command_line.training import parse_training
+from cm_ray.training.noise_classifier import ClassifierTraining
 from tests.api.conftest import TINY
 from tests.cluster.tiny import save_tiny
 from tests.docs.documents import snippets
@@ -69,6 +70,9 @@ def prepared(tmp_path_factory):
     for name, (recipe, changes) in more.items():
         changes |= {**SMALL, "evaluation.samplers": ("own",)}
         cm.train(recipe, out=folder / "runs" / name, changes=changes, quiet=True)
+    short = ClassifierTraining(steps=2, batch_size=4)
+    edm, made = folder / "runs" / "edm_digits", folder / "runs" / "digits_classifier"
+    cm.train_classifier(edm, "digits", made, channels=8, training=short)
     for name in ("demo", "digits"):
         shutil.copytree(folder / "runs" / "ict_digits", folder / "runs" / name)
     save_tiny(folder / "runs" / "photos" / "model", shape=(3, 32, 32), class_names=())

@@ -171,6 +171,14 @@ HERE = {
     "cm-ray edit inpaint --model runs/demo --image 3.png --mask mask.png --label 3": Short(
         "--nfe 4", makes="edits/3-0.png"
     ),
+    "cm-ray classifier runs/edm_digits --data digits --out runs/digits_classifier": Short(
+        "--steps 2 --batch-size 4 --channels 8",
+        instead={"runs/digits_classifier": "runs/made"},
+        makes="runs/made/classifier.json runs/made/weights.safetensors",
+    ),
+    "cm-ray sample runs/edm_digits --classifier runs/digits_classifier --class-scale 2 --label 7": Short(
+        "--sampler heun:2", makes="samples.npz"
+    ),
     "cm-ray edit inpaint --model runs/edm_digits --image 3.png --mask mask.png --label 3": Short(
         "--nfe 4 --samples 1 --out edits-d", makes="edits-d/grid.png"
     ),
@@ -297,6 +305,19 @@ SNIPPETS = {
         instead={'("FD", "KID"))': '("FD", "KID"), n=100)'},
         makes="inpainted.png between.png digits-pipeline/model_index.json",
     ),
+    'classifier = cm.train_classifier("runs/edm_digits"': Short(
+        instead={
+            '"runs/new_classifier")': (
+                '"runs/new_classifier", training=ClassifierTraining(steps=2, batch_size=4), channels=8)\n'
+                'model = cm.load("runs/edm_digits")'
+            ),
+            "classifier = cm.": (
+                "from cm_ray.training.noise_classifier import ClassifierTraining\nclassifier = cm."
+            ),
+            "model.sample(16, ": 'model.sample(4, sampler="heun:2", ',
+        },
+        makes="runs/new_classifier/classifier.json",
+    ),
     f"{_OWN_LOOP}  #": Short(instead={"range(10_000)": "range(2)"}),
     f"{_OWN_LOOP}\n": Short(),
     'import cm_ray as cm\n\nrun = cm.train("ict_digits", out="runs/digits")\nrun = cm.train("ict", ': Short(
@@ -345,6 +366,9 @@ ONLY_CHECKED = {
     "model.sample(16, seed=seed, steps=2, batch_size=16)": "is compared by tests/cluster/test_serving.py",
     "import cm_ray as cm\nfrom cm_ray.metrics.extractors.registry import open_extractor": (
         "trains for minutes; tests/drawing/test_autoguidance.py samples with guidance"
+    ),
+    'small = {"network.conditional": False': (
+        "trains for minutes; tests/sampling/test_class_guidance.py samples with a classifier"
     ),
     'model.sample(16, label="7", guidance=2.0)': "is run by tests/drawing/test_autoguidance.py",
     "run = cm.cluster.train(": "is run by tests/cluster/test_interface.py",

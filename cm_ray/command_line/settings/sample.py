@@ -47,6 +47,11 @@ class Sample(CodeSettings):
     weak: str = ""
     """A weaker diffusion model that guides this one (autoguidance), named like MODEL; empty: the model itself
     without the class."""
+    classifier: str = ""
+    """Folder of a noise-conditional classifier, which cm-ray classifier writes: its gradient is added to the
+    score of a diffusion model. A model without classes takes the --label of its classes."""
+    class_scale: float | None = None
+    """Scale of the classifier's gradient; by default 1."""
     seed: int = 0
     """Seed of the noise, and of the labels of a conditional model."""
     label: str = ""
