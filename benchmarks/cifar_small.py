@@ -109,7 +109,7 @@ def open_features(weights: str) -> Extractor:
 def recipe_of(args: argparse.Namespace, method: str, images: ImageSet) -> Recipe:
     """Return the recipe of a method: that of digits, with one network, column and average for all."""
     changes: dict[str, Any] = {"seed": args.seed, "batch_size": args.batch_size, "tracking.uri": "none"}
-    changes |= {"evaluation.every": 0, "data.path": "", "data.horizontal_flip": True}
+    changes |= {"evaluation.every": 0, "data.path": "", "augmentation": "flip"}
     recipe = compared_recipe(method, "digits", changes, "its start" if STARTS[method] else "")
     network = ADM(
         channels=args.channels,

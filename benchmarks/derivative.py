@@ -82,7 +82,7 @@ def configured(args: Derivative, method: Method) -> Recipe:
         "precision": "float32",
         "network.dropout": 0.0,
         "network.conditional": False,
-        "data.horizontal_flip": False,
+        "augmentation": "none",
     }
     if method == "scd":
         changes["teacher.model"] = "given"

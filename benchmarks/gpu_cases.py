@@ -90,7 +90,7 @@ def engine_of(case: Case, micro: int = 0) -> Engine:
         "precision": case.precision,
         "compile": case.variant.startswith("compiled"),
         "averages": ConstantEMA(decays=(0.999, 0.9999, 0.9999432)),
-        "data.horizontal_flip": False,
+        "augmentation": "none",
         "network.conditional": False,
     }
     small: dict[str, Any] = dict(_SMALL) if case.small else {}

@@ -98,7 +98,7 @@ def configured(case: Case) -> Recipe:
         "compile": case.compiled,
         "averages": ConstantEMA(decays=(0.999, 0.9999, 0.9999432)),
         "distance": "lpips" if case.lpips else "l2",
-        "data.horizontal_flip": False,
+        "augmentation": "none",
         "network.conditional": False,
         "target": "constant",  # a step late in the training: N and mu do not move
         "target.mu": 0.99,

@@ -46,6 +46,7 @@ _NAMES = {
         "ModelSource",
         "ProgressiveDistillation",
     ),
+    "cm_ray.core.augmentation": ("EDMAugmentation", "Flip", "NoAugmentation"),
     "cm_ray.core.noise_times": ("Geometric", "LogUniform", "SubVPTimes", "VPTimes"),
     "cm_ray.core.precondition": ("EDM", "VE", "VP", "Linear", "TrigFlow"),
     "cm_ray.core.proposals": ("Grid", "Lognormal", "LognormalIntervals", "Tuned", "UniformIntervals"),
@@ -128,6 +129,9 @@ if TYPE_CHECKING:
     from cm_ray.api.score import score as score
     from cm_ray.api.train import train as train
     from cm_ray.api.trained_model import TrainedModel as TrainedModel
+    from cm_ray.core.augmentation import EDMAugmentation as EDMAugmentation
+    from cm_ray.core.augmentation import Flip as Flip
+    from cm_ray.core.augmentation import NoAugmentation as NoAugmentation
     from cm_ray.core.averages import ConstantEMA as ConstantEMA
     from cm_ray.core.averages import PowerEMA as PowerEMA
     from cm_ray.core.averages import WarmUpEMA as WarmUpEMA

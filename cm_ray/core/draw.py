@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cm_ray.core.diffusion import Diffusion
 from cm_ray.core.types import Images, Times
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,10 @@ class Draw:
     """k, the training step."""
     direction: Images | None = None
     """Random signs along which a method takes a derivative of the student; None for other methods."""
-
     scale: Times | None = None
     """The guidance scale of the teacher (b,); None without guidance."""
+    augment: Tensor | None = None
+    """Numbers that describe the augmentation of x (b, n), which the networks take; None: they take none."""
 
     @property
     def student_scale(self) -> Times | None:

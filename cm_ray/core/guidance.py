@@ -53,24 +53,29 @@ def without_class(labels: Labels) -> Labels:
     return torch.full_like(labels, NULL_LABEL)
 
 
-def guided_teacher(teacher: Any, labels: Labels | None, scale: Times | None) -> Denoise:
+def guided_teacher(
+    teacher: Any, labels: Labels | None, scale: Times | None, augment: Tensor | None = None
+) -> Denoise:
     """Return a teacher as the denoiser that a student learns, guided by the scale of each sample (b,).
 
     teacher: a map (x_t, t[, labels]) with a `diffusion`. One that takes the scale as an input is given it;
-    another is guided by itself without the class. scale: None for no guidance.
+    another is guided by itself without the class. scale: None for no guidance. augment: describes
+    the augmentation of the images, for a teacher that takes it.
     """
+    added = {} if augment is None else {"augment": augment}
 
     def teach(x_t: Images, t: Times) -> Images:
         given = () if labels is None else (labels,)
         if scale is None:
-            plain: Images = teacher(x_t, t, *given)
+            plain: Images = teacher(x_t, t, *given, **added)
             return plain
         if teacher.diffusion.guidance:
-            answer: Images = teacher(x_t, t, *given, scale=scale)
+            answer: Images = teacher(x_t, t, *given, scale=scale, **added)
             return answer
         if labels is None:
             raise ValueError("guidance needs labels")
-        return guided(teacher(x_t, t, labels), teacher(x_t, t, without_class(labels)), scale)
+        with_class, without = (teacher(x_t, t, each, **added) for each in (labels, without_class(labels)))
+        return guided(with_class, without, scale)
 
     return teach
 

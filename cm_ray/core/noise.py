@@ -43,6 +43,10 @@ class Purpose(enum.IntEnum):
     """Which labels of a training step are replaced by the null class."""
     GUIDANCE = 9
     """Guidance scales of a training step."""
+    AUGMENTATION = 10
+    """Which images of a training step are transformed, and angles."""
+    AUGMENTATION_NORMAL = 11
+    """Sizes, stretches and translations of these transformations."""
 
 
 def uniform(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Sequence[int] = ()) -> Tensor:

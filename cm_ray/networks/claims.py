@@ -33,6 +33,7 @@ _SPEC = {
     "reading?": dict,
     "ema_length?": float,
     "initial_share?": float,
+    "augment?": int,
 }
 """The shape of model.json; network, diffusion and reading are checked as settings."""
 _LEAST_TENSORS = 8
@@ -113,6 +114,8 @@ def _check_numbers(spec: ModelSpec) -> None:
         raise ValueError("noise levels that are not finite")
     if spec.ema_length < 0 or not 0 <= spec.initial_share <= 1:
         raise ValueError(f"an average of length {spec.ema_length} and share {spec.initial_share}")
+    if not 0 <= spec.augment <= _MOST_CHANNELS:
+        raise ValueError(f"{spec.augment} numbers of an augmentation")
     for taus in spec.time_points:
         ladder = (spec.diffusion.t_max, *taus, spec.diffusion.t_min)
         if not all(high > low for high, low in itertools.pairwise(ladder)):

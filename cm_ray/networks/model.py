@@ -61,6 +61,8 @@ class ModelSpec:
     """sigma_rel of the power-function average that the weights are; 0 if they are no such average."""
     initial_share: float = 0.0
     """Share, in an average, of the weights that its training began with."""
+    augment: int = 0
+    """Numbers that describe the augmentation of a training image, which the U-Net takes; 0: it takes none."""
 
     def __post_init__(self) -> None:
         """Raise ValueError when the counts of the classes do not fit their names."""
@@ -111,7 +113,7 @@ def build_network(spec: ModelSpec) -> nn.Module:
 
 def unet_of(spec: ModelSpec) -> UNet:
     """Return the U-Net of a specification, with new weights. Raises UserError as `build_network` does."""
-    return UNet(spec.unet, spec.shape, spec.classes, **_added_inputs(spec))
+    return UNet(spec.unet, spec.shape, spec.classes, augment=spec.augment, **_added_inputs(spec))
 
 
 def _added_inputs(spec: ModelSpec) -> dict[str, bool]:
@@ -139,10 +141,11 @@ class Model(Preconditioned):
         labels: Labels | None = None,
         s: Times | None = None,
         scale: Times | None = None,
+        augment: Tensor | None = None,
     ) -> Images:
         """Return the clean images (b, c, h, w), not clipped; see `Preconditioned.forward`."""
         with arithmetic(self.precision, x_t.device):
-            return super().forward(x_t, t, labels, s, scale)
+            return super().forward(x_t, t, labels, s, scale, augment)
 
     @contextlib.contextmanager
     def computing_in(self, precision: Precision) -> Iterator[None]:
@@ -291,4 +294,5 @@ def spec_from_dict(values: dict[str, Any], file: str = "") -> ModelSpec:
         reading=from_dict(Reading, values.get("reading", {})),
         ema_length=float(values.get("ema_length", 0.0)),
         initial_share=float(values.get("initial_share", 0.0)),
+        augment=int(values.get("augment", 0)),
     )

@@ -33,15 +33,17 @@ class Preconditioned(nn.Module):
         labels: Labels | None = None,
         s: Times | None = None,
         scale: Times | None = None,
+        augment: Tensor | None = None,
     ) -> Images:
         """Return the clean images (b, c, h, w), not clipped; float32 for any precision of the network.
 
         s: the second time of a function of two times (b,); 0 if it is not given. scale: the guidance scale of
-        a student that takes it (b,); 1, no guidance, if it is not given. Raises ValueError when a function
-        gets one that it does not take.
+        a student that takes it (b,); 1, no guidance, if it is not given. augment: numbers that describe the
+        augmentation of the images (b, n), for a network that takes them as the keyword `augment`. Raises
+        ValueError when a function gets s or a scale that it does not take.
         """
         given: tuple[Tensor, ...] = () if labels is None else (labels,)
-        added = self._added(t, s, scale)
+        added = self._added(t, s, scale) | ({} if augment is None else {"augment": augment})
 
         def raw(x: Images, time: Tensor) -> Images:
             residual: Images = self.network(x, time, *given, **added)

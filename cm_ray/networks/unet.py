@@ -29,8 +29,8 @@ from cm_ray.networks.families import family_of
 from cm_ray.networks.levels import check_levels, refuse_unless
 from cm_ray.networks.normalisation import GroupNorm
 
-_ADDED = ("second_embed.", "scale_embed.")
-"""Prefixes of the names of weights for inputs that not every network has: the second time, the scale."""
+_SECOND, _SCALE, AUGMENT = "second_embed.", "scale_embed.", "augment_embed."
+"""Prefixes of the names of weights for inputs that not every network has."""
 _SCALE_TIME = 100.0
 """Factor of the guidance scale under the sines and cosines that its embedding sees."""
 
@@ -52,7 +52,8 @@ class UNet(nn.Module):
     shape: (c, h, w) of the images; h and w are divisible by 2 once for each level below the first.
     classes: number of classes, 0 for an unconditional network. two_times, takes_scale: the network takes a
     second time, or a guidance scale, the effect of which is zero at first, so that the weights of a network
-    without that input are a start.
+    without that input are a start. augment: numbers that describe the augmentation of an image, of which
+    zeros have no effect; 0: it takes none.
     Raises UserError, with the name of the setting, when the settings do not fit the images.
     Dhariwal & Nichol 2021; Song et al. 2021, appendix H; Karras et al. 2022, appendix F.4.
     """
@@ -65,6 +66,7 @@ class UNet(nn.Module):
         *,
         two_times: bool = False,
         takes_scale: bool = False,
+        augment: int = 0,
     ) -> None:
         super().__init__()
         check_fits(config, shape)
@@ -96,6 +98,7 @@ class UNet(nn.Module):
             _initialise_as_song(self)
         self.second_embed = _added_embedding(features, embedding) if two_times else None  # drawn last
         self.scale_embed = _added_embedding(features, embedding) if takes_scale else None
+        self.augment_embed = self._augmentation(augment, features) if augment else None
 
     def forward(
         self,
@@ -104,15 +107,19 @@ class UNet(nn.Module):
         labels: Tensor | None = None,
         second: Tensor | None = None,
         scale: Tensor | None = None,
+        augment: Tensor | None = None,
     ) -> Tensor:
         """Map images (b, c, h, w), network times, labels, second times and scales, all (b,), to (b, c, h, w).
 
-        The label -1 is the null class, if the settings have a label dropout. Raises ValueError as
-        `check_inputs` does.
+        The label -1 is the null class, if the settings have a label dropout. augment: numbers that describe
+        the augmentation of the images (b, n); zeros if they are not given. Raises ValueError as
+        `check_inputs` does, and on an augmentation that the network does not know.
         """
         added = {"second": (second, self.second_embed), "scale": (scale, self.scale_embed)}
         check_inputs(labels, self.classes, **added)
-        embedding = self._embedding(time, labels)
+        if augment is not None and self.augment_embed is None:
+            raise ValueError("the network does not know augmentations")
+        embedding = self._embedding(time, labels, augment)
         if self.second_embed is not None:
             embedding = embedding + self.second_embed(self.time_features(second))
         if self.scale_embed is not None:
@@ -130,9 +137,11 @@ class UNet(nn.Module):
         norm, _, convolution = self.out  # the norm applies SiLU
         return convolution(norm(h, silu=True))
 
-    def _embedding(self, time: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the embedding of times and labels for the residual blocks, (b, 4 channels)."""
+    def _embedding(self, time: Tensor, labels: Tensor | None, augment: Tensor | None) -> Tensor:
+        """Return the embedding of times, labels and augmentations for residual blocks, (b, 4 channels)."""
         features = self.time_features(time)
+        if augment is not None and self.augment_embed is not None:
+            features = features + self.augment_embed(augment)
         if labels is None:
             return self.time_embed(features)
         if self.family.labels_first:
@@ -142,6 +151,18 @@ class UNet(nn.Module):
     def _scale_features(self, scale: Tensor | None) -> Tensor:
         assert scale is not None
         return sinusoidal_embedding(_SCALE_TIME * scale, self.feature_channels)
+
+    def _augmentation(self, values: int, features: int) -> nn.Linear:
+        """Return the map of the numbers of an augmentation, without a bias, so that zeros have no effect.
+
+        Its weights start as in EDM's networks: at zero in ADM, as all others of the family else.
+        """
+        layer = nn.Linear(values, features, bias=False)
+        if self.family.xavier:
+            nn.init.xavier_uniform_(layer.weight)
+        else:
+            nn.init.zeros_(layer.weight)
+        return layer
 
     def _time_features(self, channels: int) -> nn.Module:
         if self.family.time == "fourier":
@@ -204,15 +225,20 @@ def _added_embedding(features: int, embedding: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(features, embedding), nn.SiLU(), zeroed(nn.Linear(embedding, embedding)))
 
 
-def with_added_inputs(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of a network without a second time or a scale as those of a new one, to start from.
+def starting_weights(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of a network as those of a new one, which may have more inputs, to start from.
 
-    The embeddings that they lack are the new network's, which have no effect at first. Other weights are
-    returned as they are.
+    The embeddings of a second time and of a scale, which have no effect at first, and that of augmentations,
+    of which zeros have none, are the new network's where the weights have none. Where the new network knows
+    no augmentation, their embedding is left out. Other weights are returned as they are.
     """
-    lacking = tuple(each for each in _ADDED if not any(name.startswith(each) for name in weights))
-    new = {name: value for name, value in network.state_dict().items() if name.startswith(lacking)}
-    return {**weights, **new}
+    new = network.state_dict()
+    knows = any(name.startswith(AUGMENT) for name in new)
+    taken = {name: value for name, value in weights.items() if knows or not name.startswith(AUGMENT)}
+    for prefix in (_SECOND, _SCALE, AUGMENT):
+        if not any(name.startswith(prefix) for name in weights):
+            taken |= {name: value for name, value in new.items() if name.startswith(prefix)}
+    return taken
 
 
 def _initialise_as_song(network: UNet) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cm_ray.core.augmentation import Flip
 from cm_ray.core.averages import ConstantEMA
 from cm_ray.core.methods import Denoising
 from cm_ray.core.noise_times import Geometric, LogUniform, SubVPTimes, VPTimes
@@ -39,6 +40,7 @@ def ve_cifar10() -> Recipe:
         batch_size=128,
         averages=ConstantEMA(decays=(0.999,)),
         noise=NoiseLevels(t_min=0.02, t_max=100.0),
+        augmentation=Flip(),
         column=VE(),
         network=NCSNpp(channel_mult=(1, 2, 2, 2), dropout=0.1),
         optimizer=Adam(learning_rate=2e-4, warmup_steps=5000, gradient_clip=1.0),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cm_ray.core.augmentation import NoAugmentation
 from cm_ray.core.averages import PowerEMA
 from cm_ray.core.precondition import EDM
 from cm_ray.errors import UserError, setting
@@ -34,7 +35,7 @@ _RATE = 0.064
 """Product of step size and channels: 2e-3 at 32 channels."""
 _SAMPLES = 2000
 """Samples of a score at most: enough to compare, at a small part of the time."""
-_SHARED = ("averages", "data", "network", "noise", "cluster", "tracking", "checkpoint")
+_SHARED = ("averages", "augmentation", "data", "network", "noise", "cluster", "tracking", "checkpoint")
 """Settings that a teacher has in common with its student, with all below them."""
 _SHARED_PATHS = ("seed", "batch_size", "accumulate", "precision", "compile", "log_every", "column")
 
@@ -151,7 +152,8 @@ def _sized(base: Recipe, name: str, data: DataFacts, network: Network, batch_siz
         name=f"{name}_{size_in_words(data.shape)}",
         batch_size=batch_size,
         averages=PowerEMA(),
-        data=DataSettings(path=data.path, horizontal_flip=False),
+        data=DataSettings(path=data.path),
+        augmentation=NoAugmentation(),
         network=network,
         column=EDM(sigma_data=round(data.sigma_data, 4)),
         optimizer=RAdam(learning_rate=_RATE / getattr(network, "channels", 64), beta2=0.99, decay="linear"),

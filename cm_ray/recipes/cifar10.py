@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cm_ray.core.augmentation import EDMAugmentation, Flip
 from cm_ray.core.averages import ConstantEMA
 from cm_ray.core.continuous import SimplifiedDistillation, SimplifiedTraining
 from cm_ray.core.methods import (
@@ -31,7 +32,7 @@ from cm_ray.recipes.sections import (
 
 
 def edm_cifar10() -> Recipe:
-    """A diffusion model of CIFAR-10, a teacher.  Karras et al. 2022, table 7, but for their augmentation."""
+    """A diffusion model of CIFAR-10, a teacher.  Karras et al. 2022, table 7."""
     base = ct_cifar10()
     return replace(
         base,
@@ -40,6 +41,7 @@ def edm_cifar10() -> Recipe:
         steps=390_625,
         averages=ConstantEMA(decays=(0.99929,)),  # half of the weight is on the last 0.5 million images
         network=NCSNpp(dropout=0.13),
+        augmentation=EDMAugmentation(),
         optimizer=Adam(learning_rate=1e-3, warmup_steps=19_531),
         evaluation=replace(base.evaluation, samplers=("heun:18",)),
         tracking=TrackingSettings(model_name="cm_ray-cifar10-edm"),
@@ -158,6 +160,7 @@ def trigflow_cifar10() -> Recipe:
         name="trigflow_cifar10",
         steps=400_000,
         network=DDPMpp(dropout=0.13),
+        augmentation=Flip(),
         column=TrigFlow(),
         optimizer=Adam(learning_rate=1e-3, warmup_steps=19_531),
         tracking=TrackingSettings(model_name="cm_ray-cifar10-trigflow"),
@@ -196,7 +199,7 @@ def scd_cifar10() -> Recipe:
 def meanflow_cifar10() -> Recipe:
     """MeanFlow on CIFAR-10: a function of two times, without a teacher.  Geng et al. 2025, appendix A.
 
-    Without their augmentation.
+    Their augmentation is EDM's without vertical flips and rotations.
     """
     base = ct_cifar10()
     return replace(
@@ -206,6 +209,7 @@ def meanflow_cifar10() -> Recipe:
         batch_size=1024,
         averages=ConstantEMA(decays=(0.99995, 0.9999, 0.9996)),
         network=DDPMpp(dropout=0.2),
+        augmentation=EDMAugmentation(vertical_flip=False, rotation=False),
         column=Linear(),
         optimizer=Adam(learning_rate=6e-4, warmup_steps=9766),  # 200 epochs
         evaluation=replace(base.evaluation, samplers=("one-step", "jumps:2")),

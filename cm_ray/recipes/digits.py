@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cm_ray.core.augmentation import NoAugmentation
 from cm_ray.core.averages import ConstantEMA, PowerEMA
 from cm_ray.core.continuous import SimplifiedDistillation, SimplifiedTraining
 from cm_ray.core.distance import L2, PseudoHuber
@@ -46,7 +47,8 @@ def ict_digits() -> Recipe:
         batch_size=128,
         averages=ConstantEMA(decays=(0.98,)),
         log_every=20,
-        data=DataSettings(path="digits", horizontal_flip=False),
+        data=DataSettings(path="digits"),
+        augmentation=NoAugmentation(),
         network=ADM(
             channels=32,
             channel_mult=(1, 2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cm_ray.core.augmentation import NoAugmentation
 from cm_ray.core.averages import ConstantEMA, PowerEMA
 from cm_ray.core.methods import ConsistencyDistillation, ConsistencyTraining, Denoising, ModelSource
 from cm_ray.core.precondition import EDM
@@ -64,7 +65,8 @@ def edm2_imagenet64() -> Recipe:
         precision="float16",
         averages=PowerEMA(lengths=(0.05, 0.1), snapshots=32),
         column=EDM(sigma_data=0.5, time_scale=1.0),
-        data=DataSettings(size=64, horizontal_flip=False),
+        augmentation=NoAugmentation(),
+        data=DataSettings(size=64),
         network=EDM2(conditional=True),
         optimizer=_edm2_optimizer(1e-2),
         checkpoint=CheckpointSettings(every=10_000),

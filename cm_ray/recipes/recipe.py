@@ -16,6 +16,7 @@ from cm_ray.core import shortcut as shortcut  # a choice of method
 from cm_ray.core import sliced as sliced  # a choice of method
 from cm_ray.core import truncated as truncated  # a choice of method
 from cm_ray.core import two_times as two_times  # choices of method
+from cm_ray.core.augmentation import Augmentation, EDMAugmentation, Flip
 from cm_ray.core.averages import Averages, PowerEMA
 from cm_ray.core.continuous import SimplifiedDistillation, SimplifiedTraining
 from cm_ray.core.diffusion import Diffusion
@@ -29,7 +30,7 @@ from cm_ray.core.weights import KarrasWeight
 from cm_ray.errors import SettingError, UserError, require
 from cm_ray.networks import custom as custom  # a choice of network
 from cm_ray.networks import lpips_distance as lpips_distance  # a choice of distance
-from cm_ray.networks.architectures import ADM, Network
+from cm_ray.networks.architectures import ADM, GroupNormUNet, Network
 from cm_ray.networks.arithmetic import Precision
 from cm_ray.networks.score_networks import RefineNet
 from cm_ray.recipes.sections import (
@@ -96,6 +97,9 @@ class Recipe:
     """The network F_theta."""
     data: DataSettings = field(default_factory=DataSettings)
     """The images."""
+    augmentation: Augmentation = field(default_factory=Flip)
+    """Random transformations of the training images. flip: mirrors every second one; edm: those of Karras et
+    al. 2022, whose parameters the network gets, so that samples are none of them; none."""
     optimizer: Optimizer = field(default_factory=RAdam)
     """The optimizer."""
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
@@ -255,6 +259,8 @@ def _check_method(recipe: Recipe) -> None:
     _check_score_network(recipe)
     conditional = not recipe.method.guidance.asked or recipe.network.conditional
     require(conditional, "guidance", "is of networks with classes: set network.conditional, or none")
+    told = not isinstance(recipe.augmentation, EDMAugmentation) or isinstance(recipe.network, GroupNormUNet)
+    require(told, "augmentation", "edm needs a network that takes its parameters: adm, ddpm++ or ncsn++")
     if (halving := recipe.method.halving) is not None:
         starts = halving.starts(recipe.steps)
         require(

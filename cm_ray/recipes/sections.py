@@ -29,8 +29,6 @@ class DataSettings(ReadOptions):
     cache: Literal["auto", "memory", "stream"] = "auto"
     """memory: every worker keeps all images; stream: Ray Data reads shards as they are needed;
     auto: memory up to 1 GiB of raw pixels."""
-    horizontal_flip: bool = True
-    """Mirror every second image, at random."""
 
 
 class Optimizer:

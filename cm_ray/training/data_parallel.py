@@ -21,8 +21,9 @@ def settle_buckets(replica: nn.Module, spec: ModelSpec, rows: int, device: torch
     """
     labels = torch.zeros(rows, dtype=torch.int64, device=device) if spec.classes else None
     x, t = torch.zeros(rows, *spec.shape, device=device), torch.ones(rows, device=device)
+    augment = torch.zeros(rows, spec.augment, device=device) if spec.augment else None
     with step_in_memory(rows):
-        replica(x, t, labels).sum().backward()
+        replica(x, t, labels, augment=augment).sum().backward()
     replica.zero_grad(set_to_none=True)
 
 

@@ -15,7 +15,7 @@ from cm_ray.recipes.recipe import Recipe
 
 def draw_step(recipe: Recipe, step: int, images: Tensor, positions: Tensor) -> Draw:
     """Return times, noise and scales for uint8 images (b, c, h, w) at positions (b,) of the global batch."""
-    x = _mirrored(recipe, step, from_uint8(images), positions)
+    x, augment = recipe.augmentation(from_uint8(images), recipe.seed, step, positions)
     numbers = recipe.method.numbers
     uniforms = uniform(recipe.seed, step, positions, Purpose.TIMES, () if numbers == 1 else (numbers,))
     t, s = recipe.method.times(uniforms, step, recipe.steps, recipe.noise)
@@ -24,7 +24,7 @@ def draw_step(recipe: Recipe, step: int, images: Tensor, positions: Tensor) -> D
     scale = None
     if (guidance := recipe.method.guidance).asked:
         scale = guidance.draw(uniform(recipe.seed, step, positions, Purpose.GUIDANCE, (1,))[:, 0])
-    return Draw(x, noise, perturb(x, noise, t), t, s, recipe.diffusion, step, signs, scale)
+    return Draw(x, noise, perturb(x, noise, t), t, s, recipe.diffusion, step, signs, scale, augment)
 
 
 def _signs(recipe: Recipe, step: int, positions: Tensor, shape: tuple[int, ...]) -> Images:
@@ -41,11 +41,3 @@ def dropped_labels(recipe: Recipe, step: int, labels: Labels, positions: Tensor)
         return labels
     dropped = uniform(recipe.seed, step, positions, Purpose.LABEL_DROPOUT, (1,))[:, 0] < share
     return torch.where(dropped, -1, labels)
-
-
-def _mirrored(recipe: Recipe, step: int, x: Images, positions: Tensor) -> Images:
-    """Return the images, each mirrored with probability 1/2 if the recipe has horizontal flips."""
-    if not recipe.data.horizontal_flip:
-        return x
-    flip = uniform(recipe.seed, step, positions, Purpose.FLIP, (1,))[:, 0] < 0.5
-    return torch.where(flip[:, None, None, None], x.flip(-1), x)

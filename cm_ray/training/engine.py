@@ -227,12 +227,12 @@ class Engine:
         """Return the aim of the method; the target has the student's dropout mask, the teacher no dropout."""
         plain = self.config.precision == "float32" and not self.config.compile
         seed, model = partial(self._seed_dropout, first), self.target or self.student
-        target = target_of(model, labels, seed, scale=draw.student_scale, plain=plain)
+        target = target_of(model, draw, labels, seed, plain=plain)
         if self.method.needs_teacher and self.teacher is None:
             raise ValueError(f"method {word_of(self.method)} needs a teacher")
         learned = bool(self.round_starts) and self.step >= self.round_starts[1]
         scale = draw.student_scale if learned else draw.scale  # a former student is guided already
-        return self.method.aim(draw, target, guided_teacher(self.teacher, labels, scale))
+        return self.method.aim(draw, target, guided_teacher(self.teacher, labels, scale, draw.augment))
 
     def _seed_dropout(self, first: int) -> None:
         """Seed the dropout masks, so that student and target get the same mask on any device.

@@ -73,6 +73,7 @@ def model_spec(config: Recipe, data: ShapedImages) -> ModelSpec:
         time_points=_time_points(config),
         sampler=config.own_sampler(),
         reading=data.reading,
+        augment=config.augmentation.values,
     )
 
 

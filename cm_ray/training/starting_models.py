@@ -20,7 +20,7 @@ from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.initial_weights import warn_of_initial_weights
 from cm_ray.networks.model import SPEC, WEIGHTS, Model, ModelSpec, load_weights, save_model
 from cm_ray.networks.renumbering import renumbered
-from cm_ray.networks.unet import with_added_inputs
+from cm_ray.networks.unet import starting_weights
 from cm_ray.recipes.recipe import TEACHER, Recipe
 from cm_ray.runs.directory import ANOTHER_DIRECTORY, RunDirectory
 from cm_ray.sampling.samplers import Heun, OneStep
@@ -121,6 +121,7 @@ def _assumed(source: ModelSource, config: Recipe, spec: ModelSpec, boundary: Bou
         class_counts=(),
         time_points=(),
         sampler=Heun(steps=18) if diffusion.denoiser else OneStep(),
+        augment=0,
     )
 
 
@@ -170,6 +171,11 @@ def _check_teacher(teacher: ModelSpec, config: Recipe, spec: ModelSpec) -> str:
     if not config.method.teacher_is_consistent and not teacher.diffusion.denoiser:
         raise UserError(
             f"{name} is a consistency model; give a diffusion model, such as cm-ray train edm_cifar10 trains."
+        )
+    if spec.augment != teacher.augment and spec.augment:
+        raise UserError(
+            f"{name} was not trained with this augmentation, whose images it would take for its own; set "
+            f"{setting('augmentation')} to flip or none."
         )
     _check_same_images(teacher, spec, name)
     _check_noise(teacher.diffusion, config, name)
@@ -225,7 +231,7 @@ def _check_initial(model: Model | None, config: Recipe, spec: ModelSpec) -> str:
         )
     _check_same_network(model.spec, spec, name)
     network = Model(spec).network
-    load_weights(network, with_added_inputs(model.network.state_dict(), network), name)
+    load_weights(network, starting_weights(model.network.state_dict(), network), name)
     return name
 
 

@@ -10,20 +10,21 @@ from torch import Tensor
 from cm_ray.core.noise import derived_seed
 from cm_ray.errors import setting
 from cm_ray.networks.model import Model, ModelSpec, load_weights
-from cm_ray.networks.unet import with_added_inputs
+from cm_ray.networks.unet import starting_weights
 
 
 def build_student(spec: ModelSpec, seed: int, initial: Mapping[str, Tensor] | None = None) -> Model:
     """Return a model with the given initial weights, or with random ones that are a function of the seed.
 
-    Those of a network without a second time or a scale are a start of one with them. The global random state
-    does not change. Raises UserError when the weights belong to another network.
+    Those of a network without a second time, a scale or augmentations are a start of one with them; see
+    `starting_weights`. The global random state does not change. Raises UserError when the weights belong to
+    another network.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
         student = Model(spec)
     if initial is not None:
-        taken = with_added_inputs(initial, student.network)
+        taken = starting_weights(initial, student.network)
         load_weights(student.network, taken, setting("init_from.model"))
     return student
 

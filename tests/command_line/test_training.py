@@ -68,11 +68,11 @@ def test_options_that_there_are_not_are_refused_before_images_are_read(photos):
 
 def test_auto_takes_the_time_and_what_is_given_and_no_method():
     asked = parse_training(
-        ["auto", "--data", "digits", "--hours", "0.5", "--batch-size=128", "--data.no-horizontal-flip"]
+        ["auto", "--data", "digits", "--hours", "0.5", "--batch-size=128", "--augmentation=flip"]
     )
     assert (asked.hours, asked.data.path) == (0.5, "digits")
     assert asked.changes["batch_size"] == 128, "it is the default, and still given"
-    assert asked.changes["data.horizontal_flip"] is False
+    assert asked.changes["augmentation"] == "flip"
     assert "steps" not in asked.changes
     for words, problem in (
         (["--hours", "1"], "auto needs images: give data.path"),

@@ -170,7 +170,7 @@ class Theirs:
         mixed = torch.einsum("bhqk,bhck->bhcq", weights, v).reshape(x.shape)
         return (x + conv2d(mixed, *self._of(f"{name}.proj"))) * scale
 
-    def _embed(self, time, labels):
+    def _embed(self, time, labels, augment):
         half = self.state["map_layer0.weight"].shape[1] // 2
         if self.kind == "ncsn++":
             angles = time[:, None] * 2 * math.pi * self.state["map_noise.freqs"]
@@ -181,13 +181,15 @@ class Theirs:
         one_hot = torch.nn.functional.one_hot(labels, self.classes).float() if self.classes else None
         if one_hot is not None and not self.adm:
             emb = emb + linear(one_hot * math.sqrt(self.classes), *self._of("map_label"))
+        if augment is not None:
+            emb = emb + linear(augment, *self._of("map_augment"))
         emb = linear(silu(linear(emb, *self._of("map_layer0"))), *self._of("map_layer1"))
         if one_hot is not None and self.adm:
             emb = emb + linear(one_hot, *self._of("map_label"))
         return silu(emb)
 
-    def __call__(self, x, time, labels):
-        emb = self._embed(time, labels)
+    def __call__(self, x, time, labels, augment=None):
+        emb = self._embed(time, labels, augment)
         aux, skips = x, []
         for level in range(len(self.mult)):
             res = self.size >> level
@@ -266,6 +268,15 @@ def test_the_networks_are_theirs(kind, classes, tmp_path):
         wanted = theirs(x, time, labels)
         assert wanted.std() > 0.1
         torch.testing.assert_close(made.network(x, time, labels), wanted, rtol=1e-4, atol=1e-4)
+        assert made.spec.augment == (0 if kind == "adm" else 9)
+        if made.spec.augment:
+            augment = torch.randn(3, 9)
+            told = theirs(x, time, labels, augment)
+            assert (told - wanted).abs().max() > 1e-2
+            given = made.network(x, time, labels, augment=augment)
+            torch.testing.assert_close(given, told, rtol=1e-4, atol=1e-4)
+            zeros = made.network(x, time, labels, augment=torch.zeros(3, 9))
+            assert torch.equal(zeros, made.network(x, time, labels)), "samples know of no augmentation"
 
 
 @pytest.mark.parametrize(
@@ -273,7 +284,7 @@ def test_the_networks_are_theirs(kind, classes, tmp_path):
     [("ddpm++", 0, 55_733_891), ("ddpm++", 10, 55_735_299), ("ncsn++", 0, 56_397_827)],
 )
 def test_cifar10_is_theirs(kind, classes, parameters):
-    """Tensor by tensor; their numbers of parameters have the layer of their augmentation."""
+    """Tensor by tensor; their numbers of parameters have the layer of their augmentation, as ours do."""
     theirs = Theirs(kind, 32, 128, (2, 2, 2), 4, (16,), classes)
     trained = {name: x for name, x in theirs.state.items() if not name.endswith(("freqs", "resample_filter"))}
     assert sum(x.numel() for x in trained.values()) == parameters
@@ -281,9 +292,8 @@ def test_cifar10_is_theirs(kind, classes, parameters):
     recipe = recipes.ct_cifar10()
     assert spec.network == like(recipe.network, kind, conditional=classes > 0)
     assert spec.diffusion.column == recipe.diffusion.column == THEIRS
-    augmentation = 9 * 128 * (2 if kind == "ncsn++" else 1)
     ours = [x for name, x in network_of(spec).named_parameters() if name in weights and x.requires_grad]
-    assert sum(x.numel() for x in ours) == parameters - augmentation
+    assert sum(x.numel() for x in ours) == parameters
 
 
 @pytest.mark.parametrize(

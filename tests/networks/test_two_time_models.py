@@ -13,7 +13,7 @@ from cm_ray.networks.architectures import ADM, DDPMpp, NCSNpp
 from cm_ray.networks.formats.export import export_model
 from cm_ray.networks.formats.reading import load_model
 from cm_ray.networks.model import Model, ModelSpec, save_model
-from cm_ray.networks.unet import with_added_inputs
+from cm_ray.networks.unet import starting_weights
 from cm_ray.sampling.samplers import Jumps, Multistep, OneStep
 from cm_ray.sampling.text import parse, text_of
 from cm_ray.training.students import build_student
@@ -77,7 +77,7 @@ def test_the_common_weights_of_a_seed_are_those_of_one_time():
 def test_weights_of_two_times_keep_their_second_embedding():
     made = model()
     weights = made.network.state_dict()
-    assert with_added_inputs(weights, Model(SPEC).network).keys() == weights.keys()
+    assert starting_weights(weights, Model(SPEC).network).keys() == weights.keys()
     fresh = build_student(SPEC, 0, weights).network.state_dict()
     assert torch.equal(fresh["second_embed.2.weight"], weights["second_embed.2.weight"])
 

@@ -322,7 +322,7 @@ def test_what_may_change_when_a_run_goes_on(changes):
         ({"steps": 901, "accumulate": 2}, ["steps (900 there, 901 here)"]),
         ({"seed": 4}, ["seed (0 there, 4 here)"]),
         ({"network.dropout": 0.1}, ["network.dropout (0.0 there, 0.1 here)"]),
-        ({"data.horizontal_flip": True}, ["data.horizontal_flip (False there, True here)"]),
+        ({"augmentation": "flip"}, ["augmentation (none there, flip here)"]),
         ({"times.scales.s1": 80}, ["times.scales.s1 (40 there, 80 here)"]),
         ({"init_from.model": "edm"}, ["init_from.model ( there, edm here)"]),
         ({"noise.rho": 5.0}, ["noise.rho (7.0 there, 5.0 here)"]),

@@ -19,7 +19,7 @@ SMALL = {
     "network.head_channels": 8,
     "network.norm_groups": 4,
     "averages.decays": (0.5, 0.9),
-    "data.horizontal_flip": True,
+    "augmentation": "flip",
     "network.conditional": False,
     "optimizer.learning_rate": 1e-3,
     "optimizer.beta2": 0.999,
@@ -108,7 +108,8 @@ CHANGES = {
     "radam": {"optimizer": "radam"},
     "uncertain": _DENOISER
     | {"method": "edm", "weight": "karras", "uncertainty": "learned", "uncertainty.channels": 16},
-    "no-flip": {"data.horizontal_flip": False},
+    "no-flip": {"augmentation": "none"},
+    "augmented": {"augmentation": "edm", "augmentation.probability": 0.5},
     "18-boundaries": {"times.scales.n": 18},
     "10-scales": {"times.scales.s1": 10},
     "fast": {"optimizer.learning_rate": 3e-3, "optimizer.beta2": 0.99},
@@ -167,6 +168,7 @@ def specification(config):
         shape=(1, 8, 8),
         class_names=tuple("0123456789"),
         sampler=config.own_sampler(),
+        augment=config.augmentation.values,
     )
 
 

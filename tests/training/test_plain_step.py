@@ -36,7 +36,7 @@ def engine(**changes):
             "batch_size": ROWS,
             "precision": "float32",
             "averages.decays": (0.5, 0.9, 0.99),
-            "data.horizontal_flip": False,
+            "augmentation": "none",
             "network.channels": 32,
             "network.channel_mult": (1, 2),
             "network.blocks": 1,

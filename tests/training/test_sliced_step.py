@@ -37,7 +37,7 @@ def test_a_step_has_the_gradient_of_the_loss():
         with torch.no_grad():
             for parameter, gradient in zip(made.student.parameters(), gradients, strict=True):
                 parameter += length * gradient
-        target = target_of(made.student, None, lambda: None, plain=True)
+        target = target_of(made.student, draw, None, lambda: None, plain=True)
         value = config.method.loss(target, draw.x_t, draw, config.method.distance).mean()
         return float(value.detach().double())
 

@@ -29,7 +29,7 @@ class PreparedData:
 
     def folder_for(self, data: DataSettings) -> Path | None:
         """Return the folder if it has the images of these settings, else None."""
-        same = replace(data, cache=self.data.cache, horizontal_flip=self.data.horizontal_flip) == self.data
+        same = replace(data, cache=self.data.cache) == self.data
         return self.folder if same else None
 
 

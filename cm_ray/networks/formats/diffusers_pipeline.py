@@ -31,6 +31,7 @@ from cm_ray.networks.formats.diffusers_unet import (
 )
 from cm_ray.networks.formats.weight_files import Weights
 from cm_ray.networks.model import ModelSpec
+from cm_ray.networks.unet import AUGMENT
 from cm_ray.settings.choices import word_of
 from cm_ray.storage.files import folder_written_aside, write_files
 
@@ -64,7 +65,7 @@ def write_pipeline(
     OpenAI's models have 40 when distilled, 201 or 151 when trained).  also: content of more files by their
     names. Returns the pipeline's ``timesteps``
     for each number of evaluations for which the model has time points. Raises UserError when the pipeline
-    cannot hold the model.
+    cannot hold the model. The numbers of augmentations, which are zero for samples, have no place there.
     """
     _check_fits(spec, boundaries)
     written = {len(taus) + 1: _timesteps(taus, spec.diffusion, boundaries) for taus in spec.time_points}
@@ -75,7 +76,8 @@ def write_pipeline(
         write_config(aside / INDEX, _index())
         write_config(aside / "unet" / CONFIG, config_of(spec))
         write_config(aside / SCHEDULER, _scheduler_config(spec.diffusion, boundaries))
-        tensors = {name: tensor.contiguous() for name, tensor in to_diffusers(spec, weights).items()}
+        known = {name: tensor for name, tensor in weights.items() if not name.startswith(AUGMENT)}
+        tensors = {name: tensor.contiguous() for name, tensor in to_diffusers(spec, known).items()}
         save_file(tensors, aside / "unet" / f"{STEM}.safetensors", metadata={"format": "pt"})
     return written
 

@@ -33,7 +33,12 @@ from cm_ray.sampling.samplers import Heun
 _FILE = re.compile(r"(edm|baseline)-.*-(vp|ve|adm)")
 """Names of the files, such as edm-cifar10-32x32-uncond-vp. The last word is the architecture; in the name of
 a baseline, it is also the column."""
-_OUTER = {"time_embed.0": "map_layer0", "time_embed.2": "map_layer1", "label_emb": "map_label"}
+_OUTER = {
+    "time_embed.0": "map_layer0",
+    "time_embed.2": "map_layer1",
+    "label_emb": "map_label",
+    "augment_embed": "map_augment",
+}
 _RESIDUAL = {
     "in_layers.0": "norm0",
     "in_layers.2": "conv0",
@@ -43,8 +48,8 @@ _RESIDUAL = {
     "skip_connection": "skip",
 }
 _ATTENTION = {"norm": "norm2", "qkv": "qkv", "proj_out": "proj"}
-_AUGMENTATION, _FILTER = "map_augment.", ".resample_filter"
-"""Names of tensors that have no counterpart here: the augmentation of training, constants of resampling."""
+_AUGMENTATION, _FILTER = "map_augment.weight", ".resample_filter"
+"""Names of the map of augmentations, and of constants of resampling, which have no counterpart here."""
 _NORM = re.compile(r".*norm\d?\.weight")
 _GROUPS = ADM().norm_groups
 _FEWEST = 4 * _GROUPS
@@ -64,7 +69,8 @@ def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[M
     and of the first wrong tensor, when the state dict is not one of EDM's networks.
     """
     filters = {name: value for name, value in weights.items() if name.endswith(_FILTER)}
-    theirs = {n: x for n, x in weights.items() if n not in filters and not n.startswith(_AUGMENTATION)}
+    theirs = {name: value for name, value in weights.items() if name not in filters}
+    augmentation = theirs.get(_AUGMENTATION)
     diffusion = _diffusion(file.stem, assumed)
     if diffusion is None:
         raise UserError(
@@ -84,6 +90,7 @@ def read_edm(file: Path, weights: Weights, assumed: ModelSpec | None) -> tuple[M
         shape=shape,
         class_names=placeholders(classes),
         sampler=Heun(steps=18),
+        augment=0 if augmentation is None else augmentation.shape[-1],
     )
     _check_groups(file, theirs)
     _check_filters(file, network, filters)
