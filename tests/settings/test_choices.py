@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from cm_ray.core.augmentation import Augmentation
 from cm_ray.core.averages import Averages
 from cm_ray.core.guidance import TeacherGuidance
 from cm_ray.core.methods import Method
@@ -47,6 +48,7 @@ WORDS = {
     Column: ["edm", "vp", "ve", "linear", "trigflow", "sub-vp", "ncsn"],
     Network: ["adm", "custom", "ddpm++", "edm2", "ncsn++", "refinenet"],
     Optimizer: ["radam", "adam"],
+    Augmentation: ["none", "flip", "edm"],
     Uncertainty: ["none", "learned"],
 }
 

@@ -230,7 +230,9 @@ def test_changes_that_are_refused(changes, message):
 
 
 def test_a_name_that_resembles_no_setting_is_refused_with_the_groups_of_them():
-    listed = r"zzzzzz is not a setting: known are accumulate, averages\.…, .*, data\.…, .*, weight\."
+    listed = (
+        r"zzzzzz is not a setting: known are accumulate, augmentation, averages\.…, .*, data\.…, .*, weight\."
+    )
     with pytest.raises(SettingError) as refused:
         override(ICT, {"zzzzzz": 1})
     assert re.fullmatch(listed, str(refused.value))
@@ -261,7 +263,7 @@ def test_the_choices_of_a_tree_come_before_those_that_they_hold():
     found = list(choices_of(ICT))
     assert found == [
         *("method", "times", "times.scales", "times.proposal", "distance", "weight", "target"),
-        *("averages", "uncertainty", "column", "network", "optimizer"),
+        *("averages", "uncertainty", "column", "network", "augmentation", "optimizer"),
     ]
     assert "times" not in list(choices_of(recipes.cd_digits())), "of which cd has one alone"
 

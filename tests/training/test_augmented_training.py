@@ -92,9 +92,9 @@ def test_student_target_and_teacher_are_told_the_same(method, monkeypatch):
     def watch(model, name):
         plain = model.forward
 
-        def forward(x_t, t, labels=None, s=None, augment=None):
+        def forward(x_t, t, labels=None, s=None, scale=None, augment=None):
             told.setdefault(name, []).append(augment)
-            return plain(x_t, t, labels, s, augment)
+            return plain(x_t, t, labels, s, scale, augment)
 
         monkeypatch.setattr(model, "forward", forward)
 
