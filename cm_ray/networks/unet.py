@@ -70,8 +70,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         check_fits(config, shape)
-        self.classes = classes
-        self.config = config
+        self.classes, self.config = classes, config
         self.family = family_of(config)
         features, embedding = self.family.time_width * config.channels, 4 * config.channels
         self.feature_channels, self.time_features = features, self._time_features(features)

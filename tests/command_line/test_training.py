@@ -59,7 +59,9 @@ def test_images_that_no_recipe_fits_and_missing_ones_are_refused(photos):
 
 def test_options_that_there_are_not_are_refused_before_images_are_read(photos):
     """The images decide which options there are, but of some it is known that there are none."""
-    with pytest.raises(cm.UserError, match=r"--out is not a setting: known are accumulate, averages\.…, "):
+    with pytest.raises(
+        cm.UserError, match=r"--out is not a setting: known are accumulate, augmentation, averages\.…, "
+    ):
         parse_training(["ict", "--data", "nowhere", "--out", "runs/mine"])
     with pytest.raises(cm.UserError, match=r"--data.sise is not a setting: did you mean --data.size\?"):
         parse_training(["ict", "--data", "nowhere", "--data.sise", "16"])

@@ -276,6 +276,7 @@ ONLY_PARSED = {
     "cm-ray train ve_cifar10": "is like vp_digits; CIFAR-10 would be downloaded",
     "cm-ray train meanflow_cifar10": "is like meanflow_digits; CIFAR-10 would be downloaded",
     "cm-ray train meanflow --data photos/ ": "is like ict, which is run",
+    "cm-ray train edm --data photos/ ": "is like ict, which is run",
     "cm-ray averages ": "is run by tests/cluster/test_scored_lengths.py",
     "cm-ray likelihood ": "is run by tests/cluster/test_likelihood_of_data.py",
     "cm-ray sample runs/photos": "is like that of runs/demo; tests/drawing has classes by their names",

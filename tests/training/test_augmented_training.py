@@ -79,6 +79,9 @@ def test_zeros_have_no_effect_and_other_numbers_have(name):
         assert torch.equal(bare(x, t), without), "a student without augmentation is what samples are of"
         back = build_student(knowing, 0, bare.network.state_dict()).eval()
         assert torch.equal(back(x, t), without)
+        told = torch.ones(3, 9)
+        kept = build_student(knowing, 0, model.network.state_dict()).eval()
+        assert torch.equal(kept(x, t, augment=told), model(x, t, augment=told))
     with pytest.raises(ValueError, match="does not know augmentations"):
         bare(x, t, augment=torch.zeros(3, 9))
 

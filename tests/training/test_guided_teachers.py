@@ -99,9 +99,9 @@ def calls(monkeypatch):
     """Return the labels and the scales that models are called with from now on, and the models."""
     seen, forward = [], Model.forward
 
-    def watched(self, x_t, t, labels=None, s=None, scale=None):
+    def watched(self, x_t, t, labels=None, s=None, scale=None, augment=None):
         seen.append((self, labels, scale))
-        return forward(self, x_t, t, labels, s, scale)
+        return forward(self, x_t, t, labels, s, scale, augment)
 
     monkeypatch.setattr(Model, "forward", watched)
     return seen
