@@ -34,6 +34,7 @@ _ODE = ("ODE", "ode,rtol=0.001,atol=0.001")
 COMPARED: Mapping[str, Compared] = {
     "edm": Compared("EDM", "euler", many=_HEUN),
     "trigflow": Compared("TrigFlow", "euler", many=_HEUN),
+    "edm2": Compared("EDM2", "euler", many=_HEUN),
     "cd": Compared("CD", "multistep", starts_from="edm"),
     "pd": Compared("PD", "pd", starts_from="edm"),
     "ect": Compared("ECT", "multistep", starts_from="edm"),

@@ -10,7 +10,7 @@ import tyro
 from cm_ray.own_code import CodeSettings
 
 Method = Literal[
-    "edm", "trigflow", "cd", "pd", "ect", "ct", "ict", "tcm", "sct", "scd", "meanflow", "shortcut",
+    "edm", "trigflow", "edm2", "cd", "pd", "ect", "ct", "ict", "tcm", "sct", "scd", "meanflow", "shortcut",
     "ncsn", "ncsnv2", "ve", "vp", "subvp",
 ]  # fmt: skip
 DEFAULT: tuple[Method, ...] = ("edm", "cd", "pd", "ct", "ict")
