@@ -16,7 +16,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -49,7 +48,9 @@ class Purpose(enum.IntEnum):
     """Sizes, stretches and translations of these transformations."""
 
 
-def uniform(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Sequence[int] = ()) -> Tensor:
+def uniform(
+    seed: int, step: int, positions: torch.Tensor, purpose: Purpose, shape: Sequence[int] = ()
+) -> torch.Tensor:
     """Return uniform numbers in (0, 1), float32 (b, *shape), one row per position.
 
     positions: int64 (b,), positions in the global batch or sample indices, below 2^32. step: training
@@ -60,7 +61,9 @@ def uniform(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Se
     return _to_unit(words)[:, :count].reshape(len(positions), *shape)
 
 
-def normal(seed: int, step: int, positions: Tensor, purpose: Purpose, shape: Sequence[int] = ()) -> Tensor:
+def normal(
+    seed: int, step: int, positions: torch.Tensor, purpose: Purpose, shape: Sequence[int] = ()
+) -> torch.Tensor:
     """Return standard normal numbers, float32 (b, *shape), one row per position; see `uniform`.
 
     Box-Muller on pairs of 32-bit uniforms: the tails reach 6.6 standard deviations.
@@ -79,7 +82,7 @@ def derived_seed(seed: int, *words: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def philox(counter: Sequence[Tensor], key: Sequence[int]) -> tuple[Tensor, ...]:
+def philox(counter: Sequence[torch.Tensor], key: Sequence[int]) -> tuple[torch.Tensor, ...]:
     """Apply Philox4x32-10: four counters and two key words, 32 bits each, to four words.
 
     Words are the low 32 bits of int64: products may overflow, and masks remove the high bits.
@@ -98,7 +101,7 @@ def philox(counter: Sequence[Tensor], key: Sequence[int]) -> tuple[Tensor, ...]:
     return c0, c1, c2, c3
 
 
-def _words(seed: int, step: int, positions: Tensor, purpose: Purpose, blocks: int) -> Tensor:
+def _words(seed: int, step: int, positions: torch.Tensor, purpose: Purpose, blocks: int) -> torch.Tensor:
     """Return (b, 4 * blocks) words: the counter is (block, position, step, purpose), the key the seed."""
     block = torch.arange(blocks, device=positions.device).expand(len(positions), blocks)
     position = positions.reshape(-1, 1).expand_as(block)
@@ -107,6 +110,6 @@ def _words(seed: int, step: int, positions: Tensor, purpose: Purpose, blocks: in
     return torch.cat(philox(counter, (key & _MASK, (key >> 32) & _MASK)), dim=1)
 
 
-def _to_unit(words: Tensor) -> Tensor:
+def _to_unit(words: torch.Tensor) -> torch.Tensor:
     """Map 32-bit words into the open interval (0, 1), in float32 that never rounds to 1."""
     return ((words.double() + 0.5) * 2.0**-32).float().clamp(max=1.0 - 2.0**-24)

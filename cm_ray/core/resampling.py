@@ -14,8 +14,6 @@ from __future__ import annotations
 import functools
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from cm_ray.core.types import Images
 
@@ -30,7 +28,7 @@ _DELAY = sum(k * tap for k, tap in enumerate(SYM6)) / sum(SYM6) - _BEFORE
 _AT_ONCE = 64  # images whose larger copies are in memory at the same time
 
 
-def affine(x: Images, inverse: Tensor) -> Images:
+def affine(x: Images, inverse: torch.Tensor) -> Images:
     """Return images (b, c, h, w) under affine maps, given by their inverses (b, 2, 3), float32.
 
     inverse maps the place of a pixel in the result to its place in x; places are (to the right, down, 1) in
@@ -40,24 +38,26 @@ def affine(x: Images, inverse: Tensor) -> Images:
     return torch.cat([_affine(x[k : k + _AT_ONCE], inverse[k : k + _AT_ONCE]) for k in firsts])
 
 
-def _affine(x: Images, inverse: Tensor) -> Images:
+def _affine(x: Images, inverse: torch.Tensor) -> Images:
     h, w = x.shape[2:]
     larger = _enlarging(h, x.device) @ x @ _enlarging(w, x.device).T
     down, right = (_between(size, x.device) for size in (h, w))
     places = torch.stack(torch.meshgrid(right, down, indexing="xy"), -1)
     places = places @ inverse[:, None, :, :2].mT + inverse[:, None, None, :, 2]
     grid = torch.stack([_unit(places[..., 0], w), _unit(places[..., 1], h)], -1)
-    sampled = F.grid_sample(larger, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    sampled = torch.nn.functional.grid_sample(
+        larger, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
     return _reducing(h, x.device) @ sampled @ _reducing(w, x.device).T
 
 
-def _between(size: int, device: torch.device) -> Tensor:
+def _between(size: int, device: torch.device) -> torch.Tensor:
     """Return the places of pixels, and of those between and beyond for a reduction (2 size + 10,)."""
     numbers = torch.arange(-_BEFORE, 2 * size + _BEFORE, dtype=torch.float64, device=device)
     return ((numbers - _DELAY) / 2 - (size - 1) / 2).float()
 
 
-def _unit(places: Tensor, size: int) -> Tensor:
+def _unit(places: torch.Tensor, size: int) -> torch.Tensor:
     """Return places as coordinates of `grid_sample`: -1 and 1 are the borders of an enlarged image."""
     numbers = 2 * (places + (size - 1) / 2 + size - 1) + _DELAY
     return (2 * numbers + 1) / _enlarged(size) - 1
@@ -69,7 +69,7 @@ def _enlarged(size: int) -> int:
 
 
 @functools.lru_cache(maxsize=16)
-def _enlarging(size: int, device: torch.device) -> Tensor:
+def _enlarging(size: int, device: torch.device) -> torch.Tensor:
     """Return the map (enlarged, size) to the pixels of a side and its mirror images, and those between."""
     pixels = torch.arange(1 - size, 2 * size - 1)
     inside = torch.zeros(len(pixels), size, dtype=torch.float64)
@@ -78,12 +78,12 @@ def _enlarging(size: int, device: torch.device) -> Tensor:
 
 
 @functools.lru_cache(maxsize=16)
-def _reducing(size: int, device: torch.device) -> Tensor:
+def _reducing(size: int, device: torch.device) -> torch.Tensor:
     """Return the map (size, 2 size + 10) from pixels and those between and beyond to pixels."""
     return _taps(size, 2 * size + 2 * _BEFORE, _BEFORE).T.float().to(device)
 
 
-def _taps(pixels: int, doubled: int, first: int) -> Tensor:
+def _taps(pixels: int, doubled: int, first: int) -> torch.Tensor:
     """Return the taps (doubled, pixels) of the filters of pixels; `first` doubled ones are before pixel 0."""
     rows, columns = torch.arange(doubled)[:, None] - first, torch.arange(pixels)
     index = rows - 2 * columns + _BEFORE
@@ -91,7 +91,7 @@ def _taps(pixels: int, doubled: int, first: int) -> Tensor:
     return taps * ((index >= 0) & (index < len(SYM6)))
 
 
-def _mirrored(pixels: Tensor, size: int) -> Tensor:
+def _mirrored(pixels: torch.Tensor, size: int) -> torch.Tensor:
     """Return the pixels of a side that those of its mirror images are."""
     period = max(2 * (size - 1), 1)
     return (size - 1) - ((size - 1) - pixels % period).abs()

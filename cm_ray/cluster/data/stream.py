@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch
 from ray.data import Datasource
 from ray.data.block import BlockMetadata
 from ray.data.datasource import ReadTask
+from ray.util.annotations import RayDeprecationWarning
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -194,20 +196,22 @@ def _blocks(
 class _Execution:
     """A Ray Data execution that reads some units. It must be closed after use."""
 
-    options: ClassVar[dict[str, Any]] = {}
-    """Ray's options of the tasks that read."""
+    options: ClassVar[dict[str, Any] | None] = None
+    """Ray's options of the tasks that read, if they have any."""
 
     def __init__(self, folder: Path, manifest: Manifest, units: list[Unit]) -> None:
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.op_resource_reservation_enabled = False  # READ_AHEAD_BYTES is the budget
-        dataset = ray.data.read_datasource(
-            UnitSource(folder, manifest, units),
-            num_cpus=DATA_CPUS / READERS,
-            ray_remote_args=self.options,
-            concurrency=min(READERS, len(units)),
-            override_num_blocks=len(units),
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RayDeprecationWarning)  # no other argument names a bundle
+            dataset = ray.data.read_datasource(
+                UnitSource(folder, manifest, units),
+                num_cpus=DATA_CPUS / READERS,
+                ray_remote_args=self.options,
+                concurrency=min(READERS, len(units)),
+                override_num_blocks=len(units),
+            )
         batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
         self._tables = iter(batches)
 
