@@ -90,7 +90,7 @@ from cm_ray.errors import UserError
 from cm_ray.networks.formats.reading import load_model
 
 def peak():
-    '''The most memory so far, in bytes. That of getrusage has the peak of the process that started this one.'''
+    '''Return the most memory so far, in bytes; getrusage begins with that of the parent.'''
     status = Path("/proc/self/status")
     if status.exists():
         return 1024 * next(int(line.split()[1]) for line in status.open() if line.startswith("VmHWM:"))
