@@ -341,7 +341,9 @@ class TestScores:
 
         put, puts = SamplerPool.put, []
         monkeypatch.setattr(Supervisor, "finished", watched)
-        monkeypatch.setattr(SamplerPool, "put", lambda self, folder: puts.append(folder) or put(self, folder))
+        monkeypatch.setattr(
+            SamplerPool, "put", lambda self, *folders: puts.append(folders[0]) or put(self, *folders)
+        )
         npz = save_npz(tmp_path / "data.npz", noise(50))
         few = {"data": str(npz), "samples": 60, "batch_size": 2}
         evaluate(settings(tiny, tmp_path / "a", **few))

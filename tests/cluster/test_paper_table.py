@@ -120,13 +120,13 @@ def test_every_method_gets_the_changes_of_its_own_settings(tmp_path):
         "rounds.s1": 32,
         "times.scales": "constant",
         "times.scales.n": 9,
-        "steps": 50,
+        "steps": 60,
     }
     table = Table(folder=tmp_path / "t", data="digits", changes=changes, methods=tuple(COMPARED), seeds=2)
     configs = paper_table.recipes_of(table)
     assert list(configs) == [Training(method, number) for number in (0, 1) for method in COMPARED]
     for training, config in configs.items():
-        assert config.steps == 50
+        assert config.steps == 60
         if training.method not in ("sct", "scd"):
             assert word_of(config.method.distance) == "norm"
         ending = "-1" if training.number else ""
