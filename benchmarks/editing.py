@@ -43,7 +43,7 @@ class Benchmark:
     nfe: int = 0
     """Evaluations of inpainting and super-resolution; 0: 39, of a diffusion model 200."""
     sampler: str = ""
-    """Of a diffusion model, the sampler of inpainting and super-resolution, instead of --nfe."""
+    """The sampler by which a diffusion model inpaints and enlarges, instead of --nfe."""
     batch_size: int = 599
     """Images per network evaluation."""
 

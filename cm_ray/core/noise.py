@@ -39,11 +39,11 @@ class Purpose(enum.IntEnum):
     PROBES = 7
     """Signs of the vectors that estimate a trace."""
     LABEL_DROPOUT = 8
-    """Which labels of a training step are replaced by the null class."""
+    """The choice of the labels of a training step that the null class replaces."""
     GUIDANCE = 9
     """Guidance scales of a training step."""
     AUGMENTATION = 10
-    """Which images of a training step are transformed, and angles."""
+    """The choice of the images of a training step that are transformed, and their angles."""
     AUGMENTATION_NORMAL = 11
     """Sizes, stretches and translations of these transformations."""
 

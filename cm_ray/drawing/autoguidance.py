@@ -1,4 +1,4 @@
-"""What guides a model beside it: the weaker model of autoguidance (Karras et al. 2024), or a classifier."""
+"""Models that guide another one: the weaker model of autoguidance (Karras et al. 2024), or a classifier."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _LIBRARIES = {"diffusers": "diffusers", "model": "cm_ray"}
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What a run directory says about the training of its model; the defaults say nothing."""
+    """The facts in a run directory about the training of its model; the defaults say nothing."""
 
     scores: Sequence[Score] = ()
     noise: float | None = None

@@ -1,4 +1,4 @@
-"""What models and classifiers of noisy images have in common: classes that can be asked for."""
+"""The common part of models and of classifiers of noisy images: classes that can be asked for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cm_ray.sampling.labels import LabelDraw
 
 
 class HasClasses(Protocol):
-    """What has classes that can be asked for: the specification of a model or of a classifier."""
+    """The specification of a model or a classifier, with classes that can be asked for."""
 
     @property
     def classes(self) -> int:
@@ -25,7 +25,7 @@ class HasClasses(Protocol):
 
     @property
     def null_class(self) -> bool:
-        """Whether it has learned to do without a class."""
+        """True if it has learned to do without a class."""
 
     @property
     def label_draw(self) -> LabelDraw | None:

@@ -1,4 +1,4 @@
-"""What all samplers have in common: their guidance, their cost and their way from noise to a sample."""
+"""The common part of all samplers: their guidance, their cost and their way from noise to a sample."""
 
 from __future__ import annotations
 

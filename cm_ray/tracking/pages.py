@@ -1,4 +1,4 @@
-"""What MLflow's pages show of a run beside its curves: pictures, data set, final scores, description."""
+"""The content of MLflow's pages of a run beside its curves: pictures, data set, final scores, description."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ PIECE_BYTES = 64 << 20
 
 
 class Content(NamedTuple):
-    """What a worker has read."""
+    """The files' content that a worker needs."""
 
     facts: Any
     """All that is not a tensor, as values that can be pickled."""

@@ -16,7 +16,7 @@ from cm_ray.recipes.recipe import Recipe
 
 
 class LossUncertainty:
-    """What a training knows of its loss at each noise level; nothing, unless the recipe says so.
+    """The knowledge that a training has of its loss at each noise level; nothing, unless the recipe says so.
 
     wrap: returns the data-parallel module of one. The weights are a function of the seed.
     """

@@ -29,7 +29,7 @@ SETTINGS = {
     "network.norm_groups": 4,
     "network.head_channels": 8,
 }
-"""Of the networks that have these."""
+"""Settings of the networks that have these."""
 EVERYWHERE = {
     "batch_size": 8,
     "averages": "constant",
@@ -149,7 +149,7 @@ def test_a_program_of_pytorch_makes_them(tiny, tmp_path):
 
 
 def test_a_network_does_not_mistake_rows_for_columns():
-    """Of turned weights, the answer for a turned image is turned."""
+    """The answer of turned weights for a turned image is turned."""
     lying, standing = (
         Model(ModelSpec(network=TINY, diffusion=Diffusion(), shape=shape)).eval()
         for shape in ((1, 8, 12), (1, 12, 8))

@@ -719,7 +719,7 @@ def test_a_trained_run_scores_what_its_result_says(warm, tmp_path):
 
 
 def test_guided_samples_on_actors_are_those_of_this_process(ray_cluster, tmp_path):
-    """By the null class and by a weaker model, of whose digest the key of a score tells."""
+    """The null class guides, or a weaker model, of whose digest the key of a score tells."""
     network = dataclasses.replace(NETWORK, conditional=True, label_dropout=0.1)
     facts = {"network": network, "diffusion": Diffusion(boundary="none"), "sampler": Heun(2)}
     for name, seed in (("strong", 0), ("weak", 1)):

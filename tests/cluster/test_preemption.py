@@ -119,7 +119,7 @@ def test_a_node_that_is_taken_back_loses_no_step_before_its_notice(
 
 
 def test_failures_count_since_the_last_checkpoint(ray_cluster, tmp_path, monkeypatch):
-    """With one allowed failure: any number of them with a checkpoint in between, but no two without."""
+    """One allowed failure means any number with a checkpoint in between, but no two without."""
     task, attempts = task_of(tmp_path, SMALL | {"cluster.max_failures": 1}), []
     progress = {1: 10, 2: 20, 3: 30}
 

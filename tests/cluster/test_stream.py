@@ -80,7 +80,7 @@ def test_streamed_shares_are_equal_and_disjoint(ray_cluster, shards):
 
 @pytest.mark.parametrize("way", [stream_batches, memory_batches])
 def test_fewer_workers_see_the_batches_of_the_most(ray_cluster, shards, way):
-    """Where the number may change: from the middle of an epoch over its end, one worker in place of two."""
+    """One worker takes the place of two, from the middle of an epoch over its end."""
     two = [taken(shards, 4, way, start=29, share=Share(rank, 2, most=2)) for rank in range(2)]
     one = taken(shards, 4, way, start=29, share=Share(0, 1, most=2))
     assert one == [first + second for first, second in zip(*two, strict=True)]

@@ -57,7 +57,7 @@ def drawn(column, boundary, index):
 
 
 def solved(solver):
-    """Where steps of a solver on the grid lead from x_t to t_min: the consistency function of CD."""
+    """Return where a solver on the grid arrives at t_min from x_t: the consistency function of CD."""
 
     def function(x_t, t):
         index = int((GRID - t[0]).abs().argmin())
@@ -134,7 +134,7 @@ def test_sigma_data_is_the_columns_where_the_method_has_none():
 
 @pytest.mark.parametrize("column", COLUMNS, ids=name)
 def test_easy_consistency_tuning_begins_with_the_weights_of_a_denoiser(column):
-    """At the start of ECT s is t_min, where f is x: the aim is nearly the clean image, as of a denoiser.
+    """ECT starts with s at t_min, where f is x: the aim is nearly the clean image, as of a denoiser.
 
     The student, a denoiser's network under the boundary condition, is near that denoiser at large t.
     """

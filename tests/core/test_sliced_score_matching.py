@@ -61,7 +61,7 @@ def loss(method, matrix, draw):
 
 @pytest.mark.parametrize("reduced", KINDS)
 def test_the_mean_loss_and_its_gradient_are_those_of_exact_score_matching(reduced):
-    """Within 4 standard errors of the closed form, at a matrix that is not the optimum."""
+    """The loss is within 4 standard errors of the closed form, at a matrix that is not the optimum."""
     method = SlicedScoreMatching(weight=UniformWeight(), variance_reduced=reduced)
     t, shift = 0.7, torch.arange(16, dtype=torch.float64).reshape(4, 4) / 40
     draw = drawn(t, 20_000)

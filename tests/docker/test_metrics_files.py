@@ -57,7 +57,7 @@ def test_the_dashboard_asks_for_metrics_that_trainings_set():
 
 @pytest.fixture
 def set_values(monkeypatch):
-    """What is set, by the name of the metric and the run."""
+    """The values that are set, by the name of the metric and the run."""
     values = {}
 
     class Recorded:

@@ -96,7 +96,7 @@ def test_luminance_and_means_are_kept(sampler):
 
 
 def test_steps_are_the_papers():
-    """By hand: the known half is noisy at the noise level of the image after every update."""
+    """The known half, computed by hand, is noisy at the noise level of the image after every update."""
     data, y = Gaussian(0.3, 0.2), normals(7, 2, 1, 4, 4) / 4
     sampler = PredictorCorrector(3, snr=0.1)
     index = itertools.count()

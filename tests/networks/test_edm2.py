@@ -185,7 +185,7 @@ def magnitude(x):
 
 
 def test_layers_preserve_magnitudes():
-    """Of independent inputs of magnitude 1: convolutions without borders, linear layers, functions."""
+    """Independent inputs of magnitude 1 keep it: convolutions without borders, linear layers, functions."""
     torch.manual_seed(2)
     a, b = torch.randn(8, 64, 34, 34), torch.randn(8, 16, 34, 34)
     one = pytest.approx(1, abs=0.02)

@@ -1,4 +1,4 @@
-"""What MLflow's pages show of a run: pictures by steps, the data set, final scores, a card, the machine."""
+"""MLflow's pages show a run: pictures by steps, the data set, final scores, a card, the machine."""
 
 import json
 import re

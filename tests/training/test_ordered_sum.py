@@ -60,7 +60,7 @@ def test_a_tree_adds_neighbours_level_by_level():
 
 
 def test_sums_of_workers_are_the_parts_of_one_tree():
-    """Of 3:12 workers with 12 parts; the sums of 3, 6 and 12 workers are equal to the bit."""
+    """The range is 3:12 workers with 12 parts; the sums of 3, 6 and 12 workers are equal to the bit."""
     workers, sums = WorkerRange(3, 12), []
     for count in workers.counts:
         parts = [summed(workers.levels_below(count), rows) for rows in NUMBERS.chunk(count)]

@@ -24,7 +24,7 @@ def test_directions_are_signs_by_position_and_step():
 
 
 def test_a_step_has_the_gradient_of_the_loss():
-    """By finite differences of the loss along the gradient, in a network with attention."""
+    """The gradient is compared with finite differences of the loss, in a network with attention."""
     config = small("ssm")
     made = shaken(engine(config))
     loss = made.add_gradients(next(batches(made)))
