@@ -59,8 +59,8 @@ class Editing(CodeSettings):
     """Times of the evaluations, descending, instead of --nfe; of stroke the paper's by default: 5.38 2.24.
     The greater the first, the freer of the strokes. Of interpolate: beyond t_max."""
     sampler: str = ""
-    """The sampler of a diffusion model, instead of --nfe: pc:100,sde=vp or langevin:60, say. It puts the known
-    part back after each update; pc:100 by default."""
+    """The sampler of a diffusion model, instead of --nfe: pc:100,sde=vp or langevin:60, say. It puts the
+    known part back after each update; pc:100 by default."""
     factor: int = 0
     """Factor of upscale, of width and height; 0: 2."""
     sigma: float = 0.0
