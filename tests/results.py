@@ -22,7 +22,7 @@ class FakeExtractor:
     name, dim, weights_sha256, preprocess = "digits", 64, "ab" * 32, "none"
 
 
-def score(value, **changes):
+def score(value=1.0, **changes):
     settings = {
         "n": 1797,
         "seed": 0,

@@ -87,9 +87,9 @@ def training_loss(
     x: clean images in [-1, 1] (b, c, h, w). step, total_steps: k and K of the method's schedules; K is
     optional when nothing depends on it. labels: int64 (b,), for f, target and teacher. target: the target
     network; default: the student itself. teacher: the diffusion model of a distillation. uncertainty: a
-    learned u(t), a map of times (b,), such as `cm_ray.networks.uncertainty.UncertaintyNetwork`. generator:
-    generator of the random numbers; default: PyTorch's. Student and target have the same dropout mask. Raises
-    ValueError without a teacher or a total number of steps when the method needs them.
+    learned u(t), a map of times (b,), such as `UncertaintyNetwork` of `cm_ray.networks.uncertainty_network`.
+    generator: of the random numbers; default: PyTorch's. Student and target have the same dropout mask.
+    Raises ValueError without a teacher or a total number of steps when the method needs them.
     """
     if method.needs_teacher and teacher is None:
         raise ValueError(f"{type(method).__name__} needs a teacher: give teacher=")

@@ -11,7 +11,7 @@ from cm_ray.core.noise import derived_seed
 from cm_ray.core.types import Times
 from cm_ray.core.uncertainty import LearnedUncertainty, uncertain_loss
 from cm_ray.networks.model import Model
-from cm_ray.networks.uncertainty import UncertaintyNetwork
+from cm_ray.networks.uncertainty_network import UncertaintyNetwork
 from cm_ray.recipes.recipe import Recipe
 
 

@@ -7,7 +7,7 @@ from cm_ray.core.methods import Denoising
 from cm_ray.core.uncertainty import LearnedUncertainty, uncertain_loss
 from cm_ray.errors import SettingError
 from cm_ray.networks.preconditioned import Denoiser
-from cm_ray.networks.uncertainty import UncertaintyNetwork
+from cm_ray.networks.uncertainty_network import UncertaintyNetwork
 
 
 def test_the_minimum_is_the_logarithm_of_the_loss():

@@ -17,23 +17,7 @@ from cm_ray.metrics.score import (
     score_from_estimate,
     score_key,
 )
-
-
-class Fake:
-    name, dim, weights_sha256, preprocess = "digits", 64, "ab" * 32, "none"
-
-
-def score(value=1.0, **changes):
-    settings = {
-        "n": 1797,
-        "seed": 0,
-        "reference": "cd" * 32,
-        "labels": "data",
-        "sampler": "one-step",
-        "nfe": 1,
-        "precision": "float32",
-    } | changes
-    return Score(value=value, key=score_key(Fake(), **settings))
+from tests.results import score
 
 
 def test_the_name_tells_what_it_is():
